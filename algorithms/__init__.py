@@ -1,0 +1,1 @@
+"""What rides in trains: ordinary Flower and MONAI code."""

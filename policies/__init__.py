@@ -1,0 +1,1 @@
+"""The contract all parties share; imports no other package of ours."""

@@ -1,0 +1,273 @@
+"""The policy file: what the board permits, to whom, why, and what may leave.
+
+Everything a station enforces is in it; nothing outside it is permitted. A field that no rule enforces and no page
+shows does not belong here (`policies/README.md` has the table). Contradictions are errors when it is written.
+"""
+
+from datetime import date
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from policies.documents import Digest, Moment, Name, Sequence, StrictModel, Text
+from policies.manifest import HyperparameterSpec, MetricName, Modality, TrainKind
+
+MINIMUM_TRAINING_STATIONS = 3
+"""With two, each hospital can subtract its own update from the sum and read the other's."""
+
+
+def _read_date(value: object) -> object:
+    return date.fromisoformat(value) if isinstance(value, str) else value
+
+
+Day = Annotated[date, BeforeValidator(_read_date)]
+Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
+PublicKeyHex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""An Ed25519 public key, hex."""
+
+
+class RequesterClass(StrEnum):
+    """The three kinds of requester the consent text distinguishes."""
+
+    PARTICIPANT = "participant"
+    NON_PROFIT = "non-profit"
+    COMMERCIAL = "commercial"
+
+
+class ConsentMode(StrEnum):
+    """How patients of a collection were asked."""
+
+    OPT_IN = "opt-in"
+    OPT_OUT = "opt-out"
+
+
+class ConsentPurpose(StrEnum):
+    """What patients were asked about, each apart."""
+
+    RESEARCH_PARTICIPANTS = "research-participants"
+    RESEARCH_THIRD_PARTIES = "research-third-parties"
+    RESEARCH_COMMERCIAL = "research-commercial"
+
+
+class PurposeCode(StrEnum):
+    """Purposes, named as in the Data Use Ontology (DUO) classes they correspond to."""
+
+    DISEASE_SPECIFIC_RESEARCH = "disease-specific-research"
+    METHOD_DEVELOPMENT = "method-development"
+    HEALTH_RESEARCH = "health-research"
+    EXTERNAL_VALIDATION = "external-validation"
+
+
+class PlainSummary(StrictModel):
+    """What the public register shows."""
+
+    nl: Text
+    en: Text
+
+
+class Requester(StrictModel):
+    """Who may order runs under the policy, and with which key."""
+
+    organisation: Text
+    contact: Text
+    requester_class: RequesterClass
+    country: Country
+    key: PublicKeyHex
+
+
+class Agreement(StrictModel):
+    """A data transfer (or sharing) agreement by reference."""
+
+    reference: Text
+    expires: Day
+
+
+class Legal(StrictModel):
+    """The legal part: shown at review, at signing and in the register; the agreement's expiry is enforced."""
+
+    gdpr_article_6: Literal["6(1)(a)", "6(1)(c)", "6(1)(e)", "6(1)(f)"]
+    gdpr_article_9: Literal["9(2)(a)", "9(2)(g)", "9(2)(i)", "9(2)(j)"]
+    national_ground: Text
+    controllers: Sequence[Text] = Field(min_length=1)
+    dpia: Text
+    ethics: Text = Field(description="METC or nWMO reference.")
+    ehds_permit: Text | None = None
+    agreement: Agreement
+    model_status: Literal["anonymous-claimed", "personal-data", "undetermined"] = Field(
+        description="Status of the resulting model under GDPR (EDPB opinion 28/2024)."
+    )
+
+
+class Purpose(StrictModel):
+    """Why."""
+
+    code: PurposeCode
+    statement: Text
+    benefit: Text
+
+
+class ElsiCheck(StrictModel):
+    """One line of the ethical, legal and social checklist, answered by the board."""
+
+    question: Text
+    answer: Text
+
+
+class DataGrant(StrictModel):
+    """Which data may be seen."""
+
+    collections: Sequence[Name] = Field(min_length=1)
+    consent_purposes: Sequence[ConsentPurpose] = Field(min_length=1)
+    consent_modes: Sequence[ConsentMode] = Field(min_length=1)
+    modalities: Sequence[Modality] = Field(min_length=1)
+    clinical_fields: Sequence[MetricName] = ()
+    minimum_patients: Annotated[int, Field(ge=1)]
+
+
+class RunGrant(StrictModel):
+    """How much may run."""
+
+    minimum_stations: Annotated[int, Field(ge=1)]
+    runs: Annotated[int, Field(ge=1, le=10_000)]
+    rounds: Annotated[int, Field(ge=1, le=10_000)]
+    releases: Annotated[int, Field(ge=1)] = Field(description="In total, per station, over all runs.")
+    hyperparameters: dict[MetricName, HyperparameterSpec] = Field(default_factory=dict)
+    strategies: Sequence[Literal["FedAvg", "none"]] = Field(min_length=1)
+
+
+class TensorRules(StrictModel):
+    """Rules on the delta of training updates, each off unless set."""
+
+    clipping_norm: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="L2 norm over all parameter deltas together."
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    maximum_absolute: Annotated[float, Field(gt=0)] = 1e6
+    float_buffers: Literal["release", "withhold"] = "release"
+    integer_buffers: Literal["release", "withhold"] = "withhold"
+
+
+class DifferentialPrivacy(StrictModel):
+    """Station-side noise; the station refuses a policy that sets it until it can do it."""
+
+    noise_multiplier: Annotated[float, Field(gt=0)]
+    epsilon: Annotated[float, Field(gt=0)]
+    delta: Annotated[float, Field(gt=0, lt=1)]
+
+
+class ReleaseRules(StrictModel):
+    """What may leave a station, and how coarsely (DESIGN section 8)."""
+
+    tensors: TensorRules | None = None
+    metrics: Sequence[MetricName] = ()
+    tables: Sequence[MetricName] = ()
+    minimum_cell_count: Annotated[int, Field(ge=1)] = 10
+    minimum_patients_per_metric: Annotated[int, Field(ge=1)] = 10
+    maximum_bytes: Annotated[int, Field(ge=1)] = Field(description="Per release, arrays and numbers together.")
+    differential_privacy: DifferentialPrivacy | None = None
+    secure_aggregation: bool = False
+    timing_quantum_s: Annotated[float, Field(ge=0)] = 0.0
+    human_review: bool = False
+    trust_statement: Literal["orchestrator-sees-single-updates"] | None = Field(
+        default=None,
+        description="Said in words when it is signed: without secure aggregation and noise the orchestrator is "
+        "trusted not to study single updates.",
+    )
+
+
+class ResourceGrant(StrictModel):
+    """Upper bounds of what a train may use at a station."""
+
+    memory_mib: Annotated[int, Field(ge=64)]
+    cpus: Annotated[float, Field(gt=0)]
+    gpu: bool = False
+    run_hours: Annotated[float, Field(gt=0)]
+
+
+class Policy(StrictModel):
+    """One policy: one train, one requester, one purpose.
+
+    `development` policies (signed by the delegated role, one signature) reach only collections that a hospital has
+    marked public or synthetic.
+    """
+
+    schema_version: Literal[1]
+    id: Name
+    version: Annotated[int, Field(ge=1)]
+    board: Name
+    role: Literal["board", "development"] = "board"
+    title: Text
+    summary: PlainSummary
+    kind: TrainKind
+    manifest_digest: Digest
+    image_config_digests: Sequence[Digest] = Field(min_length=1)
+    requester: Requester
+    radiologist: Text = Field(description="The radiologist who answers for the question.")
+    purpose: Purpose
+    legal: Legal
+    elsi: Sequence[ElsiCheck] = Field(min_length=1)
+    commercial_use_approved: bool = False
+    data: DataGrant
+    runs: RunGrant
+    release: ReleaseRules
+    resources: ResourceGrant
+    valid_from: Moment
+    valid_until: Moment
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> "Policy":
+        problems = list(_contradictions(self))
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def _contradictions(policy: Policy) -> list[str]:
+    """Return what in a policy cannot hold together; each is one sentence for the person who writes it."""
+    release, runs = policy.release, policy.runs
+    private = release.differential_privacy is not None
+    found: list[tuple[bool, str]] = [
+        (policy.valid_until <= policy.valid_from, "valid_until must come after valid_from"),
+        (
+            policy.legal.agreement.expires < policy.valid_until.date(),
+            "the agreement (legal.agreement.expires) ends before the policy does",
+        ),
+        (
+            policy.kind is TrainKind.TRAINING
+            and runs.minimum_stations < MINIMUM_TRAINING_STATIONS
+            and not private
+            and policy.role != "development",
+            f"training with fewer than {MINIMUM_TRAINING_STATIONS} stations needs differential_privacy",
+        ),
+        (
+            (policy.kind is TrainKind.TRAINING) != (release.tensors is not None),
+            "release.tensors is set for training policies, and for those only",
+        ),
+        (
+            policy.kind is TrainKind.TRAINING and "none" in runs.strategies,
+            "training needs an aggregation strategy, not 'none'",
+        ),
+        (
+            policy.kind is not TrainKind.TRAINING and runs.strategies != ("none",),
+            "evaluation and analysis take the strategy 'none'",
+        ),
+        (
+            policy.requester.requester_class is RequesterClass.COMMERCIAL and not policy.commercial_use_approved,
+            "a commercial requester needs commercial_use_approved: true",
+        ),
+        (
+            policy.requester.requester_class is RequesterClass.COMMERCIAL
+            and ConsentPurpose.RESEARCH_COMMERCIAL not in policy.data.consent_purposes,
+            "a commercial requester needs the consent purpose research-commercial",
+        ),
+        (
+            policy.kind is TrainKind.TRAINING
+            and not (private and release.secure_aggregation)
+            and release.trust_statement is None,
+            "without secure aggregation and noise, release.trust_statement must say whom that leaves to trust",
+        ),
+        (private and (release.tensors is None or release.tensors.clipping_norm is None), "noise needs a clipping_norm"),
+        (runs.releases < runs.rounds, "runs.releases is smaller than the releases one run makes"),
+    ]
+    return [sentence for wrong, sentence in found if wrong]

@@ -1,0 +1,1 @@
+"""The board's TUF repository: made, published, kept fresh, and verified."""

@@ -1,0 +1,1 @@
+"""Messages and arrays on the wire: what crosses between parties, and how it is read under ceilings."""

@@ -1,0 +1,1 @@
+"""How trains are built, checked and packed."""
