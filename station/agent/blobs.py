@@ -1,0 +1,183 @@
+"""Weights by digest: fetches and sends blobs at the orchestrator's own HTTPS endpoint, through files.
+
+A fetch continues where an earlier one broke off (Range), and what it leaves under the final name has been hashed.
+A push sends nothing that the orchestrator already holds. Requests are signed with the node's key
+(`policies.wire.http`). No redirects; a blob never grows past the size that was announced.
+"""
+
+import hashlib
+import random
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from policies.documents import digest_of_file
+from policies.errors import NetworkError, NotFoundError, StorageError, WireError
+from policies.wire.http import EMPTY_DIGEST, sign_request
+from policies.wire.instructions import Blob
+
+_CHUNK_BYTES = 1024 * 1024
+_TRIES = 6
+_PATH = "/api/v1/blobs/"
+
+
+class BlobClient:
+    """Moves blobs between files here and the orchestrator; safe to use from several threads at once."""
+
+    def __init__(
+        self, base_url: str, ca_path: Path, key: ec.EllipticCurvePrivateKey, proxy: str | None = None
+    ) -> None:
+        self._key = key
+        self._stop = threading.Event()
+        self._client = httpx.Client(
+            base_url=base_url,
+            verify=ssl.create_default_context(cafile=str(ca_path)),
+            timeout=httpx.Timeout(60.0, connect=10.0),
+            follow_redirects=False,
+            trust_env=False,
+            proxy=proxy,
+        )
+
+    def close(self) -> None:
+        """Drop the connections and stop retrying."""
+        self._stop.set()
+        self._client.close()
+
+    def fetch(self, blob: Blob, path: Path) -> None:
+        """Bring a blob's bytes into `path`, whole and verified.
+
+        Bytes on the way lie beside it as ``<name>.part`` and are used by the next try.
+
+        Raises:
+            NotFoundError: the orchestrator does not hold it, or not for this station.
+            WireError: what arrived is not what the digest says.
+            NetworkError: it does not answer, after several tries.
+            StorageError: the disk.
+        """
+        part = path.with_name(path.name + ".part")
+        self._patiently(lambda: self._fetch_rest(blob, part))
+        if digest_of_file(part) != blob.digest:
+            part.unlink()
+            raise WireError("a blob's bytes are not what its digest says")
+        part.replace(path)
+
+    def push(self, blob: Blob, path: Path) -> None:
+        """Send a file as a blob; nothing moves when the orchestrator holds it.
+
+        Raises:
+            NetworkError: refused or not answered, after several tries.
+        """
+        self._patiently(lambda: self._push_once(blob, path))
+
+    def _fetch_rest(self, blob: Blob, part: Path) -> None:
+        have = part.stat().st_size if part.exists() else 0
+        if have > blob.size:
+            part.unlink()
+            have = 0
+        if have == blob.size and have > 0:
+            return
+        target = _PATH + blob.digest
+        headers = {**self._signed("GET", target, EMPTY_DIGEST), "accept-encoding": "identity"}
+        if have:
+            headers["range"] = f"bytes={have}-"
+        with self._client.stream("GET", target, headers=headers) as response:
+            if response.status_code not in {200, 206}:
+                raise _named(response.status_code)
+            if response.status_code == 206 and not _continues(response, have):
+                raise NetworkError("the orchestrator answered another range than was asked for")
+            start = have if response.status_code == 206 else 0
+            _append(part, start, response.iter_raw(_CHUNK_BYTES), blob.size)
+
+    def _push_once(self, blob: Blob, path: Path) -> None:
+        target = _PATH + blob.digest
+        head = self._client.head(target, headers=self._signed("HEAD", target, EMPTY_DIGEST))
+        if head.status_code == 200:
+            return
+        headers = {
+            **self._signed("PUT", target, blob.digest),
+            "content-length": str(blob.size),
+            "content-type": "application/octet-stream",
+        }
+        response = self._client.put(target, headers=headers, content=_chunks(path, blob.size))
+        if response.status_code not in {200, 201, 204}:
+            raise _named(response.status_code)
+
+    def _signed(self, method: str, target: str, digest: str) -> dict[str, str]:
+        return sign_request(self._key, method, target, digest, now=time.time())
+
+    def _patiently(self, step: Callable[[], None]) -> None:
+        for attempt in range(1, _TRIES + 1):
+            try:
+                step()
+            except (httpx.TransportError, httpx.StreamError) as error:
+                if attempt == _TRIES or self._stop.is_set():
+                    raise NetworkError(
+                        f"the orchestrator's blobs do not answer ({type(error).__name__})"
+                    ) from None
+            except _PassingError as error:
+                if attempt == _TRIES or self._stop.is_set():
+                    raise NetworkError(str(error)) from None
+            except RuntimeError as error:
+                # httpx's "client has been closed".
+                raise NetworkError("the connection was closed") from error
+            except OSError as error:
+                raise StorageError(f"cannot store a blob ({error.strerror})") from error
+            else:
+                return
+            self._stop.wait(0.2 * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+
+
+class _PassingError(Exception):
+    """An answer that may be another one in a moment."""
+
+
+def _named(status: int) -> Exception:
+    if status in {429, 500, 502, 503, 504}:
+        return _PassingError(f"the orchestrator's blobs answer {status}")
+    if status == 404:
+        return NotFoundError("the orchestrator does not hold this blob for this station")
+    return NetworkError(f"the orchestrator refused a blob ({status})")
+
+
+def _continues(response: httpx.Response, have: int) -> bool:
+    return str(response.headers.get("content-range", "")).startswith(f"bytes {have}-")
+
+
+def _append(part: Path, start: int, chunks: Iterator[bytes], size: int) -> None:
+    with part.open("r+b" if start else "wb") as file:
+        file.seek(start)
+        file.truncate()
+        for chunk in chunks:
+            start += len(chunk)
+            if start > size:
+                raise WireError("a blob is larger than announced")
+            file.write(chunk)
+    if start < size:
+        raise _PassingError("a blob broke off")
+
+
+def _chunks(path: Path, size: int) -> Iterator[bytes]:
+    left = size
+    with path.open("rb") as file:
+        while left > 0:
+            chunk = file.read(min(_CHUNK_BYTES, left))
+            if not chunk:
+                raise StorageError("a blob's file is shorter than its size")
+            left -= len(chunk)
+            yield chunk
+
+
+def blob_of(path: Path) -> Blob:
+    """Name a file's bytes."""
+    digest = hashlib.sha256()
+    size = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+    return Blob(digest="sha256:" + digest.hexdigest(), size=size)

@@ -1,0 +1,437 @@
+"""The agent's loop: polls for messages, hands instructions to the station, delivers the answers, notices ends.
+
+It decides nothing about a train. Threads: one polls, one sends heartbeats and asks after runs, one per run handles
+that run's messages in order, so that runs do not wait for each other. A message is stored before it is confirmed and
+an answer before it is sent; after a crash both are taken up again. A message that is not one of ours is dropped, and
+nothing that arrives ends the loop.
+"""
+
+import logging
+import queue
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from policies.errors import NetworkError, PhtError, StorageError, WireError
+from policies.refusals import RefusalCode
+from policies.wire.instructions import (
+    MAX_INLINE_ARRAYS_BYTES,
+    Instruction,
+    Kind,
+    StationReply,
+    Status,
+    decode_instruction,
+    encode,
+)
+from station.agent.fleet import (
+    Answer,
+    FleetConnection,
+    IncomingMessage,
+    NotAdmittedError,
+    RunOverError,
+    StillOnlineError,
+)
+from station.agent.spool import Spool, Spooled
+
+log = logging.getLogger(__name__)
+
+_MAX_RUNS = 64
+
+
+class InstructionHandler(Protocol):
+    """What the agent needs of the station."""
+
+    def handle(self, instruction: Instruction, arrays: bytes | None) -> tuple[StationReply, bytes | None]:
+        """Answer one instruction; asked twice for the same (order, round, kind), give the recorded release again.
+
+        Called from the run's own thread; may take as long as training takes.
+        """
+
+    def run_over(self, order_digest: str) -> None:
+        """No Flower run carries this order any more: stop what is warm for it. Must not take long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often the agent asks, in seconds.
+
+    Attributes:
+        fast_s: after something happened in a run; then slower by a fifth with every empty poll.
+        slow_s: the slowest while a run is at work, and while every run is busy computing.
+        idle_s: without any run.
+        heartbeat_s: between heartbeats.
+        check_s: between two questions whether a run is over.
+        grace_s: how long after a run's end another run may take its order up before the warm container stops.
+    """
+
+    fast_s: float = 0.02
+    slow_s: float = 0.5
+    idle_s: float = 2.0
+    heartbeat_s: float = 5.0
+    check_s: float = 10.0
+    grace_s: float = 60.0
+
+
+@dataclass(slots=True)
+class _Run:
+    orders: set[str] = field(default_factory=set)
+    inbox: "queue.SimpleQueue[Spooled | None]" = field(default_factory=queue.SimpleQueue)
+    thread: threading.Thread | None = None
+    busy: bool = False
+    finished: bool = False
+    checked: float = 0.0
+    over_since: float | None = None
+
+
+class Agent:
+    """Carries instructions and replies between one SuperLink and one station."""
+
+    def __init__(
+        self,
+        connection: FleetConnection,
+        handler: InstructionHandler,
+        state_path: Path,
+        pace: Pace | None = None,
+    ) -> None:
+        self._connection = connection
+        self._handler = handler
+        self._spool = Spool(state_path)
+        self._pace = pace or Pace()
+        self._lock = threading.Lock()
+        self._runs: dict[int, _Run] = {}
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._quiet_polls = 0
+        self._last_contact: float | None = None
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def last_contact(self) -> float | None:
+        """When the orchestrator last answered, seconds since the epoch; None before the first time."""
+        return self._last_contact
+
+    @property
+    def active_orders(self) -> frozenset[str]:
+        """Digests of the orders that runs carry now."""
+        with self._lock:
+            return frozenset(order for run in self._runs.values() for order in run.orders)
+
+    def start(self) -> None:
+        """Run in threads of their own until `stop`."""
+        for name, target in (("agent-poll", self._poll_loop), ("agent-beat", self._beat_loop)):
+            thread = threading.Thread(target=target, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Stop polling and delivering. What is unanswered stays stored; the node stays registered and active."""
+        self._stopping.set()
+        self._wake.set()
+        self._connection.close()
+        with self._lock:
+            workers = [run.thread for run in self._runs.values() if run.thread is not None]
+            for run in self._runs.values():
+                run.inbox.put(None)
+        deadline = time.monotonic() + timeout_s
+        for thread in [*self._threads, *workers]:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    # -- connecting ------------------------------------------------------------------------------------------
+
+    def _connect(self) -> bool:
+        state = self._spool.read_state()
+        remembered = state.get("node_id")
+        if isinstance(remembered, int) and state.get("url") == self._connection.url:
+            self._connection.resume(remembered)
+            try:
+                self._connection.heartbeat()
+            except NotAdmittedError:
+                log.warning("node_id_not_known")
+            else:
+                return True
+        node_id = self._connection.activate()
+        self._spool.write_state({**self._state(), "node_id": node_id, "url": self._connection.url})
+        return True
+
+    def _connect_patiently(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                self._connect()
+            except StillOnlineError:
+                log.info("node_still_online")
+            except (NetworkError, StorageError) as error:
+                log.warning("not_connected", extra={"reason": str(error)})
+            else:
+                self._last_contact = time.time()
+                log.info("connected")
+                return
+            failures += 1
+            self._stopping.wait(_backoff(failures, ceiling_s=30.0))
+
+    def _state(self) -> dict[str, object]:
+        with self._lock:
+            runs = {str(run_id): sorted(run.orders) for run_id, run in self._runs.items()}
+        return {"node_id": self._connection.node_id, "url": self._connection.url, "runs": runs}
+
+    # -- polling ---------------------------------------------------------------------------------------------
+
+    def _poll_loop(self) -> None:
+        self._connect_patiently()
+        self._take_up()
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                got_one = self._poll_once()
+            except NotAdmittedError as error:
+                log.warning("not_admitted", extra={"reason": str(error)})
+                self._stopping.wait(_backoff(failures, ceiling_s=30.0))
+                self._connect_patiently()
+            except (NetworkError, StorageError) as error:
+                failures += 1
+                log.warning("poll_failed", extra={"reason": str(error)})
+                self._stopping.wait(_backoff(failures, ceiling_s=10.0))
+            else:
+                failures = 0
+                self._last_contact = time.time()
+                if not got_one:
+                    self._wake.wait(self._delay())
+                    self._wake.clear()
+
+    def _poll_once(self) -> bool:
+        if self._spool.is_full():
+            # Answers go out first; the orchestrator's further messages wait where they are.
+            return False
+        try:
+            message = self._connection.poll()
+        except RunOverError:
+            # The run ended between the message and its objects.
+            return True
+        if message is None:
+            self._quiet_polls += 1
+            return False
+        self._quiet_polls = 0
+        self._accept(message)
+        return True
+
+    def _accept(self, message: IncomingMessage) -> None:
+        instruction = _understood(message)
+        if instruction is None:
+            log.warning("message_dropped", extra={"run_id": message.run_id})
+        else:
+            self._spool.keep(message)
+        try:
+            self._connection.confirm(message)
+        except RunOverError:
+            self._spool.forget(message)
+            return
+        except NetworkError:
+            # Stored is what counts; the SuperLink keeps the objects until the run ends.
+            log.info("confirm_failed", extra={"run_id": message.run_id})
+        if instruction is not None:
+            self._dispatch(Spooled(message, None), instruction.order_digest)
+
+    def _dispatch(self, spooled: Spooled, order_digest: str) -> None:
+        run_id = spooled.message.run_id
+        with self._lock:
+            run = self._runs.get(run_id)
+            if run is None:
+                if len(self._runs) >= _MAX_RUNS:
+                    self._spool.forget(spooled.message)
+                    log.warning("too_many_runs", extra={"run_id": run_id})
+                    return
+                run = self._runs[run_id] = _Run(checked=time.monotonic())
+            new = order_digest not in run.orders
+            run.orders.add(order_digest)
+            run.over_since = None
+            run.finished = False
+            self._ensure_worker(run_id, run)
+            run.inbox.put(spooled)
+        if new:
+            self._spool.write_state(self._state())
+
+    def _ensure_worker(self, run_id: int, run: _Run) -> None:
+        if run.thread is None or not run.thread.is_alive():
+            run.thread = threading.Thread(
+                target=self._work, args=(run_id, run), name=f"run-{run_id}", daemon=True
+            )
+            run.thread.start()
+
+    def _take_up(self) -> None:
+        """Continue what an earlier life left: unanswered messages, undelivered answers, runs at work."""
+        runs = self._spool.read_state().get("runs")
+        with self._lock:
+            for run_id, orders in runs.items() if isinstance(runs, dict) else ():
+                if run_id.isdigit() and isinstance(orders, list):
+                    self._runs[int(run_id)] = _Run(orders={str(order) for order in orders})
+        for spooled in self._spool.waiting():
+            instruction = _understood(spooled.message)
+            if instruction is None or spooled.message.expires <= time.time():
+                self._spool.forget(spooled.message)
+            else:
+                self._dispatch(spooled, instruction.order_digest)
+
+    def _delay(self) -> float:
+        with self._lock:
+            runs = [run for run in self._runs.values() if run.over_since is None and not run.finished]
+            waiting = any(not run.busy for run in runs)
+        if not runs:
+            return self._pace.idle_s
+        if not waiting:
+            return self._pace.slow_s
+        return min(self._pace.slow_s, self._pace.fast_s * 1.2 ** min(self._quiet_polls, 40))
+
+    # -- answering -------------------------------------------------------------------------------------------
+
+    def _work(self, run_id: int, run: _Run) -> None:
+        while not self._stopping.is_set():
+            spooled = run.inbox.get()
+            if spooled is None:
+                return
+            run.busy = True
+            try:
+                self._answer(spooled, run)
+            except StorageError as error:
+                # Not stored, so not sent: the orchestrator asks again.
+                log.error("answer_not_stored", extra={"run_id": run_id, "reason": str(error)})  # noqa: TRY400
+            finally:
+                run.busy = False
+            self._quiet_polls = 0
+            self._wake.set()
+
+    def _answer(self, spooled: Spooled, run: _Run) -> None:
+        message, answer = spooled.message, spooled.answer
+        if answer is None:
+            instruction = _understood(message)
+            if instruction is None:
+                self._spool.forget(message)
+                return
+            reply, arrays = self._ask_station(instruction, message.arrays)
+            if self._stopping.is_set() and reply.status is Status.FAILED:
+                # Stopped under the handler's hands: the next life answers.
+                return
+            answer = Answer(message.reply_to, encode(reply), arrays, time.time())
+            self._spool.keep_answer(message, answer)
+            log.info(
+                "answered",
+                extra={"run_id": message.run_id, "kind": str(reply.kind), "status": str(reply.status)},
+            )
+            if instruction.kind is Kind.FINISH:
+                run.finished = True
+        if self._deliver(message, answer):
+            self._spool.forget(message)
+
+    def _ask_station(
+        self, instruction: Instruction, arrays: bytes | None
+    ) -> tuple[StationReply, bytes | None]:
+        try:
+            reply, out = self._handler.handle(instruction, arrays)
+            encode(reply)
+        except PhtError as error:
+            log.error("handler_fault", extra={"reason": type(error).__name__})  # noqa: TRY400
+            return _fault(instruction), None
+        except Exception:  # the outermost boundary of the run's thread: one run's fault must not silence it
+            log.exception("handler_bug")
+            return _fault(instruction), None
+        if out is not None and len(out) > MAX_INLINE_ARRAYS_BYTES:
+            log.error("handler_arrays_too_large")
+            return _fault(instruction), None
+        return reply, out
+
+    def _deliver(self, message: IncomingMessage, answer: Answer) -> bool:
+        failures = 0
+        while not self._stopping.is_set():
+            if message.expires <= time.time():
+                log.warning("answer_expired", extra={"run_id": message.run_id})
+                return True
+            try:
+                self._connection.reply(answer)
+            except RunOverError:
+                log.info("answer_not_wanted", extra={"run_id": message.run_id})
+                return True
+            except WireError:
+                return True
+            except NetworkError as error:
+                failures += 1
+                log.warning("answer_delayed", extra={"run_id": message.run_id, "reason": str(error)})
+                self._stopping.wait(_backoff(failures, ceiling_s=10.0))
+            else:
+                self._last_contact = time.time()
+                return True
+        return False
+
+    # -- heartbeats and ends ---------------------------------------------------------------------------------
+
+    def _beat_loop(self) -> None:
+        while not self._stopping.wait(self._pace.heartbeat_s * random.uniform(0.8, 1.0)):  # noqa: S311 - jitter
+            if self._connection.node_id is None:
+                continue
+            try:
+                self._connection.heartbeat()
+                self._check_runs(time.monotonic())
+            except (NetworkError, StorageError) as error:
+                log.warning("heartbeat_failed", extra={"reason": str(error)})
+
+    def _check_runs(self, now: float) -> None:
+        with self._lock:
+            due = [
+                (run_id, run) for run_id, run in self._runs.items() if now - run.checked >= self._pace.check_s
+            ]
+        for run_id, run in due:
+            run.checked = now
+            if run.over_since is None and self._connection.run_is_over(run_id):
+                run.over_since = now
+                log.info("run_over", extra={"run_id": run_id})
+        self._end_runs(now)
+
+    def _end_runs(self, now: float) -> None:
+        ended: set[str] = set()
+        with self._lock:
+            for run_id, run in list(self._runs.items()):
+                if run.over_since is not None and (
+                    run.finished or now - run.over_since >= self._pace.grace_s
+                ):
+                    ended |= run.orders
+                    run.inbox.put(None)
+                    del self._runs[run_id]
+            # A run that ended may have been followed by another one for the same order.
+            ended -= {order for run in self._runs.values() if run.over_since is None for order in run.orders}
+        if not ended:
+            return
+        self._spool.write_state(self._state())
+        for order in sorted(ended):
+            self._tell_over(order)
+
+    def _tell_over(self, order_digest: str) -> None:
+        try:
+            self._handler.run_over(order_digest)
+        except PhtError as error:
+            log.error("run_over_fault", extra={"reason": type(error).__name__})  # noqa: TRY400
+
+
+def _understood(message: IncomingMessage) -> Instruction | None:
+    if message.body is None or (message.arrays is not None and len(message.arrays) > MAX_INLINE_ARRAYS_BYTES):
+        return None
+    try:
+        return decode_instruction(message.body)
+    except WireError as error:
+        log.warning("instruction_invalid", extra={"run_id": message.run_id, "reason": str(error)})
+        return None
+
+
+def _fault(instruction: Instruction) -> StationReply:
+    return StationReply(
+        order_digest=instruction.order_digest,
+        kind=instruction.kind,
+        round=instruction.round,
+        attempt=instruction.attempt,
+        status=Status.FAILED,
+        code=RefusalCode.STATION_FAULT.value,
+    )
+
+
+def _backoff(failures: int, *, ceiling_s: float) -> float:
+    return min(ceiling_s, 0.25 * 2.0 ** min(failures, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
