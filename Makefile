@@ -1,0 +1,45 @@
+# Personal Health Train for radiology. `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+export FLWR_TELEMETRY_ENABLED := 0
+export FLWR_DISABLE_UPDATE_CHECK := 1
+export PYTHON
+DATA ?=
+STAGE = @bash .ci/stage
+
+.PHONY: help setup engine images demo test lint fast bench-round clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+setup: ## make .venv with the four programs and the tests' needs
+	$(STAGE) setup bash .ci/setup
+
+engine: ## see that a Docker engine answers (installs one as root on Debian/Ubuntu)
+	$(STAGE) engine bash .ci/engine
+
+images: setup engine ## build the base images that trains are made on
+	$(STAGE) images $(PY) -m train_images.base.build
+
+demo: setup engine images ## the main job: three hospitals train one model; results in demo-output/
+	$(STAGE) demo $(PY) -m tests.e2e.demo --output demo-output $(if $(DATA),--data $(DATA))
+
+test: setup engine images lint ## run every test: unit, contracts, security, integration, end to end
+	$(STAGE) unit $(PY) -m pytest tests/unit tests/contracts -q
+	$(STAGE) security $(PY) -m pytest tests/security -q
+	$(STAGE) integration $(PY) -m pytest tests/integration -q
+	$(STAGE) end-to-end $(PY) -m pytest tests/e2e -q
+	@bash .ci/stage --report
+
+fast: ## only the quick tests (needs: make setup)
+	$(PY) -m pytest tests/unit -q -m "not docker and not superlink"
+
+lint: ## ruff and mypy strict
+	$(STAGE) lint bash -c '.venv/bin/ruff check . && .venv/bin/ruff format --check -q . && .venv/bin/mypy'
+
+bench-round: setup engine images ## round overhead against stock Flower, as a ratio
+	$(PY) -m tests.bench.bench_round
+
+clean: ## remove what the demo and the tests left in this folder
+	rm -rf demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -1,0 +1,41 @@
+"""What all tests share: nothing that matters may be skipped where PHT_NO_SKIPS is set (CI)."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+_skipped: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _skipped.append(report.nodeid)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.skipped:
+        _skipped.append(report.nodeid)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _skipped and os.environ.get("PHT_NO_SKIPS"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _skipped and os.environ.get("PHT_NO_SKIPS"):
+        terminalreporter.write_line(
+            f"{len(_skipped)} tests were skipped where nothing may be: {_skipped}", red=True
+        )
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The shared real images; skips with the reason where they are not."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the shared real images (../shared/data) are not here")
+    return SHARED_DATA
