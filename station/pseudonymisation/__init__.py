@@ -1,0 +1,17 @@
+"""Pseudonymisation of DICOM by PS3.15 Annex E, keyed per hospital and project."""
+
+from station.pseudonymisation.engine import (
+    PseudonymisationError,
+    PseudonymisationFault,
+    PseudonymisedInstance,
+    Pseudonymiser,
+)
+from station.pseudonymisation.keys import PseudonymKey
+
+__all__ = [
+    "PseudonymKey",
+    "PseudonymisationError",
+    "PseudonymisationFault",
+    "PseudonymisedInstance",
+    "Pseudonymiser",
+]
