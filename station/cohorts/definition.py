@@ -1,0 +1,138 @@
+"""What a cohort is asked to be, and what it is made from. Values only: no files, no settings, no database.
+
+A `CohortDefinition` narrows: a field, a modality or a purpose that it does not name is not in the cohort.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from policies.documents import Digest, Name, Sequence, StrictModel
+from policies.manifest import MetricName, Modality, Split, TrainKind, TrainManifest
+from policies.policy import ConsentMode, ConsentPurpose, Policy
+from policies.refusals import Reason, RefusalCode, Refused
+
+JsonScalar = str | int | float | bool | None
+
+ROUNDING_BASE = 10
+
+
+def rounded(count: int, base: int = ROUNDING_BASE) -> int:
+    """Round a count to the nearest multiple of `base`, halves up: the only form in which a count leaves.
+
+    >>> [rounded(n) for n in (0, 4, 5, 14, 15)]
+    [0, 0, 10, 10, 20]
+    """
+    if count < 0 or base < 1:
+        raise ValueError("counts are not negative and the base is at least 1")
+    return (count + base // 2) // base * base
+
+
+@dataclass(frozen=True, slots=True)
+class CaseSource:
+    """One image that may enter a cohort, by the project's pseudonyms.
+
+    Attributes:
+        case: the image's key in the project (its remapped SOP Instance UID).
+        patient: the patient's pseudonym in the project.
+        study: the study's key in the project.
+        path: the DICOM file.
+        label: the value of the definition's label field; None where the study has none.
+        clinical: the study's clinical fields; what the definition does not grant is not written.
+        modality: as catalogued; the file must say the same.
+        view_position: as catalogued, may be empty.
+        digest: ``sha256:...`` of the file, checked before it is decoded; None where nobody vouched for one (phantoms).
+    """
+
+    case: str
+    patient: str
+    study: str
+    path: Path
+    label: float | int | None
+    clinical: Mapping[str, JsonScalar] = field(default_factory=dict)
+    modality: str = ""
+    view_position: str = ""
+    digest: str | None = None
+
+
+class CohortDefinition(StrictModel):
+    """Everything that decides what a cohort holds, beside the data itself."""
+
+    schema_version: Literal[1] = 1
+    kind: TrainKind
+    policy_id: Name
+    policy_version: Annotated[int, Field(ge=1)]
+    manifest_digest: Digest
+    collections: Sequence[Name] = Field(min_length=1)
+    consent_purposes: Sequence[ConsentPurpose] = Field(min_length=1)
+    consent_modes: Sequence[ConsentMode] = Field(min_length=1)
+    modalities: Sequence[Modality] = Field(min_length=1)
+    body_part: Literal["CHEST"] = "CHEST"
+    profile: Annotated[str, Field(pattern=r"^[a-z0-9-]+@[0-9]+$")]
+    clinical_fields: Sequence[MetricName] = ()
+    label: MetricName | None = None
+    representation: Literal["volume", "dicom"] = "volume"
+    minimum_patients: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        # Which labels a case has is clinical data too: it is granted by name or not given.
+        if self.label is not None and self.label not in self.clinical_fields:
+            raise ValueError("the label must be one of the granted clinical_fields")
+        return self
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits laid out: testing patients for evaluation trains, and then only those (DESIGN section 6)."""
+        if self.kind is TrainKind.EVALUATION:
+            return (Split.TESTING,)
+        return (Split.TRAINING, Split.VALIDATION)
+
+    @property
+    def scope(self) -> str:
+        """What the train's pseudonyms are bound to: this policy and this train, so that no two trains' ids link."""
+        return f"{self.policy_id}\n{self.manifest_digest}"
+
+
+def define(policy: Policy, manifest: TrainManifest) -> CohortDefinition | Refused:
+    """Return the cohort that a train asks for, within what its policy grants.
+
+    1. Every modality asked for is granted.
+    2. Every clinical field asked for is granted, and so is the label.
+
+    Args:
+        policy: in force; its `manifest_digest` is the digest of `manifest`.
+        manifest: the train's manifest, verified.
+    """
+    reasons = []
+    needs = manifest.data
+    ungranted = [str(modality) for modality in needs.modalities if modality not in policy.data.modalities]
+    if ungranted:
+        reasons.append(Reason(RefusalCode.DATA_MODALITY, f"not granted: {', '.join(ungranted)}"))
+    wanted = dict.fromkeys((*needs.clinical_fields, *([needs.label] if needs.label else [])))
+    fields = [name for name in wanted if name not in policy.data.clinical_fields]
+    if fields:
+        reasons.append(Reason(RefusalCode.DATA_FIELDS, f"not granted: {', '.join(fields)}"))
+    if needs.representation != "volume":
+        reasons.append(Reason(RefusalCode.DATA_NOT_READY, "cohorts are laid out as images, not as DICOM"))
+    if reasons:
+        return Refused(tuple(reasons))
+    return CohortDefinition(
+        kind=manifest.kind,
+        policy_id=policy.id,
+        policy_version=policy.version,
+        manifest_digest=policy.manifest_digest,
+        collections=policy.data.collections,
+        consent_purposes=policy.data.consent_purposes,
+        consent_modes=policy.data.consent_modes,
+        modalities=needs.modalities,
+        body_part=needs.body_part,
+        profile=needs.profile,
+        clinical_fields=tuple(wanted),
+        label=needs.label,
+        representation=needs.representation,
+        minimum_patients=policy.data.minimum_patients,
+    )

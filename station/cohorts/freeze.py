@@ -1,0 +1,187 @@
+"""Freeze a cohort: decode, assign splits and the train's pseudonyms, lay out, hash, and put in place at once.
+
+Knows no settings and no database: consent and collections were decided by whoever chose the cases. Invariants: the
+same inputs give the same digest; a case that cannot be used is left out and counted by reason, never quoted; what
+stands under its final name is whole; a cohort with too few patients is not written.
+"""
+
+import math
+import os
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from policies.documents import canonical_json
+from policies.errors import StorageError
+from policies.manifest import Split
+from policies.refusals import RefusalCode, Refused
+from station.cohorts import nifti
+from station.cohorts.decoding import DecoderPool
+from station.cohorts.definition import CaseSource, CohortDefinition
+from station.cohorts.frozen import (
+    DATA,
+    RECEIPT,
+    TEMPORARY_PREFIX,
+    FrozenCohort,
+    Receipt,
+    digest_folder,
+    load,
+    remove_tree,
+)
+from station.cohorts.keys import CohortKey
+from station.cohorts.layout import (
+    IMAGES,
+    LaidCase,
+    image_name,
+    seal,
+    sync_folder,
+    write_documents,
+    write_file,
+)
+from station.cohorts.pixels import Radiograph, Unusable
+
+
+@dataclass(slots=True)
+class _Making:
+    """A cohort while it is being made."""
+
+    definition: CohortDefinition
+    key: CohortKey
+    folder: Path
+    laid: list[LaidCase] = field(default_factory=list)
+    patients: dict[Split, set[str]] = field(default_factory=lambda: {split: set() for split in Split})
+    left_out: Counter[Unusable] = field(default_factory=Counter)
+
+
+def freeze(
+    definition: CohortDefinition,
+    cases: Sequence[CaseSource],
+    out_root: Path,
+    key: CohortKey,
+    *,
+    pool: DecoderPool | None = None,
+) -> FrozenCohort | Refused:
+    """Write the cohort that `definition` asks for from `cases`.
+
+    1. Cases of splits that this kind of train is not given are dropped, before anything of them is read.
+    2. A case without what the definition needs is left out and counted.
+    3. Each file is verified and decoded in a process apart, and written as NIfTI under the train's pseudonym.
+    4. Fewer patients than the policy's minimum: refused, and nothing stays on disk.
+    5. Documents are written, everything is synced, made read-only, hashed and renamed into place.
+
+    Args:
+        definition: what the policy grants and the train asks for.
+        cases: of patients whose consent was checked just now.
+        out_root: the folder for cohorts; made when missing.
+        key: the station's cohort key.
+        pool: decoder processes to use; None starts some for this freeze.
+
+    Raises:
+        StorageError: the disk is full or cannot be written; nothing stays.
+        UnavailableError: no decoder process can be started.
+    """
+    temporary = out_root / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    try:
+        # 0711: a container's user reaches the folder that is mounted for it, and can list no other.
+        out_root.mkdir(parents=True, exist_ok=True, mode=0o711)
+        (temporary / DATA / IMAGES).mkdir(parents=True, mode=0o755)
+        try:
+            making = _Making(definition, key, temporary / DATA)
+            usable = _select(making, cases)
+            with nullcontext(pool) if pool else DecoderPool() as decoders:
+                _lay_images(making, usable, decoders)
+            found = sum(len(patients) for patients in making.patients.values())
+            if found < definition.minimum_patients:
+                return Refused.because(
+                    RefusalCode.DATA_TOO_FEW_PATIENTS,
+                    f"{found} patients can be used, the policy asks for {definition.minimum_patients}",
+                )
+            return _put_in_place(making, out_root)
+        finally:
+            if temporary.exists():
+                remove_tree(temporary)
+    except OSError as error:
+        raise StorageError(
+            f"a cohort cannot be written ({error.strerror})", hint="Free disk space."
+        ) from error
+
+
+def _select(making: _Making, cases: Sequence[CaseSource]) -> list[CaseSource]:
+    """Return the cases to decode, sorted by case; count what is missing something."""
+    usable: list[CaseSource] = []
+    seen: set[str] = set()
+    for case in sorted(cases, key=lambda source: source.case):
+        if making.key.split_of(case.patient) not in making.definition.splits:
+            continue
+        if case.case in seen:
+            making.left_out[Unusable.DUPLICATE] += 1
+        elif reason := _missing(making.definition, case):
+            making.left_out[reason] += 1
+        else:
+            seen.add(case.case)
+            usable.append(case)
+    return usable
+
+
+def _missing(definition: CohortDefinition, case: CaseSource) -> Unusable | None:
+    if case.modality not in definition.modalities:
+        return Unusable.MODALITY
+    if definition.label is not None:
+        if case.label is None:
+            return Unusable.LABEL_MISSING
+        if not isinstance(case.label, int | float) or not math.isfinite(case.label):
+            return Unusable.LABEL_INVALID
+    for name in definition.clinical_fields:
+        value = case.clinical.get(name)
+        if not isinstance(value, str | int | float | None) or (
+            isinstance(value, float) and not math.isfinite(value)
+        ):
+            return Unusable.CLINICAL_INVALID
+    return None
+
+
+def _lay_images(making: _Making, cases: Sequence[CaseSource], pool: DecoderPool) -> None:
+    scope, key = making.definition.scope, making.key
+    for case, image in pool.decode_all((case, case.path, case.digest) for case in cases):
+        if not isinstance(image, Radiograph):
+            making.left_out[image] += 1
+            continue
+        if image.modality != case.modality:
+            making.left_out[Unusable.MODALITY] += 1
+            continue
+        laid = LaidCase(
+            case=key.case_id(scope, case.case),
+            patient=key.patient_id(scope, case.patient),
+            split=key.split_of(case.patient),
+            label=int(case.label) if isinstance(case.label, bool) else case.label,
+            clinical={name: case.clinical.get(name) for name in making.definition.clinical_fields},
+        )
+        write_file(making.folder / image_name(laid.case), nifti.encode(image.pixels, image.spacing_mm))
+        making.laid.append(laid)
+        making.patients[laid.split].add(case.patient)
+
+
+def _put_in_place(making: _Making, out_root: Path) -> FrozenCohort:
+    # By the train's pseudonym: the order of the project's keys, which is another train's order too, must not show.
+    laid = sorted(making.laid, key=lambda case: case.case)
+    write_documents(making.folder, making.definition, laid)
+    seal(making.folder)
+    digest = digest_folder(making.folder)
+    receipt = Receipt(
+        digest=digest,
+        patients={split: tuple(sorted(patients)) for split, patients in making.patients.items()},
+        images={split: sum(case.split is split for case in laid) for split in Split},
+        left_out=dict(making.left_out),
+    )
+    temporary = making.folder.parent
+    write_file(temporary / RECEIPT, canonical_json(receipt), mode=0o600)
+    sync_folder(temporary)
+    temporary.chmod(0o711)
+    # Two runs may freeze the same cohort: each owns, and wipes, its own folder.
+    final = out_root / f"{digest.removeprefix('sha256:')[:16]}-{secrets.token_hex(4)}"
+    os.rename(temporary, final)  # noqa: PTH104 - must fail, not merge, when the name is taken
+    sync_folder(out_root)
+    return load(final / DATA)

@@ -1,0 +1,103 @@
+"""The station's cohort key: which patient falls in which split, and what patients are called inside one train.
+
+This key is compute's own. It is not the pseudonym key, which compute never sees; it maps project pseudonyms on to
+train pseudonyms, one way. Losing it moves patients between splits, so it belongs in the station's backup.
+"""
+
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from policies.errors import SettingsError, StorageError
+from policies.manifest import Split
+
+KEY_BYTES = 32
+_ID_BYTES = 10
+
+# Cumulative upper bounds. Testing gets a quarter, so that hospitals of some 50 patients keep about a dozen there.
+# Moving a bound moves patients from one split to another, over all trains: a station never changes it.
+SPLIT_BOUNDS: tuple[tuple[Split, float], ...] = (
+    (Split.TRAINING, 0.50),
+    (Split.VALIDATION, 0.75),
+    (Split.TESTING, 1.0),
+)
+
+
+class CohortKey:
+    """32 secret bytes and the three keyed maps made from them, each under a sub-key of its own (HMAC-SHA-256)."""
+
+    __slots__ = ("_secret",)
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) != KEY_BYTES:
+            raise SettingsError(f"cohort key: must hold {KEY_BYTES} bytes")
+        self._secret = secret
+
+    def __repr__(self) -> str:
+        return "CohortKey(...)"
+
+    @classmethod
+    def generate(cls, path: Path) -> "CohortKey":
+        """Write a fresh key, readable by its owner alone.
+
+        Raises:
+            StorageError: the file exists or cannot be written; a key is never overwritten.
+        """
+        secret = secrets.token_bytes(KEY_BYTES)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secret)
+                file.flush()
+                os.fsync(descriptor)
+        except FileExistsError as error:
+            raise StorageError(
+                "cohort key: the file exists and is not overwritten", hint="Move the old key away first."
+            ) from error
+        except OSError as error:
+            raise StorageError(f"cohort key: cannot be written ({error.strerror})") from error
+        return cls(secret)
+
+    @classmethod
+    def load(cls, path: Path) -> "CohortKey":
+        """Read the key.
+
+        Raises:
+            SettingsError: the file is missing, has another length, or others may read it.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            with os.fdopen(descriptor, "rb") as file:
+                mode = os.fstat(descriptor).st_mode
+                secret = file.read(KEY_BYTES + 1)
+        except OSError as error:
+            raise SettingsError(
+                f"cohort key: cannot be read ({error.strerror})", hint="Run the station's init."
+            ) from error
+        if mode & 0o077:
+            raise SettingsError("cohort key: others may read it", hint="Set its mode to 0600.")
+        return cls(secret)
+
+    def split_of(self, patient: str) -> Split:
+        """Return a patient's split: the same over all trains and versions, whoever else is in the cohort."""
+        position = int.from_bytes(self._mac("split", patient)[:8], "big") / 2**64
+        return next(split for split, bound in SPLIT_BOUNDS if position < bound or bound == 1.0)
+
+    def patient_id(self, scope: str, patient: str) -> str:
+        """Return what a patient is called inside the train of `scope`."""
+        return "p" + self._identifier("patient", scope, patient)
+
+    def case_id(self, scope: str, case: str) -> str:
+        """Return what an image is called inside the train of `scope`."""
+        return "c" + self._identifier("case", scope, case)
+
+    def _identifier(self, purpose: str, scope: str, value: str) -> str:
+        scoped = hmac.digest(self._mac(purpose, scope), value.encode(), hashlib.sha256)
+        return base64.b32encode(scoped[:_ID_BYTES]).decode().lower()
+
+    def _mac(self, purpose: str, value: str) -> bytes:
+        subkey = hmac.digest(self._secret, f"pht-cohort-v1:{purpose}".encode(), hashlib.sha256)
+        return hmac.digest(subkey, value.encode(), hashlib.sha256)

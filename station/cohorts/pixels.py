@@ -1,0 +1,290 @@
+"""From the bytes of one DICOM radiograph to the grey values a radiologist is shown, as 16 bits.
+
+Follows the grayscale pipeline of PS3.4 N.2: stored values -> modality LUT (PS3.3 C.11.1) -> VOI LUT (PS3.3 C.11.2)
+-> polarity (PS3.3 C.7.6.3.1.2). The result spans 0 (black) to 65535 (white) over the *nominal* range of the file's
+own last LUT, not over the values that happen to occur, so equal exposure gives equal grey over patients.
+
+This code meets hostile files: it runs in `station.cohorts.decoder_process` only. It raises `UnusableImage` with a
+reason from a closed list; pydicom's own exceptions quote values and stay in that process.
+"""
+
+import struct
+from dataclasses import dataclass
+from enum import StrEnum
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
+from pydicom.pixels import get_decoder
+from pydicom.uid import (
+    JPEG2000,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+MAX_PIXELS = 64_000_000
+"""Rows x columns: four times the largest detector sold."""
+
+# One decoder per transfer syntax, named: which library meets a file must not depend on what else is installed.
+# An empty name is native data. Deflated is absent on purpose: its size is unknown before it is inflated.
+DECODERS: dict[str, str] = {
+    ImplicitVRLittleEndian: "",
+    ExplicitVRLittleEndian: "",
+    ExplicitVRBigEndian: "",
+    JPEG2000Lossless: "pylibjpeg",
+    JPEG2000: "pylibjpeg",
+    JPEGLSLossless: "pyjpegls",
+    JPEGLSNearLossless: "pyjpegls",
+    RLELossless: "pydicom",
+}
+
+# What pydicom and the codecs raise on bad bytes; anything else ends the process, which costs this image too.
+FILE_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    InvalidDicomError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+_WHITE = 65_535.0
+_SPACING_LIMITS_MM = (0.01, 10.0)
+
+
+class Unusable(StrEnum):
+    """Why an image is left out of a cohort; counted, and shown to the hospital's own people only."""
+
+    UNREADABLE = "unreadable"
+    DIGEST = "digest"
+    NOT_DICOM = "not-dicom"
+    MODALITY = "modality"
+    TRANSFER_SYNTAX = "transfer-syntax"
+    NOT_A_RADIOGRAPH = "not-a-radiograph"
+    TOO_LARGE = "too-large"
+    PIXEL_ATTRIBUTES = "pixel-attributes"
+    PIXEL_DATA = "pixel-data"
+    LOOKUP_TABLE = "lookup-table"
+    DECODER_CRASHED = "decoder-crashed"
+    DECODER_TIMEOUT = "decoder-timeout"
+    LABEL_MISSING = "label-missing"
+    LABEL_INVALID = "label-invalid"
+    CLINICAL_INVALID = "clinical-invalid"
+    DUPLICATE = "duplicate"
+
+
+class UnusableImage(Exception):  # noqa: N818 - a finding about the file, not a fault of ours
+    """This file gives no image; `reason` says why without a value from it."""
+
+    def __init__(self, reason: Unusable) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Radiograph:
+    """One grey picture.
+
+    Attributes:
+        pixels: (height, width), 0 black to 65535 white.
+        spacing_mm: (row spacing, column spacing), at the detector where the file does not say better; 1.0 if unknown.
+        modality: the file's own.
+    """
+
+    pixels: NDArray[np.uint16]
+    spacing_mm: tuple[float, float]
+    modality: str
+
+
+def read_radiograph(data: bytes) -> Radiograph:
+    """Decode one radiograph.
+
+    1. The file is DICOM in a transfer syntax of `DECODERS`.
+    2. It is one grey frame of at most `MAX_PIXELS`, known before a pixel is decoded.
+    3. Modality LUT, VOI LUT or window, polarity.
+
+    Raises:
+        UnusableImage: naming what it is not.
+    """
+    dataset = _parse(data)
+    _check_shape(dataset)
+    stored = _stored_values(dataset)
+    try:
+        grey = _present(stored, dataset)
+    except UnusableImage:
+        raise
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        IndexError,
+        OverflowError,
+        ArithmeticError,
+    ) as error:
+        raise UnusableImage(Unusable.LOOKUP_TABLE) from error
+    return Radiograph(
+        pixels=np.rint(np.clip(grey, 0.0, 1.0) * _WHITE).astype(np.uint16),
+        spacing_mm=_spacing(dataset),
+        modality=str(dataset.get("Modality", "")),
+    )
+
+
+def _parse(data: bytes) -> Any:  # noqa: ANN401 - pydicom is not typed here
+    try:
+        dataset = pydicom.dcmread(BytesIO(data))
+        syntax = dataset.file_meta.TransferSyntaxUID
+    except FILE_ERRORS as error:
+        raise UnusableImage(Unusable.NOT_DICOM) from error
+    if syntax not in DECODERS:
+        raise UnusableImage(Unusable.TRANSFER_SYNTAX)
+    return dataset
+
+
+def _check_shape(dataset: Any) -> None:  # noqa: ANN401
+    try:
+        rows, columns = int(dataset.Rows), int(dataset.Columns)
+        samples, frames = int(dataset.SamplesPerPixel), int(dataset.get("NumberOfFrames", None) or 1)
+        photometric = str(dataset.PhotometricInterpretation)
+        allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
+        high, signed = int(dataset.HighBit), int(dataset.PixelRepresentation)
+    except FILE_ERRORS as error:
+        raise UnusableImage(Unusable.PIXEL_ATTRIBUTES) from error
+    if samples != 1 or frames != 1 or photometric not in {"MONOCHROME1", "MONOCHROME2"}:
+        raise UnusableImage(Unusable.NOT_A_RADIOGRAPH)
+    if (
+        rows < 1
+        or columns < 1
+        or allocated not in {8, 16}
+        or not 1 <= stored <= allocated
+        or signed not in {0, 1}
+    ):
+        raise UnusableImage(Unusable.PIXEL_ATTRIBUTES)
+    if high != stored - 1:
+        raise UnusableImage(Unusable.PIXEL_ATTRIBUTES)
+    if rows * columns > MAX_PIXELS:
+        raise UnusableImage(Unusable.TOO_LARGE)
+
+
+def _stored_values(dataset: Any) -> NDArray[Any]:  # noqa: ANN401
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        array, _ = get_decoder(syntax).as_array(dataset, raw=True, decoding_plugin=DECODERS[syntax])
+    except FILE_ERRORS as error:
+        raise UnusableImage(Unusable.PIXEL_DATA) from error
+    if array.shape != (dataset.Rows, dataset.Columns) or array.dtype.kind not in "iu":
+        raise UnusableImage(Unusable.PIXEL_DATA)
+    return np.asarray(array)
+
+
+def _present(stored: NDArray[Any], dataset: Any) -> NDArray[np.float64]:  # noqa: ANN401
+    """Return grey values, nominally 0 (black) to 1 (white)."""
+    low, high = _stored_range(dataset)
+    values: NDArray[np.float64]
+    if dataset.get("ModalityLUTSequence"):
+        values, (low, high) = _look_up(stored, dataset.ModalityLUTSequence[0])
+    else:
+        slope = float(dataset.get("RescaleSlope", None) or 1.0)
+        intercept = float(dataset.get("RescaleIntercept", None) or 0.0)
+        if not np.isfinite([slope, intercept]).all():
+            raise UnusableImage(Unusable.LOOKUP_TABLE)
+        values = stored.astype(np.float64) * slope + intercept
+        low, high = sorted((low * slope + intercept, high * slope + intercept))
+    if dataset.get("VOILUTSequence"):
+        values, (low, high) = _look_up(np.rint(values).astype(np.int64), dataset.VOILUTSequence[0])
+        grey = (values - low) / (high - low)
+    elif dataset.get("WindowCenter", None) is not None and dataset.get("WindowWidth", None) is not None:
+        centre, width = _first(dataset.WindowCenter), _first(dataset.WindowWidth)
+        grey = window(values, centre, width, str(dataset.get("VOILUTFunction", None) or "LINEAR"))
+    else:
+        grey = (values - low) / (high - low)
+    # PS3.3 C.7.6.3.1.2: in MONOCHROME1 the lowest value is shown white.
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        grey = 1.0 - grey
+    padding = _padding(stored, dataset)
+    if padding is not None:
+        grey = np.where(padding, 0.0, grey)
+    return grey
+
+
+def window(values: NDArray[np.float64], centre: float, width: float, function: str) -> NDArray[np.float64]:
+    """Apply one window (PS3.3 C.11.2.1.2 and C.11.2.1.3), onto 0 to 1.
+
+    Raises:
+        UnusableImage: a width the standard does not allow, or an unknown function.
+    """
+    smallest = 1.0 if function == "LINEAR" else np.finfo(np.float64).tiny
+    if not (np.isfinite([centre, width]).all() and width >= smallest):
+        raise UnusableImage(Unusable.LOOKUP_TABLE)
+    if function == "LINEAR":
+        if width == 1.0:
+            return np.where(values > centre - 0.5, 1.0, 0.0)
+        return np.clip((values - (centre - 0.5)) / (width - 1.0) + 0.5, 0.0, 1.0)
+    if function == "LINEAR_EXACT":
+        return np.clip((values - centre) / width + 0.5, 0.0, 1.0)
+    if function == "SIGMOID":
+        # Bounded exponent: beyond it the curve is flat in 16 bits, and exp would overflow.
+        return np.asarray(1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - centre) / width, -60.0, 60.0))))
+    raise UnusableImage(Unusable.LOOKUP_TABLE)
+
+
+def _look_up(values: NDArray[Any], item: Any) -> tuple[NDArray[np.float64], tuple[float, float]]:  # noqa: ANN401
+    """Apply a LUT item (PS3.3 C.11.1.1): descriptor (entries, first value mapped, bits), data."""
+    entries, first, bits = (int(number) for number in item.LUTDescriptor)
+    entries = entries or 65_536
+    raw = item.LUTData
+    if isinstance(raw, bytes):
+        table = np.frombuffer(raw, dtype="<u2" if len(raw) >= 2 * entries else "u1")
+    else:
+        table = np.asarray(raw, dtype=np.int64)
+    if not 1 <= bits <= 16 or table.size < entries:
+        raise UnusableImage(Unusable.LOOKUP_TABLE)
+    index = np.clip(values.astype(np.int64) - first, 0, entries - 1)
+    return table[:entries].astype(np.float64)[index], (0.0, float(2**bits - 1))
+
+
+def _stored_range(dataset: Any) -> tuple[float, float]:  # noqa: ANN401
+    bits = int(dataset.BitsStored)
+    if dataset.PixelRepresentation == 1:
+        return -float(2 ** (bits - 1)), float(2 ** (bits - 1) - 1)
+    return 0.0, float(2**bits - 1)
+
+
+def _padding(stored: NDArray[Any], dataset: Any) -> NDArray[np.bool_] | None:  # noqa: ANN401
+    """Return where pixels are padding (PS3.3 C.7.5.1.1.2): shown black, whatever the polarity."""
+    value = dataset.get("PixelPaddingValue", None)
+    if value is None:
+        return None
+    limit = dataset.get("PixelPaddingRangeLimit", None)
+    low, high = sorted((int(value), int(value if limit is None else limit)))
+    return np.asarray((stored >= low) & (stored <= high))
+
+
+def _first(value: Any) -> float:  # noqa: ANN401
+    # A file may offer several windows; the first is the one to show first.
+    return float(value[0] if isinstance(value, MultiValue | list | tuple) else value)
+
+
+def _spacing(dataset: Any) -> tuple[float, float]:  # noqa: ANN401
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
+        try:
+            row, column = (float(number) for number in dataset[keyword].value)
+        except (KeyError, TypeError, ValueError):
+            continue
+        least, most = _SPACING_LIMITS_MM
+        if least <= row <= most and least <= column <= most:
+            return row, column
+    return 1.0, 1.0
