@@ -1,0 +1,53 @@
+"""Writing files so that a crash leaves the old one or the new one, never half of either.
+
+Knows nothing of what is written.
+"""
+
+import errno
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from policies.errors import StorageError
+
+
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write a file as temp + fsync + rename + fsync of the folder; missing folders are made.
+
+    Raises:
+        StorageError: it cannot be written; what was there before is untouched.
+    """
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        if temporary is not None:
+            with suppress(OSError):
+                Path(temporary).unlink()
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        raise StorageError(
+            f"{path.name}: cannot be written ({error.strerror})",
+            hint="Free some space on this disk." if full else "Look at the owner and mode of the folder.",
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename or a removal in a folder durable.
+
+    Raises:
+        OSError: the folder is gone or the disk fails.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

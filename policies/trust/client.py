@@ -1,0 +1,252 @@
+"""The reader's side of the board's repository: pin the root once, refresh, and never go back.
+
+python-tuf's `Updater` does the client workflow (TUF specification 5); this module feeds it what was verified before,
+keeps the outcome in one durable file, and turns it into a `PolicySet`. Invariants: a mirror can withhold, and nothing
+else; what was verified last counts while the mirror is out of reach, until its timestamp expires; versions, seen
+policies and withdrawals only grow; a state file that cannot be read refuses instead of starting afresh.
+
+Files in the trust folder: ``root.json`` (the pinned root), ``verified.json`` (the last verified state), ``lock``.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+from tuf.api.exceptions import (
+    BadVersionNumberError,
+    DownloadError,
+    DownloadLengthMismatchError,
+    ExpiredMetadataError,
+    RepositoryError,
+)
+from tuf.api.metadata import Metadata, Root, Targets, Timestamp
+from tuf.ngclient import FetcherInterface
+
+from policies.charter import REGISTER_TARGET, Charter, StationRegister
+from policies.documents import canonical_json, load_json
+from policies.errors import DocumentError, StateError, StorageError, TrustError
+from policies.files import write_atomically
+from policies.refusals import Permitted, RefusalCode, Refused
+from policies.trust.fetch import fetcher_for
+from policies.trust.policy_set import PolicySet, RepositoryState
+from policies.trust.state import StoredFetcher, VerifiedState, update
+from policies.trust.verification import (
+    REVOKED_TARGET,
+    RevocationList,
+    charter_of,
+    parse_policy_target,
+    verify_register,
+)
+
+
+class PolicyClient:
+    """Verifies a mirror of the board's repository against the root pinned in `trust_dir`.
+
+    Args:
+        trust_dir: this reader's own folder; others must not be able to write to it.
+        mirror: an https URL that has ``metadata/`` and ``targets/`` below it, or such a folder.
+        fetcher: overrides how bytes are fetched from `mirror`.
+        ca: PEM of the authority behind the mirror's certificate.
+    """
+
+    def __init__(
+        self,
+        trust_dir: Path,
+        mirror: str | Path,
+        fetcher: FetcherInterface | None = None,
+        *,
+        ca: Path | None = None,
+    ) -> None:
+        self._dir = trust_dir
+        self._base, default_fetcher = fetcher_for(mirror, ca)
+        self._fetcher = fetcher or default_fetcher
+
+    @staticmethod
+    def pin(trust_dir: Path, root: bytes) -> Charter:
+        """Trust this root from now on; every later one must be signed by the one before.
+
+        Args:
+            trust_dir: the reader's folder; made if missing.
+            root: the first root's bytes, received from the board by a way the mirror has no hand in.
+
+        Returns:
+            The charter in it, to show to the person who pins.
+
+        Raises:
+            TrustError: not a root that signs itself, no charter in it, or another root is pinned already.
+        """
+        charter = read_root(root)[1]
+        path = trust_dir / "root.json"
+        if path.exists():
+            if path.read_bytes() != root:
+                raise TrustError(
+                    "another root is pinned here already",
+                    hint="A root changes by rotation, signed by its members, never by pinning again.",
+                )
+            return charter
+        write_atomically(path, root, mode=0o600)
+        return charter
+
+    def refresh(self, now: datetime) -> Permitted[PolicySet] | Refused:
+        """Fetch, verify and remember the repository's state.
+
+        Args:
+            now: the moment that expiry is judged by, with a time zone.
+
+        Raises:
+            StorageError: the new state cannot be made durable; nothing may be decided by it then.
+        """
+        return self._in_turn(now, from_mirror=True)
+
+    def last_verified(self, now: datetime) -> Permitted[PolicySet] | Refused:
+        """Return the last verified state without asking the mirror; refuses once it is stale."""
+        return self._in_turn(now, from_mirror=False)
+
+    def _in_turn(self, now: datetime, *, from_mirror: bool) -> Permitted[PolicySet] | Refused:
+        pinned = self._pinned()
+        if pinned is None:
+            return Refused.because(RefusalCode.TRUST_UNVERIFIED, "no root is pinned")
+        with _locked(self._dir):
+            try:
+                before = self._load()
+            except StateError as error:
+                return Refused.because(RefusalCode.TRUST_UNVERIFIED, error.message)
+            reached = from_mirror
+            try:
+                try:
+                    fetcher = self._fetcher if from_mirror else StoredFetcher(before)
+                    after = update(pinned, before, self._base, fetcher, now)
+                except DownloadLengthMismatchError:
+                    raise
+                except DownloadError:
+                    reached = False
+                    after = update(pinned, before, self._base, StoredFetcher(before), now)
+                result = _policy_set(pinned, after, now, reached=reached)
+            except (RepositoryError, DownloadError) as error:
+                return Refused.because(
+                    _code_of(error), str(error) if isinstance(error, RepositoryError) else ""
+                )
+            except TrustError as error:
+                return Refused.because(RefusalCode.TRUST_UNVERIFIED, error.message)
+            if isinstance(result, Permitted) and reached:
+                register = result.value.register
+                self._store(
+                    after
+                    if register is None
+                    else after.model_copy(update={"register_version": register.version})
+                )
+            return result
+
+    def _pinned(self) -> bytes | None:
+        try:
+            return (self._dir / "root.json").read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _load(self) -> VerifiedState:
+        path = self._dir / "verified.json"
+        try:
+            return VerifiedState.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return VerifiedState(verified_at="")
+        except ValidationError as error:
+            raise StateError(
+                f"{path.name} is damaged; what it remembers is needed against rollback"
+            ) from error
+
+    def _store(self, state: VerifiedState) -> None:
+        write_atomically(self._dir / "verified.json", canonical_json(state), mode=0o600)
+
+
+def read_root(data: bytes) -> tuple[Root, Charter]:
+    """Read root metadata that is signed by its own threshold.
+
+    Raises:
+        TrustError: it is not.
+    """
+    try:
+        metadata = Metadata[Root].from_bytes(data)
+        if not isinstance(metadata.signed, Root):
+            raise TrustError("this is not root metadata")
+        metadata.verify_delegate(Root.type, metadata)
+    except RepositoryError as error:
+        raise TrustError("the root is not signed by the members it names") from error
+    return metadata.signed, charter_of(metadata.signed)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time refresh: an older state must not overwrite a newer one."""
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StorageError(f"the trust folder cannot be written ({error.strerror})") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _code_of(error: RepositoryError | DownloadError) -> RefusalCode:
+    if isinstance(error, ExpiredMetadataError):
+        return RefusalCode.TRUST_EXPIRED
+    if isinstance(error, BadVersionNumberError):
+        return RefusalCode.TRUST_ROLLBACK
+    if isinstance(error, RepositoryError | DownloadLengthMismatchError):
+        return RefusalCode.TRUST_UNVERIFIED
+    return RefusalCode.TRUST_UNREACHABLE
+
+
+def _policy_set(
+    pinned: bytes, state: VerifiedState, now: datetime, *, reached: bool
+) -> Permitted[PolicySet] | Refused:
+    root_text = state.roots[max(state.roots)] if state.roots else pinned.decode("utf-8")
+    root = Metadata[Root].from_bytes(root_text.encode()).signed
+    roles = {role: Metadata.from_bytes(text.encode()).signed for role, text in state.metadata.items()}
+    charter = charter_of(root)
+    register: StationRegister | None = None
+    if REGISTER_TARGET in state.targets:
+        verified = verify_register(state.targets[REGISTER_TARGET].encode(), charter)
+        if isinstance(verified, Refused):
+            return verified
+        register = verified.value
+        if register.version < state.register_version:
+            return Refused.because(
+                RefusalCode.TRUST_ROLLBACK, "an older register of stations than was seen before"
+            )
+    return Permitted(
+        PolicySet(
+            state=RepositoryState(
+                root_version=root.version,
+                timestamp_version=roles[Timestamp.type].version,
+                targets_version=roles[Targets.type].version,
+                expires=min(role.expires for role in (root, *roles.values())),
+                verified_at=now,
+                reached=reached,
+            ),
+            charter=charter,
+            register=register,
+            envelopes={
+                key: text.encode()
+                for path, text in state.targets.items()
+                if (key := parse_policy_target(path))
+            },
+            revoked=_revocations(state.targets.get(REVOKED_TARGET)),
+            floor={name: max(seen - 1, state.withdrawn.get(name, 0)) for name, seen in state.seen.items()},
+        )
+    )
+
+
+def _revocations(text: str | None) -> dict[tuple[str, int], str]:
+    if text is None:
+        return {}
+    try:
+        revoked = load_json(RevocationList, text.encode(), what=REVOKED_TARGET).revoked
+    except DocumentError as error:
+        raise TrustError(f"{error.message}") from error
+    return {(entry.policy_id, entry.version): entry.reason for entry in revoked}

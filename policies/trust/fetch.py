@@ -1,0 +1,114 @@
+"""Where repository metadata comes from: a mirror over HTTPS, or a folder.
+
+Nothing fetched is trusted; python-tuf verifies it. Invariants: HTTPS only, no redirects, every body bounded (by the
+caller, python-tuf) and every download under a deadline.
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from tuf.api.exceptions import DownloadError, DownloadHTTPError, SlowRetrievalError
+from tuf.ngclient import FetcherInterface
+
+from policies.errors import UsageError
+
+if TYPE_CHECKING:
+    import httpx
+
+CONNECT_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 20.0
+DOWNLOAD_DEADLINE_S = 120.0
+_CHUNK_BYTES = 64 * 1024
+_NOT_FOUND = 404
+
+
+def fetcher_for(mirror: str | Path, ca: Path | None = None) -> tuple[str, FetcherInterface]:
+    """Return the base URL of a mirror and what fetches from it.
+
+    Args:
+        mirror: an https URL, or a folder in the layout of a TUF repository (``metadata/``, ``targets/``).
+        ca: PEM file of the authority that signed the mirror's certificate; None trusts the system's.
+
+    Raises:
+        UsageError: the URL is not https, or the file is not a certificate.
+    """
+    if isinstance(mirror, Path):
+        return mirror.absolute().as_uri(), FolderFetcher(mirror)
+    if urlsplit(mirror).scheme != "https":
+        raise UsageError("the mirror's address must start with https://")
+    return mirror.rstrip("/"), HttpsFetcher(ca)
+
+
+class FolderFetcher(FetcherInterface):
+    """Serves a folder; only files inside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.absolute()
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        path = Path(unquote(urlsplit(url).path))
+        if not path.is_relative_to(self._folder) or ".." in path.parts:
+            raise DownloadError("outside the folder")
+        if not self._folder.is_dir():
+            raise DownloadError("the folder does not exist")
+        try:
+            with path.open("rb") as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    yield chunk
+        except FileNotFoundError as error:
+            raise DownloadHTTPError("not found", _NOT_FOUND) from error
+        except OSError as error:
+            raise DownloadError("cannot be read") from error
+
+
+class HttpsFetcher(FetcherInterface):
+    """Fetches over HTTPS with the standard library's trust or one authority's; follows no redirect."""
+
+    def __init__(self, ca: Path | None = None, deadline_s: float = DOWNLOAD_DEADLINE_S) -> None:
+        self._ca = ca
+        self._deadline_s = deadline_s
+        self._client: httpx.Client | None = None
+
+    def _open(self) -> "httpx.Client":
+        if self._client is None:
+            self._client = https_client(self._ca)
+        return self._client
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        import httpx  # noqa: PLC0415 - a program that reads from a folder starts faster
+
+        ends = time.monotonic() + self._deadline_s
+        try:
+            with self._open().stream("GET", url) as response:
+                if response.status_code != httpx.codes.OK:
+                    raise DownloadHTTPError("the mirror refused", response.status_code)
+                for chunk in response.iter_raw(_CHUNK_BYTES):
+                    if time.monotonic() > ends:
+                        raise SlowRetrievalError("the mirror sends too slowly")
+                    yield chunk
+        except httpx.HTTPError as error:
+            raise DownloadError("the mirror does not answer") from error
+
+
+def https_client(ca: Path | None, token: str | None = None) -> "httpx.Client":
+    """Return an HTTPS client as all of this package uses it.
+
+    Raises:
+        UsageError: the file is not a certificate.
+    """
+    import ssl  # noqa: PLC0415
+
+    import httpx  # noqa: PLC0415
+
+    try:
+        context = ssl.create_default_context(cafile=None if ca is None else str(ca))
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(f"{ca.name if ca else 'CA'}: is not a readable PEM certificate") from error
+    headers = {"Accept-Encoding": "identity", "User-Agent": "pht"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+    return httpx.Client(verify=context, headers=headers, timeout=timeout, follow_redirects=False)

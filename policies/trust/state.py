@@ -1,0 +1,169 @@
+"""One verified state of the repository, and TUF's client workflow from one to the next.
+
+python-tuf's `Updater` does the workflow (TUF specification 5) in a folder that is thrown away; the outcome is one value,
+`VerifiedState`, that the caller stores as a whole or not at all. Invariant: what is in a state was verified against the
+pinned root; versions, seen policies and withdrawals only grow from one to the next.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from tuf.api.exceptions import DownloadError, DownloadHTTPError, LengthOrHashMismatchError, RepositoryError
+from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
+from tuf.ngclient import FetcherInterface, Updater
+
+from policies.charter import REGISTER_TARGET
+from policies.documents import StrictModel
+from policies.signing import MAX_ENVELOPE_BYTES
+from policies.trust.verification import REVOKED_TARGET, parse_policy_target
+
+MAX_TARGETS = 10_000
+_MAX_TARGET_BYTES = MAX_ENVELOPE_BYTES
+_ROLES = (Timestamp.type, Snapshot.type, Targets.type)
+
+
+class VerifiedState(StrictModel):
+    """Metadata and targets as text, and what must never go back.
+
+    Attributes:
+        verified_at: when it was verified.
+        roots: the roots after the pinned one, by version.
+        metadata: timestamp, snapshot and targets, by role.
+        targets: what the targets role lists and we read, by path.
+        seen: the highest version of each policy that was ever listed.
+        withdrawn: the highest version of each policy that was listed once and then was not.
+        register_version: of the newest register of stations.
+    """
+
+    schema_version: Literal[1] = 1
+    verified_at: str
+    roots: dict[Annotated[int, Field(ge=2)], str] = Field(default_factory=dict)
+    metadata: dict[str, str] = Field(default_factory=dict)
+    targets: dict[str, str] = Field(default_factory=dict)
+    seen: dict[str, int] = Field(default_factory=dict)
+    withdrawn: dict[str, int] = Field(default_factory=dict)
+    register_version: int = 0
+
+
+class StoredFetcher(FetcherInterface):
+    """Serves one verified state and nothing newer: `Updater` has no offline mode of its own."""
+
+    def __init__(self, state: VerifiedState) -> None:
+        self._metadata = state.metadata
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        role = url.rpartition("/")[2].removesuffix(".json").rpartition(".")[2]
+        if role == Root.type:
+            raise DownloadHTTPError("no newer root", 404)
+        if role not in self._metadata:
+            raise DownloadError("not stored")
+        yield self._metadata[role].encode()
+
+
+def update(
+    pinned: bytes, before: VerifiedState, base: str, fetcher: FetcherInterface, now: datetime
+) -> VerifiedState:
+    """Run TUF's client workflow from the state `before`.
+
+    Works in a folder that is thrown away: the state on disk changes as a whole or not at all, so a download that
+    breaks off leaves the last verified state usable.
+
+    Raises:
+        RepositoryError: something does not verify.
+        DownloadError: something cannot be fetched.
+    """
+    with tempfile.TemporaryDirectory(prefix="pht-trust-") as scratch:
+        folder = Path(scratch)
+        _lay_out(folder, before)
+        updater = Updater(
+            str(folder),
+            f"{base}/metadata/",
+            target_dir=str(folder),
+            target_base_url=f"{base}/targets/",
+            fetcher=fetcher,
+            bootstrap=pinned,
+        )
+        # python-tuf takes the time from the system; rules that decide take it as an argument (pinned to tuf 7.0.1).
+        updater._trusted_set.reference_time = now.astimezone(UTC)  # noqa: SLF001
+        updater.refresh()
+        metadata = {role: (folder / f"{role}.json").read_text("utf-8") for role in _ROLES}
+        roots = {
+            int(path.name.split(".")[0]): path.read_text("utf-8")
+            for path in (folder / "root_history").iterdir()
+            if path.read_bytes() != pinned
+        }
+        listed = Metadata[Targets].from_bytes(metadata[Targets.type].encode()).signed.targets
+        targets = {
+            path: _target(updater, folder, listed[path], before.targets.get(path)) for path in _wanted(listed)
+        }
+    return _remember(before, now, roots, metadata, targets)
+
+
+def _lay_out(folder: Path, state: VerifiedState) -> None:
+    (folder / "root_history").mkdir()
+    for version, text in state.roots.items():
+        (folder / "root_history" / f"{version}.root.json").write_text(text, "utf-8")
+    for role, text in state.metadata.items():
+        (folder / f"{role}.json").write_text(text, "utf-8")
+
+
+def _wanted(listed: Mapping[str, TargetFile]) -> list[str]:
+    """Return the targets we read, bounded; a reader of today ignores targets of tomorrow."""
+    wanted = [
+        path for path in listed if path in {REGISTER_TARGET, REVOKED_TARGET} or parse_policy_target(path)
+    ]
+    if len(wanted) > MAX_TARGETS:
+        raise RepositoryError(f"more than {MAX_TARGETS} targets")
+    return sorted(wanted)
+
+
+def _target(updater: Updater, folder: Path, info: TargetFile, known: str | None) -> str:
+    if info.length > _MAX_TARGET_BYTES:
+        raise RepositoryError(f"{info.path} is larger than any document")
+    if known is not None:
+        try:
+            info.verify_length_and_hashes(known.encode())
+        except LengthOrHashMismatchError:
+            pass
+        else:
+            return known
+    data = Path(updater.download_target(info, filepath=str(folder / "target"))).read_bytes()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RepositoryError(f"{info.path} is not text") from error
+
+
+def _remember(
+    before: VerifiedState,
+    now: datetime,
+    roots: dict[int, str],
+    metadata: dict[str, str],
+    targets: dict[str, str],
+) -> VerifiedState:
+    latest: dict[str, int] = {}
+    for path in targets:
+        if key := parse_policy_target(path):
+            latest[key[0]] = max(latest.get(key[0], 0), key[1])
+    seen = {
+        name: max(before.seen.get(name, 0), latest.get(name, 0))
+        for name in before.seen.keys() | latest.keys()
+    }
+    gone = {name: version for name, version in before.seen.items() if name not in latest}
+    withdrawn = {
+        name: max(before.withdrawn.get(name, 0), gone.get(name, 0))
+        for name in before.withdrawn.keys() | gone.keys()
+    }
+    return VerifiedState(
+        verified_at=now.astimezone(UTC).isoformat(),
+        roots=roots,
+        metadata=metadata,
+        targets=targets,
+        seen=seen,
+        withdrawn=withdrawn,
+        register_version=before.register_version,
+    )

@@ -1,0 +1,189 @@
+"""The pure core: what makes a signed policy or register binding under a charter.
+
+Takes bytes that TUF has already vouched for, and the charter of the verified root; reads no file and no clock. Whether
+a policy is in time, and whether a station may follow it, are other rules (`policies.rules`). Invariants: nothing of a
+document is parsed before a known key's signature over it holds; `PolicyInForce` is made here and nowhere else.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Literal
+
+from pydantic import Field
+from tuf.api.metadata import Root
+
+from policies.charter import (
+    POLICY_PAYLOAD_TYPE,
+    REGISTER_PAYLOAD_TYPE,
+    ROOT_KEY,
+    Charter,
+    Member,
+    StationRegister,
+    policy_target,
+)
+from policies.documents import (
+    Moment,
+    Name,
+    Sequence,
+    StrictModel,
+    Text,
+    canonical_json,
+    digest_of,
+    load_json,
+    load_yaml,
+)
+from policies.errors import DocumentError, TrustError
+from policies.policy import Policy
+from policies.refusals import Permitted, RefusalCode, Refused
+from policies.signing import VerifiedEnvelope, verify_envelope
+
+REVOKED_TARGET = "revoked.json"
+_POLICY_TARGET = re.compile(r"policies/(?P<id>[a-z0-9-]{1,64})/(?P<version>[1-9][0-9]{0,8})\.dsse\.json")
+
+
+class Revocation(StrictModel):
+    """One policy version that the secretary withdrew, and why."""
+
+    policy_id: Name
+    version: Annotated[int, Field(ge=1)]
+    reason: Text
+    when: Moment
+
+
+class RevocationList(StrictModel):
+    """All withdrawn versions; a target under the secretary's key. What it names stays withdrawn."""
+
+    schema_version: Literal[1]
+    revoked: Sequence[Revocation] = Field(default=(), max_length=100_000)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyInForce:
+    """A policy that the board's members signed as the charter demands. Made by `verify_policy` only.
+
+    Attributes:
+        policy: the parsed document.
+        digest: of the policy file's bytes, as run orders name it.
+        signers: the public keys, hex, whose signatures hold and count.
+        envelope: the DSSE envelope, to keep as evidence.
+    """
+
+    policy: Policy
+    digest: str
+    signers: frozenset[str]
+    envelope: bytes
+
+
+def charter_of(root: Root) -> Charter:
+    """Return the charter that stands in verified root metadata.
+
+    Raises:
+        TrustError: there is none, or it is not a charter.
+    """
+    if ROOT_KEY not in root.unrecognized_fields:
+        raise TrustError(f"the root metadata holds no charter ({ROOT_KEY})")
+    try:
+        return load_json(Charter, canonical_json(root.unrecognized_fields[ROOT_KEY]), what=ROOT_KEY)
+    except DocumentError as error:
+        raise TrustError(f"the charter in the root metadata is not valid: {error.message}") from error
+
+
+def parse_policy_target(path: str) -> tuple[str, int] | None:
+    """Return (id, version) of a policy's target path, or None where the path is of something else."""
+    match = _POLICY_TARGET.fullmatch(path)
+    if match is None:
+        return None
+    return match["id"], int(match["version"])
+
+
+@lru_cache(maxsize=1024)
+def verify_policy(
+    envelope: bytes, policy_id: str, version: int, charter: Charter
+) -> Permitted[PolicyInForce] | Refused:
+    """Decide whether a signed policy file is binding under a charter.
+
+    1. Some member's or development key's signature holds: otherwise nothing is parsed.
+    2. The file is a policy without contradictions, of this board, under its own id and version.
+    3. None of those who signed is the requester.
+    4. A development policy has a development key's signature; any other has the threshold of members, and
+       5. at least one of each role that the charter requires.
+
+    The result depends on the arguments alone, so it is remembered.
+    """
+    members = {member.key: member for member in charter.members}
+    # 1
+    known = members.keys() | set(charter.development_keys)
+    try:
+        verified = verify_envelope(envelope, POLICY_PAYLOAD_TYPE, known, threshold=1)
+    except TrustError as error:
+        return Refused.because(RefusalCode.POLICY_SIGNATURES_TOO_FEW, error.message)
+    # 2
+    name = policy_target(policy_id, version)
+    try:
+        policy = load_yaml(Policy, verified.payload, what=name)
+    except DocumentError as error:
+        return Refused.because(RefusalCode.POLICY_INVALID, error.message)
+    if (policy.id, policy.version, policy.board) != (policy_id, version, charter.board):
+        return Refused.because(
+            RefusalCode.POLICY_INVALID, f"{name} holds a policy of another id, version or board"
+        )
+    # 3
+    if _requester_signed(policy, verified, members):
+        return Refused.because(RefusalCode.POLICY_SIGNER_IS_REQUESTER)
+    # 4, 5
+    signers: frozenset[str] | Refused
+    if policy.role == "development":
+        signers = verified.signers & set(charter.development_keys)
+        if not signers:
+            return Refused.because(RefusalCode.POLICY_SIGNATURES_TOO_FEW, "no development key has signed")
+    else:
+        signers = verified.signers & members.keys()
+        if refused := _quorum(signers, charter):
+            return refused
+    return Permitted(PolicyInForce(policy, digest_of(verified.payload), signers, envelope))
+
+
+def _requester_signed(policy: Policy, verified: VerifiedEnvelope, members: dict[str, Member]) -> bool:
+    if policy.requester.key in verified.signers:
+        return True
+    # A requester who is a member orders runs with another key; the name gives the second hat away.
+    contact = policy.requester.contact.casefold()
+    return any(members[key].name.casefold() == contact for key in verified.signers & members.keys())
+
+
+def _quorum(signers: Iterable[str], charter: Charter) -> Refused | None:
+    """Return what is missing for a binding decision of the board, or None."""
+    signed = frozenset(signers)
+    signing = [member for member in charter.members if member.key in signed]
+    if len(signing) < charter.threshold:
+        return Refused.because(
+            RefusalCode.POLICY_SIGNATURES_TOO_FEW,
+            f"{len(signing)} of the {charter.threshold} members it takes",
+        )
+    roles = {member.role for member in signing}
+    missing = [role for role in charter.required_roles if role not in roles]
+    if missing:
+        return Refused.because(
+            RefusalCode.POLICY_SIGNER_ROLE_MISSING, f"nobody signed as {', '.join(missing)}"
+        )
+    return None
+
+
+@lru_cache(maxsize=16)
+def verify_register(envelope: bytes, charter: Charter) -> Permitted[StationRegister] | Refused:
+    """Decide whether a signed register of stations is binding: members sign it as they sign a policy."""
+    keys = [member.key for member in charter.members]
+    try:
+        verified = verify_envelope(envelope, REGISTER_PAYLOAD_TYPE, keys, charter.threshold)
+        register = load_yaml(StationRegister, verified.payload, what="the register of stations")
+    except (TrustError, DocumentError) as error:
+        return Refused.because(RefusalCode.TRUST_UNVERIFIED, f"the register of stations: {error.message}")
+    if refused := _quorum(verified.signers, charter):
+        return Refused.because(
+            RefusalCode.TRUST_UNVERIFIED, f"the register of stations: {refused.reasons[0].detail}"
+        )
+    if register.board != charter.board:
+        return Refused.because(RefusalCode.TRUST_UNVERIFIED, "the register of stations is another board's")
+    return Permitted(register)
