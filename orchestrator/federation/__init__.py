@@ -1,0 +1,1 @@
+"""Drives accepted orders through Flower: the SuperLink, the run worker, the ServerApp and its rounds."""
