@@ -1,0 +1,89 @@
+"""What is audited: a closed list of events, each with the fields that NEN 7513:2024 asks of a log of access.
+
+NEN 7513 wants to know when, what, who, on whose behalf, why, about which object and with which outcome. Objects here are
+orders, policies, collections and releases, never a patient's identity: compute does not know one. Patients appear as
+counts and, where one is withdrawn, as the catalogue's pseudonym.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from policies.documents import Sequence, StrictModel
+
+Outcome = Literal["success", "refused", "failed"]
+Actor = Annotated[
+    str, Field(pattern=r"^(station|operator|orchestrator|board|requester|train):[A-Za-z0-9_.@-]{1,100}$")
+]
+"""Who did it: a role and a name, for example ``operator:j.smit`` or ``station:compute``."""
+
+Reference = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/@-]{1,160}$")]
+Code = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{1,63}$")]
+Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+
+
+class AuditEvent(StrEnum):
+    """Everything that is audited; an event that is not here cannot be written."""
+
+    STATION_STARTED = "station-started"
+    STATION_STOPPED = "station-stopped"
+    SETTINGS_CHANGED = "settings-changed"
+    HANDOVER_TAKEN_UP = "handover-taken-up"
+    HANDOVER_REFUSED = "handover-refused"
+    CONSENT_UPDATED = "consent-updated"
+    CONSENT_WITHDRAWN = "consent-withdrawn"
+    TRUST_REFRESHED = "trust-refreshed"
+    TRUST_REFUSED = "trust-refused"
+    POLICY_ACCEPTED = "policy-accepted"
+    POLICY_REVOKED = "policy-revoked"
+    ORDER_SEEN = "order-seen"
+    ORDER_ADMITTED = "order-admitted"
+    ORDER_REFUSED = "order-refused"
+    OPERATOR_APPROVED = "operator-approved"
+    OPERATOR_HELD = "operator-held"
+    OPERATOR_STOPPED = "operator-stopped"
+    RUN_CHANGED = "run-changed"
+    IMAGE_FETCHED = "image-fetched"
+    IMAGE_REFUSED = "image-refused"
+    COHORT_FROZEN = "cohort-frozen"
+    COHORT_WIPED = "cohort-wiped"
+    CONTAINER_STARTED = "container-started"
+    CONTAINER_ENDED = "container-ended"
+    INSTRUCTION_ADMITTED = "instruction-admitted"
+    INSTRUCTION_REFUSED = "instruction-refused"
+    DATA_USED = "data-used"
+    TRAIN_FAILED = "train-failed"
+    RELEASE_RECORDED = "release-recorded"
+    RELEASE_REPEATED = "release-repeated"
+    RELEASE_WITHHELD = "release-withheld"
+    RELEASE_REFUSED = "release-refused"
+    AUDIT_EXPORTED = "audit-exported"
+    AUDIT_HEAD_SIGNED = "audit-head-signed"
+    INVARIANT_BROKEN = "invariant-broken"
+
+
+class AuditRecord(StrictModel):
+    """One event as a caller states it; the log adds its place, its time and its links.
+
+    Attributes:
+        event: what happened.
+        actor: who did it.
+        outcome: how it ended.
+        on_behalf_of: for whom, for example ``requester:umc-demo``.
+        purpose: the policy's purpose code.
+        object: what it was about, for example an order's digest.
+        codes: refusal or error codes.
+        numbers: counts, rounds, sequences.
+        detail: a sentence for the hospital's own reader, from our catalogue of texts; control characters are refused.
+    """
+
+    event: AuditEvent
+    actor: Actor
+    outcome: Outcome = "success"
+    on_behalf_of: Actor | None = None
+    purpose: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")] | None = None
+    object: Reference | None = None
+    codes: Sequence[Code] = Field(default=(), max_length=64)
+    numbers: dict[Label, int] = Field(default_factory=dict, max_length=32)
+    detail: Annotated[str, Field(max_length=2000, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
