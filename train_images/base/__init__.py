@@ -1,0 +1,1 @@
+"""The images that trains are built on."""

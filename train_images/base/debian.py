@@ -1,0 +1,126 @@
+"""Makes the operating system under our images where no registry can be reached.
+
+The public image is pulled when that works. Otherwise, as root on Debian or Ubuntu, debootstrap makes a minimal Debian 12 with
+Python 3.11, and it is imported under the public image's name: the Dockerfiles need not know which of the two they stand on.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from policies.errors import UnavailableError
+from train_images.base.engine import inspect_image, run_or_explain
+
+_PULL_TIMEOUT_S: Final = 60
+_BOOTSTRAP_TIMEOUT_S: Final = 900
+_PACKAGES: Final = "python3,python3-venv,ca-certificates"
+_MIRROR: Final = "http://deb.debian.org/debian"
+# What a container never reads. Copyright files stay.
+_DROPPED: Final = (
+    "var/cache/apt",
+    "var/cache/debconf",
+    "var/lib/apt/lists",
+    "var/log",
+    "usr/share/man",
+    "usr/share/info",
+    "usr/share/locale",
+    "usr/share/lintian",
+    "usr/share/bash-completion",
+)
+
+
+def make_base_image(tag: str, progress: Callable[[str], None], *, pull: bool = True) -> str:
+    """Make sure that the image of the operating system is there.
+
+    Args:
+        tag: its public name.
+        progress: called with one line per step.
+        pull: whether to ask the registry at all.
+
+    Returns:
+        How it came: ``"present"``, ``"pulled"`` or ``"debootstrap"``.
+
+    Raises:
+        UnavailableError: none of the ways works here.
+    """
+    if inspect_image(tag) is not None:
+        return "present"
+    if pull and _pull(tag, progress):
+        return "pulled"
+    progress(f"{tag}: no registry answers; making a minimal Debian 12 instead (about a minute)")
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="pht-base-") as made:
+        root = Path(made) / "rootfs"
+        _bootstrap(root)
+        _slim(root)
+        _import(root, tag)
+    progress(f"{tag}: made in {time.monotonic() - began:.0f} s")
+    return "debootstrap"
+
+
+def _pull(tag: str, progress: Callable[[str], None]) -> bool:
+    progress(f"{tag}: pulling")
+    try:
+        done = subprocess.run(
+            ["docker", "pull", "--quiet", tag], check=False, capture_output=True, timeout=_PULL_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+def _bootstrap(root: Path) -> None:
+    hint = "Give this machine a registry (docker pull), or run once as root on Debian or Ubuntu."
+    if os.geteuid() != 0:
+        raise UnavailableError("the base image can be neither pulled nor made without root", hint=hint)
+    if shutil.which("debootstrap") is None:
+        if shutil.which("apt-get") is None:
+            raise UnavailableError("the base image cannot be pulled and there is no debootstrap", hint=hint)
+        run_or_explain(
+            ["apt-get", "update"], "apt-get update failed", timeout_s=_BOOTSTRAP_TIMEOUT_S, hint=hint
+        )
+        run_or_explain(
+            ["apt-get", "install", "-y", "--no-install-recommends", "debootstrap"],
+            "debootstrap cannot be installed",
+            timeout_s=_BOOTSTRAP_TIMEOUT_S,
+            hint=hint,
+        )
+    run_or_explain(
+        ["debootstrap", "--variant=minbase", f"--include={_PACKAGES}", "bookworm", str(root), _MIRROR],
+        "debootstrap failed",
+        timeout_s=_BOOTSTRAP_TIMEOUT_S,
+        hint=hint,
+    )
+
+
+def _slim(root: Path) -> None:
+    for name in _DROPPED:
+        shutil.rmtree(root / name, ignore_errors=True)
+        (root / name).mkdir(parents=True, exist_ok=True)
+    for path in (root / "usr/share/doc").rglob("*"):
+        if path.name != "copyright" and (path.is_symlink() or path.is_file()):
+            path.unlink()
+
+
+def _import(root: Path, tag: str) -> None:
+    """Import a tree as an image, streaming it from tar."""
+    hint = "Is the disk of the engine full?"
+    with subprocess.Popen(
+        ["tar", "--create", "--numeric-owner", "--one-file-system", "-C", str(root), "."],
+        stdout=subprocess.PIPE,
+    ) as tar:
+        done = subprocess.run(
+            ["docker", "import", "--change", 'CMD ["python3"]', "-", tag],
+            stdin=tar.stdout,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=_BOOTSTRAP_TIMEOUT_S,
+        )
+    if done.returncode != 0 or tar.returncode != 0:
+        raise UnavailableError(f"the base image cannot be imported: {done.stderr.strip()[-300:]}", hint=hint)

@@ -1,0 +1,68 @@
+"""Runs the image's own program once per request, in any language.
+
+The program finds ``request/head.json`` and, where arrays came, ``request/arrays.safetensors`` in its working folder, and
+writes ``reply/head.json`` (``metrics``, ``tables``, or ``error``) and, where it has arrays, ``reply/arrays.safetensors``.
+A program that ends with another code than 0 has failed, unless its reply names an error of the train's manifest.
+"""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .frames import MAX_HEAD_BYTES, Json, Request
+from .reply import UNCAUGHT, Reply
+
+
+class CommandTrain:
+    """A program and the folder in which it is run."""
+
+    def __init__(self, argv: Sequence[str], scratch: Path, data: Path) -> None:
+        self._argv = list(argv)
+        self._scratch = scratch
+        self._data = data
+        self._previous: Path | None = None
+
+    def answer(self, request: Request) -> Reply:
+        """Run the program for one request. Its files stay until the next request, since the reply is sent from them."""
+        if self._previous is not None:
+            shutil.rmtree(self._previous, ignore_errors=True)
+        folder = self._scratch / str(int(str(request.head["id"])))
+        self._previous = folder
+        (folder / "request").mkdir(parents=True)
+        (folder / "reply").mkdir()
+        (folder / "request" / "head.json").write_text(json.dumps(request.head), encoding="utf-8")
+        if request.arrays_path is not None:
+            shutil.copyfile(request.arrays_path, folder / "request" / "arrays.safetensors")
+        finished = subprocess.run(self._argv, cwd=folder, check=False, stdin=subprocess.DEVNULL)
+        head = _read_head(folder / "reply" / "head.json")
+        if isinstance(error := head.get("error"), str):
+            return Reply(error=error)
+        if finished.returncode != 0:
+            print(f"pht_runtime: the program ended with code {finished.returncode}", flush=True)  # noqa: T201
+            return Reply(error=UNCAUGHT)
+        arrays = folder / "reply" / "arrays.safetensors"
+        return Reply(
+            metrics=_object(head, "metrics"),
+            tables=_object(head, "tables"),
+            arrays_path=str(arrays) if arrays.is_file() else None,
+        )
+
+
+def _read_head(path: Path) -> dict[str, Json]:
+    if not path.is_file():
+        return {}
+    if path.stat().st_size > MAX_HEAD_BYTES:
+        raise ValueError(f"reply/head.json is larger than {MAX_HEAD_BYTES} bytes")
+    head = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(head, dict):
+        raise TypeError("reply/head.json holds no JSON object")
+    return head
+
+
+def _object(head: Mapping[str, Json], key: str) -> dict[str, Json]:
+    value = head.get(key) or {}
+    if not isinstance(value, dict):
+        raise TypeError(f"{key} in reply/head.json is no object")
+    return value

@@ -1,0 +1,31 @@
+"""What a train answers to one request."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .frames import Json
+
+UNCAUGHT = "UNCAUGHT"
+"""The error of a reply when the train's code failed without naming one of its declared codes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer.
+
+    Attributes:
+        metrics: numbers by name.
+        tables: lists of numbers by name.
+        arrays: the tensors by name.
+        arrays_path: a safetensors file to send in place of ``arrays``.
+        error: a declared error code; then the rest stays empty.
+    """
+
+    metrics: Mapping[str, Json] = field(default_factory=dict)
+    tables: Mapping[str, Json] = field(default_factory=dict)
+    arrays: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    arrays_path: str | None = None
+    error: str | None = None
