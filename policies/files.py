@@ -1,12 +1,14 @@
-"""Writing files so that a crash leaves the old one or the new one, never half of either.
+"""Writing files so that a crash leaves the old one or the new one, never half of either; and taking turns.
 
 Knows nothing of what is written.
 """
 
 import errno
+import fcntl
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from policies.errors import StorageError
@@ -49,5 +51,27 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def exclusive_lock(path: Path) -> Iterator[None]:
+    """Let one process at a time do something; waits for its turn, and a process that dies gives its turn back.
+
+    Raises:
+        StorageError: the lock file cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StorageError(
+            f"{path.name}: cannot be made ({error.strerror})",
+            hint="Look at the owner and mode of the folder.",
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(descriptor)

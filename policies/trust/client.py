@@ -8,10 +8,6 @@ policies and withdrawals only grow; a state file that cannot be read refuses ins
 Files in the trust folder: ``root.json`` (the pinned root), ``verified.json`` (the last verified state), ``lock``.
 """
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -28,8 +24,8 @@ from tuf.ngclient import FetcherInterface
 
 from policies.charter import REGISTER_TARGET, Charter, StationRegister
 from policies.documents import canonical_json, load_json
-from policies.errors import DocumentError, StateError, StorageError, TrustError
-from policies.files import write_atomically
+from policies.errors import DocumentError, StateError, TrustError
+from policies.files import exclusive_lock, write_atomically
 from policies.refusals import Permitted, RefusalCode, Refused
 from policies.trust.fetch import fetcher_for
 from policies.trust.policy_set import PolicySet, RepositoryState
@@ -110,7 +106,7 @@ class PolicyClient:
         pinned = self._pinned()
         if pinned is None:
             return Refused.because(RefusalCode.TRUST_UNVERIFIED, "no root is pinned")
-        with _locked(self._dir):
+        with exclusive_lock(self._dir / "lock"):
             try:
                 before = self._load()
             except StateError as error:
@@ -176,20 +172,6 @@ def read_root(data: bytes) -> tuple[Root, Charter]:
     except RepositoryError as error:
         raise TrustError("the root is not signed by the members it names") from error
     return metadata.signed, charter_of(metadata.signed)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time refresh: an older state must not overwrite a newer one."""
-    try:
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise StorageError(f"the trust folder cannot be written ({error.strerror})") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _code_of(error: RepositoryError | DownloadError) -> RefusalCode:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 20.0
 DOWNLOAD_DEADLINE_S = 120.0
+ORCHESTRATOR_PATH = "/api/v1/mirror"
 _CHUNK_BYTES = 64 * 1024
 _NOT_FOUND = 404
 
@@ -37,9 +38,19 @@ def fetcher_for(mirror: str | Path, ca: Path | None = None) -> tuple[str, Fetche
     """
     if isinstance(mirror, Path):
         return mirror.absolute().as_uri(), FolderFetcher(mirror)
-    if urlsplit(mirror).scheme != "https":
+    return mirror_url(mirror), HttpsFetcher(ca)
+
+
+def mirror_url(address: str) -> str:
+    """Return where ``metadata/`` and ``targets/`` lie; an address without a path is an orchestrator's.
+
+    Raises:
+        UsageError: it is not https.
+    """
+    parts = urlsplit(address)
+    if parts.scheme != "https" or not parts.netloc:
         raise UsageError("the mirror's address must start with https://")
-    return mirror.rstrip("/"), HttpsFetcher(ca)
+    return address.rstrip("/") + (ORCHESTRATOR_PATH if parts.path in {"", "/"} else "")
 
 
 class FolderFetcher(FetcherInterface):

@@ -1,0 +1,214 @@
+"""The root of a board's repository: who decides, with which keys, and how a new root replaces it.
+
+The charter stands inside the root, so members change it as they change keys: by the root's threshold. A root collects
+its signatures as a draft (``draft/root.json``) and comes into force with the last one it takes.
+
+Invariants: a root in force is never rewritten; the next one takes the threshold of both; the witness's key, the one that
+is kept online, is nobody else's.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
+
+from policies.charter import ROOT_KEY, Charter
+from policies.errors import NotFoundError, StateError, TrustError, UsageError
+from policies.files import exclusive_lock, write_atomically
+from policies.signing import Signer, public_key
+from policies.trust.metadata import read_metadata, versions, whole_seconds
+from policies.trust.verification import charter_of
+
+ROOT_LIFETIME = timedelta(days=365)
+
+
+@dataclass(frozen=True, slots=True)
+class RootPlan:
+    """What a root says.
+
+    Attributes:
+        charter: who decides; its members' keys are the root's.
+        threshold: how many members a root takes; not below the charter's own threshold.
+        secretary_key: public key, hex, of targets and snapshot.
+        witness_key: public key, hex, of the timestamp; kept online, so nobody else's.
+    """
+
+    charter: Charter
+    threshold: int
+    secretary_key: str
+    witness_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class RootSignatures:
+    """How far a root is from being valid.
+
+    Attributes:
+        version: the root's version.
+        signed: members who have signed.
+        needed: how many it takes.
+        valid: it counts; a rotation also needs the threshold of the root before.
+    """
+
+    version: int
+    signed: int
+    needed: int
+    valid: bool
+
+
+class BoardRoot:
+    """The root and its draft, in a repository's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._metadata = folder / "metadata"
+        self._draft = folder / "draft" / "root.json"
+
+    def propose(self, plan: RootPlan, *, now: datetime) -> None:
+        """Draft the next root: the first one, another charter, rotated keys, or only a new lifetime.
+
+        Raises:
+            UsageError: the plan contradicts itself.
+        """
+        root = _new_root(plan)
+        root.version = self.in_force().version + 1 if self._exists() else 1
+        root.expires = whole_seconds(now) + ROOT_LIFETIME
+        write_atomically(self._draft, Metadata(root).to_bytes())
+
+    def sign(self, signer: Signer) -> RootSignatures:
+        """Add a member's signature to the drafted root; the one that completes it puts it in force.
+
+        Raises:
+            NotFoundError: no root is drafted.
+            TrustError: the key is not of a member under the new or the old root.
+        """
+        with exclusive_lock(self._folder / ".lock"):
+            draft = self._read_draft()
+            previous = self.in_force() if self._exists() else None
+            keyid = signer.crypto_signer.public_key.keyid
+            allowed = set(draft.signed.roles[Root.type].keyids)
+            if previous is not None:
+                allowed |= set(previous.roles[Root.type].keyids)
+            if keyid not in allowed:
+                raise TrustError(
+                    "this key is not a member's", hint="The charter names the keys of the members."
+                )
+            draft.sign(signer.crypto_signer, append=True)
+            status = _root_signatures(draft, previous)
+            if status.valid:
+                write_atomically(self._metadata / f"{status.version}.root.json", draft.to_bytes())
+                self._draft.unlink()
+            else:
+                write_atomically(self._draft, draft.to_bytes())
+            return status
+
+    def drafted(self) -> RootSignatures | None:
+        """Return how far the drafted root is, or None where none is drafted."""
+        if not self._draft.exists():
+            return None
+        return _root_signatures(self._read_draft(), self.in_force() if self._exists() else None)
+
+    def drafted_charter(self) -> Charter:
+        """Return the charter that members are about to sign.
+
+        Raises:
+            NotFoundError: no root is drafted.
+        """
+        return charter_of(self._read_draft().signed)
+
+    def _read_draft(self) -> Metadata[Root]:
+        try:
+            return Metadata[Root].from_bytes(self._draft.read_bytes())
+        except FileNotFoundError as error:
+            raise NotFoundError("no root waits for signatures") from error
+        except RepositoryError as error:
+            raise StateError("draft/root.json is damaged") from error
+
+    def _exists(self) -> bool:
+        return bool(versions(self._metadata, Root.type))
+
+    def in_force(self) -> Root:
+        """Return the root in force.
+
+        Raises:
+            TrustError: its members have not all signed yet.
+        """
+        found = versions(self._metadata, Root.type)
+        if not found:
+            draft = self.drafted()
+            have = f" ({draft.signed} of {draft.needed} signatures)" if draft else ""
+            raise TrustError(
+                f"the root is not in force yet{have}", hint="Members sign it with `pht-board sign --root`."
+            )
+        return read_metadata(self._metadata / f"{found[-1]}.root.json", Root)
+
+    def charter(self) -> Charter:
+        """Return the charter in force."""
+        return charter_of(self.in_force())
+
+    def pinnable(self) -> bytes:
+        """Return the first root's bytes: what a station pins.
+
+        Raises:
+            TrustError: it is not signed yet.
+        """
+        self.in_force()
+        return (self._metadata / "1.root.json").read_bytes()
+
+
+def _new_root(plan: RootPlan) -> Root:
+    charter = plan.charter
+    members = [member.key for member in charter.members]
+    if not charter.threshold <= plan.threshold <= len(members):
+        raise UsageError(
+            f"a root takes between {charter.threshold} and {len(members)} members",
+            hint="Fewer than the charter's own threshold could change the charter.",
+        )
+    if plan.witness_key in {*members, plan.secretary_key, *charter.development_keys}:
+        raise UsageError(
+            "the witness needs a key of its own",
+            hint="It is kept on a machine that is always on; others are not.",
+        )
+    root = Root(consistent_snapshot=True)
+    for key in members:
+        root.add_key(public_key(key), Root.type)
+    root.roles[Root.type].threshold = plan.threshold
+    for role in (Targets.type, Snapshot.type):
+        root.add_key(public_key(plan.secretary_key), role)
+    root.add_key(public_key(plan.witness_key), Timestamp.type)
+    root.unrecognized_fields[ROOT_KEY] = charter.model_dump(mode="json")
+    return root
+
+
+def _root_signatures(draft: Metadata[Root], previous: Root | None) -> RootSignatures:
+    own = draft.signed.get_verification_result(Root.type, draft.signed_bytes, draft.signatures)
+    both = draft.signed.get_root_verification_result(previous, draft.signed_bytes, draft.signatures)
+    return RootSignatures(draft.signed.version, len(own.signed), own.threshold, both.verified)
+
+
+def verified_chain(metadata: Path, first: bytes) -> Root:
+    """Return the newest root that follows from `first`, each signed by the threshold of the one before and its own.
+
+    Args:
+        metadata: folder with ``<version>.root.json``.
+        first: the pinned first root.
+
+    Raises:
+        TrustError: a root in the folder does not follow.
+    """
+    try:
+        root = Metadata[Root].from_bytes(first)
+        root.verify_delegate(Root.type, root)
+        for version in range(root.signed.version + 1, max((1, *versions(metadata, Root.type))) + 1):
+            following = Metadata[Root].from_bytes((metadata / f"{version}.root.json").read_bytes())
+            result = following.signed.get_root_verification_result(
+                root.signed, following.signed_bytes, following.signatures
+            )
+            if not result.verified or following.signed.version != version:
+                raise TrustError(f"root {version} is not signed by the members of root {version - 1}")
+            root = following
+    except (OSError, RepositoryError) as error:
+        raise TrustError("the chain of roots does not verify") from error
+    return root.signed
