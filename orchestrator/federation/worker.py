@@ -1,0 +1,220 @@
+"""The run worker: takes accepted orders, gives each a Flower run and a ServerApp process, and keeps both alive.
+
+It plays the part of Flower's own executor: starts a run, claims its ServerApp task, keeps the token in a 0600 file,
+starts the process. A process that dies is started again with the same token while the 60 s lease lasts; after that,
+or when the SuperLink has forgotten the task, a new Flower run carries the same order on from its checkpoint. A
+SuperLink that is down is waited for. Runs that are not ours are stopped, never carried.
+
+While a ServerApp process lives it alone writes the order's state; the worker writes before and after.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import orchestrator
+from orchestrator.federation.flower import (
+    Address,
+    ClaimedTask,
+    Control,
+    SuperLinkDownError,
+    SuperLinkRefusedError,
+)
+from orchestrator.federation.orders import FolderQueue, RunFolder, RunState
+from orchestrator.federation.server_app import Ending, Task
+from orchestrator.federation.superlink import flower_environment
+from policies.errors import StateError, StorageError
+
+log = logging.getLogger(__name__)
+
+MAX_PARALLEL = 4
+MAX_RESTARTS = 8
+"""Deaths of a ServerApp in a row, without a round between them, after which its order fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFiles:
+    """Folders the worker and its processes use."""
+
+    runs: Path
+    blobs: Path
+    superlink: Path
+
+
+class RunWorker:
+    """Carries accepted orders until `stop`."""
+
+    def __init__(self, queue: FolderQueue, files: WorkerFiles, address: Address, secret: bytes) -> None:
+        self._queue = queue
+        self._files = files
+        self._address = address
+        self._control = Control(address, secret)
+        self._claiming = threading.Lock()
+        self._stopping = threading.Event()
+        self._carriers: list[threading.Thread] = []
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._main: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Take orders in a thread of its own until `stop`."""
+        self._main = threading.Thread(target=self._take_orders, name="run-worker", daemon=True)
+        self._main.start()
+
+    def stop(self, timeout_s: float = 15.0) -> None:
+        """End the processes; their orders go on at the next start."""
+        self._stopping.set()
+        for process in list(self._processes.values()):
+            process.terminate()
+        for thread in [*([self._main] if self._main else []), *self._carriers]:
+            thread.join(timeout_s)
+        self._control.close()
+
+    def server_app_pid(self, order_digest: str) -> int | None:
+        """The ServerApp process that carries an order now."""
+        process = self._processes.get(order_digest)
+        return process.pid if process is not None and process.poll() is None else None
+
+    def _take_orders(self) -> None:
+        while not self._stopping.is_set():
+            self._carriers = [thread for thread in self._carriers if thread.is_alive()]
+            if len(self._carriers) < MAX_PARALLEL:
+                self._take_one()
+            self._stopping.wait(0.25)
+
+    def _take_one(self) -> None:
+        try:
+            accepted = self._queue.next_order()
+        except StateError as error:
+            log.error("order_damaged", extra={"reason": error.message})  # noqa: TRY400
+            return
+        if accepted is None:
+            return
+        folder = self._queue.folder(accepted.order_digest)
+        thread = threading.Thread(target=self._carry, args=(folder,), name="carry-order", daemon=True)
+        self._carriers.append(thread)
+        thread.start()
+
+    def _carry(self, folder: RunFolder) -> None:
+        """Keep one order carried until it is over, or this worker stops."""
+        deaths, rounds = 0, -1
+        while not self._stopping.is_set():
+            try:
+                if Task.read(folder) is None:
+                    self._claim(folder)
+                ending = self._run_process(folder)
+            except SuperLinkDownError:
+                self._stopping.wait(1.0)
+                continue
+            except (SuperLinkRefusedError, StorageError, StateError) as error:
+                log.error("order_not_carried", extra={"reason": error.message})  # noqa: TRY400
+                ending = Ending.FAULT
+            if self._settle(folder, ending):
+                return
+            done = len(folder.read_rounds())
+            deaths = deaths + 1 if done == rounds else 1
+            rounds = done
+            if deaths > MAX_RESTARTS:
+                self._report(folder, state=RunState.FAILED, code="SERVERAPP_CRASHED")
+                return
+            self._stopping.wait(min(0.1 * 2**deaths, 10.0))
+
+    def _settle(self, folder: RunFolder, ending: Ending) -> bool:
+        """Draw the conclusion from how a process ended; whether the order is over."""
+        if ending in {Ending.FINISHED, Ending.FAILED, Ending.STOPPED}:
+            folder.task.unlink(missing_ok=True)
+            self._queue.report(folder.order_digest, folder.read_progress())
+            return folder.read_progress().state.is_over
+        if ending is Ending.TOLD_TO_END and self._stopping.is_set():
+            return True
+        if ending is Ending.LEASE_LOST:
+            log.warning("lease_lost")
+            self._abandon(folder)
+        progress = folder.read_progress()
+        self._report(folder, restarts=progress.restarts + 1)
+        return False
+
+    def _claim(self, folder: RunFolder) -> None:
+        """Start a Flower run for the order and claim its task."""
+        with self._claiming:
+            run_id = self._control.start_run()
+            task = self._claimed(run_id)
+        Task(task.task_id, task.run_id, task.token, started=False).write(folder)
+        progress = folder.read_progress()
+        self._report(
+            folder, state=RunState.RUNNING, flower_run=run_id, flower_runs=progress.flower_runs + 1, code=""
+        )
+        log.info("flower_run_started")
+
+    def _claimed(self, run_id: int) -> ClaimedTask:
+        while True:
+            task = self._control.claim_task()
+            if task is None:
+                raise SuperLinkDownError("the SuperLink has no task for the run it started")
+            if task.run_id == run_id:
+                return task
+            # Left by a crash between start and claim, or started by someone else: nothing of ours needs it.
+            log.warning("foreign_run_stopped")
+            self._control.stop_run(task.run_id)
+
+    def _abandon(self, folder: RunFolder) -> None:
+        """Give up the order's Flower run; the next round of the loop starts another one."""
+        task = Task.read(folder)
+        folder.task.unlink(missing_ok=True)
+        if task is None:
+            return
+        try:
+            self._control.stop_run(task.run_id)
+        except SuperLinkDownError:
+            log.warning("run_not_stopped")
+
+    def _run_process(self, folder: RunFolder) -> Ending:
+        command = [
+            sys.executable,
+            "-m",
+            "orchestrator.federation.server_app",
+            "--run-folder",
+            str(folder.path),
+            "--blobs",
+            str(self._files.blobs),
+            "--host",
+            self._address.host,
+            "--port",
+            str(self._address.port),
+            "--ca",
+            str(self._address.ca_path),
+        ]
+        environment = flower_environment(self._files.superlink) | {"PYTHONPATH": _import_path()}
+        with (folder.path / "serverapp.log").open("ab") as output:
+            # Its standard input stays open as long as this process lives: that is how it notices our end.
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                start_new_session=True,
+            )
+        self._processes[folder.order_digest] = process
+        if self._stopping.is_set():
+            process.terminate()
+        code = process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+        self._processes.pop(folder.order_digest, None)
+        try:
+            return Ending(code)
+        except ValueError:
+            return Ending.FAULT
+
+    def _report(self, folder: RunFolder, **changes: object) -> None:
+        self._queue.report(folder.order_digest, folder.read_progress().model_copy(update=changes))
+
+
+def _import_path() -> str:
+    own = str(Path(orchestrator.__file__).parent.parent)
+    given = os.environ.get("PYTHONPATH", "")  # an interpreter's variable, not a setting of ours
+    return os.pathsep.join([own, *([given] if given else [])])
