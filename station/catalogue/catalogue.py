@@ -32,6 +32,9 @@ from station.handover import (
 )
 from station.storage import Database
 
+HANDED_OVER_VERSION = "1"
+"""The handover log names profiles without a version; all it holds is version 1 of each."""
+
 _STRICTNESS: dict[Answer, int] = {"consent": 0, "none": 1, "objection": 2}
 _ANSWERS: dict[str, Answer] = {answer: answer for answer in _STRICTNESS}
 
@@ -151,7 +154,8 @@ class Catalogue:
         2. A collection counts if the policy grants it, the hospital offers it, and the policy accepts the way its
            patients were asked.
         3. A patient counts if `consenting`.
-        4. An image counts by modality and body part; its study's clinical row under the definition's profile, if
+        4. The definition's minimal-dataset profile is one that intake hands over.
+        5. An image counts by modality and body part; its study's clinical row under the definition's profile, if
            there is one, gives label and fields.
 
         Args:
@@ -176,6 +180,11 @@ class Catalogue:
             if not usable:
                 return Refused.because(
                     RefusalCode.HOSPITAL_COLLECTION, "no collection is both granted and offered"
+                )
+            profile, _, version = definition.profile.partition("@")
+            if version != HANDED_OVER_VERSION:
+                return Refused.because(
+                    RefusalCode.DATA_FIELDS, f"profile {profile} is here in version 1 only"
                 )
             return _choose(session, definition, usable, state, self._handover)
 

@@ -1,8 +1,8 @@
 """The process that meets hostile pixels: reads DICOM bytes on stdin, writes grey pixels on stdout, and can do no more.
 
-Native codecs crash, hang and allocate on bad input. Here that costs one image: the process has bounded memory, may
-open no file and start no process, and dies by its own alarm. It is started by `station.cohorts.decoding` and trusts nothing it reads;
-its starter trusts nothing it writes.
+Native codecs crash, hang and allocate on bad input. Here that costs one image: the process has bounded memory, can
+open no file or socket, start no process (as an ordinary user), and dies by its own alarm. It is started by
+`station.cohorts.decoding`, which trusts nothing it writes.
 
     request:   u64 length | DICOM bytes
     response:  u32 length | JSON {"rows", "columns", "spacing_mm", "modality"} or {"reason"} | uint16 pixels, little-endian
@@ -30,8 +30,9 @@ def confine() -> None:
     for limit, value in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NPROC, 0),
         (resource.RLIMIT_AS, MEMORY_BYTES),
-        # Files that are open stay open; no further one can be opened.
+        # What is open stays open; nothing further can be opened.
         (resource.RLIMIT_NOFILE, 3),
     ):
         resource.setrlimit(limit, (value, value))

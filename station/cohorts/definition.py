@@ -19,6 +19,9 @@ JsonScalar = str | int | float | bool | None
 
 ROUNDING_BASE = 10
 
+RADIOGRAPHS = frozenset({Modality.DX, Modality.CR})
+"""What is laid out as 2-D images; volumes (CT) have no layout yet and refuse."""
+
 
 def rounded(count: int, base: int = ROUNDING_BASE) -> int:
     """Round a count to the nearest multiple of `base`, halves up: the only form in which a count leaves.
@@ -102,6 +105,7 @@ def define(policy: Policy, manifest: TrainManifest) -> CohortDefinition | Refuse
 
     1. Every modality asked for is granted.
     2. Every clinical field asked for is granted, and so is the label.
+    3. This version can lay it out.
 
     Args:
         policy: in force; its `manifest_digest` is the digest of `manifest`.
@@ -116,11 +120,9 @@ def define(policy: Policy, manifest: TrainManifest) -> CohortDefinition | Refuse
     fields = [name for name in wanted if name not in policy.data.clinical_fields]
     if fields:
         reasons.append(Reason(RefusalCode.DATA_FIELDS, f"not granted: {', '.join(fields)}"))
-    if needs.representation != "volume":
-        reasons.append(Reason(RefusalCode.DATA_NOT_READY, "cohorts are laid out as images, not as DICOM"))
     if reasons:
         return Refused(tuple(reasons))
-    return CohortDefinition(
+    definition = CohortDefinition(
         kind=manifest.kind,
         policy_id=policy.id,
         policy_version=policy.version,
@@ -136,3 +138,16 @@ def define(policy: Policy, manifest: TrainManifest) -> CohortDefinition | Refuse
         representation=needs.representation,
         minimum_patients=policy.data.minimum_patients,
     )
+    return unsupported(definition) or definition
+
+
+def unsupported(definition: CohortDefinition) -> Refused | None:
+    """Return why this version cannot lay out such a cohort, or None."""
+    if definition.representation != "volume":
+        return Refused.because(RefusalCode.DATA_NOT_READY, "cohorts are laid out as images, not as DICOM")
+    others = [str(modality) for modality in definition.modalities if modality not in RADIOGRAPHS]
+    if others:
+        return Refused.because(
+            RefusalCode.DATA_MODALITY, f"not laid out by this version: {', '.join(others)}"
+        )
+    return None

@@ -20,7 +20,7 @@ from policies.manifest import Split
 from policies.refusals import RefusalCode, Refused
 from station.cohorts import nifti
 from station.cohorts.decoding import DecoderPool
-from station.cohorts.definition import CaseSource, CohortDefinition
+from station.cohorts.definition import CaseSource, CohortDefinition, unsupported
 from station.cohorts.frozen import (
     DATA,
     RECEIPT,
@@ -66,11 +66,12 @@ def freeze(
 ) -> FrozenCohort | Refused:
     """Write the cohort that `definition` asks for from `cases`.
 
-    1. Cases of splits that this kind of train is not given are dropped, before anything of them is read.
-    2. A case without what the definition needs is left out and counted.
-    3. Each file is verified and decoded in a process apart, and written as NIfTI under the train's pseudonym.
-    4. Fewer patients than the policy's minimum: refused, and nothing stays on disk.
-    5. Documents are written, everything is synced, made read-only, hashed and renamed into place.
+    1. A kind of cohort that this version cannot lay out is refused.
+    2. Cases of splits that this kind of train is not given are dropped, before anything of them is read.
+    3. A case without what the definition needs is left out and counted.
+    4. Each file is verified and decoded in a process apart, and written as NIfTI under the train's pseudonym.
+    5. Fewer patients than the policy's minimum: refused, and nothing stays on disk.
+    6. Documents are written, everything is synced, made read-only, hashed and renamed into place.
 
     Args:
         definition: what the policy grants and the train asks for.
@@ -83,6 +84,8 @@ def freeze(
         StorageError: the disk is full or cannot be written; nothing stays.
         UnavailableError: no decoder process can be started.
     """
+    if refused := unsupported(definition):
+        return refused
     temporary = out_root / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
     try:
         # 0711: a container's user reaches the folder that is mounted for it, and can list no other.
