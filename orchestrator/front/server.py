@@ -1,0 +1,79 @@
+"""Runs the public port: uvicorn with TLS on a socket that the supervisor opened, so that it is never lost."""
+
+import asyncio
+import signal
+import socket
+import ssl
+
+import uvicorn
+
+from orchestrator.federation.superlink import SuperLinkFiles
+from orchestrator.front.app import Front
+from orchestrator.front.fleet_proxy import FleetProxy
+from orchestrator.portal import create_app
+from orchestrator.registry.superlink_port import read_superlink_port
+from orchestrator.services import Services
+from policies.errors import TrustError
+from policies.tls import check_certificate
+
+KEEP_ALIVE_S = 75
+"""Longer than a station waits between polls, so that it polls on one connection."""
+
+SHUTDOWN_S = 5
+
+
+def create_front(services: Services) -> tuple[Front, FleetProxy]:
+    """Return the application of the public port, and the part of it that is to be closed."""
+    home = services.home
+    proxy = FleetProxy(
+        port=lambda: read_superlink_port(home),
+        ca=SuperLinkFiles(home.superlink).ca,
+        max_body_bytes=services.settings.limits.fleet_body_mib << 20,
+        is_registered=services.stations.is_registered,
+        saw=services.stations.saw,
+    )
+    return Front(create_app(services), proxy), proxy
+
+
+def run_front(services: Services, listener: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        TrustError: the server's certificate is expired or does not fit its key.
+    """
+    home = services.home
+    check_certificate(home.server_certificate, hint="Run `pht-orchestrator renew-certificate`.")
+    # uvicorn gives a signal back to the handlers that stood before it, once it has shut down.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    asyncio.run(_serve(services, listener))
+
+
+async def _serve(services: Services, listener: socket.socket) -> None:
+    front, proxy = create_front(services)
+    config = uvicorn.Config(
+        front,  # type: ignore[arg-type]  # an ASGI application by its shape
+        ssl_certfile=str(services.home.server_certificate),
+        ssl_keyfile=str(services.home.server_key),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    try:
+        config.load()
+    except ssl.SSLError as error:
+        raise TrustError(
+            "the server's certificate and key do not fit together",
+            hint="Run `pht-orchestrator renew-certificate`.",
+        ) from error
+    if config.ssl is not None:
+        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        await uvicorn.Server(config).serve(sockets=[listener])
+    finally:
+        await proxy.close()

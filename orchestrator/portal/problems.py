@@ -1,0 +1,106 @@
+"""One error shape for all of the API: RFC 9457 problem details, with our own `code` and `hint`.
+
+The text of an exception that is not ours is never sent.
+"""
+
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from policies.errors import (
+    DocumentError,
+    NotFoundError,
+    PhtError,
+    RefusedError,
+    StorageError,
+    TrustError,
+    UnavailableError,
+    UsageError,
+    WireError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+_LOG = logging.getLogger(__name__)
+
+_STATUS: tuple[tuple[type[PhtError], int], ...] = (
+    (NotFoundError, 404),
+    (RefusedError, 409),
+    (TrustError, 422),
+    (DocumentError, 422),
+    (WireError, 400),
+    (UsageError, 400),
+    (StorageError, 507),
+    (UnavailableError, 503),
+)
+
+
+class UnauthorisedError(TrustError):
+    """The request proves no identity."""
+
+
+class ForbiddenError(TrustError):
+    """The identity that the request proves may not do this."""
+
+
+class ConflictError(UsageError):
+    """The thing exists already and is another."""
+
+
+def problem(status: int, code: str, title: str, hint: str = "") -> JSONResponse:
+    """Return one problem as a response."""
+    body = {"type": "about:blank", "status": status, "code": code, "title": title}
+    if hint:
+        body["hint"] = hint
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    return JSONResponse(body, status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Make the application answer every error in this shape."""
+    app.add_exception_handler(PhtError, _ours)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _fault)
+
+
+def _status(error: PhtError) -> int:
+    if isinstance(error, UnauthorisedError):
+        return 401
+    if isinstance(error, ForbiddenError):
+        return 403
+    if isinstance(error, ConflictError):
+        return 409
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+async def _ours(_request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, PhtError):
+        return problem(500, "Fault", "an unexpected fault")
+    status = _status(error)
+    code = error.code if isinstance(error, RefusedError) else type(error).__name__
+    if status >= 500:
+        _LOG.error("request_failed", extra={"code": code})
+    return problem(status, code, error.message, error.hint)
+
+
+async def _invalid(_request: Request, error: Exception) -> JSONResponse:
+    where = ""
+    if isinstance(error, RequestValidationError):
+        where = "; ".join(".".join(map(str, item["loc"])) + ": " + item["msg"] for item in error.errors()[:4])
+    return problem(422, "DocumentError", f"the request does not fit: {where}"[:500])
+
+
+async def _http(_request: Request, error: Exception) -> JSONResponse:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    titles = {404: "there is no such thing here", 405: "this method is not offered here"}
+    return problem(status, "NotFoundError" if status == 404 else "UsageError", titles.get(status, "refused"))
+
+
+async def _fault(request: Request, error: Exception) -> JSONResponse:
+    _LOG.error(
+        "request_fault", extra={"kind": type(error).__name__, "route": request.scope.get("path", "")[:200]}
+    )
+    return problem(500, "Fault", "an unexpected fault in the orchestrator")

@@ -1,0 +1,137 @@
+"""Blobs by digest: PUT streams to a file and can be taken up again, GET serves ranges."""
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse
+from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
+
+from orchestrator.portal.auth import Caller, CallerOf, ServicesOf, require
+from orchestrator.portal.problems import ForbiddenError, problem
+from orchestrator.registry.access import Principal, Role, owner_scope
+from orchestrator.registry.blobs import Upload
+from orchestrator.services import Services
+from policies.documents import Digest
+from policies.errors import NotFoundError, UsageError, WireError
+
+RECEIVED_HEADER = "PHT-Received"
+_CONTENT_RANGE = re.compile(r"^bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})$")
+_BATCH_BYTES = 1 << 20
+
+router = APIRouter(prefix="/blobs", tags=["blobs"])
+
+
+class BlobResponse(FileResponse):
+    """A file in larger pieces than the framework's: fewer changes of thread per model."""
+
+    chunk_size = _BATCH_BYTES
+
+
+class StoredBlob(BaseModel):
+    """What became of an upload."""
+
+    digest: str
+    size: int
+    complete: bool
+
+
+@router.head(
+    "/{digest}", summary="Whether a blob is here for you; else PHT-Received says how much of your upload is"
+)
+def head_blob(digest: Digest, asking: CallerOf, parts: ServicesOf) -> Response:
+    """Answer 200 with the size, or 404."""
+    size = parts.blobs.size(digest)
+    if size is not None and _may_read(parts, asking.principal, digest):
+        return Response(headers={"Content-Length": str(size), "Accept-Ranges": "bytes"})
+    received = parts.blobs.received(digest, asking.principal.id)
+    return Response(status_code=404, headers={RECEIVED_HEADER: str(received)})
+
+
+@router.get("/{digest}", summary="A blob's bytes, with ranges", response_class=FileResponse)
+def get_blob(digest: Digest, request: Request, asking: CallerOf, parts: ServicesOf) -> Response:
+    """Serve a blob to a party that may read it; who may not learns no more than that it is not there for them."""
+    path = parts.blobs.path(digest)
+    if path is None or not _may_read(parts, asking.principal, digest):
+        raise NotFoundError("there is no such blob for you here")
+    if "," in request.headers.get("range", ""):
+        return problem(416, "UsageError", "one range at a time")
+    return BlobResponse(path, media_type="application/octet-stream", headers={"ETag": f'"{digest}"'})
+
+
+@router.put("/{digest}", summary="Send a blob, or the rest of one (Content-Range)", status_code=201)
+async def put_blob(
+    digest: Digest,
+    request: Request,
+    asking: CallerOf,
+    parts: ServicesOf,
+    order: Annotated[
+        Digest | None, Query(description="The run order that a station's release belongs to.")
+    ] = None,
+    content_length: Annotated[int | None, Header(ge=0)] = None,
+    content_range: Annotated[str | None, Header(max_length=64)] = None,
+) -> StoredBlob:
+    """Store a blob: whole, verified, and readable by its sender until a bundle or an order opens it to others.
+
+    A station's release stays between it and the orchestrator: no other station and no researcher can read it.
+    """
+    principal = await run_in_threadpool(_may_upload, parts, asking, order)
+    offset, total = _extent(content_length, content_range)
+    with parts.blobs.upload(digest, principal.id, offset=offset, total=total) as upload:
+        await _receive(request, upload)
+        complete = await run_in_threadpool(_complete, upload, asking)
+    if complete:
+        await run_in_threadpool(parts.access.grant, digest, owner_scope(principal))
+    return StoredBlob(digest=digest, size=total, complete=complete)
+
+
+def _may_read(parts: Services, principal: Principal, digest: Digest) -> bool:
+    return parts.access.may_read_blob(principal, digest) or parts.runs.may_read_weights(principal, digest)
+
+
+def _may_upload(parts: Services, asking: Caller, order: Digest | None) -> Principal:
+    principal = require(asking, Role.RESEARCHER, Role.STATION)
+    if principal.role is Role.STATION and order is None:
+        raise ForbiddenError("a station uploads for an order only", hint="Name it: ?order=sha256:...")
+    if order is not None and not parts.access.is_party(principal, order):
+        raise ForbiddenError("you take no part in this order")
+    return principal
+
+
+def _extent(content_length: int | None, content_range: str | None) -> tuple[int, int]:
+    if content_length is None:
+        raise UsageError("an upload states its Content-Length")
+    if content_range is None:
+        return 0, content_length
+    match = _CONTENT_RANGE.fullmatch(content_range)
+    if match is None:
+        raise UsageError("Content-Range has the form: bytes <first>-<last>/<total>")
+    first, last, total = (int(group) for group in match.groups())
+    if not first <= last < total or last - first + 1 != content_length:
+        raise UsageError("Content-Range and Content-Length do not agree")
+    return first, total
+
+
+async def _receive(request: Request, upload: Upload) -> None:
+    batch = bytearray()
+    try:
+        async for chunk in request.stream():
+            batch += chunk
+            if len(batch) >= _BATCH_BYTES:
+                await run_in_threadpool(upload.write, bytes(batch))
+                batch.clear()
+    except ClientDisconnect as error:
+        raise WireError("the sender went away") from error
+    finally:
+        # What came stays for the sender to take up again.
+        if batch:
+            await run_in_threadpool(upload.write, bytes(batch))
+
+
+def _complete(upload: Upload, asking: Caller) -> bool:
+    if asking.body_digest is not None and asking.body_digest != upload.body_digest:
+        upload.drop()
+        raise WireError("the body is not the one that was signed")
+    return upload.finish()

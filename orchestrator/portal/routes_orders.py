@@ -1,0 +1,31 @@
+"""Run orders: signed by the requester, given by a researcher, queued once."""
+
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel
+
+from orchestrator.portal.auth import CallerOf, ServicesOf, require
+from orchestrator.portal.body import bounded_body
+from orchestrator.registry.access import Role
+from orchestrator.registry.orders import MAX_ORDER_BYTES
+
+router = APIRouter(prefix="/orders", tags=["orders"])
+
+
+class OrderAccepted(BaseModel):
+    """The order is queued; `digest` names its run."""
+
+    digest: str
+    rounds: int
+    stations: list[str]
+
+
+@router.post("", summary="Give a run order (DSSE envelope)", status_code=201)
+async def post_order(request: Request, asking: CallerOf, parts: ServicesOf) -> OrderAccepted:
+    """Check an order as far as an orchestrator can, and queue it."""
+    principal = require(asking, Role.RESEARCHER)
+    envelope = await bounded_body(request, MAX_ORDER_BYTES)
+    accepted = await run_in_threadpool(parts.orders.accept, principal, envelope)
+    return OrderAccepted(
+        digest=accepted.order_digest, rounds=accepted.order.rounds, stations=list(accepted.order.stations)
+    )

@@ -1,0 +1,124 @@
+"""Runs: how they go, their rounds as events with long polling, their results, and the wish to stop."""
+
+from typing import Annotated, Any
+
+import anyio
+from fastapi import APIRouter, Query, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse
+from pydantic import BaseModel
+
+from orchestrator.federation.orders import RunProgress
+from orchestrator.portal.auth import CallerOf, ServicesOf, require
+from orchestrator.registry.access import Role
+from orchestrator.registry.runs import MAX_WAIT_S, POLL_S, RunView, deadline, progress_mark
+from policies.documents import Digest, format_moment
+
+router = APIRouter(prefix="/runs", tags=["runs"])
+_WATCHERS = (Role.RESEARCHER, Role.BOARD, Role.OPERATOR)
+
+
+class RunSummary(BaseModel):
+    """One run."""
+
+    digest: str
+    order_id: str
+    policy_id: str
+    policy_version: int
+    requester: str
+    accepted: str
+    stations: list[str]
+    progress: RunProgress
+    result: list[str]
+    """The result files that are there; with `provenance.json` the result is complete."""
+
+
+class RunDetail(RunSummary):
+    """One run with its finished rounds."""
+
+    rounds: list[dict[str, Any]]
+
+
+class RunEvents(BaseModel):
+    """What is new: finished rounds after number `after`, and where the run stands."""
+
+    events: list[dict[str, Any]]
+    next: int
+    mark: str
+    """Give it back as `mark` to be answered as soon as the state or the stage is another."""
+    progress: RunProgress
+
+
+@router.get("", summary="Your runs (board and operator: all runs)")
+def list_runs(asking: CallerOf, parts: ServicesOf) -> list[RunSummary]:
+    """List runs, the newest first."""
+    return [RunSummary(**_fields(view)) for view in parts.runs.all(require(asking, *_WATCHERS))]
+
+
+@router.get("/{digest}", summary="One run with its rounds")
+def get_run(digest: Digest, asking: CallerOf, parts: ServicesOf) -> RunDetail:
+    """Show a run."""
+    principal = require(asking, *_WATCHERS)
+    view = parts.runs.get(principal, digest)
+    return RunDetail(**_fields(view), rounds=parts.runs.rounds(principal, digest))
+
+
+@router.get("/{digest}/order", summary="The order as it was given", response_class=Response)
+def get_order(digest: Digest, asking: CallerOf, parts: ServicesOf) -> Response:
+    """Return the signed envelope."""
+    envelope = parts.runs.envelope(require(asking, *_WATCHERS), digest)
+    return Response(envelope, media_type="application/json")
+
+
+@router.get("/{digest}/events", summary="Wait for the next round or a change of state")
+async def get_events(
+    digest: Digest,
+    asking: CallerOf,
+    parts: ServicesOf,
+    after: Annotated[int, Query(ge=0)] = 0,
+    mark: Annotated[str, Query(max_length=100)] = "",
+    wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 20.0,
+) -> RunEvents:
+    """Answer as soon as there is something new, at the latest after `wait_s`."""
+    principal = require(asking, *_WATCHERS)
+    view = await run_in_threadpool(parts.runs.get, principal, digest)
+    end = deadline(wait_s)
+    mark = mark or progress_mark(view.progress)
+    # The run worker is another process and writes files: looking at them is the whole protocol.
+    while anyio.current_time() < end and not await run_in_threadpool(
+        parts.runs.changed_since, digest, after, mark
+    ):
+        await anyio.sleep(POLL_S)
+    rounds = await run_in_threadpool(parts.runs.rounds, principal, digest)
+    progress = (await run_in_threadpool(parts.runs.get, principal, digest)).progress
+    return RunEvents(
+        events=rounds[after:], next=max(after, len(rounds)), mark=progress_mark(progress), progress=progress
+    )
+
+
+@router.post("/{digest}/stop", summary="Ask that a run stops", status_code=202)
+def stop_run(digest: Digest, asking: CallerOf, parts: ServicesOf) -> dict[str, str]:
+    """Stop a run: its stations are told to finish."""
+    parts.runs.stop(require(asking, *_WATCHERS), digest)
+    return {"digest": digest}
+
+
+@router.get("/{digest}/result/{name}", summary="A file of the result", response_class=FileResponse)
+def get_result(digest: Digest, name: str, asking: CallerOf, parts: ServicesOf) -> Response:
+    """Serve a file of the result."""
+    path = parts.runs.result_file(require(asking, *_WATCHERS), digest, name)
+    return FileResponse(path, filename=name)
+
+
+def _fields(view: RunView) -> dict[str, Any]:
+    return {
+        "digest": view.digest,
+        "order_id": view.order_id,
+        "policy_id": view.policy_id,
+        "policy_version": view.policy_version,
+        "requester": view.requester.partition(":")[2],
+        "accepted": format_moment(view.accepted),
+        "stations": list(view.stations),
+        "progress": view.progress,
+        "result": list(view.result),
+    }

@@ -1,0 +1,184 @@
+"""Who is asking, and which blobs they may read: tokens, registered stations, grants.
+
+Does not parse HTTP. Invariants: default deny; a token is stored as its hash only; a blob is readable through a grant
+(`bundle`, `order:<digest>`, `owner:<who>`), and a grant is made only for bytes that the granting party could read or
+has sent in full, so naming a digest opens nothing.
+"""
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from sqlalchemy import select
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.orm import Session
+
+from orchestrator.storage import BlobGrant, Database, OrderRow, OrderStationRow, StationRow, TokenRow
+from policies.documents import Digest, digest_of
+from policies.errors import NotFoundError, TrustError
+
+TOKEN_PREFIX = "pht_"  # noqa: S105 - marks our tokens for secret scanners
+BUNDLE_SCOPE = "bundle"
+
+
+class Role(StrEnum):
+    """What a party is to the orchestrator."""
+
+    RESEARCHER = "researcher"
+    BOARD = "board"
+    WITNESS = "witness"
+    OPERATOR = "operator"
+    STATION = "station"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is asking, after their token or signature was checked; made in this module only."""
+
+    role: Role
+    name: str
+
+    @property
+    def id(self) -> str:
+        """How rows name a principal."""
+        return f"{self.role}:{self.name}"
+
+    @property
+    def sees_all_runs(self) -> bool:
+        """Whether runs of others are shown: progress and results are the requester's."""
+        return self.role in {Role.BOARD, Role.OPERATOR}
+
+
+class Access:
+    """Tokens, stations' keys and grants."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def new_token(self, role: Role, name: str) -> str:
+        """Make a token; it is returned once and kept as a hash."""
+        token = TOKEN_PREFIX + secrets.token_hex(32)
+        with self._database.transaction() as session:
+            session.add(
+                TokenRow(
+                    secret_digest=digest_of(token.encode()),
+                    role=role,
+                    name=name,
+                    created=_now(),
+                    revoked=None,
+                )
+            )
+        return token
+
+    def revoke_tokens(self, role: Role, name: str) -> int:
+        """Withdraw all tokens of a party; return how many.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        with self._database.transaction() as session:
+            rows = session.scalars(
+                select(TokenRow).where(
+                    TokenRow.role == role, TokenRow.name == name, TokenRow.revoked.is_(None)
+                )
+            ).all()
+            if not rows:
+                raise NotFoundError(f"there is no {role} token of the name {name}")
+            for row in rows:
+                row.revoked = _now()
+            return len(rows)
+
+    def by_token(self, token: str) -> Principal:
+        """Return whose token this is.
+
+        Raises:
+            TrustError: unknown or withdrawn.
+        """
+        # A lookup by hash: its time says nothing about the token itself.
+        with self._database.transaction() as session:
+            row = session.scalar(
+                select(TokenRow).where(
+                    TokenRow.secret_digest == digest_of(token.encode()), TokenRow.revoked.is_(None)
+                )
+            )
+            if row is None:
+                raise TrustError("the token is unknown or was withdrawn")
+            return Principal(Role(row.role), row.name)
+
+    def by_station_key(self, fingerprint: Digest) -> Principal:
+        """Return the registered station with this node key, and note that it was seen.
+
+        Raises:
+            TrustError: no registered station has it.
+        """
+        with self._database.transaction() as session:
+            row = session.scalar(select(StationRow).where(StationRow.key_fingerprint == fingerprint))
+            if row is None:
+                raise TrustError("the key is not of a station in the board's register")
+            row.last_seen = _now()
+            return Principal(Role.STATION, row.name)
+
+    def may_read_blob(self, principal: Principal, digest: Digest) -> bool:
+        """Whether one of the blob's grants covers the principal."""
+        with self._database.transaction() as session:
+            return _readable(session, principal, digest)
+
+    def is_party(self, principal: Principal, order_digest: Digest) -> bool:
+        """Whether the principal is the requester of an order or a station it names."""
+        with self._database.transaction() as session:
+            return _is_party(session, principal, order_digest)
+
+    def grant(self, digest: Digest, scope: str) -> None:
+        """Let a scope read a blob; the caller has seen to it that the granting party holds the bytes."""
+        with self._database.transaction() as session:
+            add_grants(session, [digest], scope)
+
+    def grant_to_order(self, digest: Digest, order_digest: Digest) -> None:
+        """Let the parties of an order read a blob (the run worker calls this for the weights it publishes)."""
+        self.grant(digest, order_scope(order_digest))
+
+
+def order_scope(order_digest: Digest) -> str:
+    """The scope of one order's parties."""
+    return f"order:{order_digest}"
+
+
+def owner_scope(principal: Principal) -> str:
+    """The scope of one party."""
+    return f"owner:{principal.id}"
+
+
+def add_grants(session: Session, digests: Iterable[Digest], scope: str) -> None:
+    """Add grants within a transaction; one that is there already stays."""
+    for digest in digests:
+        session.execute(insert(BlobGrant).values(digest=digest, scope=scope).on_conflict_do_nothing())
+
+
+def unreadable(session: Session, principal: Principal, digests: Iterable[Digest]) -> list[Digest]:
+    """Return those of `digests` that the principal may not read."""
+    return [digest for digest in digests if not _readable(session, principal, digest)]
+
+
+def _readable(session: Session, principal: Principal, digest: Digest) -> bool:
+    scopes = session.scalars(select(BlobGrant.scope).where(BlobGrant.digest == digest)).all()
+    for scope in scopes:
+        if scope == owner_scope(principal):
+            return True
+        if scope == BUNDLE_SCOPE and principal.role is not Role.WITNESS:
+            return True
+        if scope.startswith("order:") and _is_party(session, principal, scope.removeprefix("order:")):
+            return True
+    return False
+
+
+def _is_party(session: Session, principal: Principal, order_digest: Digest) -> bool:
+    if principal.role is Role.STATION:
+        return session.get(OrderStationRow, (order_digest, principal.name)) is not None
+    order = session.get(OrderRow, order_digest)
+    return order is not None and order.requester == principal.id
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

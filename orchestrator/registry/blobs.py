@@ -1,0 +1,187 @@
+"""Bytes by digest in files: streamed in, verified, resumable, renamed into place when whole.
+
+The whole ones lie as in `policies.bundle.BlobFolder`, which the run worker uses on the same folder. Knows nothing of
+who may read or write (`access` does). Invariants: a file under its digest has that digest and never
+changes; an upload that stops half-way is taken up where it stopped, by the one who began it and nobody else; a
+verification failure leaves nothing behind.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from policies.documents import Digest, digest_of_file
+from policies.errors import StorageError, UsageError, WireError
+
+_BUFFER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLimits:
+    """Ceilings, in bytes."""
+
+    blob_bytes: int = 16 << 30
+    free_bytes: int = 1 << 30
+
+
+class BlobStore:
+    """A folder of blobs; several processes may use it at once."""
+
+    def __init__(self, folder: Path, limits: StoreLimits | None = None) -> None:
+        self._whole = folder / "sha256"
+        self._partial = folder / "partial"
+        self._limits = limits or StoreLimits()
+
+    def path(self, digest: Digest) -> Path | None:
+        """Return the file of a blob, or None where it is not here."""
+        path = self._whole / _hex(digest)
+        return path if path.is_file() else None
+
+    def size(self, digest: Digest) -> int | None:
+        """Return a blob's size in bytes, or None where it is not here."""
+        try:
+            return (self._whole / _hex(digest)).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def received(self, digest: Digest, uploader: str) -> int:
+        """Return how many bytes of an unfinished upload are here."""
+        try:
+            return self._partial_path(digest, uploader).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    @contextmanager
+    def upload(self, digest: Digest, uploader: str, *, offset: int, total: int) -> Iterator["Upload"]:
+        """Take (more of) an upload.
+
+        Args:
+            digest: what the whole must turn out to be.
+            uploader: who sends; a partial upload belongs to its uploader.
+            offset: where these bytes begin; at most what is here already.
+            total: size of the whole, in bytes.
+
+        Raises:
+            UsageError: above the ceiling, a wrong offset, or the same upload runs already.
+            StorageError: the disk would get too full, or cannot be written.
+        """
+        if total > self._limits.blob_bytes:
+            raise UsageError(f"a blob of {total} bytes is over the limit of {self._limits.blob_bytes}")
+        path = self._partial_path(digest, uploader)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._whole.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self._partial).free
+            if free - (total - offset) < self._limits.free_bytes:
+                raise StorageError("the orchestrator's disk is too full for this upload")
+            with _exclusive(path) as file:
+                here = file.seek(0, os.SEEK_END)
+                if not 0 <= offset <= here:
+                    raise UsageError(f"the upload stands at {here} bytes, not at {offset}")
+                file.truncate(offset)
+                file.seek(offset)
+                yield Upload(self, digest, file, total)
+        except OSError as error:
+            raise StorageError(f"the blob cannot be stored ({error.strerror})") from error
+
+    def place(self, partial: Path, digest: Digest) -> None:
+        """Give a verified file its name; only `Upload` calls this."""
+        partial.chmod(0o640)
+        partial.replace(self._whole / _hex(digest))
+        for folder in (self._whole, self._partial):
+            _sync_folder(folder)
+
+    def _partial_path(self, digest: Digest, uploader: str) -> Path:
+        owner = hashlib.sha256(uploader.encode()).hexdigest()[:16]
+        return self._partial / f"{_hex(digest)}.{owner}"
+
+
+class Upload:
+    """Bytes on their way into the store."""
+
+    def __init__(self, store: BlobStore, digest: Digest, file: BinaryIO, total: int) -> None:
+        self._store, self._digest, self._file, self._total = store, digest, file, total
+        self._start = file.tell()
+        self._body = hashlib.sha256()
+
+    @property
+    def position(self) -> int:
+        """How many bytes of the whole are here."""
+        return self._file.tell()
+
+    @property
+    def body_digest(self) -> Digest:
+        """Digest of what this upload brought, for signed requests."""
+        return "sha256:" + self._body.hexdigest()
+
+    def write(self, data: bytes) -> None:
+        """Append bytes.
+
+        Raises:
+            UsageError: more than the announced total.
+        """
+        if self._file.tell() + len(data) > self._total:
+            raise UsageError("more bytes than announced")
+        self._body.update(data)
+        self._file.write(data)
+
+    def drop(self) -> None:
+        """Forget what this upload brought."""
+        self._file.flush()
+        self._file.truncate(self._start)
+
+    def finish(self) -> bool:
+        """Put the blob in place if it is whole; return whether it was.
+
+        Raises:
+            WireError: the bytes are not the digest's; they are dropped.
+        """
+        self._file.flush()
+        if self._file.tell() < self._total:
+            return False
+        os.fsync(self._file.fileno())
+        path = Path(self._file.name)
+        # A resumed upload is read again from the disk: its first part was hashed by a process that may be gone.
+        found = self.body_digest if self._start == 0 else digest_of_file(path)
+        if found != self._digest:
+            path.unlink(missing_ok=True)
+            raise WireError("the bytes received do not have the digest they were sent under")
+        self._store.place(path, self._digest)
+        return True
+
+
+def _hex(digest: Digest) -> str:
+    algorithm, _, value = digest.partition(":")
+    if algorithm != "sha256" or len(value) != 64 or not set(value) <= set("0123456789abcdef"):
+        raise UsageError("not a digest of the form sha256:<64 hex digits>")
+    return value
+
+
+@contextmanager
+def _exclusive(path: Path) -> Iterator[BinaryIO]:
+    with open(path, "r+b", buffering=_BUFFER_BYTES, opener=_create_private) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError("this upload is under way already") from error
+        if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            raise UsageError("this upload was just finished by another request")
+        yield file
+
+
+def _create_private(path: str, _flags: int) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,155 @@
+"""Run orders: checked as far as the orchestrator can, recorded, and queued for the run worker.
+
+Stations decide; this only spares everybody an order that three hospitals would refuse. Invariants: an order is queued
+once, under the digest of its signed bytes; it is in the database and in its run folder, or it was not accepted.
+"""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from orchestrator.federation.orders import AcceptedOrder, FolderQueue, Timing
+from orchestrator.registry.access import Principal, add_grants, order_scope, unreadable
+from orchestrator.registry.bundles import Bundles
+from orchestrator.registry.stations import Stations
+from orchestrator.registry.trust import verified_policies
+from orchestrator.settings import Home
+from orchestrator.storage import Database, OrderRow, OrderStationRow
+from policies.documents import digest_of, load_json
+from policies.errors import NotFoundError, RefusedError
+from policies.manifest import TrainManifest
+from policies.order import PAYLOAD_TYPE, RunOrder
+from policies.policy import Policy
+from policies.refusals import RefusalCode, Refused
+from policies.rules.order_rules import manifest_reasons, order_reasons, verified_order
+from policies.signing import unsafe_payload
+
+MAX_ORDER_BYTES = 256 * 1024
+
+
+class Orders:
+    """Takes orders in."""
+
+    def __init__(
+        self, home: Home, database: Database, bundles: Bundles, stations: Stations, timing: Timing
+    ) -> None:
+        self._home, self._database = home, database
+        self._bundles, self._stations, self._timing = bundles, stations, timing
+        self._queue = FolderQueue(home.runs)
+
+    def accept(self, principal: Principal, envelope: bytes, now: datetime | None = None) -> AcceptedOrder:
+        """Check an order and queue it.
+
+        1. It is an order under a policy in force in our mirror, signed by the requester that policy names.
+        2. It stays within the policy and its train's manifest, and in time.
+        3. Every station it names is registered.
+        4. It was not given before: neither these bytes, nor its id.
+        5. The initial weights are here, and its sender may read them.
+
+        Raises:
+            RefusedError: a rule said no; the code is the one that stations would give.
+            TrustError: it is no signed order, or the mirror does not verify.
+        """
+        moment = now or datetime.now(UTC)
+        # 1, 2
+        order, manifest = self._checked(envelope, moment)
+        # 3
+        accepted = AcceptedOrder(
+            order_digest=digest_of(unsafe_payload(envelope, PAYLOAD_TYPE)),
+            envelope=envelope.decode("utf-8"),
+            order=order,
+            manifest=manifest,
+            nodes=self._nodes(order),
+            timing=self._timing,
+        )
+        with self._database.transaction() as session:
+            # 4
+            _refuse_repetition(session, accepted)
+            # 5
+            weights = order.initial_weights
+            if weights is not None and unreadable(session, principal, [weights.digest]):
+                raise RefusedError(
+                    RefusalCode.ORDER_WEIGHTS,
+                    "the initial weights are not here",
+                    hint="Send their blob first.",
+                )
+            _record(session, accepted, principal, moment)
+            # Before the commit: a crash between the two leaves a run without a row, and giving the order again heals it.
+            self._queue.submit(accepted)
+        return accepted
+
+    def _checked(self, envelope: bytes, now: datetime) -> tuple[RunOrder, TrainManifest]:
+        if len(envelope) > MAX_ORDER_BYTES:
+            raise RefusedError(RefusalCode.ORDER_INVALID, f"an order is at most {MAX_ORDER_BYTES} bytes")
+        claimed = load_json(RunOrder, unsafe_payload(envelope, PAYLOAD_TYPE), what="run order")
+        found = verified_policies(self._home, now).find(claimed.policy_id, claimed.policy_version)
+        if isinstance(found, Refused):
+            raise _refusal(found)
+        policy: Policy = found.value.policy
+        verified = verified_order(envelope, policy)
+        if isinstance(verified, Refused):
+            raise _refusal(verified)
+        order = verified.value
+        if reasons := order_reasons(order, policy, found.value.digest, now):
+            raise _refusal(Refused(tuple(reasons)))
+        try:
+            manifest = self._bundles.manifest(order.manifest_digest)
+        except NotFoundError as error:
+            raise RefusedError(
+                RefusalCode.IMAGE_UNAVAILABLE,
+                "the train's bundle is not here",
+                hint="Send it with `pht-train submit`.",
+            ) from error
+        if reasons := manifest_reasons(order, manifest, policy):
+            raise _refusal(Refused(tuple(reasons)))
+        return order, manifest
+
+    def _nodes(self, order: RunOrder) -> dict[str, int]:
+        known = {station.name: station.node_id for station in self._stations.all()}
+        for name in order.stations:
+            if known.get(name) is None:
+                raise RefusedError(
+                    RefusalCode.STATION_NOT_REGISTERED,
+                    f"{name} is not a registered station here",
+                    hint="The operator runs `pht-orchestrator station sync` once the board has published the register.",
+                )
+        return {name: node for name in order.stations if (node := known[name]) is not None}
+
+
+def _refuse_repetition(session: Session, accepted: AcceptedOrder) -> None:
+    known = session.scalar(
+        select(OrderRow).where(
+            (OrderRow.digest == accepted.order_digest) | (OrderRow.order_id == accepted.order.order_id)
+        )
+    )
+    if known is not None:
+        what = "this order" if known.digest == accepted.order_digest else "an order with this order_id"
+        raise RefusedError(
+            RefusalCode.ORDER_SPENT, f"{what} was given already", hint="Make a new order for a new run."
+        )
+
+
+def _record(session: Session, accepted: AcceptedOrder, principal: Principal, now: datetime) -> None:
+    order = accepted.order
+    session.add(
+        OrderRow(
+            digest=accepted.order_digest,
+            order_id=order.order_id,
+            policy_id=order.policy_id,
+            policy_version=order.policy_version,
+            requester=principal.id,
+            accepted=now,
+        )
+    )
+    session.flush()
+    for station in order.stations:
+        session.add(OrderStationRow(order_digest=accepted.order_digest, station=station))
+    if order.initial_weights is not None:
+        add_grants(session, [order.initial_weights.digest], order_scope(accepted.order_digest))
+    session.flush()
+
+
+def _refusal(refused: Refused) -> RefusedError:
+    reason = refused.reasons[0]
+    return RefusedError(reason.code, reason.detail or "refused by the rule of this code")

@@ -1,0 +1,163 @@
+"""Runs as their parties see them: progress, rounds as events, results, and the wish to stop.
+
+Reads the run folders that the run worker writes; writes nothing but that wish. Invariant: who is neither the
+requester, nor board or operator, learns nothing of a run, not even that it is there.
+"""
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from orchestrator.federation.orders import FolderQueue, RunFolder, RunProgress, weights_of
+from orchestrator.registry.access import Access, Principal, Role
+from orchestrator.results.folder import RESULT_FILES, result_folder
+from orchestrator.settings import Home
+from orchestrator.storage import Database, OrderRow
+from policies.documents import Digest
+from policies.errors import NotFoundError, StateError
+
+POLL_S = 0.25
+MAX_WAIT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """One run, for a list or a page."""
+
+    digest: Digest
+    order_id: str
+    policy_id: str
+    policy_version: int
+    requester: str
+    accepted: datetime
+    stations: tuple[str, ...]
+    progress: RunProgress
+    result: tuple[str, ...]
+
+
+class Runs:
+    """The runs of all orders."""
+
+    def __init__(self, home: Home, database: Database, access: Access) -> None:
+        self._home, self._database, self._access = home, database, access
+        self._queue = FolderQueue(home.runs)
+
+    def all(self, principal: Principal) -> list[RunView]:
+        """The runs that a party may see, the newest first."""
+        with self._database.transaction() as session:
+            rows = session.scalars(select(OrderRow).order_by(OrderRow.accepted.desc())).all()
+        return [self._view(row) for row in rows if _sees(principal, row)]
+
+    def get(self, principal: Principal, digest: Digest) -> RunView:
+        """One run.
+
+        Raises:
+            NotFoundError: there is none that this party may see.
+        """
+        return self._view(self._row(principal, digest))
+
+    def rounds(self, principal: Principal, digest: Digest) -> list[dict[str, Any]]:
+        """The finished rounds of a run, oldest first.
+
+        Raises:
+            NotFoundError: there is none that this party may see.
+        """
+        self._row(principal, digest)
+        return self._queue.folder(digest).read_rounds()
+
+    def envelope(self, principal: Principal, digest: Digest) -> bytes:
+        """The order as it was given.
+
+        Raises:
+            NotFoundError: there is none that this party may see.
+        """
+        self._row(principal, digest)
+        return self._folder(digest).read_order().envelope.encode()
+
+    def changed_since(self, digest: Digest, after: int, progress: str) -> bool:
+        """Whether a run has more than `after` rounds, or another state or stage than `progress`."""
+        folder = self._queue.folder(digest)
+        return len(folder.read_rounds()) > after or progress_mark(folder.read_progress()) != progress
+
+    def stop(self, principal: Principal, digest: Digest) -> None:
+        """Ask that a run stops.
+
+        Raises:
+            NotFoundError: there is none that this party may see.
+        """
+        self._row(principal, digest)
+        self._queue.request_stop(digest)
+
+    def result_file(self, principal: Principal, digest: Digest, name: str) -> Path:
+        """Return a file of a finished run's result: for its requester and the operator.
+
+        Raises:
+            NotFoundError: it is not there, or not for this party.
+        """
+        row = self._row(principal, digest)
+        if principal.role is not Role.OPERATOR and row.requester != principal.id:
+            raise NotFoundError("the result is the requester's")
+        path = result_folder(self._home.run_folder(digest)) / name
+        if name not in RESULT_FILES or not path.is_file():
+            raise NotFoundError("there is no such result file (yet)")
+        return path
+
+    def may_read_weights(self, principal: Principal, digest: Digest) -> bool:
+        """Whether a blob is weights of a run of this party: the current or the previous round's."""
+        with self._database.transaction() as session:
+            orders = session.scalars(select(OrderRow.digest).order_by(OrderRow.accepted.desc())).all()
+        for order_digest in orders:
+            if not self._access.is_party(principal, order_digest):
+                continue
+            folder = self._queue.folder(order_digest)
+            try:
+                if digest in weights_of(folder, folder.read_order()):
+                    return True
+            except StateError:
+                continue
+        return False
+
+    def _row(self, principal: Principal, digest: Digest) -> OrderRow:
+        with self._database.transaction() as session:
+            row = session.get(OrderRow, digest)
+        if row is None or not _sees(principal, row):
+            raise NotFoundError("there is no such run")
+        return row
+
+    def _folder(self, digest: Digest) -> RunFolder:
+        return self._queue.folder(digest)
+
+    def _view(self, row: OrderRow) -> RunView:
+        folder = self._folder(row.digest)
+        found = result_folder(folder.path)
+        return RunView(
+            digest=row.digest,
+            order_id=row.order_id,
+            policy_id=row.policy_id,
+            policy_version=row.policy_version,
+            requester=row.requester,
+            accepted=row.accepted,
+            stations=folder.read_order().order.stations,
+            progress=folder.read_progress(),
+            result=tuple(name for name in RESULT_FILES if (found / name).is_file()),
+        )
+
+
+def progress_mark(progress: RunProgress) -> str:
+    """A short text that changes when a watcher would want to know."""
+    return f"{progress.state}:{progress.round}:{progress.stage}"
+
+
+def deadline(wait_s: float) -> float:
+    """When a long poll of at most `MAX_WAIT_S` ends, on the monotonic clock."""
+    return time.monotonic() + min(max(wait_s, 0.0), MAX_WAIT_S)
+
+
+def _sees(principal: Principal, row: OrderRow) -> bool:
+    if principal.role in {Role.BOARD, Role.OPERATOR}:
+        return True
+    return principal.role is Role.RESEARCHER and row.requester == principal.id

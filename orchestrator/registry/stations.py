@@ -1,0 +1,165 @@
+"""The stations that take part, as the board's register says; nothing else makes a station known here.
+
+Verifies the mirror with the root that the operator pinned, then registers each node key with the SuperLink. A station
+that left the register loses its access here at once.
+"""
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import delete, select
+
+from orchestrator.federation.superlink import LOOPBACK, SuperLinkFiles
+from orchestrator.registry.superlink_port import read_superlink_port
+from orchestrator.registry.trust import verified_policies
+from orchestrator.settings import Home
+from orchestrator.storage import Database, StationRow
+from policies.charter import StationRegister
+from policies.errors import NotFoundError, PhtError, UnavailableError
+from policies.wire.http import key_fingerprint, load_public_key
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StationView:
+    """A station as the operator sees it."""
+
+    name: str
+    organisation: str
+    key_fingerprint: str
+    node_id: int | None
+    last_seen: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class SyncResult:
+    """What reading the register changed."""
+
+    register_version: int
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    nodes_registered: int
+
+
+class Stations:
+    """The register as last verified."""
+
+    def __init__(self, home: Home, database: Database) -> None:
+        self._home, self._database = home, database
+
+    def all(self) -> list[StationView]:
+        """All stations, by name."""
+        with self._database.transaction() as session:
+            rows = session.scalars(select(StationRow).order_by(StationRow.name)).all()
+        return [
+            StationView(
+                row.name,
+                row.organisation,
+                row.key_fingerprint,
+                None if row.node_id is None else int(row.node_id),
+                row.last_seen,
+            )
+            for row in rows
+        ]
+
+    def is_registered(self, fingerprint: str) -> bool:
+        """Whether a node key is of a station in the register."""
+        with self._database.transaction() as session:
+            return (
+                session.scalar(select(StationRow.name).where(StationRow.key_fingerprint == fingerprint))
+                is not None
+            )
+
+    def saw(self, fingerprint: str) -> None:
+        """Note that a station spoke to us."""
+        with self._database.transaction() as session:
+            row = session.scalar(select(StationRow).where(StationRow.key_fingerprint == fingerprint))
+            if row is not None:
+                row.last_seen = datetime.now(UTC)
+
+    def sync(self) -> SyncResult:
+        """Read the board's register from the mirror and follow it.
+
+        Raises:
+            NotFoundError: the board has published no register.
+            TrustError: no root is pinned, or the mirror does not verify.
+            UnavailableError: the SuperLink does not answer; the register is followed, its nodes are not known yet.
+        """
+        register = verified_policies(self._home).register
+        if register is None:
+            raise NotFoundError(
+                "the board has published no register of stations",
+                hint="Ask the board's secretary to publish one.",
+            )
+        added, removed = self._follow(register)
+        return SyncResult(register.version, added, removed, self._register_nodes())
+
+    def sync_quietly(self) -> None:
+        """`sync` after a publication: what fails is logged, and tried again at the next one."""
+        try:
+            result = self.sync()
+        except PhtError as error:
+            _LOG.warning("station_sync_failed", extra={"code": type(error).__name__})
+        else:
+            _LOG.info("station_sync", extra={"register_version": result.register_version})
+
+    def _follow(self, register: StationRegister) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        wanted = {station.name: station for station in register.stations}
+        with self._database.transaction() as session:
+            rows = {row.name: row for row in session.scalars(select(StationRow)).all()}
+            prints = {
+                name: key_fingerprint(load_public_key(station.node_key.encode()))
+                for name, station in wanted.items()
+            }
+            gone = [name for name, row in rows.items() if prints.get(name) != row.key_fingerprint]
+            session.execute(delete(StationRow).where(StationRow.name.in_(gone)))
+            for name, station in wanted.items():
+                if name in rows and name not in gone:
+                    rows[name].register_version = register.version
+                    rows[name].organisation = station.organisation
+                    continue
+                session.add(
+                    StationRow(
+                        name=name,
+                        organisation=station.organisation,
+                        node_key=station.node_key,
+                        key_fingerprint=prints[name],
+                        register_version=register.version,
+                        node_id=None,
+                        last_seen=None,
+                    )
+                )
+        added = tuple(sorted(name for name in wanted if name not in rows or name in gone))
+        return added, tuple(sorted(name for name in gone if name not in wanted))
+
+    def _register_nodes(self) -> int:
+        with self._database.transaction() as session:
+            waiting = session.scalars(select(StationRow).where(StationRow.node_id.is_(None))).all()
+        if not waiting:
+            return 0
+        # Flower takes a second to import: only who registers pays.
+        from orchestrator.federation.flower import Address, Control  # noqa: PLC0415
+
+        files = SuperLinkFiles(self._home.superlink)
+        try:
+            secret = files.secret.read_bytes()
+        except FileNotFoundError as error:
+            raise UnavailableError(
+                "the SuperLink was never started", hint="Run `pht-orchestrator serve`."
+            ) from error
+        control = Control(Address(LOOPBACK, read_superlink_port(self._home), files.ca), secret)
+        try:
+            for row in waiting:
+                node_id = control.register_node(row.node_key.encode())
+                self._note_node(row.name, row.key_fingerprint, node_id)
+        finally:
+            control.close()
+        return len(waiting)
+
+    def _note_node(self, name: str, fingerprint: str, node_id: int) -> None:
+        with self._database.transaction() as session:
+            row = session.get(StationRow, name)
+            if row is not None and row.key_fingerprint == fingerprint:
+                row.node_id = str(node_id)

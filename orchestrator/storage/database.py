@@ -1,0 +1,89 @@
+"""Opens the database, brings its tables up to date, and gives transactions.
+
+Knows no use case. SQLite in WAL mode with full synchronisation: what was answered to a peer survives a power cut.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import create_engine, event
+from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.orm import Session, sessionmaker
+
+from policies.errors import StateError
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class Database:
+    """Transactions over one SQLite file; safe to use from several threads and processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._engine = create_engine(f"sqlite:///{path}")
+        event.listen(self._engine, "connect", _prepare_connection)
+        event.listen(self._engine, "begin", _begin_immediately)
+        self._sessions = sessionmaker(self._engine, expire_on_commit=False)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """One transaction: committed at the end, rolled back on any exception."""
+        with self._sessions.begin() as session:
+            yield session
+
+    def migrate(self) -> None:
+        """Bring the tables to this version's form.
+
+        Raises:
+            StateError: the file is not ours, damaged, or written by a later version.
+        """
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS))
+        config.set_main_option("path_separator", "os")
+        try:
+            with self._engine.connect() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except (DatabaseError, OperationalError) as error:
+            raise StateError(
+                f"{self.path.name}: cannot be opened as the orchestrator's database",
+                hint="Restore it from a backup, or start with a new home.",
+            ) from error
+        except CommandError as error:
+            raise StateError(
+                f"{self.path.name}: was written by a later version of this program",
+                hint="Install that version.",
+            ) from error
+
+    def close(self) -> None:
+        """Drop all connections."""
+        self._engine.dispose()
+
+
+def open_database(path: Path) -> Database:
+    """Open (and make, where absent) the database.
+
+    Raises:
+        StateError: as in `Database.migrate`.
+    """
+    database = Database(path)
+    database.migrate()
+    return database
+
+
+def _prepare_connection(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's own type
+    # The driver would begin transactions lazily and in deferred mode: two readers that then write would deadlock.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_immediately(connection: Any) -> None:  # noqa: ANN401 - SQLAlchemy's own type
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
