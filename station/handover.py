@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import Field
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
-from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined]
+from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from policies.documents import (
     Digest,
@@ -40,7 +40,8 @@ from policies.documents import (
     load_json,
     parse_json,
 )
-from policies.errors import DocumentError, PhtError, StateError, StorageError, TrustError
+from policies.errors import DocumentError, PhtError, StateError, TrustError
+from station.storage.files import write_atomically
 
 GENESIS = "sha256:" + "0" * 64
 """What the first entry names as the entry before it."""
@@ -167,7 +168,7 @@ class HandoverLog:
     def __init__(self, directory: Path, private_key: Ed25519PrivateKey) -> None:
         self._directory = directory
         self._log = directory / "log"
-        self._log.mkdir(parents=True, exist_ok=True, mode=0o755)
+        self._log.mkdir(parents=True, exist_ok=True, mode=0o750)
         self._public_key = private_key.public_key()
         self._signer = CryptoSigner(private_key, SSlibKey.from_crypto(self._public_key))
 
@@ -198,7 +199,7 @@ class HandoverLog:
             data = canonical_json(envelope.to_dict())
             if len(data) > MAX_ENTRY_BYTES:
                 raise StateError(f"handover: an entry of {len(data)} bytes is over {MAX_ENTRY_BYTES}")
-            write_durably(self._log / f"{sequence:08d}.json", data, mode=0o644)
+            write_atomically(self._log / f"{sequence:08d}.json", data, 0o640)
         return _verified(entry, data)
 
     def last(self) -> VerifiedEntry | None:
@@ -288,35 +289,6 @@ def load_public_key(path: Path) -> Ed25519PublicKey:
     if not isinstance(key, Ed25519PublicKey):
         raise TrustError("handover public key: is not an Ed25519 key")
     return key
-
-
-def write_durably(path: Path, data: bytes, *, mode: int) -> None:
-    """Write a file so that it is whole or absent: temporary file, fsync, rename, fsync of the folder.
-
-    Raises:
-        StorageError: the disk is full or the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, mode)
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(f"a file cannot be written ({error.strerror})", hint="Free disk space.") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sequences(log: Path) -> list[int]:

@@ -1,11 +1,7 @@
 """Pseudonymisation of DICOM by PS3.15 Annex E, keyed per hospital and project."""
 
-from station.pseudonymisation.engine import (
-    PseudonymisationError,
-    PseudonymisationFault,
-    PseudonymisedInstance,
-    Pseudonymiser,
-)
+from station.pseudonymisation.engine import PseudonymisedInstance, Pseudonymiser
+from station.pseudonymisation.faults import PseudonymisationError, PseudonymisationFault
 from station.pseudonymisation.keys import PseudonymKey
 
 __all__ = [

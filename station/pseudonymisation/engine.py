@@ -10,7 +10,6 @@ error text holds a value of the input.
 
 import re
 from dataclasses import InitVar, dataclass
-from enum import StrEnum
 from functools import lru_cache
 from io import BytesIO
 from typing import Any, cast
@@ -24,12 +23,13 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
-from policies.errors import DataError
 from station.pseudonymisation import attributes_written, text_rules
 from station.pseudonymisation.dates import Shift, shift_date, shift_datetime, shift_time
 from station.pseudonymisation.dummies import dummy_sequence, dummy_value
+from station.pseudonymisation.faults import PseudonymisationError, PseudonymisationFault
 from station.pseudonymisation.iod import AttributeTypes, Path_, types_for
 from station.pseudonymisation.keys import ProjectKeys, PseudonymKey
+from station.pseudonymisation.reading import contained
 from station.pseudonymisation.rules import Op, rule_for
 
 MAX_DEPTH = 32
@@ -38,30 +38,6 @@ _Element = DataElement | RawDataElement
 _SEAL = object()
 _UID = re.compile(r"[0-2](?:\.(?:0|[1-9]\d*))+")
 _MAX_UID_CHARACTERS = 64
-
-
-class PseudonymisationFault(StrEnum):
-    """Why an instance cannot be pseudonymised; codes, safe to show and to log."""
-
-    PATIENT_ID_MISSING = "patient-id-missing"
-    UID_MISSING = "uid-missing"
-    UID_INVALID = "uid-invalid"
-    SOP_CLASS_UNKNOWN = "sop-class-unknown"
-    TRANSFER_SYNTAX_UNKNOWN = "transfer-syntax-unknown"
-    NESTED_TOO_DEEP = "nested-too-deep"
-    UNREADABLE = "unreadable"
-
-
-class PseudonymisationError(DataError):
-    """An instance cannot be pseudonymised.
-
-    Attributes:
-        fault: the reason's code.
-    """
-
-    def __init__(self, fault: PseudonymisationFault) -> None:
-        super().__init__(f"the instance cannot be pseudonymised: {fault}")
-        self.fault = fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +62,14 @@ class PseudonymisedInstance:
             raise TypeError("a PseudonymisedInstance is made by the pseudonymisation engine only")
 
     def encode(self) -> bytes:
-        """Return the DICOM file: zero preamble, new file meta information, the data set."""
+        """Return the DICOM file: zero preamble, new file meta information, the data set.
+
+        Raises:
+            PseudonymisationError: what was read cannot be written, so it was not what it said.
+        """
         buffer = BytesIO()
-        dcmwrite(buffer, self.dataset, enforce_file_format=True)
+        with contained():
+            dcmwrite(buffer, self.dataset, enforce_file_format=True)
         return buffer.getvalue()
 
 
@@ -143,6 +124,10 @@ class Pseudonymiser:
         Raises:
             PseudonymisationError: with the reason's code.
         """
+        with contained():
+            return self._pseudonymise(ds)
+
+    def _pseudonymise(self, ds: Dataset) -> PseudonymisedInstance:
         sop_class, study_uid, series_uid, sop_uid = (
             _required_uid(ds, word)
             for word in ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")

@@ -1,0 +1,1 @@
+"""Intake: what comes in from the hospital, pseudonymised and handed over one way; identified data stay here."""

@@ -1,0 +1,155 @@
+"""Clinical rows: an eCRF export read strictly under a minimal-dataset profile.
+
+A profile is data: which fields are agreed, from which column, with which type and range. What it does not name is
+never read. Labels link on (patient, accession); the hospital's own ids stay in intake.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from importlib.resources import files
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from policies.documents import Name, Sequence, StrictModel, load_json
+from policies.errors import NotFoundError
+from station.handover import ClinicalValue, FieldName
+from station.intake.csv_reader import CsvRow, read_csv
+
+DEFAULT_PROFILE = "thorax-1"
+_PROFILE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_FLAGS = {"yes": True, "no": False}
+
+
+class ProfileField(StrictModel):
+    """One agreed field.
+
+    Attributes:
+        column: where it stands in the export; of kind `age`, the date of birth, which is never handed over.
+        maximum: inclusive; of kind `age`, older patients share this value.
+    """
+
+    name: FieldName
+    column: FieldName
+    kind: Literal["integer", "number", "code", "flag", "age"]
+    minimum: float | None = None
+    maximum: float | None = None
+    codes: Sequence[str] = ()
+
+
+class Profile(StrictModel):
+    """A minimal-dataset profile; its name carries its version."""
+
+    name: Name
+    fields: Annotated[Sequence[ProfileField], Field(min_length=1)]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns an export under this profile has."""
+        return ("patient_id", "accession", *dict.fromkeys(field.column for field in self.fields))
+
+
+@dataclass(frozen=True, slots=True)
+class ClinicalEntry:
+    """One row of an export, by the hospital's own ids.
+
+    Attributes:
+        birth_date: kept in intake to tell the age at each study.
+        fields: the agreed fields but age.
+    """
+
+    patient_id: str
+    accession: str
+    birth_date: str | None
+    fields: dict[str, ClinicalValue]
+
+
+@cache
+def load_profile(name: str = DEFAULT_PROFILE) -> Profile:
+    """Read a shipped profile.
+
+    Raises:
+        NotFoundError: there is no such profile.
+    """
+    resource = files("station.intake").joinpath("profiles", f"{name}.json")
+    if not _PROFILE_NAME.fullmatch(name) or not resource.is_file():
+        raise NotFoundError("there is no such minimal-dataset profile")
+    return load_json(Profile, resource.read_bytes(), what=f"profile {name}")
+
+
+def read_export(data: bytes, profile: Profile, *, file: str = "ecrf.csv") -> list[ClinicalEntry]:
+    """Read a whole export.
+
+    Raises:
+        CsvError: naming line and column; also when a (patient, accession) stands twice.
+    """
+    entries: dict[tuple[str, str], ClinicalEntry] = {}
+    for row in read_csv(data, profile.columns, file=file):
+        key = (row.required("patient_id"), row.required("accession"))
+        if key in entries:
+            raise row.error("accession", "stands twice for this patient")
+        birth = next((row.day(field.column) for field in profile.fields if field.kind == "age"), None)
+        values = {field.name: _value(row, field) for field in profile.fields if field.kind != "age"}
+        entries[key] = ClinicalEntry(*key, birth, values)
+    return list(entries.values())
+
+
+def values_at(entry: ClinicalEntry, profile: Profile, study_date: str) -> dict[str, ClinicalValue]:
+    """Return the agreed fields at the time of a study, age in whole years among them.
+
+    Args:
+        entry: the export's row.
+        profile: the profile it was read under.
+        study_date: the original Study Date, YYYYMMDD, or empty.
+    """
+    values = dict(entry.fields)
+    for field in profile.fields:
+        if field.kind == "age":
+            values[field.name] = _age(entry.birth_date, study_date, field)
+    return values
+
+
+def _value(row: CsvRow, field: ProfileField) -> ClinicalValue:
+    text = row.values[field.column]
+    if not text:
+        return None
+    if field.kind == "code":
+        if text not in field.codes:
+            raise row.error(field.column, f"is not one of {', '.join(field.codes)}")
+        return text
+    if field.kind == "flag":
+        if text not in _FLAGS:
+            raise row.error(field.column, "is neither yes nor no")
+        return _FLAGS[text]
+    return _number(row, field, text)
+
+
+def _number(row: CsvRow, field: ProfileField, text: str) -> int | float:
+    try:
+        number = int(text) if field.kind == "integer" else float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise row.error(
+            field.column, "is not a number" if field.kind == "number" else "is not a whole number"
+        )
+    if (field.minimum is not None and number < field.minimum) or (
+        field.maximum is not None and number > field.maximum
+    ):
+        raise row.error(field.column, f"is not between {field.minimum} and {field.maximum}")
+    return number
+
+
+def _age(birth_date: str | None, study_date: str, field: ProfileField) -> int | None:
+    try:
+        born = date.fromisoformat(birth_date or "")
+        seen = date(int(study_date[:4]), int(study_date[4:6]), int(study_date[6:8]))
+    except ValueError:
+        return None
+    years = seen.year - born.year - ((seen.month, seen.day) < (born.month, born.day))
+    if years < (field.minimum or 0):
+        return None
+    return min(years, int(field.maximum)) if field.maximum is not None else years

@@ -1,0 +1,286 @@
+"""Intake as a library: what the service, the command line, the demo and tests call.
+
+One process at a time: a lock on intake's folder says so. Holds the pseudonym key and everything identified; what
+compute may know leaves through the handover only (I9).
+"""
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from policies.documents import Name
+from policies.errors import DataError, NotFoundError, StateError
+from station.handover import HandoverLog, InstanceRecord, InstancesContent
+from station.intake import clinical_register, consent_register, outbox, spool
+from station.intake.audit import IntakeEvent, record
+from station.intake.clinical import DEFAULT_PROFILE, load_profile, read_export
+from station.intake.consent import read_register
+from station.intake.csv_reader import MAX_CSV_BYTES
+from station.intake.installation import MIGRATIONS, load_handover_key
+from station.intake.outcomes import (
+    BatchReport,
+    ClinicalReport,
+    ConsentReport,
+    FileOutcome,
+    IntakeStatus,
+    Progress,
+)
+from station.intake.paths import IntakePaths
+from station.intake.processing import BatchProcessor, batch_report, finish_batch, start_batch
+from station.intake.schema import BatchRow, FileRow, InstanceRow, PatientRow, StudyRow
+from station.intake.settings import IntakeSettings
+from station.pseudonymisation.engine import Pseudonymiser
+from station.pseudonymisation.keys import PseudonymKey
+from station.pseudonymisation.reading import quiet_pydicom
+from station.storage.database import open_database
+
+_T = TypeVar("_T")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _no_progress(done: int, total: int) -> None:
+    """Say nothing."""
+
+
+class Intake:
+    """The hospital side of the data. Close it, or use it as a context manager.
+
+    Args:
+        paths: intake's folders, made by `init_intake`.
+        settings: how intake works.
+        clock: tells the time.
+
+    Raises:
+        StateError: another process works on this intake, or a key or the database is damaged.
+    """
+
+    def __init__(
+        self,
+        paths: IntakePaths,
+        settings: IntakeSettings | None = None,
+        *,
+        clock: Callable[[], datetime] = _now,
+    ) -> None:
+        self._paths = paths
+        self._settings = settings or IntakeSettings()
+        self._clock = clock
+        self._working = threading.RLock()
+        self._lock = _sole_process(paths.root)
+        try:
+            key = PseudonymKey.load(paths.pseudonym_key)
+            self._key = (key.key_id, key.version)
+            self._log = HandoverLog(paths.handover, load_handover_key(paths))
+            self._database = open_database(paths.database, MIGRATIONS)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        quiet_pydicom()
+        pseudonymiser = Pseudonymiser(key, self._settings.project, self._settings.default_issuer)
+        self._processor = BatchProcessor(paths, self._settings, self._database, pseudonymiser)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the database and of the lock."""
+        with self._working:
+            self._database.close()
+            os.close(self._lock)
+
+    def import_folder(self, source: Path, collection: Name, progress: Progress = _no_progress) -> BatchReport:
+        """Stage a folder into the spool and process it; again is idempotent.
+
+        Raises:
+            NotFoundError: the source is not a folder.
+            DataError: it holds no files.
+            StorageError: the disk is full; what was done stays done.
+        """
+        batch = spool.stage_folder(self._paths.spool, source, collection)
+        return self.process_batch(batch.name, progress)
+
+    def process_batch(self, name: str, progress: Progress = _no_progress) -> BatchReport:
+        """Process one spooled batch to its end, and hand over what it brought.
+
+        Raises:
+            NotFoundError: there is no such batch in the spool, and never was.
+        """
+        with self._working:
+            known = self.batch(name)
+            if known is not None and known.finished_at is not None:
+                return known
+            batch = spool.open_batch(self._paths.spool, name)
+            with self._database.write() as session:
+                if start_batch(session, batch):
+                    fields: dict[str, str | int] = {
+                        "batch": name, "collection": batch.card.collection, "files": batch.card.files
+                    }  # fmt: skip
+                    record(session, IntakeEvent.BATCH_RECEIVED, fields, now=self._clock())
+            self._processor.process(batch, progress)
+            with self._database.write() as session:
+                self._hand_over(session)
+                finish_batch(session, name, self._clock())
+                report = _required(batch_report(session, name, batch.card.skipped))
+                counts: dict[str, str | int] = {
+                    "batch": name, "accepted": report.accepted, "duplicates": report.duplicates,
+                    "quarantined": sum(report.quarantined.values()),
+                }  # fmt: skip
+                record(session, IntakeEvent.BATCH_FINISHED, counts, now=self._clock())
+            self.flush()
+            spool.remove_batch(self._paths.spool, name)
+            return report
+
+    def recover(self, progress: Progress = _no_progress) -> list[BatchReport]:
+        """Finish what an earlier process left: entries not yet in the log, and batches in the spool."""
+        with self._working:
+            self.flush()
+            spool.remove_incomplete(self._paths.spool)
+            reports = []
+            for batch in spool.batches(self._paths.spool):
+                reports.append(self.process_batch(batch.name, progress))
+                spool.remove_batch(self._paths.spool, batch.name)
+            return reports
+
+    def import_consent(self, source: Path | bytes, *, source_date: datetime | None = None) -> ConsentReport:
+        """Import the hospital's consent register and hand over the new state.
+
+        Args:
+            source: the CSV file or its bytes.
+            source_date: the moment the register was read at its source; now unless told. Its age is checked by
+                rule at compute (I7).
+
+        Raises:
+            CsvError: naming line and column; nothing is imported.
+        """
+        entries = read_register(_bytes_of(source))
+        with self._working:
+            now = self._clock()
+            with self._database.write() as session:
+                consent_register.replace(session, entries, source_date=source_date or now, now=now)
+                report = consent_register.hand_over(session, now=now)
+            self.flush()
+        return _required(report)
+
+    def import_clinical(
+        self, source: Path | bytes, collection: Name, *, profile: str = DEFAULT_PROFILE
+    ) -> ClinicalReport:
+        """Import an eCRF export; rows whose study is not here yet wait for it.
+
+        Raises:
+            CsvError: naming line and column; nothing is imported.
+            NotFoundError: there is no such profile.
+        """
+        entries = read_export(_bytes_of(source), load_profile(profile))
+        with self._working:
+            now = self._clock()
+            with self._database.write() as session:
+                clinical_register.store(session, collection, profile, entries, now=now)
+                handed_over = clinical_register.hand_over(session, now=now)
+                linked = clinical_register.count_linked(session, collection)
+            self.flush()
+        return ClinicalReport(rows=len(entries), linked=linked, handed_over=handed_over)
+
+    def batch(self, name: str) -> BatchReport | None:
+        """Return how far a batch is, or None where it is not known."""
+        with self._database.read() as session:
+            return batch_report(session, name)
+
+    def batches(self) -> list[BatchReport]:
+        """Return every batch, oldest first."""
+        with self._database.read() as session:
+            names = session.scalars(select(BatchRow.id).order_by(BatchRow.received_at, BatchRow.id))
+            return [_required(batch_report(session, name)) for name in names]
+
+    def status(self) -> IntakeStatus:
+        """Return what is there, in counts."""
+        with self._database.read() as session:
+            sequence, source_date = consent_register.source_of(session)
+            quarantined = session.execute(
+                select(FileRow.reason, func.count())
+                .where(FileRow.outcome == FileOutcome.QUARANTINED.value)
+                .group_by(FileRow.reason)
+            ).all()
+            return IntakeStatus(
+                batches_waiting=len(spool.batches(self._paths.spool)),
+                patients=_count(session, PatientRow),
+                studies=_count(session, StudyRow),
+                instances=_count(session, InstanceRow),
+                quarantined={str(reason): count for reason, count in quarantined},
+                consent_sequence=sequence,
+                consent_source_date=source_date,
+                handover_sequence=outbox.last_sequence(session),
+                key_id=self._key[0],
+                key_version=self._key[1],
+            )
+
+    def flush(self) -> int:
+        """Append what waits in the outbox to the handover log; returns how many entries."""
+        with self._working:
+            return outbox.flush(self._database, self._log, self._clock)
+
+    def _hand_over(self, session: Session) -> None:
+        """Put new instances in the outbox, then what their patients and studies make due."""
+        now = self._clock()
+        rows = list(session.scalars(select(InstanceRow).where(InstanceRow.outbox.is_(None))))
+        size = self._settings.instances_per_entry
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            instances = tuple(InstanceRecord.model_validate(row.record) for row in part)
+            entry = outbox.enqueue(session, InstancesContent(instances=instances), len(part), now=now)
+            for row in part:
+                row.outbox = entry
+        clinical_register.hand_over(session, now=now)
+        consent_register.hand_over(session, now=now)
+
+
+def _sole_process(root: Path) -> int:
+    try:
+        descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StateError(
+            f"intake's folder cannot be opened ({error.strerror})", hint="Run the station's init."
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise StateError(
+            "another process works on this intake", hint="Speak to the running service, or stop it first."
+        ) from None
+    return descriptor
+
+
+def _bytes_of(source: Path | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    try:
+        if source.stat().st_size > MAX_CSV_BYTES:
+            raise DataError(f"the CSV file is over {MAX_CSV_BYTES} bytes")
+        return source.read_bytes()
+    except OSError as error:
+        raise NotFoundError(f"the CSV file cannot be read ({error.strerror})") from error
+
+
+def _count(session: Session, table: type[PatientRow | StudyRow | InstanceRow]) -> int:
+    return session.scalar(select(func.count()).select_from(table)) or 0
+
+
+def _required(value: _T | None) -> _T:
+    if value is None:
+        raise StateError("intake: a record that was just written is not there")
+    return value

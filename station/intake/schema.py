@@ -1,0 +1,127 @@
+"""Intake's tables. They hold identified data (patient ids, accessions) and never leave intake's folder."""
+
+from datetime import datetime
+
+from sqlalchemy import JSON, ForeignKey, LargeBinary, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from station.audit.chain import ChainedRow
+from station.handover import ClinicalValue
+from station.storage.schema import UtcTime
+
+
+class IntakeBase(DeclarativeBase):
+    """Base of intake's tables."""
+
+
+class BatchRow(IntakeBase):
+    """A batch that was spooled."""
+
+    __tablename__ = "batches"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    collection: Mapped[str] = mapped_column(String(64))
+    files: Mapped[int]
+    received_at: Mapped[datetime] = mapped_column(UtcTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcTime)
+
+
+class FileRow(IntakeBase):
+    """What became of one spooled file; written before the file leaves the spool."""
+
+    __tablename__ = "files"
+
+    batch: Mapped[str] = mapped_column(ForeignKey("batches.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(16), primary_key=True)
+    outcome: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(String(40))
+    study_uid: Mapped[str | None] = mapped_column(String(64))
+
+
+class PatientRow(IntakeBase):
+    """A patient whose images came in: the pseudonym and who it is."""
+
+    __tablename__ = "patients"
+
+    pseudonym: Mapped[str] = mapped_column(String(32), primary_key=True)
+    issuer: Mapped[str] = mapped_column(String(64))
+    patient_id: Mapped[str] = mapped_column(String(64), index=True)
+
+
+class StudyRow(IntakeBase):
+    """A study that came in, by its pseudonymous UID, with what clinical rows are linked on."""
+
+    __tablename__ = "studies"
+
+    study_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    patient: Mapped[str] = mapped_column(ForeignKey("patients.pseudonym"))
+    accession: Mapped[str] = mapped_column(String(64), index=True)
+    study_date: Mapped[str] = mapped_column(String(10))
+
+
+class InstanceRow(IntakeBase):
+    """An instance that was pseudonymised; `outbox` names the entry that hands it over."""
+
+    __tablename__ = "instances"
+
+    collection: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    study_uid: Mapped[str] = mapped_column(ForeignKey("studies.study_uid"))
+    file: Mapped[str] = mapped_column(String(71))
+    record: Mapped[dict[str, object]] = mapped_column(JSON)
+    outbox: Mapped[int | None] = mapped_column(ForeignKey("outbox.id"), index=True)
+
+
+class ClinicalEntryRow(IntakeBase):
+    """One row of an eCRF export: the agreed fields, and the digest of what was last handed over of it."""
+
+    __tablename__ = "clinical"
+
+    collection: Mapped[str] = mapped_column(String(64), primary_key=True)
+    patient_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    accession: Mapped[str] = mapped_column(String(64), primary_key=True)
+    profile: Mapped[str] = mapped_column(String(64))
+    birth_date: Mapped[str | None] = mapped_column(String(10))
+    fields: Mapped[dict[str, ClinicalValue]] = mapped_column(JSON)
+    handed_over: Mapped[str | None] = mapped_column(String(71))
+
+
+class ConsentRow(IntakeBase):
+    """What a patient decided for a purpose, as the hospital's register says."""
+
+    __tablename__ = "consent"
+
+    patient_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    purpose: Mapped[str] = mapped_column(String(64), primary_key=True)
+    decision: Mapped[str] = mapped_column(String(16))
+    date: Mapped[str] = mapped_column(String(10))
+
+
+class ConsentSourceRow(IntakeBase):
+    """The one consent source: when it was read, how many states were handed over, and the last one's digest."""
+
+    __tablename__ = "consent_source"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    source_date: Mapped[datetime] = mapped_column(UtcTime)
+    sequence: Mapped[int]
+    handed_over: Mapped[str | None] = mapped_column(String(71))
+
+
+class OutboxRow(IntakeBase):
+    """An entry that must reach the handover log, and the sequence it got there."""
+
+    __tablename__ = "outbox"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    operation: Mapped[str] = mapped_column(String(80), unique=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    content: Mapped[bytes | None] = mapped_column(LargeBinary)
+    sequence: Mapped[int | None] = mapped_column(index=True)
+
+
+class IntakeAuditRow(ChainedRow):
+    """Intake's own hash-chained audit; among intake's tables, not compute's."""
+
+    metadata = IntakeBase.metadata
+    __tablename__ = "intake_audit"

@@ -1,0 +1,34 @@
+"""Intake's settings; the station's settings file fills them."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from policies.documents import Name, Sequence, StrictModel
+
+# Images whose pixels the cohort freeze knows how to read. Everything else waits in quarantine for a person:
+# secondary captures and screen saves first, which carry burned-in text.
+_SOP_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.1",  # Computed Radiography Image Storage
+    "1.2.840.10008.5.1.4.1.1.1.1",  # Digital X-Ray Image Storage - For Presentation
+    "1.2.840.10008.5.1.4.1.1.1.1.1",  # Digital X-Ray Image Storage - For Processing
+    "1.2.840.10008.5.1.4.1.1.2",  # CT Image Storage
+)
+
+
+class IntakeSettings(StrictModel):
+    """How intake works.
+
+    Attributes:
+        project: the name under which pseudonyms are derived; another project's do not link to these.
+        default_issuer: who issued patient ids that come without an issuer.
+        sop_classes: what is taken up; the rest is quarantined.
+        max_file_bytes: larger files are quarantined unread.
+        instances_per_entry: how many instances one handover entry names at most.
+    """
+
+    project: Name = "registry"
+    default_issuer: Annotated[str, Field(max_length=64)] = ""
+    sop_classes: Sequence[str] = _SOP_CLASSES
+    max_file_bytes: Annotated[int, Field(ge=1 << 20)] = 1 << 30
+    instances_per_entry: Annotated[int, Field(ge=1, le=5000)] = 500
