@@ -230,7 +230,7 @@ class _JsonLines(logging.Formatter):
 
 
 def run_process(arguments: list[str] | None = None) -> int:
-    """Entry of the process: ``python -m orchestrator.federation.server_app``."""
+    """Entry of the process: ``python -m orchestrator.federation``."""
     parser = argparse.ArgumentParser(prog="pht-serverapp")
     parser.add_argument("--run-folder", type=Path, required=True)
     parser.add_argument("--blobs", type=Path, required=True)
@@ -248,10 +248,3 @@ def run_process(arguments: list[str] | None = None) -> int:
     except PhtError as error:
         log.error("fault", extra={"reason": f"{type(error).__name__}: {error.message}"})  # noqa: TRY400
         return int(Ending.FAULT)
-
-
-if __name__ == "__main__":
-    # Run as a module this file has another name than the one Flower loads; one of them drives the order.
-    from orchestrator.federation import server_app as installed
-
-    sys.exit(installed.run_process())

@@ -175,7 +175,7 @@ class RunWorker:
         command = [
             sys.executable,
             "-m",
-            "orchestrator.federation.server_app",
+            "orchestrator.federation",
             "--run-folder",
             str(folder.path),
             "--blobs",
