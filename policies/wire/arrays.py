@@ -210,9 +210,11 @@ def open_tensor(path: Path, entry: TensorEntry) -> Array:
         empty.flags.writeable = False
         return empty
     try:
-        return np.memmap(
+        mapped = np.memmap(
             path, dtype=raw_dtype(tensor.dtype), mode="r", offset=entry.offset, shape=tensor.shape or (1,)
-        ).reshape(tensor.shape)
+        )
+        # As a plain array: slices of the memmap class cost several times more.
+        return np.asarray(mapped).reshape(tensor.shape)
     except (OSError, ValueError) as error:
         raise StorageError("arrays: a file that was checked before cannot be mapped any more") from error
 

@@ -1,0 +1,216 @@
+"""What one run may release: the closed list that both the manifest declares and the policy permits.
+
+Made before the train has said anything, from documents that are signed and from the shapes of the inbound weights. Pure.
+Invariants: nothing is in the contract that is not in both documents; what a station cannot yet enforce (noise, secure
+aggregation, human review) makes a contract under which nothing leaves, see `ReleaseContract.problems`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Self
+
+from policies.documents import canonical_json, digest_of
+from policies.errors import WireError
+from policies.manifest import MetricOutput, Split, TableOutput, TrainKind, TrainManifest
+from policies.order import Stage
+from policies.policy import Policy, TensorRules
+from policies.refusals import Reason, RefusalCode
+from policies.wire.arrays import MAX_HEADER_BYTES, ArrayLayout
+from policies.wire.releases import ReleaseTensor, release_tensors
+
+GUARD_VERSION: Final = 1
+EXAMPLES_BASE: Final = 10
+
+STAGES_OF_KIND: Final[Mapping[TrainKind, tuple[Stage, ...]]] = {
+    TrainKind.TRAINING: ("train", "evaluate"),
+    TrainKind.EVALUATION: ("evaluate",),
+    TrainKind.ANALYSIS: ("analyse",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SplitCounts:
+    """The station's own counts of one split.
+
+    Attributes:
+        patients: distinct patients.
+        images: images (cases).
+        most_images_of_one: the most that one patient has; without it the most that the two counts allow.
+    """
+
+    patients: int
+    images: int
+    most_images_of_one: int | None = None
+
+    @property
+    def images_per_patient(self) -> int:
+        """An upper bound on the images of one patient, at least 1."""
+        possible = self.images - self.patients + 1
+        return max(1, possible if self.most_images_of_one is None else self.most_images_of_one)
+
+
+_NONE: Final = SplitCounts(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class CohortCounts:
+    """The station's own counts of a frozen cohort, exact; they never leave as they are."""
+
+    splits: Mapping[Split, SplitCounts]
+
+    @classmethod
+    def from_cohort(
+        cls, patients_by_split: Mapping[Split, frozenset[str]], images_by_split: Mapping[Split, int]
+    ) -> Self:
+        """Return the counts of a frozen cohort (`station.cohorts.FrozenCohort`)."""
+        return cls(
+            {
+                split: SplitCounts(len(patients), images_by_split.get(split, 0))
+                for split, patients in patients_by_split.items()
+            }
+        )
+
+    def of(self, split: Split) -> SplitCounts:
+        """Return one split's counts; a split that is not there has none."""
+        return self.splits.get(split, _NONE)
+
+    @property
+    def patients(self) -> int:
+        """All patients; splits are by patient, so none is counted twice."""
+        return sum(counts.patients for counts in self.splits.values())
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseContract:
+    """The closed list of what may leave, and the limits on it.
+
+    Attributes:
+        kind: of the train.
+        problems: why nothing may leave under these documents at all; empty where something may.
+        tensors: what a training reply must hold; None while the inbound weights are not known.
+        tensor_rules: the policy's rules about them; None where it permits no tensors.
+        metrics: every metric the manifest declares.
+        tables: every table the manifest declares.
+        permitted_metrics: their keys that the policy permits; the others are left out.
+        permitted_tables: likewise.
+        maximum_bytes: of one release, arrays and numbers together.
+        minimum_patients: of the whole cohort.
+        minimum_patients_per_metric: of a metric's or table's split.
+        minimum_cell_count: the policy's; a table's own may be higher.
+        rules_digest: over all of the above but `problems` and `tensors`: names the rule set in the ledger.
+    """
+
+    kind: TrainKind
+    problems: tuple[Reason, ...]
+    tensors: tuple[ReleaseTensor, ...] | None
+    tensor_rules: TensorRules | None
+    metrics: tuple[MetricOutput, ...]
+    tables: tuple[TableOutput, ...]
+    permitted_metrics: frozenset[str]
+    permitted_tables: frozenset[str]
+    maximum_bytes: int
+    minimum_patients: int
+    minimum_patients_per_metric: int
+    minimum_cell_count: int
+    rules_digest: str
+
+    @classmethod
+    def build(cls, manifest: TrainManifest, policy: Policy, inbound_layout: ArrayLayout | None) -> Self:
+        """Work out what may leave.
+
+        Args:
+            manifest: the train's, whose digest the policy names (admission holds that).
+            policy: in force.
+            inbound_layout: of the weights this round starts from; None where the kind takes none, or they are not there
+                yet: nothing trained may leave under such a contract.
+        """
+        problems = list(_unenforceable(manifest, policy))
+        rules, outputs = policy.release.tensors, manifest.outputs.tensors
+        tensors: tuple[ReleaseTensor, ...] | None = None
+        if outputs is None or rules is None:
+            tensors = ()
+        elif inbound_layout is not None:
+            try:
+                tensors = release_tensors(outputs, rules, inbound_layout.tensors)
+            except WireError as error:
+                problems.append(Reason(RefusalCode.RELEASE_NOT_PERMITTED, error.message))
+        return cls(
+            kind=manifest.kind,
+            problems=tuple(problems),
+            tensors=tensors,
+            tensor_rules=rules if outputs is not None else None,
+            metrics=manifest.outputs.metrics,
+            tables=manifest.outputs.tables,
+            permitted_metrics=frozenset(policy.release.metrics),
+            permitted_tables=frozenset(policy.release.tables),
+            maximum_bytes=policy.release.maximum_bytes,
+            minimum_patients=policy.data.minimum_patients,
+            minimum_patients_per_metric=policy.release.minimum_patients_per_metric,
+            minimum_cell_count=policy.release.minimum_cell_count,
+            rules_digest=_rules_digest(manifest, policy),
+        )
+
+    def releases_tensors(self, stage: Stage) -> bool:
+        """Return whether a reply to this stage carries arrays."""
+        return stage == "train" and self.tensor_rules is not None
+
+    def reply_arrays_limit(self, stage: Stage) -> int:
+        """Return the ceiling of the arrays that are read from a train at this stage, in bytes."""
+        if not self.releases_tensors(stage) or self.tensors is None:
+            return 0
+        return 8 + MAX_HEADER_BYTES + sum(tensor.reply.nbytes for tensor in self.tensors)
+
+    def example_splits(self, stage: Stage) -> tuple[Split, ...]:
+        """Return the splits whose images a stage computes on."""
+        if stage == "train":
+            return (Split.TRAINING,)
+        if stage == "evaluate":
+            return (Split.TESTING,) if self.kind is TrainKind.EVALUATION else (Split.VALIDATION,)
+        return (Split.TRAINING, Split.VALIDATION)
+
+
+def rounded_examples(images: int) -> int:
+    """Return the example count that leaves: the nearest multiple of 10, halves up, and at least 10.
+
+    >>> [rounded_examples(n) for n in (3, 14, 15, 120)]
+    [10, 10, 20, 120]
+    """
+    return max(EXAMPLES_BASE, (images + EXAMPLES_BASE // 2) // EXAMPLES_BASE * EXAMPLES_BASE)
+
+
+def _unenforceable(manifest: TrainManifest, policy: Policy) -> list[Reason]:
+    release = policy.release
+    found = [
+        (
+            policy.kind is not manifest.kind,
+            RefusalCode.RELEASE_NOT_PERMITTED,
+            "the policy is for another kind of train",
+        ),
+        (
+            release.differential_privacy is not None,
+            RefusalCode.DIFFERENTIAL_PRIVACY_UNSUPPORTED,
+            "the policy asks for noise that this station cannot draw yet",
+        ),
+        (
+            release.secure_aggregation,
+            RefusalCode.SECURE_AGGREGATION_UNSUPPORTED,
+            "the policy asks for secure aggregation",
+        ),
+        (
+            release.human_review,
+            RefusalCode.REVIEW_UNSUPPORTED,
+            "the policy asks for a person to review each release",
+        ),
+    ]
+    return [Reason(code, detail) for applies, code, detail in found if applies]
+
+
+def _rules_digest(manifest: TrainManifest, policy: Policy) -> str:
+    document = {
+        "guard": GUARD_VERSION,
+        "kind": manifest.kind.value,
+        "outputs": manifest.outputs.model_dump(mode="json"),
+        "release": policy.release.model_dump(mode="json"),
+        "minimum_patients": policy.data.minimum_patients,
+    }
+    return digest_of(canonical_json(document))

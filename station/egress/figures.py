@@ -1,0 +1,148 @@
+"""The guard's rules on numbers: metrics and tables of a reply's head.
+
+Pure. The values are untrusted JSON, or anything at all: whatever they are, the answer is figures or reasons. Reasons name
+declared keys only; a key that the train made up is named where it has the form of one, for the hospital's own screen.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from policies.manifest import MetricOutput, TableOutput
+from policies.order import Stage
+from policies.refusals import Reason, RefusalCode
+from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts
+from station.egress.release import Decimal, Suppressed, Table
+
+TENSOR_NAME: Final = re.compile(r"[A-Za-z0-9_.\-]{1,200}")
+_KEY: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_SHOWN: Final = 5
+
+
+@dataclass(slots=True)
+class Figures:
+    """Metrics and tables that passed, what was left out, and what is wrong with the rest."""
+
+    metrics: dict[str, Decimal | int] = field(default_factory=dict)
+    tables: dict[str, Table] = field(default_factory=dict)
+    suppressed: list[Suppressed] = field(default_factory=list)
+    reasons: list[Reason] = field(default_factory=list)
+
+
+def check_figures(
+    contract: ReleaseContract, counts: CohortCounts, stage: Stage, metrics: object, tables: object
+) -> Figures:
+    """Hold a reply's metrics and tables to the contract.
+
+    1. Each is an object; its keys are declared for this stage.
+    2. What the policy does not permit is left out, whatever its value.
+    3. Each declared value is there (optional metrics may be absent) and of its type, range and shape.
+    4. Metrics and tables on too few patients are left out.
+    5. Metrics are rounded to their decimals; tables with too small a cell are left out whole.
+    """
+    figures = Figures()
+    declared_metrics = {metric.key: metric for metric in contract.metrics if metric.stage == stage}
+    declared_tables = {table.key: table for table in contract.tables if table.stage == stage}
+    if not isinstance(metrics, Mapping) or not isinstance(tables, Mapping):
+        figures.reasons.append(Reason(RefusalCode.RELEASE_UNPARSEABLE, "metrics and tables must be objects"))
+        return figures
+    _name_extra(figures, metrics, declared_metrics, RefusalCode.RELEASE_METRIC_EXTRA)
+    _name_extra(figures, tables, declared_tables, RefusalCode.RELEASE_TABLE_EXTRA)
+    for metric in declared_metrics.values():
+        if metric.key not in contract.permitted_metrics:
+            figures.suppressed.append(Suppressed(metric.key, RefusalCode.RELEASE_NOT_PERMITTED))
+        elif metric.key in metrics:
+            _check_metric(figures, contract, counts.of(metric.split), metric, metrics[metric.key])
+        elif metric.required:
+            figures.reasons.append(Reason(RefusalCode.RELEASE_METRIC_MISSING, metric.key))
+    for table in declared_tables.values():
+        if table.key not in contract.permitted_tables:
+            figures.suppressed.append(Suppressed(table.key, RefusalCode.RELEASE_NOT_PERMITTED))
+        elif table.key in tables:
+            _check_table(figures, contract, counts.of(table.split), table, tables[table.key])
+        else:
+            figures.reasons.append(Reason(RefusalCode.RELEASE_TABLE_MISSING, table.key))
+    return figures
+
+
+def shown(names: Iterable[object], form: re.Pattern[str] = _KEY) -> str:
+    """Name up to five things for the hospital's screen; what has not the form of a name is only counted."""
+    every = list(names)
+    good = sorted({name[:64] for name in every if isinstance(name, str) and form.fullmatch(name)})[:_SHOWN]
+    rest = len(every) - len(good)
+    return ", ".join(good) + (
+        f" and {rest} more" if good and rest > 0 else f"{rest} without a proper name" if rest else ""
+    )
+
+
+def _name_extra(
+    figures: Figures, given: Mapping[object, object], declared: Mapping[str, object], code: RefusalCode
+) -> None:
+    if extra := [key for key in given if not isinstance(key, str) or key not in declared]:
+        figures.reasons.append(Reason(code, shown(extra)))
+
+
+def _check_metric(
+    figures: Figures, contract: ReleaseContract, split: SplitCounts, metric: MetricOutput, value: object
+) -> None:
+    # Exactly int or float: a bool is an int to Python, and a subclass could answer anything.
+    if type(value) is int or (type(value) is float and metric.type == "float" and math.isfinite(value)):
+        number = value
+    else:
+        figures.reasons.append(
+            Reason(RefusalCode.RELEASE_METRIC_RANGE, f"{metric.key} is not a {metric.type}")
+        )
+        return
+    if not metric.minimum <= number <= metric.maximum:
+        figures.reasons.append(Reason(RefusalCode.RELEASE_METRIC_RANGE, f"{metric.key} is out of its range"))
+    elif split.patients < contract.minimum_patients_per_metric:
+        figures.suppressed.append(Suppressed(metric.key, RefusalCode.RELEASE_TOO_FEW_PATIENTS))
+    elif metric.type == "int":
+        figures.metrics[metric.key] = int(number)
+    else:
+        figures.metrics[metric.key] = _rounded(float(number), metric)
+
+
+def _rounded(value: float, metric: MetricOutput) -> Decimal:
+    # Rounding may step over a bound that has more decimals; the bound is public, so it may stand for the value.
+    inside = min(max(round(value, metric.decimals), metric.minimum), metric.maximum)
+    return Decimal(inside + 0.0)  # no minus zero: its sign would be a bit of the train's choosing
+
+
+def _check_table(
+    figures: Figures, contract: ReleaseContract, split: SplitCounts, table: TableOutput, value: object
+) -> None:
+    cells = _cells(table, value)
+    if cells is None:
+        detail = f"{table.key} is not {table.rows} rows of {len(table.columns)} whole numbers"
+        figures.reasons.append(Reason(RefusalCode.RELEASE_TABLE_SHAPE, detail))
+        return
+    flat = [cell for row in cells for cell in row]
+    if sum(flat) > split.images:
+        detail = f"{table.key} counts more than the station has"
+        figures.reasons.append(Reason(RefusalCode.RELEASE_TABLE_SHAPE, detail))
+        return
+    # The smallest cell is asked in patients, but a train may count images: a cell of so many images is sure to hold
+    # enough patients.
+    smallest = max(contract.minimum_cell_count, table.minimum_cell_count) * split.images_per_patient
+    if split.patients < contract.minimum_patients_per_metric:
+        figures.suppressed.append(Suppressed(table.key, RefusalCode.RELEASE_TOO_FEW_PATIENTS))
+    elif any(0 < cell < smallest for cell in flat):
+        figures.suppressed.append(Suppressed(table.key, RefusalCode.RELEASE_CELL_TOO_SMALL))
+    else:
+        figures.tables[table.key] = cells
+
+
+def _cells(table: TableOutput, value: object) -> Table | None:
+    if not isinstance(value, list | tuple) or len(value) != table.rows:
+        return None
+    rows = []
+    for row in value:
+        if not isinstance(row, list | tuple) or len(row) != len(table.columns):
+            return None
+        if not all(type(cell) is int and cell >= 0 for cell in row):
+            return None
+        rows.append(tuple(row))
+    return tuple(rows)

@@ -1,0 +1,161 @@
+"""The egress guard: the one place where a `Release` is made (invariant I1).
+
+It takes what hostile code answered and gives what may leave, or what was withheld and why. It decides by the contract and by
+the station's own counts; nothing that the train says about itself is believed. Fails closed: what does not parse, what
+is not declared, what is not permitted does not pass. No input makes it raise anything but `StorageError`.
+
+Needs no database and no settings: the researcher's dry run (`pht-train check`) is the same code.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, get_args
+
+from policies.documents import canonical_json
+from policies.order import Stage
+from policies.refusals import Reason, RefusalCode
+from policies.wire.instructions import MAX_REPLY_BYTES
+from station.egress.contract import STAGES_OF_KIND, CohortCounts, ReleaseContract, rounded_examples
+from station.egress.figures import Figures, check_figures
+from station.egress.release import Release, ReleasedArrays, Withheld
+from station.egress.updates import release_update
+
+_HEAD_KEYS: Final = {"type", "id", "metrics", "tables", "error"}
+# What the reply's own fields (digests, heads, status) may take beside the figures.
+_REPLY_ROOM: Final = 16 * 1024
+_MOST_REASONS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class GuardRequest:
+    """What was asked of the train, in the station's own words.
+
+    Attributes:
+        order_digest: whose run.
+        round: of the run, from 1.
+        stage: what was asked.
+        inbound: the weights the train was given; None where it was given none.
+        out: the file to write the released deltas to; its folder exists and is the station's alone.
+    """
+
+    order_digest: str
+    round: int
+    stage: Stage
+    inbound: Path | None
+    out: Path
+
+
+class Guard:
+    """Holds replies to a contract.
+
+    Args:
+        contract: what may leave.
+        counts: the station's own counts of the cohort the train was given.
+    """
+
+    def __init__(self, contract: ReleaseContract, counts: CohortCounts) -> None:
+        self._contract = contract
+        self._counts = counts
+
+    def check(self, request: GuardRequest, reply_head: object, arrays: Path | None) -> Release | Withheld:
+        """Judge one reply.
+
+        1. The contract is one under which something may leave, and the stage one of its kind.
+        2. The cohort has the patients that the policy asks for.
+        3. The head is a reply without an error, of known keys.
+        4. Metrics and tables keep their rules (`station.egress.figures`).
+        5. Arrays come where the contract has them, and keep theirs (`station.egress.updates`).
+        6. All together stay under the policy's ceiling.
+
+        Args:
+            request: what was asked.
+            reply_head: the JSON head of the train's reply, untrusted.
+            arrays: the file the train's arrays were read to, untrusted; None where it sent none.
+
+        Raises:
+            StorageError: a file cannot be read or written.
+        """
+        if reasons := self._problems_beforehand(request.stage):
+            return Withheld(reasons)
+        if reason := _problem_with_head(reply_head):
+            return Withheld((reason,))
+        head = reply_head if isinstance(reply_head, dict) else {}
+        figures = check_figures(
+            self._contract, self._counts, request.stage, head.get("metrics", {}), head.get("tables", {})
+        )
+        if broken := [*figures.reasons, *self._arrays_out_of_place(request, arrays)]:
+            return Withheld(tuple(broken[:_MOST_REASONS]))
+        released: ReleasedArrays | None = None
+        if arrays is not None and request.inbound is not None:
+            update = release_update(self._contract, arrays, request.inbound, request.out)
+            if isinstance(update, tuple):
+                return Withheld(update)
+            released = ReleasedArrays(update.path, update.digest, update.size)
+        return self._within_ceiling(request, figures, released)
+
+    def _problems_beforehand(self, stage: Stage) -> tuple[Reason, ...]:
+        contract = self._contract
+        if contract.problems:
+            return contract.problems
+        if stage not in get_args(Stage) or stage not in STAGES_OF_KIND[contract.kind]:
+            return (Reason(RefusalCode.ORDER_KIND, f"an {contract.kind} train has no such stage"),)
+        if self._counts.patients < contract.minimum_patients:
+            return (
+                Reason(RefusalCode.RELEASE_TOO_FEW_PATIENTS, "the cohort has fewer than the policy asks"),
+            )
+        if self._examples(stage) == 0:
+            return (Reason(RefusalCode.RELEASE_TOO_FEW_PATIENTS, "the stage has no images to compute on"),)
+        return ()
+
+    def _arrays_out_of_place(self, request: GuardRequest, arrays: Path | None) -> list[Reason]:
+        if not self._contract.releases_tensors(request.stage):
+            if arrays is not None:
+                return [Reason(RefusalCode.RELEASE_TENSOR_EXTRA, "this stage returns no arrays")]
+            return []
+        if arrays is None:
+            return [Reason(RefusalCode.RELEASE_TENSOR_MISSING, "the reply has no arrays")]
+        if request.inbound is None or self._contract.tensors is None:
+            return [
+                Reason(
+                    RefusalCode.RELEASE_NOT_PERMITTED,
+                    "there are no inbound weights to take a difference from",
+                )
+            ]
+        return []
+
+    def _within_ceiling(
+        self, request: GuardRequest, figures: Figures, arrays: ReleasedArrays | None
+    ) -> Release | Withheld:
+        numbers = len(canonical_json({"metrics": figures.metrics, "tables": figures.tables}))
+        total = numbers + (arrays.size if arrays is not None else 0)
+        if total > self._contract.maximum_bytes or numbers > MAX_REPLY_BYTES - _REPLY_ROOM:
+            if arrays is not None:
+                arrays.path.unlink(missing_ok=True)
+            return Withheld((Reason(RefusalCode.RELEASE_TOO_LARGE, f"{total} bytes"),))
+        return Release(
+            order_digest=request.order_digest,
+            round=request.round,
+            stage=request.stage,
+            arrays=arrays,
+            metrics=figures.metrics,
+            tables=figures.tables,
+            suppressed=tuple(figures.suppressed),
+            num_examples=rounded_examples(self._examples(request.stage)),
+            rules_digest=self._contract.rules_digest,
+        )
+
+    def _examples(self, stage: Stage) -> int:
+        return sum(self._counts.of(split).images for split in self._contract.example_splits(stage))
+
+
+def _problem_with_head(head: object) -> Reason | None:
+    if not isinstance(head, dict):
+        return Reason(RefusalCode.RELEASE_UNPARSEABLE, "the reply's head is not an object")
+    if (
+        not all(isinstance(key, str) and key in _HEAD_KEYS for key in head)
+        or head.get("type", "reply") != "reply"
+    ):
+        return Reason(RefusalCode.RELEASE_UNPARSEABLE, "the reply's head has other keys than a reply has")
+    if head.get("error") is not None:
+        return Reason(RefusalCode.RELEASE_UNPARSEABLE, "the train answered with an error")
+    return None

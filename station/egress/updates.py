@@ -1,0 +1,247 @@
+"""The guard's rules on arrays: a training reply becomes a canonical file of deltas from the inbound weights.
+
+The reply is a file that hostile code filled. Nothing of it is copied: each released number is computed here, from the
+reply and the inbound weights, tensor by tensor in chunks, so memory does not grow with the model. Two passes: the first
+measures and may withhold, the second writes. Withheld buffers are not looked at.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.errors import WireError
+from policies.manifest import DType
+from policies.policy import TensorRules
+from policies.refusals import Reason, RefusalCode
+from policies.wire.arrays import (
+    Array,
+    ArrayLayout,
+    ArrayLimits,
+    ArraysWriter,
+    TensorEntry,
+    TensorShape,
+    WrittenArrays,
+    as_float,
+    chunks_of,
+    from_float,
+    open_tensor,
+    read_layout,
+)
+from policies.wire.releases import ReleaseTensor, TensorRole
+from station.egress.contract import ReleaseContract
+from station.egress.figures import TENSOR_NAME, shown
+
+Floats = NDArray[np.float32] | NDArray[np.float64]
+
+_LARGEST: Final[dict[DType, float]] = {
+    "bfloat16": float(np.array(0x7F7F0000, np.uint32).view(np.float32)),
+    "float16": float(np.finfo(np.float16).max),
+    "float32": float(np.finfo(np.float32).max),
+}
+# Unit round-off and smallest step near zero of each released type: how far rounding may move a norm.
+_ROUNDING: Final[dict[DType, tuple[float, float]]] = {
+    "bfloat16": (2.0**-8, 2.0**-133),
+    "float16": (2.0**-11, 2.0**-24),
+    "float32": (2.0**-22, 2.0**-149),
+}
+_LARGEST_INTEGER_STEP: Final = float(1 << 60)
+_BF16_MINUS_ZERO: Final = np.uint16(0x8000)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """One released tensor: its rule, its released dtype, and where the reply and the inbound weights hold it."""
+
+    rule: ReleaseTensor
+    released: DType
+    reply: tuple[Path, TensorEntry]
+    inbound: tuple[Path, TensorEntry]
+
+    @property
+    def name(self) -> str:
+        return self.rule.reply.name
+
+    @property
+    def is_parameter(self) -> bool:
+        return self.rule.role is TensorRole.PARAMETER
+
+    def chunks(self) -> Iterator[tuple[Array, Array]]:
+        """Yield reply and inbound items, raw, in the same pieces."""
+        yield from zip(
+            chunks_of(open_tensor(*self.reply)), chunks_of(open_tensor(*self.inbound)), strict=True
+        )
+
+    def deltas(self) -> Iterator[Floats]:
+        """Yield reply minus inbound of a float tensor."""
+        dtype = self.rule.reply.dtype
+        for reply, inbound in self.chunks():
+            yield as_float(reply, dtype) - as_float(inbound, dtype)
+
+
+def release_update(
+    contract: ReleaseContract, reply: Path, inbound: Path, out: Path
+) -> WrittenArrays | tuple[Reason, ...]:
+    """Write the deltas that may leave.
+
+    1. Both files parse under ceilings; the reply holds exactly the contract's tensors.
+    2. Every number to be released is finite and within the policy's bound.
+    3. The parameters' deltas together are scaled to the clipping norm, where there is one.
+    4. Deltas are rounded to the released dtype, minus zero made zero, and written in canonical form.
+
+    Args:
+        contract: with its tensors and their rules.
+        reply: the train's file, untrusted; nobody else writes to it any more.
+        inbound: the weights that the round started from, as their digest said.
+        out: the file to write.
+
+    Returns:
+        What was written, or why nothing was.
+
+    Raises:
+        StorageError: a file cannot be read or written.
+    """
+    if contract.tensors is None or contract.tensor_rules is None:
+        return (Reason(RefusalCode.RELEASE_NOT_PERMITTED, "the inbound weights are not known"),)
+    paired = _pair(contract, reply, inbound)
+    if isinstance(paired, tuple):
+        return paired
+    rules = contract.tensor_rules
+    with np.errstate(all="ignore"):  # infinities and NaN are looked for, not warned about
+        measured = _measure(paired, rules)
+        if isinstance(measured, tuple):
+            return measured
+        return _write(paired, _scale(paired, measured, rules.clipping_norm), out)
+
+
+def _pair(contract: ReleaseContract, reply: Path, inbound: Path) -> list[_Pair] | tuple[Reason, ...]:
+    tensors = contract.tensors or ()
+    try:
+        given = read_layout(reply, ArrayLimits(max_bytes=contract.reply_arrays_limit("train")))
+    except WireError as error:
+        return (Reason(RefusalCode.RELEASE_UNPARSEABLE, error.message),)
+    try:
+        weights = read_layout(inbound).by_name()
+    except WireError as error:
+        return (Reason(RefusalCode.STATION_FAULT, f"inbound weights: {error.message}"),)
+    if reasons := _differences(tensors, given):
+        return tuple(reasons)
+    entries = given.by_name()
+    pairs = []
+    for rule in tensors:
+        name = rule.reply.name
+        if name not in weights or weights[name].tensor != rule.reply:
+            return (Reason(RefusalCode.STATION_FAULT, "the inbound weights are not those of the contract"),)
+        if rule.released_dtype is not None:
+            pairs.append(_Pair(rule, rule.released_dtype, (reply, entries[name]), (inbound, weights[name])))
+    return pairs
+
+
+def _differences(tensors: Sequence[ReleaseTensor], given: ArrayLayout) -> list[Reason]:
+    expected = {rule.reply.name: rule.reply for rule in tensors}
+    found = {tensor.name: tensor for tensor in given.tensors}
+    both = sorted(expected.keys() & found.keys())
+    differences = (
+        (RefusalCode.RELEASE_TENSOR_EXTRA, found.keys() - expected.keys()),
+        (RefusalCode.RELEASE_TENSOR_MISSING, expected.keys() - found.keys()),
+        (
+            RefusalCode.RELEASE_TENSOR_SHAPE,
+            [name for name in both if found[name].shape != expected[name].shape],
+        ),
+        (
+            RefusalCode.RELEASE_TENSOR_DTYPE,
+            [name for name in both if found[name].dtype != expected[name].dtype],
+        ),
+    )
+    return [Reason(code, shown(names, TENSOR_NAME)) for code, names in differences if names]
+
+
+def _measure(pairs: Sequence[_Pair], rules: TensorRules) -> float | tuple[Reason, ...]:
+    """Check every number that will leave; return the parameters' sum of squares (0 where nothing is clipped)."""
+    found: dict[RefusalCode, list[str]] = {
+        RefusalCode.RELEASE_TENSOR_NOT_FINITE: [],
+        RefusalCode.RELEASE_TENSOR_RANGE: [],
+    }
+    squares = 0.0
+    for pair in pairs:
+        if pair.rule.role is TensorRole.INTEGER_BUFFER:
+            code = _integers_problem(pair, rules)
+        else:
+            code, part = _floats_problem(pair, rules)
+            squares += part
+        if code is not None:
+            found[code].append(pair.name)
+    reasons = tuple(Reason(code, shown(names, TENSOR_NAME)) for code, names in found.items() if names)
+    return reasons or squares
+
+
+def _floats_problem(pair: _Pair, rules: TensorRules) -> tuple[RefusalCode | None, float]:
+    bound = min(rules.maximum_absolute, _LARGEST[pair.released])
+    squares = 0.0
+    problem = None
+    for delta in pair.deltas():
+        # Minimum and maximum both propagate NaN, so they answer finiteness and range together.
+        low, high = float(delta.min()), float(delta.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return RefusalCode.RELEASE_TENSOR_NOT_FINITE, 0.0
+        if max(-low, high) > bound:
+            problem = RefusalCode.RELEASE_TENSOR_RANGE
+        if pair.is_parameter and rules.clipping_norm is not None:
+            wide = delta.astype(np.float64)
+            squares += float(np.dot(wide, wide))
+    return problem, squares
+
+
+def _integers_problem(pair: _Pair, rules: TensorRules) -> RefusalCode | None:
+    for reply, inbound in pair.chunks():
+        if pair.rule.reply.dtype == "bool" and max(reply.max(), inbound.max()) > 1:
+            return RefusalCode.RELEASE_TENSOR_RANGE
+        # In float64 first: a difference that overflows int64 would wrap to a small one.
+        rough = reply.astype(np.float64) - inbound.astype(np.float64)
+        if float(np.abs(rough).max()) > min(rules.maximum_absolute, _LARGEST_INTEGER_STEP):
+            return RefusalCode.RELEASE_TENSOR_RANGE
+    return None
+
+
+def _scale(pairs: Sequence[_Pair], squares: float, clipping_norm: float | None) -> float:
+    """Return the factor that brings the parameters' deltas, as they will be rounded, within the norm."""
+    if clipping_norm is None:
+        return 1.0
+    released = [pair for pair in pairs if pair.is_parameter]
+    elements = sum(pair.rule.reply.elements for pair in released)
+    rounding = [_ROUNDING[pair.released] for pair in released]
+    relative = max((item[0] for item in rounding), default=0.0)
+    absolute = max((item[1] for item in rounding), default=0.0)
+    room = clipping_norm - math.sqrt(elements) * absolute
+    norm = math.sqrt(squares) * (1.0 + relative)
+    if norm <= room:
+        return 1.0
+    return max(room, 0.0) / norm if math.isfinite(norm) else 0.0
+
+
+def _write(pairs: Sequence[_Pair], scale: float, out: Path) -> WrittenArrays:
+    by_name = {pair.name: pair for pair in pairs}
+    shapes = [TensorShape(pair.name, pair.released, pair.rule.reply.shape) for pair in pairs]
+    with ArraysWriter(out, shapes) as writer:
+        for entry in writer.layout.entries:
+            pair = by_name[entry.name]
+            if pair.rule.role is TensorRole.INTEGER_BUFFER:
+                for reply, inbound in pair.chunks():
+                    writer.write(pair.name, reply.astype(np.int64) - inbound.astype(np.int64))
+                continue
+            for delta in pair.deltas():
+                scaled = delta * delta.dtype.type(scale) if pair.is_parameter and scale != 1.0 else delta
+                writer.write(pair.name, _without_minus_zero(from_float(scaled, pair.released), pair.released))
+        return writer.close()
+
+
+def _without_minus_zero(items: Array, dtype: DType) -> Array:
+    # The sign of a zero would be a bit of the train's choosing that no arithmetic sees.
+    if dtype == "bfloat16":
+        items[items == _BF16_MINUS_ZERO] = 0
+        return items
+    return np.add(items, 0, dtype=items.dtype)
