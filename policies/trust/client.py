@@ -27,7 +27,7 @@ from policies.documents import canonical_json, load_json
 from policies.errors import DocumentError, StateError, TrustError
 from policies.files import exclusive_lock, write_atomically
 from policies.refusals import Permitted, RefusalCode, Refused
-from policies.trust.fetch import fetcher_for
+from policies.trust.fetch import MirrorError, fetcher_for
 from policies.trust.policy_set import PolicySet, RepositoryState
 from policies.trust.state import StoredFetcher, VerifiedState, update
 from policies.trust.verification import (
@@ -111,31 +111,31 @@ class PolicyClient:
                 before = self._load()
             except StateError as error:
                 return Refused.because(RefusalCode.TRUST_UNVERIFIED, error.message)
-            reached = from_mirror
             try:
-                try:
-                    fetcher = self._fetcher if from_mirror else StoredFetcher(before)
-                    after = update(pinned, before, self._base, fetcher, now)
-                except DownloadLengthMismatchError:
-                    raise
-                except DownloadError:
-                    reached = False
-                    after = update(pinned, before, self._base, StoredFetcher(before), now)
+                after, reached = self._next(pinned, before, now, from_mirror=from_mirror)
                 result = _policy_set(pinned, after, now, reached=reached)
             except (RepositoryError, DownloadError) as error:
-                return Refused.because(
-                    _code_of(error), str(error) if isinstance(error, RepositoryError) else ""
-                )
+                said = str(error) if isinstance(error, RepositoryError | MirrorError) else ""
+                return Refused.because(_code_of(error), said)
             except TrustError as error:
                 return Refused.because(RefusalCode.TRUST_UNVERIFIED, error.message)
             if isinstance(result, Permitted) and reached:
-                register = result.value.register
-                self._store(
-                    after
-                    if register is None
-                    else after.model_copy(update={"register_version": register.version})
-                )
+                self._store(after, result.value.register)
             return result
+
+    def _next(
+        self, pinned: bytes, before: VerifiedState, now: datetime, *, from_mirror: bool
+    ) -> tuple[VerifiedState, bool]:
+        """Return the next verified state, and whether it comes from the mirror."""
+        if from_mirror:
+            try:
+                return update(pinned, before, self._base, self._fetcher, now), True
+            except DownloadLengthMismatchError:
+                raise  # not out of reach: it sends more than any document holds
+            except DownloadError:
+                if not before.metadata:
+                    raise
+        return update(pinned, before, self._base, StoredFetcher(before), now), False
 
     def _pinned(self) -> bytes | None:
         try:
@@ -154,7 +154,9 @@ class PolicyClient:
                 f"{path.name} is damaged; what it remembers is needed against rollback"
             ) from error
 
-    def _store(self, state: VerifiedState) -> None:
+    def _store(self, state: VerifiedState, register: StationRegister | None) -> None:
+        if register is not None:
+            state = state.model_copy(update={"register_version": register.version})
         write_atomically(self._dir / "verified.json", canonical_json(state), mode=0o600)
 
 

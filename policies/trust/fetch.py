@@ -4,6 +4,7 @@ Nothing fetched is trusted; python-tuf verifies it. Invariants: HTTPS only, no r
 caller, python-tuf) and every download under a deadline.
 """
 
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ from urllib.parse import unquote, urlsplit
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, SlowRetrievalError
 from tuf.ngclient import FetcherInterface
 
-from policies.errors import UsageError
+from policies.errors import PhtError, UsageError
+from policies.tls import client_context
 
 if TYPE_CHECKING:
     import httpx
@@ -34,7 +36,7 @@ def fetcher_for(mirror: str | Path, ca: Path | None = None) -> tuple[str, Fetche
         ca: PEM file of the authority that signed the mirror's certificate; None trusts the system's.
 
     Raises:
-        UsageError: the URL is not https, or the file is not a certificate.
+        UsageError: the URL is not https.
     """
     if isinstance(mirror, Path):
         return mirror.absolute().as_uri(), FolderFetcher(mirror)
@@ -53,6 +55,10 @@ def mirror_url(address: str) -> str:
     return address.rstrip("/") + (ORCHESTRATOR_PATH if parts.path in {"", "/"} else "")
 
 
+class MirrorError(DownloadError):
+    """The mirror is out of reach; the text is ours, fit to show to an operator."""
+
+
 class FolderFetcher(FetcherInterface):
     """Serves a folder; only files inside it."""
 
@@ -62,9 +68,9 @@ class FolderFetcher(FetcherInterface):
     def _fetch(self, url: str) -> Iterator[bytes]:
         path = Path(unquote(urlsplit(url).path))
         if not path.is_relative_to(self._folder) or ".." in path.parts:
-            raise DownloadError("outside the folder")
+            raise MirrorError("outside the folder")
         if not self._folder.is_dir():
-            raise DownloadError("the folder does not exist")
+            raise MirrorError("the folder does not exist")
         try:
             with path.open("rb") as file:
                 while chunk := file.read(_CHUNK_BYTES):
@@ -72,7 +78,7 @@ class FolderFetcher(FetcherInterface):
         except FileNotFoundError as error:
             raise DownloadHTTPError("not found", _NOT_FOUND) from error
         except OSError as error:
-            raise DownloadError("cannot be read") from error
+            raise MirrorError("a file of the mirror cannot be read") from error
 
 
 class HttpsFetcher(FetcherInterface):
@@ -85,7 +91,10 @@ class HttpsFetcher(FetcherInterface):
 
     def _open(self) -> "httpx.Client":
         if self._client is None:
-            self._client = https_client(self._ca)
+            try:
+                self._client = https_client(self._ca)
+            except PhtError as error:
+                raise MirrorError(error.message) from error
         return self._client
 
     def _fetch(self, url: str) -> Iterator[bytes]:
@@ -101,23 +110,19 @@ class HttpsFetcher(FetcherInterface):
                         raise SlowRetrievalError("the mirror sends too slowly")
                     yield chunk
         except httpx.HTTPError as error:
-            raise DownloadError("the mirror does not answer") from error
+            raise MirrorError(f"the mirror does not answer ({type(error).__name__})") from error
 
 
 def https_client(ca: Path | None, token: str | None = None) -> "httpx.Client":
     """Return an HTTPS client as all of this package uses it.
 
     Raises:
-        UsageError: the file is not a certificate.
+        TrustError: `ca` is not a certificate, or an expired one.
+        NotFoundError: there is no such file.
     """
-    import ssl  # noqa: PLC0415
-
     import httpx  # noqa: PLC0415
 
-    try:
-        context = ssl.create_default_context(cafile=None if ca is None else str(ca))
-    except (OSError, ssl.SSLError) as error:
-        raise UsageError(f"{ca.name if ca else 'CA'}: is not a readable PEM certificate") from error
+    context = ssl.create_default_context() if ca is None else client_context(ca)
     headers = {"Accept-Encoding": "identity", "User-Agent": "pht"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
