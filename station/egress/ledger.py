@@ -1,0 +1,140 @@
+"""The egress ledger: one entry for every message that leaves the station (invariant I1), as a hash chain.
+
+An entry says what type of message it was, how large, its digest, for which order and round, and under which rules; it
+holds no content. It is durable before the message is handed to the network (invariant I6).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from itertools import islice
+from typing import Annotated, Final
+
+from pydantic import Field
+from sqlalchemy.orm import Session
+
+from policies.documents import Digest, StrictModel, canonical_json, load_json
+from policies.errors import DocumentError, StateError
+from policies.order import Stage
+from policies.refusals import Permitted
+from station.audit.chain import LINK_KEYS, Chain, ChainBreak, ChainHead, Link, read_body
+from station.audit.log import TIME_FORMAT, system_clock
+from station.egress.tables import LedgerRow
+from station.storage.database import Database
+
+LEDGER_CHAIN: Final = Chain("egress", LedgerRow)
+
+Size = Annotated[int, Field(ge=0)]
+
+
+class MessageType(StrEnum):
+    """The closed list of what leaves a station."""
+
+    RELEASE = "release"
+    STATUS = "status"
+    COUNTS = "counts"
+    AUDIT_HEAD = "audit-head"
+    HEARTBEAT = "heartbeat"
+    DURATION = "duration"
+
+
+class LedgerEntry(StrictModel):
+    """One message as it leaves.
+
+    Attributes:
+        type: of the closed list.
+        digest: of the message's own bytes.
+        size: of those bytes.
+        order_digest: for whose run; None for messages of no run.
+        round: of the run.
+        stage: what was asked.
+        rules_digest: the rule set that a release passed.
+        arrays_digest: of the file beside it.
+        arrays_size: of that file.
+        repeated: the same bytes left before.
+    """
+
+    type: MessageType
+    digest: Digest
+    size: Size
+    order_digest: Digest | None = None
+    round: Size | None = None
+    stage: Stage | None = None
+    rules_digest: Digest | None = None
+    arrays_digest: Digest | None = None
+    arrays_size: Size | None = None
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """One entry as the ledger holds it."""
+
+    seq: int
+    time: datetime
+    entry: LedgerEntry
+    digest: str
+
+
+class EgressLedger:
+    """Writes and reads the ledger.
+
+    Args:
+        database: the station's compute database.
+        clock: returns the moment it is.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], datetime] = system_clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def append(self, entry: LedgerEntry) -> ChainHead:
+        """Write one entry in a transaction of its own; durable on return.
+
+        Raises:
+            StorageError: it could not be made durable; the message must not leave.
+        """
+        with self._database.write() as session:
+            return self.append_in(session, entry)
+
+    def append_in(self, session: Session, entry: LedgerEntry) -> ChainHead:
+        """Write one entry inside the caller's write transaction."""
+        content = entry.model_dump(mode="json", exclude_defaults=True)
+        content["time"] = self._clock().astimezone(UTC).strftime(TIME_FORMAT)
+        return LEDGER_CHAIN.append(session, content)
+
+    def head(self) -> ChainHead:
+        """Return the end of the chain."""
+        with self._database.read() as session:
+            return LEDGER_CHAIN.head(session)
+
+    def head_in(self, session: Session) -> ChainHead:
+        """Return the end of the chain as the caller's transaction sees it."""
+        return LEDGER_CHAIN.head(session)
+
+    def entries(self, after: int = 0, limit: int = 1000) -> list[StoredEntry]:
+        """Return up to `limit` entries after a sequence number, in order.
+
+        Raises:
+            StateError: a stored entry is not one; `verify_ledger` locates it.
+        """
+        with self._database.read() as session:
+            return [_stored(link) for link in islice(LEDGER_CHAIN.links(session, after), limit)]
+
+
+def verify_ledger(database: Database, known: ChainHead | None = None) -> Permitted[ChainHead] | ChainBreak:
+    """Check the stored ledger from its first entry, and that it still holds a head kept elsewhere."""
+    with database.read() as session:
+        return LEDGER_CHAIN.verify(session, known)
+
+
+def _stored(link: Link) -> StoredEntry:
+    value = read_body(LEDGER_CHAIN.name, link.body)
+    content = {key: item for key, item in value.items() if key not in LINK_KEYS and key != "time"}
+    try:
+        time = datetime.strptime(str(value.get("time")), TIME_FORMAT).replace(tzinfo=UTC)
+        entry = load_json(LedgerEntry, canonical_json(content), what="egress ledger")
+    except (DocumentError, ValueError) as error:
+        raise StateError(f"egress ledger: entry {link.seq} is not an entry") from error
+    return StoredEntry(link.seq, time, entry, link.digest)
