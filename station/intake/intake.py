@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from policies.documents import Name
-from policies.errors import DataError, NotFoundError, StateError
+from policies.errors import DataError, NotFoundError, StateError, UsageError
 from station.handover import HandoverLog, InstanceRecord, InstancesContent
 from station.intake import clinical_register, consent_register, outbox, spool
 from station.intake.audit import IntakeEvent, record
@@ -75,7 +75,10 @@ class Intake:
         self._paths = paths
         self._settings = settings or IntakeSettings()
         self._clock = clock
-        self._working = threading.RLock()
+        # One batch at a time; a consent import need not wait for it.
+        self._processing = threading.Lock()
+        self._batch_lock = threading.Lock()
+        self._outbox_lock = threading.RLock()
         self._lock = _sole_process(paths.root)
         try:
             key = PseudonymKey.load(paths.pseudonym_key)
@@ -99,7 +102,7 @@ class Intake:
 
     def close(self) -> None:
         """Let go of the database and of the lock."""
-        with self._working:
+        with self._processing, self._batch_lock, self._outbox_lock:
             self._database.close()
             os.close(self._lock)
 
@@ -109,52 +112,69 @@ class Intake:
         Raises:
             NotFoundError: the source is not a folder.
             DataError: it holds no files.
+            UsageError: the collection is not one of this station.
             StorageError: the disk is full; what was done stays done.
         """
-        batch = spool.stage_folder(self._paths.spool, source, collection)
+        self._require_collection(collection)
+        batch = spool.stage_folder(self._paths.spool, source)
+        self.accept_batch(batch.name, collection)
         return self.process_batch(batch.name, progress)
 
-    def process_batch(self, name: str, progress: Progress = _no_progress) -> BatchReport:
-        """Process one spooled batch to its end, and hand over what it brought.
+    def accept_batch(self, name: str, collection: Name) -> BatchReport:
+        """Say which collection a spooled batch belongs to; from now on it is processed to its end.
 
         Raises:
-            NotFoundError: there is no such batch in the spool, and never was.
+            NotFoundError: there is no such batch.
+            UsageError: the collection is not one of this station, or another than was said before.
         """
-        with self._working:
+        self._require_collection(collection)
+        with self._batch_lock:
             known = self.batch(name)
-            if known is not None and known.finished_at is not None:
+            if known is not None:
+                if known.collection != collection:
+                    raise UsageError("the batch was accepted for another collection")
                 return known
             batch = spool.open_batch(self._paths.spool, name)
+            fields: dict[str, str | int] = {
+                "batch": name,
+                "collection": collection,
+                "files": batch.card.files,
+            }
             with self._database.write() as session:
-                if start_batch(session, batch):
-                    fields: dict[str, str | int] = {
-                        "batch": name, "collection": batch.card.collection, "files": batch.card.files
-                    }  # fmt: skip
-                    record(session, IntakeEvent.BATCH_RECEIVED, fields, now=self._clock())
-            self._processor.process(batch, progress)
-            with self._database.write() as session:
-                self._hand_over(session)
-                finish_batch(session, name, self._clock())
-                report = _required(batch_report(session, name, batch.card.skipped))
-                counts: dict[str, str | int] = {
-                    "batch": name, "accepted": report.accepted, "duplicates": report.duplicates,
-                    "quarantined": sum(report.quarantined.values()),
-                }  # fmt: skip
-                record(session, IntakeEvent.BATCH_FINISHED, counts, now=self._clock())
+                start_batch(session, batch, collection)
+                record(session, IntakeEvent.BATCH_RECEIVED, fields, now=self._clock())
+            return _required(self.batch(name))
+
+    def process_batch(self, name: str, progress: Progress = _no_progress) -> BatchReport:
+        """Process one accepted batch to its end, and hand over what it brought.
+
+        An error that `progress` raises stops the work between two files; the batch goes on where it stopped when it is
+        processed again.
+
+        Raises:
+            NotFoundError: the batch was not accepted.
+            StorageError: the disk is full.
+        """
+        with self._processing:
+            known = self.batch(name)
+            if known is None:
+                raise NotFoundError(
+                    "the batch was not accepted", hint="Say which collection it belongs to first."
+                )
+            if known.finished_at is None:
+                self._processor.process(spool.open_batch(self._paths.spool, name), known.collection, progress)
+                known = self._finish(name)
             self.flush()
             spool.remove_batch(self._paths.spool, name)
-            return report
+            return known
 
-    def recover(self, progress: Progress = _no_progress) -> list[BatchReport]:
-        """Finish what an earlier process left: entries not yet in the log, and batches in the spool."""
-        with self._working:
-            self.flush()
-            spool.remove_incomplete(self._paths.spool)
-            reports = []
-            for batch in spool.batches(self._paths.spool):
-                reports.append(self.process_batch(batch.name, progress))
-                spool.remove_batch(self._paths.spool, batch.name)
-            return reports
+    def recover(self) -> list[str]:
+        """Hand over what an earlier process decided; returns the accepted batches that are still to be processed."""
+        self.flush()
+        spool.remove_incomplete(self._paths.spool)
+        with self._database.read() as session:
+            accepted = set(session.scalars(select(BatchRow.id)))
+        return [batch.name for batch in spool.batches(self._paths.spool) if batch.name in accepted]
 
     def import_consent(self, source: Path | bytes, *, source_date: datetime | None = None) -> ConsentReport:
         """Import the hospital's consent register and hand over the new state.
@@ -168,8 +188,8 @@ class Intake:
             CsvError: naming line and column; nothing is imported.
         """
         entries = read_register(_bytes_of(source))
-        with self._working:
-            now = self._clock()
+        now = self._clock()
+        with self._outbox_lock:
             with self._database.write() as session:
                 consent_register.replace(session, entries, source_date=source_date or now, now=now)
                 report = consent_register.hand_over(session, now=now)
@@ -185,9 +205,10 @@ class Intake:
             CsvError: naming line and column; nothing is imported.
             NotFoundError: there is no such profile.
         """
+        self._require_collection(collection)
         entries = read_export(_bytes_of(source), load_profile(profile))
-        with self._working:
-            now = self._clock()
+        now = self._clock()
+        with self._outbox_lock:
             with self._database.write() as session:
                 clinical_register.store(session, collection, profile, entries, now=now)
                 handed_over = clinical_register.hand_over(session, now=now)
@@ -230,8 +251,30 @@ class Intake:
 
     def flush(self) -> int:
         """Append what waits in the outbox to the handover log; returns how many entries."""
-        with self._working:
+        with self._outbox_lock:
             return outbox.flush(self._database, self._log, self._clock)
+
+    def _require_collection(self, collection: str) -> None:
+        offered = self._settings.collections
+        if offered is not None and collection not in offered:
+            raise UsageError(
+                "there is no such collection here", hint="Name one of [[collections]] in station.toml."
+            )
+
+    def _finish(self, name: str) -> BatchReport:
+        with self._database.write() as session:
+            self._hand_over(session)
+            finish_batch(session, name, self._clock())
+            session.flush()
+            report = _required(batch_report(session, name))
+            counts: dict[str, str | int] = {
+                "batch": name,
+                "accepted": report.accepted,
+                "duplicates": report.duplicates,
+                "quarantined": sum(report.quarantined.values()),
+            }
+            record(session, IntakeEvent.BATCH_FINISHED, counts, now=self._clock())
+        return report
 
     def _hand_over(self, session: Session) -> None:
         """Put new instances in the outbox, then what their patients and studies make due."""

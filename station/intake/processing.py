@@ -63,16 +63,16 @@ class BatchProcessor:
         self._database = database
         self._pseudonymiser = pseudonymiser
 
-    def process(self, batch: spool.StagedBatch, progress: Progress) -> None:
+    def process(self, batch: spool.StagedBatch, collection: str, progress: Progress) -> None:
         """Deal with every file that is left in a batch; a batch that was cut off goes on where it stopped."""
         self._finish_cut_off(batch)
         names = spool.files_of(self._paths.spool, batch.name)
         disputed = self._disputed_studies(batch.name, names)
         done = batch.card.files - len(names)
         for name in names:
-            result = self._take(batch, name, disputed)
+            result = self._take(self._paths.spool / batch.name / name, collection, disputed)
             with self._database.write() as session:
-                outcome = _record(session, batch, name, result)
+                outcome = _record(session, batch.name, name, result)
             self._leave_spool(batch.name, name, outcome)
             done += 1
             progress(done, batch.card.files)
@@ -108,9 +108,9 @@ class BatchProcessor:
             disputed = {study for study in known if study}
         return disputed | {study for study, found in patients.items() if len(found) > 1}
 
-    def _take(self, batch: spool.StagedBatch, name: str, disputed: set[str]) -> _Taken | _Refused:
+    def _take(self, path: Path, collection: str, disputed: set[str]) -> _Taken | _Refused:
         try:
-            dataset = self._read(self._paths.spool / batch.name / name)
+            dataset = self._read(path)
             with contained():
                 sop_class = str(dataset.get("SOPClassUID") or "")
                 accession = str(dataset.get("AccessionNumber") or "").strip()[:64]
@@ -121,7 +121,7 @@ class BatchProcessor:
             issuer, patient_id = self._pseudonymiser.patient_identity(dataset)
             if instance.study_uid in disputed:
                 return _Refused(IntakeReason.STUDY_PATIENT_MISMATCH, instance.study_uid)
-            record = self._hand_in(batch.card.collection, instance)
+            record = self._hand_in(collection, instance)
         except _TooLargeError:
             return _Refused(IntakeReason.TOO_LARGE)
         except PseudonymisationError as error:
@@ -172,12 +172,12 @@ class _TooLargeError(Exception):
     """The file is larger than the settings allow to read."""
 
 
-def _record(session: Session, batch: spool.StagedBatch, name: str, result: _Taken | _Refused) -> FileRow:
+def _record(session: Session, batch: str, name: str, result: _Taken | _Refused) -> FileRow:
     """Record one file's outcome in the caller's transaction."""
-    refused = _contradiction(session, batch.card.collection, result) if isinstance(result, _Taken) else result
+    refused = _contradiction(session, result) if isinstance(result, _Taken) else result
     if refused is not None:
         row = FileRow(
-            batch=batch.name,
+            batch=batch,
             name=name,
             outcome=FileOutcome.QUARANTINED.value,
             reason=refused.reason.value,
@@ -187,7 +187,7 @@ def _record(session: Session, batch: spool.StagedBatch, name: str, result: _Take
         new = _remember(session, result)
         outcome = FileOutcome.ACCEPTED if new else FileOutcome.DUPLICATE
         row = FileRow(
-            batch=batch.name, name=name, outcome=outcome.value, reason=None, study_uid=result.record.study_uid
+            batch=batch, name=name, outcome=outcome.value, reason=None, study_uid=result.record.study_uid
         )
     else:
         raise StateError("intake: a file has neither a result nor a reason")
@@ -195,13 +195,13 @@ def _record(session: Session, batch: spool.StagedBatch, name: str, result: _Take
     return row
 
 
-def _contradiction(session: Session, collection: str, taken: _Taken) -> _Refused | None:
+def _contradiction(session: Session, taken: _Taken) -> _Refused | None:
     """Tell what speaks against an instance in what is known already."""
     record = taken.record
     study = session.get(StudyRow, record.study_uid)
     if study is not None and study.patient != record.patient:
         return _Refused(IntakeReason.STUDY_PATIENT_MISMATCH, record.study_uid)
-    known = session.get(InstanceRow, (collection, record.sop_instance_uid))
+    known = session.get(InstanceRow, (record.collection, record.sop_instance_uid))
     if known is not None and known.file != record.file:
         return _Refused(IntakeReason.INSTANCE_CONFLICT, record.study_uid)
     return None
@@ -237,7 +237,7 @@ def _remember(session: Session, taken: _Taken) -> bool:
     return True
 
 
-def batch_report(session: Session, batch: str, skipped: int = 0) -> BatchReport | None:
+def batch_report(session: Session, batch: str) -> BatchReport | None:
     """Return how far a batch is, or None where it is not known."""
     row = session.get(BatchRow, batch)
     if row is None:
@@ -258,7 +258,7 @@ def batch_report(session: Session, batch: str, skipped: int = 0) -> BatchReport 
         batch=batch,
         collection=row.collection,
         files=row.files,
-        skipped=skipped,
+        skipped=row.skipped,
         accepted=by_outcome[FileOutcome.ACCEPTED],
         duplicates=by_outcome[FileOutcome.DUPLICATE],
         quarantined=quarantined,
@@ -266,15 +266,18 @@ def batch_report(session: Session, batch: str, skipped: int = 0) -> BatchReport 
     )
 
 
-def start_batch(session: Session, batch: spool.StagedBatch) -> bool:
-    """Record a batch that was not known; tell whether it is new."""
-    if session.get(BatchRow, batch.name) is not None:
-        return False
+def start_batch(session: Session, batch: spool.StagedBatch, collection: str) -> None:
+    """Record a batch that was not known."""
     card = batch.card
     session.add(
-        BatchRow(id=batch.name, collection=card.collection, files=card.files, received_at=card.received_at)
+        BatchRow(
+            id=batch.name,
+            collection=collection,
+            files=card.files,
+            skipped=card.skipped,
+            received_at=card.received_at,
+        )
     )
-    return True
 
 
 def finish_batch(session: Session, batch: str, now: datetime) -> None:

@@ -22,6 +22,7 @@ class BatchRow(IntakeBase):
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     collection: Mapped[str] = mapped_column(String(64))
     files: Mapped[int]
+    skipped: Mapped[int]
     received_at: Mapped[datetime] = mapped_column(UtcTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcTime)
 

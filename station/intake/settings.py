@@ -24,6 +24,7 @@ class IntakeSettings(StrictModel):
         default_issuer: who issued patient ids that come without an issuer.
         sop_classes: what is taken up; the rest is quarantined.
         max_file_bytes: larger files are quarantined unread.
+        collections: the collections a batch may belong to; None leaves the name to the caller.
         instances_per_entry: how many instances one handover entry names at most.
     """
 
@@ -31,4 +32,5 @@ class IntakeSettings(StrictModel):
     default_issuer: Annotated[str, Field(max_length=64)] = ""
     sop_classes: Sequence[str] = _SOP_CLASSES
     max_file_bytes: Annotated[int, Field(ge=1 << 20)] = 1 << 30
+    collections: Sequence[Name] | None = None
     instances_per_entry: Annotated[int, Field(ge=1, le=5000)] = 500

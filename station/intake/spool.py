@@ -4,7 +4,8 @@
     spool/<batch>/batch.json     the batch's own card, written last
     spool/<batch>/<7 digits>     the files, without their own names, which may hold a patient's
 
-A batch exists when its folder has been renamed; whatever happens after, it is processed to its end.
+A batch exists when its folder has been renamed. It waits until it is told which collection it belongs to; from then
+on it is processed to its end, whatever happens.
 """
 
 import errno
@@ -23,7 +24,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from policies.documents import Moment, Name, StrictModel, canonical_json, load_json
+from policies.documents import Moment, StrictModel, canonical_json, load_json
 from policies.errors import DataError, NotFoundError, StateError, StorageError
 from station.storage.files import storage_fault, sync_folder, write_atomically
 
@@ -42,7 +43,6 @@ class BatchCard(StrictModel):
         skipped: entries of the source that were not plain files: links, sockets and the like.
     """
 
-    collection: Name
     files: Annotated[int, Field(ge=0)]
     skipped: Annotated[int, Field(ge=0)]
     received_at: Moment
@@ -56,7 +56,7 @@ class StagedBatch:
     card: BatchCard
 
 
-def stage_folder(spool: Path, source: Path, collection: str) -> StagedBatch:
+def stage_folder(spool: Path, source: Path) -> StagedBatch:
     """Copy a folder's files into a new batch of the spool, durably; links are never followed.
 
     The copies are given to the spool's owner, so that an operator who is root can stage for intake's user.
@@ -76,9 +76,7 @@ def stage_folder(spool: Path, source: Path, collection: str) -> StagedBatch:
     now = datetime.now(UTC)
     name = f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
     incoming = spool / f"{_INCOMING}{name}"
-    card = BatchCard(
-        collection=collection, files=len(plain), skipped=len(files) - len(plain), received_at=now
-    )
+    card = BatchCard(files=len(plain), skipped=len(files) - len(plain), received_at=now)
     try:
         incoming.mkdir(mode=0o700)
         with _held(incoming):

@@ -20,6 +20,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(40), primary_key=True),
         sa.Column("collection", sa.String(64), nullable=False),
         sa.Column("files", sa.Integer(), nullable=False),
+        sa.Column("skipped", sa.Integer(), nullable=False),
         sa.Column("received_at", sa.String(32), nullable=False),
         sa.Column("finished_at", sa.String(32)),
     )

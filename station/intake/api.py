@@ -1,0 +1,197 @@
+"""Intake's local API (FastAPI) on a Unix socket: parses, calls one use case, renders.
+
+Every request shows the token of `run/intake.token`. Errors are RFC 9457 problem details; neither they nor the answers
+hold anything of a patient.
+"""
+
+import hmac
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Header, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+
+from policies.documents import Moment, Name, StrictModel
+from policies.errors import ExitCode, NotFoundError, PhtError, UsageError
+from station.intake.clinical import DEFAULT_PROFILE
+from station.intake.csv_reader import MAX_CSV_BYTES
+from station.intake.intake import Intake
+from station.intake.outcomes import BatchReport
+
+_HTTP_STATUS = {
+    ExitCode.USAGE: 409,
+    ExitCode.DOCUMENT: 422,
+    ExitCode.TRUST: 403,
+    ExitCode.UNAVAILABLE: 503,
+    ExitCode.STORAGE: 507,
+    ExitCode.DATA: 422,
+    ExitCode.NOT_FOUND: 404,
+}
+
+
+class BatchRequest(StrictModel):
+    """A batch that stands in the spool, and where it belongs."""
+
+    batch: str
+    collection: Name
+
+
+class BatchView(StrictModel):
+    """How far a batch is, in counts."""
+
+    batch: str
+    collection: str
+    files: int
+    skipped: int
+    done: int
+    handed_over: int
+    duplicates: int
+    quarantined: dict[str, int]
+    finished: bool
+
+
+class ConsentView(StrictModel):
+    """What a consent import did, in counts."""
+
+    entries: int
+    handed_over: int
+    ambiguous_ids: int
+    sequence: int
+
+
+class ClinicalView(StrictModel):
+    """What a clinical import did, in counts."""
+
+    rows: int
+    linked: int
+    handed_over: int
+
+
+class StatusView(StrictModel):
+    """What is there, in counts."""
+
+    batches_waiting: int
+    patients: int
+    studies: int
+    instances: int
+    quarantined: dict[str, int]
+    consent_sequence: int
+    consent_source_date: datetime | None
+    handover_sequence: int
+    key_id: str
+    key_version: int
+
+
+class TokenError(UsageError):
+    """The request shows no token, or another one."""
+
+    exit_code = ExitCode.TRUST
+
+
+class BodyError(UsageError):
+    """The request's body is too large."""
+
+
+def create_api(intake: Intake, token: str, work: Callable[[str], None]) -> FastAPI:
+    """Build the application.
+
+    Args:
+        intake: the use cases.
+        token: what a caller must show as a bearer token.
+        work: takes the name of an accepted batch and has it processed soon.
+    """
+
+    def authorised(authorization: Annotated[str, Header()] = "") -> None:
+        if not hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
+            raise TokenError("intake's token is missing or wrong", hint="It is in run/intake.token.")
+
+    app = FastAPI(title="pht-station intake", version="1", dependencies=[Depends(authorised)], redoc_url=None)
+    app.exception_handler(PhtError)(_problem)
+    _batches(app, intake, work)
+    _registers(app, intake)
+    return app
+
+
+def _batches(app: FastAPI, intake: Intake, work: Callable[[str], None]) -> None:
+    @app.post("/v1/batches")
+    def accept(request: BatchRequest) -> BatchView:
+        report = intake.accept_batch(request.batch, request.collection)
+        work(request.batch)
+        return _batch_view(report)
+
+    @app.get("/v1/batches")
+    def batches() -> list[BatchView]:
+        return [_batch_view(report) for report in intake.batches()]
+
+    @app.get("/v1/batches/{batch}")
+    def batch(batch: str) -> BatchView:
+        report = intake.batch(batch)
+        if report is None:
+            raise NotFoundError("there is no such batch")
+        return _batch_view(report)
+
+    @app.get("/v1/status")
+    def status() -> StatusView:
+        return StatusView.model_validate(asdict(intake.status()))
+
+
+def _registers(app: FastAPI, intake: Intake) -> None:
+    @app.post("/v1/consent")
+    async def consent(request: Request, source_date: Annotated[Moment | None, Query()] = None) -> ConsentView:
+        data = await _body(request)
+        report = await run_in_threadpool(intake.import_consent, data, source_date=source_date)
+        return ConsentView.model_validate(asdict(report))
+
+    @app.post("/v1/clinical")
+    async def clinical(
+        request: Request,
+        collection: Annotated[Name, Query()],
+        profile: Annotated[Name, Query()] = DEFAULT_PROFILE,
+    ) -> ClinicalView:
+        data = await _body(request)
+        report = await run_in_threadpool(intake.import_clinical, data, collection, profile=profile)
+        return ClinicalView.model_validate(asdict(report))
+
+
+async def _body(request: Request) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_CSV_BYTES:
+            raise BodyError(f"the file is over {MAX_CSV_BYTES} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _batch_view(report: BatchReport) -> BatchView:
+    return BatchView(
+        batch=report.batch,
+        collection=report.collection,
+        files=report.files,
+        skipped=report.skipped,
+        done=report.done,
+        handed_over=report.accepted,
+        duplicates=report.duplicates,
+        quarantined=report.quarantined,
+        finished=report.finished_at is not None,
+    )
+
+
+def _problem(_request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, PhtError):
+        raise error
+    code = type(error).__name__
+    status = _HTTP_STATUS.get(error.exit_code, 500)
+    body = {
+        "type": f"urn:pht:error:{code}",
+        "title": error.message,
+        "status": status,
+        "detail": error.hint,
+        "code": code,
+        "exit_code": int(error.exit_code),
+    }
+    return JSONResponse(body, status_code=status, media_type="application/problem+json")

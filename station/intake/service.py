@@ -1,0 +1,163 @@
+"""Intake as a process: finishes what an earlier one left, then serves its API until SIGTERM.
+
+Invariant: killed at any point, the next start finishes the spool; nothing is handed over twice.
+"""
+
+import logging
+import os
+import queue
+import signal
+import socket
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from policies.errors import PhtError, StateError, UnavailableError
+from station.intake.api import create_api
+from station.intake.intake import Intake
+from station.intake.paths import IntakePaths
+from station.intake.settings import IntakeSettings
+
+LOG = logging.getLogger("station.intake")
+
+RETRY_PAUSE_S = 30.0
+_STOP = ""
+
+
+class _StoppingError(Exception):
+    """Raised between two files when the process is to end."""
+
+
+class _Worker:
+    """Processes accepted batches, one after another, on a thread of its own."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self._names: queue.Queue[str] = queue.Queue()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="intake-worker")
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def add(self, name: str) -> None:
+        self._names.put(name)
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._names.put(_STOP)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            name = self._names.get()
+            if self._stop.is_set():
+                return
+            try:
+                report = self._intake.process_batch(name, self._progress)
+            except _StoppingError:
+                return
+            except PhtError as error:
+                # A full disk above all: the batch waits, and is tried again.
+                LOG.error("intake-batch-failed", extra={"batch": name, "code": type(error).__name__})  # noqa: TRY400
+                self._stop.wait(RETRY_PAUSE_S)
+                self._names.put(name)
+            else:
+                LOG.info("intake-batch-finished", extra={"batch": name, "count": report.accepted})
+
+    def _progress(self, done: int, total: int) -> None:
+        if self._stop.is_set():
+            raise _StoppingError
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that leaves signals to us: its own handling ends the process before the worker could stop."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def serve(home: Path, settings: IntakeSettings | None = None) -> None:
+    """Run intake until SIGTERM or SIGINT.
+
+    Args:
+        home: the station's home.
+        settings: intake's settings; the defaults, with the collections of station.toml, unless told.
+
+    Raises:
+        StateError: another process works on this intake, or its keys or database are damaged.
+        UnavailableError: the socket cannot be made.
+    """
+    paths = IntakePaths(home)
+    # pydicom's warnings quote values; nothing of this process may.
+    warnings.simplefilter("ignore")
+    token = _token(paths)
+    with Intake(paths, settings or _from_station(home)) as intake:
+        worker = _Worker(intake)
+        for name in intake.recover():
+            worker.add(name)
+        config = uvicorn.Config(
+            create_api(intake, token, worker.add),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+        )
+        server = _Server(config)
+
+        def end(_number: int, _frame: FrameType | None) -> None:
+            server.should_exit = True
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, end)
+        with _listening(paths.socket) as listener:
+            worker.start()
+            try:
+                server.run(sockets=[listener])
+            finally:
+                worker.stop()
+
+
+def _from_station(home: Path) -> IntakeSettings:
+    from station.settings import load_settings  # noqa: PLC0415 - a library caller has no station.toml
+
+    return IntakeSettings(
+        collections=tuple(collection.name for collection in load_settings(home).collections)
+    )
+
+
+def _token(paths: IntakePaths) -> str:
+    try:
+        token = paths.token.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StateError("intake's token cannot be read", hint="Run the station's init.") from error
+    if not token:
+        raise StateError("intake's token is empty", hint="Run the station's init.")
+    return token
+
+
+@contextmanager
+def _listening(path: Path) -> Iterator[socket.socket]:
+    """Listen on a Unix socket that its owner (and root) alone can open."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+        listener.listen(64)
+    except OSError as error:
+        listener.close()
+        raise UnavailableError(f"intake's socket cannot be made ({error.strerror})") from error
+    finally:
+        os.umask(mask)
+    try:
+        yield listener
+    finally:
+        listener.close()
+        path.unlink(missing_ok=True)
