@@ -269,13 +269,13 @@ def split_image(archive: Path | BinaryIO, store: BlobFolder) -> ImageBlobs:
     return image
 
 
-def diff_ids_of(config: Mapping[str, JsonValue]) -> tuple[str, ...]:
-    """Return the digests of an image's uncompressed layers, lowest first.
+def diff_ids_of(config: JsonValue) -> tuple[str, ...]:
+    """Return the digests of the uncompressed layers that an image config names, lowest first.
 
     Raises:
         DocumentError: the config does not name them.
     """
-    rootfs = config.get("rootfs")
+    rootfs = config.get("rootfs") if isinstance(config, dict) else None
     found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
     if not isinstance(found, list) or not 0 < len(found) <= MAX_LAYERS:
         raise DocumentError(f"image config: rootfs.diff_ids must name 1 to {MAX_LAYERS} layers")
@@ -324,8 +324,6 @@ def _assemble(store: BlobFolder, entries: Mapping[str, Blob], links: Mapping[str
         raise DocumentError("image archive: manifest.json names no config or no layers")
     config_blob = _resolve(config_name, entries, links)
     config = _json_entry(store, config_blob)
-    if not isinstance(config, dict):
-        raise DocumentError("image archive: the image config is no JSON object")
     layers = tuple(_resolve(name, entries, links) for name in layer_names)
     if tuple(layer.digest for layer in layers) != diff_ids_of(config):
         raise TrustError("image archive: its layers are not the ones that its config names")

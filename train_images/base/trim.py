@@ -10,6 +10,7 @@ from pathlib import Path
 # Folders of tests by the package that has them; names such as `torch/testing` are code that torch imports.
 TEST_FOLDERS = (
     "torch/test",
+    "torch/testing/_internal",
     "numpy/tests",
     "numpy/*/tests",
     "networkx/**/tests",
@@ -18,7 +19,7 @@ TEST_FOLDERS = (
     "mpmath/tests",
     "Crypto/SelfTest",
 )
-FOLDERS = ("torch/include", "torch/share", "torch/_inductor/codegen/cuda", "numpy/_core/include")
+FOLDERS = ("torch/include", "torch/share", "numpy/_core/include")
 FILES = ("**/*.a", "**/*.pyi", "**/*.h", "**/*.hpp", "**/*.cuh", "**/*.cmake")
 # torch.multiprocessing starts this one; the rest of torch/bin are compilers and test programs.
 KEPT_PROGRAM = "torch_shm_manager"

@@ -1,0 +1,345 @@
+"""A train that runs: one container, one connection, one request at a time.
+
+Compute listens in the run's control folder; the container, started by the launcher, connects. Only its own fresh user may, and
+only once. What it answers is read under ceilings and a deadline, and everything it can do wrong ends as a `TrainFailure` of a
+closed list. Contents are not judged here: a reply is a candidate for the egress guard.
+"""
+
+import contextlib
+import select
+import shutil
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, Final, Literal, Protocol
+
+from pydantic import Field, JsonValue, ValidationError
+
+from policies.documents import StrictModel
+from policies.errors import PhtError, StorageError
+from policies.wire.frames import (
+    FrameLimits,
+    ProtocolError,
+    ProtocolReason,
+    read_message,
+    write_message,
+)
+from station.sandbox import unix
+from station.sandbox.spec import (
+    ContainerSpec,
+    ContainerStatus,
+    ExitClass,
+    Launcher,
+    ReplyLimits,
+    StartedContainer,
+    TrainFailure,
+    TrainReply,
+    TrainRequest,
+    TrainStartError,
+)
+
+SOCKET_NAME: Final = "train.sock"
+UNCAUGHT: Final = "UNCAUGHT"
+"""What our runtime answers when the train's code failed without one of its declared codes."""
+
+_HELLO_BYTES: Final = 4096
+_POLL_S: Final = 0.1
+_AFTERMATH_S: Final = 5.0
+_FINISH_S: Final = 5.0
+_STRANGERS: Final = 16
+
+
+class Hello(StrictModel):
+    """The first message of a container."""
+
+    type: Literal["hello"]
+    protocol: Literal[1]
+    interface: Literal["flower", "command"]
+
+
+class ReplyHead(StrictModel):
+    """The head of an answer."""
+
+    type: Literal["reply"]
+    id: int
+    metrics: dict[str, JsonValue]
+    tables: dict[str, JsonValue]
+    error: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")] | None
+
+
+class Sandbox(Protocol):
+    """Whatever starts trains."""
+
+    def start(self, spec: ContainerSpec) -> "TrainSession":
+        """Start a train's container and wait for its hello."""
+        ...
+
+
+class TrainSandbox:
+    """Starts trains through a launcher; `pht-train check` gives it the one in its own process."""
+
+    def __init__(self, launcher: Launcher, *, start_timeout_s: float = 180.0) -> None:
+        """Use a launcher.
+
+        Args:
+            launcher: over its socket or in this process.
+            start_timeout_s: how long a train may take from its container's start to its hello.
+        """
+        self._launcher = launcher
+        self._start_timeout_s = start_timeout_s
+
+    def start(self, spec: ContainerSpec) -> "TrainSession":
+        """Start a train's container and wait for its hello.
+
+        Raises:
+            RefusedError: the launcher said no.
+            UnavailableError: the launcher or the engine does not answer.
+            StorageError: the control socket cannot be made.
+            TrainStartError: it started, and ended or misbehaved before its hello. Nothing is left of it then.
+        """
+        control = Path(spec.control_dir)
+        with _listen(control) as listener:
+            started = self._launcher.start(spec)
+            try:
+                deadline = time.monotonic() + self._start_timeout_s
+                connection = self._accept(listener, started, deadline)
+                session = TrainSession(self._launcher, spec, started, connection)
+                session.await_hello(deadline)
+            except BaseException as error:
+                log = self._log_of(started) if isinstance(error, TrainStartError) else ""
+                self._launcher.stop(started.run_id)
+                if isinstance(error, TrainStartError):
+                    error.log = log
+                raise
+            finally:
+                (control / SOCKET_NAME).unlink(missing_ok=True)
+        return session
+
+    def _accept(self, listener: socket.socket, started: StartedContainer, deadline: float) -> socket.socket:
+        listener.settimeout(_POLL_S)
+        for _ in range(_STRANGERS):
+            while True:
+                try:
+                    connection, _address = listener.accept()
+                    break
+                except TimeoutError:
+                    self._require_alive(started, deadline)
+            if unix.peer_uid(connection) == started.uid:
+                return connection
+            connection.close()
+        raise TrainStartError(TrainFailure(ExitClass.PROTOCOL, detail="others connected to its socket"))
+
+    def _require_alive(self, started: StartedContainer, deadline: float) -> None:
+        status = self._launcher.status(started.run_id)
+        if status.state != "running":
+            raise TrainStartError(failure_of_exit(status))
+        if time.monotonic() >= deadline:
+            raise TrainStartError(TrainFailure(ExitClass.TIMEOUT, detail="it did not connect in time"))
+
+    def _log_of(self, started: StartedContainer) -> str:
+        with contextlib.suppress(PhtError):
+            return self._launcher.logs(started.run_id, 64 * 1024)
+        return ""
+
+
+class TrainSession:
+    """One warm container.
+
+    One thread at a time asks; `stop` may come from any other and ends a request that waits.
+    """
+
+    def __init__(
+        self, launcher: Launcher, spec: ContainerSpec, started: StartedContainer, connection: socket.socket
+    ) -> None:
+        """Take over the container's connection."""
+        self._launcher = launcher
+        self._spec = spec
+        self._started = started
+        self._connection = connection
+        self._next_id = 1
+        self._alive = True
+        self._one_at_a_time = threading.Lock()
+
+    @property
+    def run_id(self) -> str:
+        """The run it serves."""
+        return self._spec.run_id
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can take another request."""
+        return self._alive
+
+    def await_hello(self, deadline: float) -> None:
+        """Read the container's first message.
+
+        Raises:
+            TrainStartError: it is no hello of the interface that the manifest names.
+        """
+        limits = FrameLimits(max_head_bytes=_HELLO_BYTES, max_arrays_bytes=0)
+        try:
+            # A hello has no arrays, so nothing is written at this path.
+            received = read_message(self._connection, limits, Path("/nonexistent/hello"), deadline)
+            hello = Hello.model_validate(received.head)
+        except ProtocolError as error:
+            raise TrainStartError(self._end(error.reason)) from error
+        except ValidationError as error:
+            raise TrainStartError(self._fail("its first message is no hello")) from error
+        if hello.interface != self._spec.interface:
+            raise TrainStartError(self._fail("its image has another interface than its manifest"))
+
+    def exchange(
+        self, request: TrainRequest, limits: ReplyLimits, timeout_s: float
+    ) -> TrainReply | TrainFailure:
+        """Send one request and read its answer.
+
+        Args:
+            request: what to do.
+            limits: what is accepted as an answer, and where its arrays go.
+            timeout_s: for sending, working and answering together.
+
+        Returns:
+            The answer, or why there is none. After a failure with `session_ended` the container takes no more requests; call
+            `stop`.
+
+        Raises:
+            StorageError: the reply's arrays cannot be stored, or the request's not be read.
+        """
+        with self._one_at_a_time:
+            if not self._alive:
+                return TrainFailure(ExitClass.CRASH, detail="the container has ended")
+            began = time.monotonic()
+            deadline = began + timeout_s
+            number = self._next_id
+            self._next_id += 1
+            if self._has_unasked_bytes():
+                return self._fail("it sent something that nobody asked for")
+            try:
+                write_message(self._connection, _head(request, number), request.arrays, deadline=deadline)
+                frame = FrameLimits(limits.max_head_bytes, limits.max_arrays_bytes)
+                received = read_message(self._connection, frame, limits.arrays_to, deadline)
+                head = ReplyHead.model_validate(received.head)
+            except ProtocolError as error:
+                return self._end(error.reason)
+            except ValidationError:
+                limits.arrays_to.unlink(missing_ok=True)
+                return self._fail("its answer has another form than a reply")
+            except OSError as error:
+                self._close()
+                raise StorageError(f"arrays cannot be read or stored: {error.strerror}") from error
+            problem = self._problem(head, number, received.arrays is not None)
+            if problem or head.error:
+                limits.arrays_to.unlink(missing_ok=True)
+            if problem:
+                return self._fail(problem)
+            if head.error:
+                return self._declared(head.error)
+            return TrainReply(
+                head.metrics, head.tables, received.arrays, received.arrays_bytes, time.monotonic() - began
+            )
+
+    def _problem(self, head: ReplyHead, number: int, has_arrays: bool) -> str:
+        if head.id != number:
+            return "it answered another request"
+        if head.error and (head.metrics or head.tables or has_arrays):
+            return "its error came with results"
+        if self._has_unasked_bytes():
+            return "it answered more than once"
+        return ""
+
+    def _has_unasked_bytes(self) -> bool:
+        waiting = select.poll()
+        waiting.register(self._connection, select.POLLIN)
+        if not waiting.poll(0):
+            return False
+        try:
+            self._connection.setblocking(False)
+            return bool(self._connection.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False  # closed: the request will show how
+
+    def _declared(self, code: str) -> TrainFailure:
+        if code != UNCAUGHT:
+            return TrainFailure(ExitClass.DECLARED_ERROR, error_code=code, session_ended=False)
+        if self._status().out_of_memory:
+            return TrainFailure(
+                ExitClass.OUT_OF_MEMORY, detail="one of its processes hit the limit", session_ended=False
+            )
+        return TrainFailure(ExitClass.CRASH, detail="its code failed; its log says how", session_ended=False)
+
+    def _end(self, reason: ProtocolReason) -> TrainFailure:
+        """Say why a request has no answer, from how the message ended and what became of the container."""
+        self._close()
+        if reason is ProtocolReason.TIMEOUT:
+            return TrainFailure(ExitClass.TIMEOUT, detail="it did not answer in time")
+        if reason in {ProtocolReason.CLOSED, ProtocolReason.TRUNCATED}:
+            with contextlib.suppress(PhtError):
+                status = self._launcher.wait(self.run_id, _AFTERMATH_S)
+                if status.state != "running":
+                    return failure_of_exit(status)
+        return TrainFailure(ExitClass.PROTOCOL, detail=reason.value)
+
+    def _fail(self, detail: str) -> TrainFailure:
+        self._close()
+        return TrainFailure(ExitClass.PROTOCOL, detail=detail)
+
+    def _status(self) -> ContainerStatus:
+        return self._launcher.status(self.run_id)
+
+    def _close(self) -> None:
+        self._alive = False
+        self._connection.close()
+
+    def logs(self, max_bytes: int = 64 * 1024) -> str:
+        """Return the end of what the train wrote: for this hospital's operator and nobody else."""
+        return self._launcher.logs(self.run_id, max_bytes)
+
+    def finish(self) -> None:
+        """Let the train end by itself for a moment, then stop it."""
+        with contextlib.suppress(ProtocolError, OSError, PhtError), self._one_at_a_time:
+            if self._alive:
+                write_message(
+                    self._connection, {"type": "finish"}, None, deadline=time.monotonic() + _FINISH_S
+                )
+                self._launcher.wait(self.run_id, _FINISH_S)
+        self.stop()
+
+    def stop(self) -> None:
+        """Kill and remove the container, with its scratch, and clear its control folder.
+
+        Raises:
+            UnavailableError: the launcher or the engine does not answer; the launcher removes it when it starts again.
+        """
+        self._alive = False
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._launcher.stop(self.run_id)
+        self._connection.close()
+        shutil.rmtree(self._spec.control_dir, ignore_errors=True)
+
+
+def failure_of_exit(status: ContainerStatus) -> TrainFailure:
+    """Say why a container that has ended did so."""
+    if status.timed_out:
+        return TrainFailure(ExitClass.TIMEOUT, detail="its wall clock ran out")
+    if status.out_of_memory:
+        return TrainFailure(ExitClass.OUT_OF_MEMORY, detail="it hit its memory limit")
+    return TrainFailure(ExitClass.CRASH, detail=f"it ended with exit code {status.exit_code}")
+
+
+def _head(request: TrainRequest, number: int) -> dict[str, JsonValue]:
+    return {"type": request.kind, "id": number, "round": request.round, "config": dict(request.config)}
+
+
+def _listen(control: Path) -> socket.socket:
+    """Listen in a run's control folder, so that any user may connect: who it is the kernel says afterwards.
+
+    The folder is reached through the container's mount or by this service only; its parents are closed to others.
+    """
+    try:
+        control.mkdir(parents=True, exist_ok=True)
+        control.chmod(0o711)
+        return unix.listen(control / SOCKET_NAME, mode=0o666, backlog=4)
+    except OSError as error:
+        raise StorageError(f"a train's control socket cannot be made: {error.strerror}") from error

@@ -1,0 +1,286 @@
+"""The values of the sandbox: what is to be run, under which ceilings, what is asked of it and what it answers.
+
+No IO. Documents that cross the launcher's socket are strict models; the rest are frozen dataclasses.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final, Literal, Protocol
+
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
+
+from policies.documents import Digest, Name, StrictModel
+from policies.errors import PhtError
+
+GIB: Final = 1 << 30
+MIB: Final = 1 << 20
+
+Interface = Literal["flower", "command"]
+
+_RUN_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}[a-z0-9]")
+# Above the ranges that distributions and systemd hand out, below what 32-bit signed numbers hold.
+FIRST_UID: Final = 1_900_000_000
+UID_COUNT: Final = 100_000_000
+
+
+def _check_run_id(value: str) -> str:
+    if not _RUN_ID.fullmatch(value):
+        raise ValueError("is not a run id: 2 to 64 lower-case letters, digits and inner hyphens")
+    return value
+
+
+def _check_path(value: str) -> str:
+    if not value.startswith("/") or "\0" in value or len(value) > 4096:
+        raise ValueError("is not an absolute path")
+    return value
+
+
+def _as_path(value: object) -> object:
+    return Path(value) if isinstance(value, str) else value
+
+
+RunId = Annotated[str, AfterValidator(_check_run_id)]
+AbsolutePath = Annotated[str, AfterValidator(_check_path)]
+SettingsPath = Annotated[Path, BeforeValidator(_as_path)]
+
+
+class LauncherSettings(StrictModel):
+    """What the launcher is started with; nothing that arrives on its socket can widen it.
+
+    Attributes:
+        station: the station's name; its containers are labelled with it.
+        engine_socket: where the container engine listens.
+        compute_uid: the one user, beside root, who may speak to the launcher.
+        socket_gid: the group that may open the launcher's socket; ``None`` leaves the launcher's own.
+        max_memory_bytes: ceiling for one container, with its tmpfs and without swap.
+        max_cpus: ceiling for one container.
+        max_pids: ceiling for one container.
+        max_scratch_bytes: ceiling of one container's scratch.
+        max_wall_clock_s: ceiling of one container's life.
+        max_containers: how many may run at once.
+    """
+
+    station: Name
+    engine_socket: SettingsPath = Path("/var/run/docker.sock")
+    compute_uid: Annotated[int, Field(ge=0)]
+    socket_gid: Annotated[int, Field(ge=0)] | None = None
+    max_memory_bytes: Annotated[int, Field(ge=64 * MIB)] = 16 * GIB
+    max_cpus: Annotated[float, Field(gt=0, le=1024)] = 4.0
+    max_pids: Annotated[int, Field(ge=8, le=32768)] = 1024
+    max_scratch_bytes: Annotated[int, Field(ge=MIB)] = 8 * GIB
+    max_wall_clock_s: Annotated[int, Field(ge=1)] = 7 * 24 * 3600
+    max_containers: Annotated[int, Field(ge=1, le=64)] = 4
+
+
+class ContainerSpec(StrictModel):
+    """One container to start. All that can be chosen about it; the rest is the station's and fixed.
+
+    Attributes:
+        run_id: names the container; one container per run.
+        image_config_digest: the image's identity as the policy names it.
+        cohort_dir: mounted read-only at ``/train/data``; under ``HOME/compute/cohorts``.
+        control_dir: mounted read-only at ``/train/control``; under ``HOME/compute/control``.
+        interface: what the hello must say.
+        memory_bytes: limit on memory, tmpfs included.
+        cpus: limit on CPU time per time.
+        pids: limit on processes and threads.
+        scratch_bytes: size of ``/train/scratch``, counted as memory.
+        wall_clock_s: after this the launcher kills the container.
+    """
+
+    run_id: RunId
+    image_config_digest: Digest
+    cohort_dir: AbsolutePath
+    control_dir: AbsolutePath
+    interface: Interface = "flower"
+    memory_bytes: Annotated[int, Field(ge=64 * MIB)]
+    cpus: Annotated[float, Field(gt=0, le=1024)]
+    pids: Annotated[int, Field(ge=8, le=32768)] = 512
+    scratch_bytes: Annotated[int, Field(ge=MIB)] = 256 * MIB
+    wall_clock_s: Annotated[int, Field(ge=1)]
+
+
+class EngineInfo(StrictModel):
+    """What matters about the container engine; `unfit` names what it cannot enforce."""
+
+    name: str
+    version: str
+    architecture: str
+    cgroup_version: str
+    cpus: int
+    memory_bytes: int
+    unfit: Annotated[
+        tuple[str, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+    ]
+
+
+class LoadedImage(StrictModel):
+    """An image as it is in the engine: our rewritten one.
+
+    Attributes:
+        image_id: its id there.
+        layers_hashed: layers of our store that were read and verified.
+        layers_sent: layers that the engine did not have.
+    """
+
+    image_id: Digest
+    layers_hashed: int
+    layers_sent: int
+
+
+class StartedContainer(StrictModel):
+    """A container that runs."""
+
+    run_id: RunId
+    container_id: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    image_id: Digest
+    uid: Annotated[int, Field(ge=FIRST_UID, lt=FIRST_UID + UID_COUNT)]
+
+
+class ContainerStatus(StrictModel):
+    """How a run's container is.
+
+    Attributes:
+        run_id: the run.
+        state: ``absent`` when the engine has no container of this run.
+        exit_code: once it has exited.
+        out_of_memory: the kernel killed one of its processes for its memory limit.
+        timed_out: the launcher killed it at the end of its wall clock.
+    """
+
+    run_id: RunId
+    state: Literal["running", "exited", "absent"]
+    exit_code: int | None = None
+    out_of_memory: bool = False
+    timed_out: bool = False
+
+
+class Launcher(Protocol):
+    """The closed set of verbs, over the socket or in one process.
+
+    Each raises ``RefusedError`` with a refusal's code when the launcher says no, and ``UnavailableError`` when no engine
+    (or no launcher) answers.
+    """
+
+    def engine_info(self) -> EngineInfo:
+        """Say what the engine is and what it cannot enforce."""
+        ...
+
+    def load_image(self, config_digest: str) -> LoadedImage:
+        """Bring an image from our layer store into the engine, verified."""
+        ...
+
+    def start(self, spec: ContainerSpec) -> StartedContainer:
+        """Start a container; verifies its image again."""
+        ...
+
+    def status(self, run_id: str) -> ContainerStatus:
+        """Say how a run's container is."""
+        ...
+
+    def wait(self, run_id: str, timeout_s: float) -> ContainerStatus:
+        """Wait until it has exited, or the time is over."""
+        ...
+
+    def logs(self, run_id: str, max_bytes: int) -> str:
+        """Return the end of what it wrote; for the hospital's operator alone."""
+        ...
+
+    def stop(self, run_id: str) -> None:
+        """Kill and remove it; fine when it is gone already."""
+        ...
+
+    def list_runs(self) -> tuple[ContainerStatus, ...]:
+        """Return every container of this station."""
+        ...
+
+    def remove_orphans(self) -> int:
+        """Kill and remove every container of this station; returns how many."""
+        ...
+
+
+class ExitClass(StrEnum):
+    """What is said of a train that failed; with a declared code and nothing else this may leave the station."""
+
+    CRASH = "crash"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "oom"
+    PROTOCOL = "protocol"
+    DECLARED_ERROR = "declared-error"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """One request to a train.
+
+    Attributes:
+        kind: what to do.
+        round: the round of the run order.
+        config: the hyperparameters.
+        arrays: a safetensors file to send along.
+    """
+
+    kind: Literal["train", "evaluate", "analyse"]
+    round: int
+    config: Mapping[str, JsonValue] = field(default_factory=dict)
+    arrays: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyLimits:
+    """What is accepted as an answer.
+
+    Attributes:
+        arrays_to: the file that gets the reply's arrays.
+        max_arrays_bytes: ceiling of the arrays.
+        max_head_bytes: ceiling of the JSON head.
+    """
+
+    arrays_to: Path
+    max_arrays_bytes: int
+    max_head_bytes: int = MIB
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReply:
+    """What a train answered. Written by hostile code: a candidate for the egress guard and nothing more."""
+
+    metrics: Mapping[str, JsonValue]
+    tables: Mapping[str, JsonValue]
+    arrays: Path | None
+    arrays_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainFailure:
+    """A request that was not answered.
+
+    Attributes:
+        exit_class: one of the closed list.
+        error_code: the code that the train gave, for `ExitClass.DECLARED_ERROR` only; to be compared with its manifest.
+        detail: for the operator; made here, never the train's text.
+        session_ended: the container can take no further request.
+    """
+
+    exit_class: ExitClass
+    error_code: str | None = None
+    detail: str = ""
+    session_ended: bool = True
+
+
+class TrainStartError(PhtError):
+    """A container started and did not get as far as a valid hello.
+
+    Attributes:
+        failure: why.
+        log: the end of what it wrote, for this hospital's operator and nobody else.
+    """
+
+    def __init__(self, failure: TrainFailure) -> None:
+        super().__init__(f"the train did not start: {failure.exit_class.value} {failure.detail}".rstrip())
+        self.failure = failure
+        self.log = ""
