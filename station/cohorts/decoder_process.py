@@ -15,6 +15,7 @@ import resource
 import signal
 import struct
 import sys
+import warnings
 from typing import BinaryIO
 
 from station.cohorts.pixels import DECODERS, Unusable, UnusableImage, read_radiograph
@@ -72,6 +73,7 @@ def main() -> None:
     """Load the codecs, confine, serve."""
     from pydicom.pixels import get_decoder  # noqa: PLC0415 - only the real process pays for loading codecs
 
+    warnings.simplefilter("ignore")  # pydicom's quote values
     for syntax in DECODERS:
         with contextlib.suppress(NotImplementedError):
             # Asking whether a decoder is available imports its plugins.

@@ -9,6 +9,8 @@ reason from a closed list; pydicom's own exceptions quote values and stay in tha
 """
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from io import BytesIO
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.pixels import get_decoder
 from pydicom.uid import (
@@ -51,6 +53,7 @@ DECODERS: dict[str, str] = {
 FILE_ERRORS = (
     ArithmeticError,
     AttributeError,
+    BytesLengthException,
     EOFError,
     InvalidDicomError,
     LookupError,
@@ -122,47 +125,39 @@ def read_radiograph(data: bytes) -> Radiograph:
     dataset = _parse(data)
     _check_shape(dataset)
     stored = _stored_values(dataset)
-    try:
+    with _found(Unusable.LOOKUP_TABLE):
         grey = _present(stored, dataset)
-    except UnusableImage:
-        raise
-    except (
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        IndexError,
-        OverflowError,
-        ArithmeticError,
-    ) as error:
-        raise UnusableImage(Unusable.LOOKUP_TABLE) from error
-    return Radiograph(
-        pixels=np.rint(np.clip(grey, 0.0, 1.0) * _WHITE).astype(np.uint16),
-        spacing_mm=_spacing(dataset),
-        modality=str(dataset.get("Modality", "")),
-    )
+    with _found(Unusable.PIXEL_ATTRIBUTES):
+        spacing, modality = _spacing(dataset), str(dataset.get("Modality", ""))
+    pixels = np.rint(np.clip(grey, 0.0, 1.0) * _WHITE).astype(np.uint16)
+    return Radiograph(pixels=pixels, spacing_mm=spacing, modality=modality)
+
+
+@contextmanager
+def _found(reason: Unusable) -> Iterator[None]:
+    """Turn what bad bytes raise into a finding."""
+    try:
+        yield
+    except FILE_ERRORS as error:
+        raise UnusableImage(reason) from error
 
 
 def _parse(data: bytes) -> Any:  # noqa: ANN401 - pydicom is not typed here
-    try:
+    with _found(Unusable.NOT_DICOM):
         dataset = pydicom.dcmread(BytesIO(data))
-        syntax = dataset.file_meta.TransferSyntaxUID
-    except FILE_ERRORS as error:
-        raise UnusableImage(Unusable.NOT_DICOM) from error
+        syntax = str(dataset.file_meta.TransferSyntaxUID)
     if syntax not in DECODERS:
         raise UnusableImage(Unusable.TRANSFER_SYNTAX)
     return dataset
 
 
 def _check_shape(dataset: Any) -> None:  # noqa: ANN401
-    try:
+    with _found(Unusable.PIXEL_ATTRIBUTES):  # pydicom parses a value when it is asked for
         rows, columns = int(dataset.Rows), int(dataset.Columns)
         samples, frames = int(dataset.SamplesPerPixel), int(dataset.get("NumberOfFrames", None) or 1)
         photometric = str(dataset.PhotometricInterpretation)
         allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
         high, signed = int(dataset.HighBit), int(dataset.PixelRepresentation)
-    except FILE_ERRORS as error:
-        raise UnusableImage(Unusable.PIXEL_ATTRIBUTES) from error
     if samples != 1 or frames != 1 or photometric not in {"MONOCHROME1", "MONOCHROME2"}:
         raise UnusableImage(Unusable.NOT_A_RADIOGRAPH)
     if (
@@ -181,10 +176,8 @@ def _check_shape(dataset: Any) -> None:  # noqa: ANN401
 
 def _stored_values(dataset: Any) -> NDArray[Any]:  # noqa: ANN401
     syntax = dataset.file_meta.TransferSyntaxUID
-    try:
+    with _found(Unusable.PIXEL_DATA):
         array, _ = get_decoder(syntax).as_array(dataset, raw=True, decoding_plugin=DECODERS[syntax])
-    except FILE_ERRORS as error:
-        raise UnusableImage(Unusable.PIXEL_DATA) from error
     if array.shape != (dataset.Rows, dataset.Columns) or array.dtype.kind not in "iu":
         raise UnusableImage(Unusable.PIXEL_DATA)
     return np.asarray(array)
