@@ -52,7 +52,7 @@ def run_front(services: Services, listener: socket.socket) -> None:
 async def _serve(services: Services, listener: socket.socket) -> None:
     front, proxy = create_front(services)
     config = uvicorn.Config(
-        front,  # type: ignore[arg-type]  # an ASGI application by its shape
+        front,
         ssl_certfile=str(services.home.server_certificate),
         ssl_keyfile=str(services.home.server_key),
         log_config=None,

@@ -1,5 +1,6 @@
 """Runs: how they go, their rounds as events with long polling, their results, and the wish to stop."""
 
+import time
 from typing import Annotated, Any
 
 import anyio
@@ -85,7 +86,7 @@ async def get_events(
     end = deadline(wait_s)
     mark = mark or progress_mark(view.progress)
     # The run worker is another process and writes files: looking at them is the whole protocol.
-    while anyio.current_time() < end and not await run_in_threadpool(
+    while time.monotonic() < end and not await run_in_threadpool(  # noqa: ASYNC110 - the event is another process's
         parts.runs.changed_since, digest, after, mark
     ):
         await anyio.sleep(POLL_S)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from orchestrator.federation.orders import RunFolder, RunState
+
 MODEL = "model.safetensors"
 METRICS = "metrics.json"
 PICTURE = "metrics.png"
@@ -14,3 +16,14 @@ RESULT_FILES = (MODEL, METRICS, PICTURE, PROVENANCE)
 def result_folder(run_folder: Path) -> Path:
     """The folder of a run's result."""
     return run_folder / "result"
+
+
+def wants_result(run_folder: Path) -> bool:
+    """Whether a run finished and its result is not complete yet.
+
+    Raises:
+        StateError: the run's state is damaged.
+    """
+    if (result_folder(run_folder) / PROVENANCE).is_file():
+        return False
+    return RunFolder(run_folder).read_progress().state is RunState.FINISHED

@@ -1,0 +1,293 @@
+"""`pht-orchestrator`: what the consortium's operator types. Parses, calls one use case, renders."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.initialise import initialise, renew_certificate
+from orchestrator.logs import start_logging
+from orchestrator.registry.access import Principal, Role
+from orchestrator.registry.runs import RunView
+from orchestrator.registry.trust import pin_root
+from orchestrator.services import Services, open_services
+from orchestrator.settings import Home, parse_settings
+from policies import console
+from policies.console import JsonOption
+from policies.documents import format_moment
+from policies.errors import NotFoundError, StorageError, UsageError
+
+app = console.new_app("The consortium's side: SuperLink, registry, mirror of the board's repository, runs.")
+token_app = console.new_app("Tokens of researchers, the board, its witness and operators.")
+station_app = console.new_app("Stations, as the board's register names them.")
+runs_app = console.new_app("Runs of accepted orders.")
+app.add_typer(token_app, name="token")
+app.add_typer(station_app, name="station")
+app.add_typer(runs_app, name="runs")
+
+HomeArgument = Annotated[Path, typer.Argument(help="The orchestrator's folder.", metavar="HOME")]
+_OPERATOR = Principal(Role.OPERATOR, "command line")
+
+
+@app.command()
+def init(
+    home: HomeArgument,
+    host: Annotated[
+        list[str], typer.Option(help="Name or address that clients use; may be given more than once.")
+    ],
+    port: Annotated[int, typer.Option(help="The one public port.")],
+    bind: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104 - a public service
+    name: Annotated[
+        str, typer.Option(help="Shown at /api/v1/health and in the certificate.")
+    ] = "orchestrator",
+    root: Annotated[
+        Path | None, typer.Option(help="The board's TUF root (root.json), to trust from now on.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a new orchestrator: settings, certificates, database."""
+    settings = parse_settings({"front": {"name": name, "hosts": host, "bind": bind, "port": port}})
+    made = initialise(home.absolute(), settings, None if root is None else _read(root))
+    if as_json:
+        console.echo_json({"home": made.path, "url": settings.url, "ca": made.ca_certificate})
+        return
+    console.say(f"made {made.path}")
+    console.say(f"  address      {settings.url}")
+    console.say(f"  authority    {made.ca_certificate} (give this file to every party)")
+    if root is None:
+        console.say("  next         pht-orchestrator pin-root HOME root.json, with the board's file")
+    console.say("  then         pht-orchestrator serve HOME")
+
+
+@app.command()
+def serve(home: HomeArgument, as_json: JsonOption = False) -> None:
+    """Run it until SIGTERM or Ctrl-C: SuperLink, front, API, run worker."""
+    # Flower takes a second to import: only who serves pays.
+    from orchestrator import supervisor  # noqa: PLC0415
+
+    place = _home(home)
+    start_logging(place.logs, "supervisor")
+
+    def show(ready: supervisor.Ready) -> None:
+        if as_json:
+            typer.echo(ready.encode().decode().strip())
+        else:
+            console.say(f"ready at {ready.url}; authority {ready.ca}")
+
+    supervisor.serve(place, show)
+
+
+@app.command("pin-root")
+def pin_root_command(
+    home: HomeArgument, root: Annotated[Path, typer.Argument(help="The board's root.json.")]
+) -> None:
+    """Trust the board's root; received from the board itself, not from this mirror."""
+    charter = pin_root(_home(home), _read(root))
+    console.say(f"pinned the root of {charter.board}: {charter.title} ({len(charter.members)} members)")
+
+
+@app.command("renew-certificate")
+def renew(home: HomeArgument) -> None:
+    """Issue a new server certificate; it counts from the next start."""
+    renew_certificate(_home(home))
+    console.say("renewed; restart `serve` to use it")
+
+
+@app.command()
+def status(home: HomeArgument, as_json: JsonOption = False) -> None:
+    """Whether it runs, and what it holds."""
+    place = _home(home)
+    services = open_services(place)
+    try:
+        runs = services.runs.all(_OPERATOR)
+        stations = services.stations.all()
+        found = {
+            "running": (place.run / "ready").exists(),
+            "url": services.settings.url,
+            "root_pinned": (place.trust / "root.json").exists(),
+            "stations": len(stations),
+            "bundles": len(services.bundles.all()),
+            "runs": {state: sum(run.progress.state == state for run in runs) for state in _states(runs)},
+        }
+    finally:
+        services.close()
+    if as_json:
+        console.echo_json(found)
+        return
+    for key, value in found.items():
+        console.say(f"{key:12} {value}")
+
+
+@token_app.command("new")
+def token_new(
+    home: HomeArgument,
+    role: Annotated[Role, typer.Option(help="researcher, board, witness or operator.")],
+    name: Annotated[str, typer.Option(help="Who gets it.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Make a token; it is shown once."""
+    if role is Role.STATION:
+        raise UsageError("stations sign their requests", hint="They need no token: see `pht-station`.")
+    if not 0 < len(name) <= 64:
+        raise UsageError("a name has 1 to 64 characters")
+    services = _services(home)
+    try:
+        token = services.access.new_token(role, name)
+    finally:
+        services.close()
+    if as_json:
+        console.echo_json({"role": role, "name": name, "token": token})
+    else:
+        console.say(token)
+
+
+@token_app.command("revoke")
+def token_revoke(
+    home: HomeArgument,
+    role: Annotated[Role, typer.Option(help="researcher, board, witness or operator.")],
+    name: Annotated[str, typer.Option(help="Whose tokens.")],
+) -> None:
+    """Withdraw all tokens of a party."""
+    services = _services(home)
+    try:
+        count = services.access.revoke_tokens(role, name)
+    finally:
+        services.close()
+    console.say(f"withdrew {count}")
+
+
+@station_app.command("sync")
+def station_sync(home: HomeArgument, as_json: JsonOption = False) -> None:
+    """Read the board's register from the mirror, and register new node keys with the SuperLink."""
+    services = _services(home)
+    try:
+        result = services.stations.sync()
+    finally:
+        services.close()
+    if as_json:
+        console.echo_json(result)
+        return
+    console.say(f"register version {result.register_version}: {result.nodes_registered} node keys registered")
+    for what, names in (("added", result.added), ("removed", result.removed)):
+        if names:
+            console.say(f"  {what}: {', '.join(names)}")
+
+
+@station_app.command("list")
+def station_list(home: HomeArgument, as_json: JsonOption = False) -> None:
+    """The stations that take part."""
+    services = _services(home)
+    try:
+        stations = services.stations.all()
+    finally:
+        services.close()
+    if as_json:
+        console.echo_json(stations)
+        return
+    console.say_table(
+        "Stations",
+        ("name", "organisation", "registered", "last seen"),
+        [
+            (
+                view.name,
+                view.organisation,
+                "yes" if view.node_id is not None else "no",
+                _ago(view.last_seen),
+            )
+            for view in stations
+        ],
+    )
+
+
+@runs_app.command("list")
+def runs_list(home: HomeArgument, as_json: JsonOption = False) -> None:
+    """All runs, the newest first."""
+    services = _services(home)
+    try:
+        views = services.runs.all(_OPERATOR)
+    finally:
+        services.close()
+    if as_json:
+        console.echo_json(views)
+        return
+    console.say_table(
+        "Runs",
+        ("order", "policy", "requester", "state", "round", "stations"),
+        [
+            (
+                view.digest[7:19],
+                f"{view.policy_id} v{view.policy_version}",
+                view.requester.partition(":")[2],
+                view.progress.state,
+                f"{view.progress.round}/{view.progress.rounds}",
+                len(view.stations),
+            )
+            for view in views
+        ],
+    )
+
+
+@runs_app.command("show")
+def runs_show(
+    home: HomeArgument,
+    order: Annotated[str, typer.Argument(help="The order's digest, or the first characters of it.")],
+    as_json: JsonOption = False,
+) -> None:
+    """One run with its rounds."""
+    services = _services(home)
+    try:
+        view = _find(services, order)
+        rounds = services.runs.rounds(_OPERATOR, view.digest)
+    finally:
+        services.close()
+    if as_json:
+        console.echo_json({"run": view, "rounds": rounds})
+        return
+    console.say(f"order      {view.digest}")
+    console.say(f"policy     {view.policy_id} version {view.policy_version}")
+    console.say(f"state      {view.progress.state} {view.progress.code}".rstrip())
+    console.say(f"result     {', '.join(view.result) or 'none yet'}")
+    for entry in rounds:
+        console.say(f"round {entry.get('round')}: took part {', '.join(entry.get('took_part', []))}")
+
+
+def _home(path: Path) -> Home:
+    return Home(path.absolute())
+
+
+def _services(path: Path) -> Services:
+    return open_services(_home(path))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path.name}: there is no such file") from error
+    except OSError as error:
+        raise StorageError(f"{path.name}: cannot be read ({error.strerror})") from error
+
+
+def _find(services: Services, order: str) -> RunView:
+    prefix = order.removeprefix("sha256:")
+    found = [view for view in services.runs.all(_OPERATOR) if view.digest[7:].startswith(prefix)]
+    if len(found) != 1:
+        raise NotFoundError(
+            f"{len(found)} runs begin with {order}", hint="Give more characters of the digest."
+        )
+    return found[0]
+
+
+def _states(runs: list[RunView]) -> list[str]:
+    return sorted({view.progress.state.value for view in runs})
+
+
+def _ago(moment: datetime | None) -> str:
+    if moment is None:
+        return "never"
+    seconds = (datetime.now(UTC) - moment).total_seconds()
+    return f"{seconds:.0f} s ago" if seconds < 3600 else format_moment(moment)
+
+
+main = console.program(app)

@@ -1,0 +1,85 @@
+"""The run worker as a process: ``python -m orchestrator.run_worker HOME``; started by the supervisor.
+
+Carries accepted orders (`orchestrator.federation.worker`), and writes the result of each run that ended. A run that
+ended while nothing was watching gets its result at the next start.
+"""
+
+import logging
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from orchestrator.federation.flower import Address
+from orchestrator.federation.orders import FolderQueue
+from orchestrator.federation.superlink import LOOPBACK, SuperLinkFiles
+from orchestrator.federation.worker import RunWorker, WorkerFiles
+from orchestrator.logs import start_logging
+from orchestrator.registry.superlink_port import read_superlink_port
+from orchestrator.results.folder import wants_result
+from orchestrator.settings import Home, child_environment
+from policies.errors import ExitCode, PhtError, StateError
+
+_LOG = logging.getLogger(__name__)
+
+LOOK_S = 0.5
+RESULT_TIMEOUT_S = 300.0
+MAX_RESULT_TRIES = 3
+
+
+def main() -> int:
+    """Run until told to stop."""
+    home = Home(Path(sys.argv[1]))
+    start_logging(home.logs, "worker")
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        _run(home, stopping)
+    except PhtError as error:
+        sys.stderr.write(f"worker: {error.message}\n")
+        return int(error.exit_code)
+    return int(ExitCode.OK)
+
+
+def _run(home: Home, stopping: threading.Event) -> None:
+    files = SuperLinkFiles(home.superlink)
+    queue = FolderQueue(home.runs)
+    address = Address(LOOPBACK, read_superlink_port(home), files.ca)
+    worker = RunWorker(
+        queue, WorkerFiles(home.runs, home.blobs, home.superlink), address, files.secret.read_bytes()
+    )
+    worker.start()
+    tries: dict[Path, int] = {}
+    try:
+        while not stopping.wait(LOOK_S):
+            for folder in queue.folders():
+                if tries.get(folder.path, 0) < MAX_RESULT_TRIES and _wants_result(folder.path):
+                    tries[folder.path] = tries.get(folder.path, 0) + 1
+                    _write_result(home, folder.path)
+    finally:
+        worker.stop()
+
+
+def _wants_result(folder: Path) -> bool:
+    try:
+        return wants_result(folder)
+    except StateError as error:
+        _LOG.error("run_damaged", extra={"order": folder.name, "code": type(error).__name__})
+        return False
+
+
+def _write_result(home: Home, folder: Path) -> None:
+    # A process of its own: what draws pictures needs much memory, for a moment.
+    command = [sys.executable, "-m", "orchestrator.results", str(home.path), folder.name]
+    try:
+        subprocess.run(command, check=True, timeout=RESULT_TIMEOUT_S, env=child_environment())
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        _LOG.error("result_failed", extra={"order": folder.name, "kind": type(error).__name__})
+    else:
+        _LOG.info("result_written", extra={"order": folder.name})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
