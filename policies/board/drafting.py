@@ -1,0 +1,196 @@
+"""Drafting a policy file: an example or the skeleton, with what the train's manifest says filled in.
+
+What the draft says about data, outputs, hyperparameters and resources is what the train asks for; the board may narrow
+all of it. The result is YAML for a person to read and change.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from importlib.resources import files
+
+import yaml
+from pydantic import JsonValue
+
+from policies.board.documents_in import Train
+from policies.documents import MAX_DOCUMENT_BYTES, format_moment, load_yaml
+from policies.errors import UsageError
+from policies.manifest import TrainKind, TrainManifest
+from policies.policy import Policy
+
+VALIDITY = timedelta(days=365)
+FILL_IN = "FILL IN"
+_HEADER = """\
+# Policy {id}, version {version}: a draft for the train {train} {train_version}.
+# Read every line: what stands here is permitted, and nothing else. `pht-board review` says it in words;
+# `pht-board sign` signs exactly these bytes.
+"""
+
+_Document = dict[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class DraftOptions:
+    """What the drafter knows beyond the train.
+
+    Attributes:
+        now: the policy is valid from today.
+        requester_key: the public key, hex, of whoever will order runs.
+        board: the board's name.
+        settings: further values by dotted path, as YAML text (``runs.rounds`` -> ``5``).
+    """
+
+    now: datetime
+    requester_key: str | None = None
+    board: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+def draft_policy(train: Train, options: DraftOptions) -> bytes:
+    """Return a policy file that fits a train.
+
+    Raises:
+        UsageError: a setting names nothing in a policy, or the manifest names no image yet.
+        DocumentError: the result contradicts itself.
+    """
+    if not train.image_digests:
+        raise UsageError("the manifest names no image yet", hint="Draft from what `pht-train pack` made.")
+    manifest = train.manifest
+    document = _starting_point(manifest.name)
+    _fill_from_manifest(document, train)
+    _fill_dates(document, options.now)
+    if options.requester_key is not None:
+        _set(document, "requester.key", options.requester_key)
+    if options.board is not None:
+        _set(document, "board", options.board)
+    for path, text in options.settings.items():
+        _set(document, path, _parse_value(path, text))
+    header = _HEADER.format(
+        id=document["id"], version=document["version"], train=manifest.name, train_version=manifest.version
+    )
+    data = (header + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)).encode()
+    load_yaml(Policy, data, what="the draft")
+    return data
+
+
+def unfinished(data: bytes) -> list[int]:
+    """Return the lines that a person still has to fill in."""
+    lines = data.decode("utf-8", "replace").splitlines()
+    return [
+        number
+        for number, line in enumerate(lines, 1)
+        if FILL_IN in line and not line.lstrip().startswith("#")
+    ]
+
+
+def example_names() -> Iterable[str]:
+    """Return the trains that the project ships an example policy for."""
+    folder = files("policies").joinpath("examples")
+    names = (entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return sorted(name for name in names if name != "skeleton")
+
+
+def _starting_point(train: str) -> _Document:
+    name = train if train in example_names() else "skeleton"
+    text = files("policies").joinpath("examples", f"{name}.yaml").read_text("utf-8")
+    document: _Document = yaml.load(text, Loader=_TextDates)  # noqa: S506 - a SafeLoader that leaves dates as text
+    if name == "skeleton":
+        document["id"] = train
+    return document
+
+
+class _TextDates(yaml.SafeLoader):
+    """YAML in which a date stays the text that it is."""
+
+
+_TextDates.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _fill_from_manifest(document: _Document, train: Train) -> None:
+    manifest = train.manifest
+    label = [] if manifest.data.label is None else [manifest.data.label]
+    values: dict[str, JsonValue] = {
+        "kind": manifest.kind.value,
+        "manifest_digest": train.digest,
+        "image_config_digests": list(train.image_digests),
+        "data.modalities": [modality.value for modality in manifest.data.modalities],
+        "data.clinical_fields": list(dict.fromkeys([*manifest.data.clinical_fields, *label])),
+        "runs.hyperparameters": {
+            name: spec.model_dump(mode="json", exclude_none=True)
+            for name, spec in manifest.hyperparameters.items()
+        },
+        "release.metrics": list(dict.fromkeys(metric.key for metric in manifest.outputs.metrics)),
+        "release.tables": list(dict.fromkeys(table.key for table in manifest.outputs.tables)),
+        "resources.gpu": manifest.resources.gpu != "none",
+    }
+    for path, value in values.items():
+        _set(document, path, value)
+    for name, asked in (("memory_mib", manifest.resources.memory_mib), ("cpus", manifest.resources.cpus)):
+        _raise_to(document, f"resources.{name}", asked)
+    _fill_kind(document, manifest)
+
+
+def _fill_kind(document: _Document, manifest: TrainManifest) -> None:
+    """Set what the kind of train demands, where the starting point is of another kind."""
+    runs, release = document["runs"], document["release"]
+    if not isinstance(runs, dict) or not isinstance(release, dict):
+        raise UsageError("the starting point is not a policy")
+    if manifest.kind is not TrainKind.TRAINING:
+        runs["strategies"] = ["none"]
+        release.pop("tensors", None)
+        return
+    if runs["strategies"] == ["none"]:
+        runs["strategies"] = ["FedAvg"]
+    release.setdefault(
+        "tensors", {"precision": "float32", "float_buffers": "release", "integer_buffers": "withhold"}
+    )
+    release.setdefault("trust_statement", "orchestrator-sees-single-updates")
+
+
+def _fill_dates(document: _Document, now: datetime) -> None:
+    today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    agreement_ends = date.fromisoformat(str(_get(document, "legal.agreement.expires")))
+    last = datetime(agreement_ends.year, agreement_ends.month, agreement_ends.day, tzinfo=UTC)
+    _set(document, "valid_from", format_moment(today))
+    _set(document, "valid_until", format_moment(min(today + VALIDITY, max(last, today))))
+
+
+def _parse_value(path: str, text: str) -> JsonValue:
+    if len(text) > MAX_DOCUMENT_BYTES:
+        raise UsageError(f"{path}: the value is too long")
+    try:
+        value: JsonValue = yaml.load(text, Loader=_TextDates)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: the value is not valid YAML") from error
+    return value
+
+
+def _parent(document: _Document, path: str) -> tuple[dict[str, JsonValue], str]:
+    *folders, last = path.split(".")
+    place: JsonValue = document
+    for name in folders:
+        place = place.get(name) if isinstance(place, dict) else None
+    if not isinstance(place, dict):
+        raise UsageError(
+            f"{path}: a policy has no such key", hint="Name it as in the file, for example runs.rounds."
+        )
+    return place, last
+
+
+def _set(document: _Document, path: str, value: JsonValue) -> None:
+    place, last = _parent(document, path)
+    place[last] = value
+
+
+def _get(document: _Document, path: str) -> JsonValue:
+    place, last = _parent(document, path)
+    return place.get(last)
+
+
+def _raise_to(document: _Document, path: str, asked: float) -> None:
+    present = _get(document, path)
+    if not isinstance(present, int | float) or present < asked:
+        _set(document, path, asked)

@@ -1,0 +1,306 @@
+"""A train or a policy in plain words, for people who decide: what it asks, who asks, what may leave, whom that trusts.
+
+Describes; decides nothing. What it finds doubtful it lists as points to look at.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from policies.board.documents_in import Train
+from policies.board.drafting import FILL_IN, unfinished
+from policies.documents import format_moment
+from policies.manifest import MetricOutput, TableOutput
+from policies.policy import Policy
+from policies.rules.capacity import Capacity, bits_in_words, capacity, in_words, trust_in_words
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One heading and its lines."""
+
+    heading: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What a person reads before deciding.
+
+    Attributes:
+        subject: of what this is the review, with its digest.
+        sections: in the order to read them.
+        attention: points that a member should look at.
+        capacity: the upper bound, where a policy was given.
+    """
+
+    subject: str
+    sections: tuple[Section, ...]
+    attention: tuple[str, ...]
+    capacity: Capacity | None
+
+
+def review_train(train: Train) -> Review:
+    """Describe what a train asks for, without a policy."""
+    manifest = train.manifest
+    attention = [] if train.image_digests else ["The manifest names no image yet: it is not packed."]
+    if manifest.source_commit == "unversioned":
+        attention.append("The manifest names no source commit: nobody can tell which code was built.")
+    sections = (*_train_sections(train), _outputs(train))
+    return Review(
+        f"train {manifest.name} {manifest.version}, {train.digest}", sections, tuple(attention), None
+    )
+
+
+def review_policy(
+    policy: Policy,
+    data: bytes,
+    digest: str,
+    *,
+    train: Train | None,
+    elements: int | None,
+    previous: Policy | None,
+) -> Review:
+    """Describe what a policy permits.
+
+    Args:
+        policy: the parsed file.
+        data: its bytes.
+        digest: of its bytes.
+        train: the train it permits, to compare with.
+        elements: how many numbers the released tensors hold, where the weights are at hand.
+        previous: the version in force now, to show what changes.
+    """
+    found = capacity(policy, elements, train.manifest if train else None)
+    sections = [_who_and_why(policy), _legal(policy), _data(policy), _runs(policy), _release(policy, found)]
+    if train is not None:
+        sections += [*_train_sections(train), _outputs(train)]
+    if previous is not None:
+        sections.append(_changes(previous, policy))
+    attention = [*_policy_attention(policy, data), *(_mismatches(policy, train) if train else ())]
+    if train is None:
+        attention.append("Give --train to compare the policy with the train's own manifest.")
+    subject = f"policy {policy.id}, version {policy.version}, {digest}"
+    return Review(subject, tuple(sections), tuple(attention), found)
+
+
+def _who_and_why(policy: Policy) -> Section:
+    requester = policy.requester
+    elsi = [f"{check.question} {check.answer}" for check in policy.elsi]
+    return Section(
+        "Who asks, and why",
+        (
+            policy.title,
+            policy.summary.en,
+            f"Asked by {requester.contact}, {requester.organisation} ({requester.requester_class}, {requester.country}).",
+            f"Runs are ordered with the key {requester.key}.",
+            f"Answerable radiologist: {policy.radiologist}",
+            f"Purpose: {policy.purpose.code}. {policy.purpose.statement}",
+            f"Benefit: {policy.purpose.benefit}",
+            *elsi,
+        ),
+    )
+
+
+def _legal(policy: Policy) -> Section:
+    legal = policy.legal
+    lines = [
+        f"Ground: GDPR {legal.gdpr_article_6} and {legal.gdpr_article_9}; {legal.national_ground}.",
+        f"Controllers: {'; '.join(legal.controllers)}.",
+        f"DPIA: {legal.dpia}. Ethics: {legal.ethics}.",
+        f"Agreement: {legal.agreement.reference}, until {legal.agreement.expires}.",
+        f"Status of the resulting model: {legal.model_status}.",
+    ]
+    if legal.ehds_permit:
+        lines.append(f"EHDS permit: {legal.ehds_permit}.")
+    return Section("Legal", tuple(lines))
+
+
+def _data(policy: Policy) -> Section:
+    data = policy.data
+    return Section(
+        "What the train may see, inside each hospital",
+        (
+            f"Collections: {', '.join(data.collections)}; images: {', '.join(data.modalities)}.",
+            f"Clinical fields: {', '.join(data.clinical_fields) or 'none'}.",
+            f"Only patients who were asked about {', '.join(data.consent_purposes)} ({' or '.join(data.consent_modes)}).",
+            f"Only at stations with {data.minimum_patients} patients or more.",
+        ),
+    )
+
+
+def _runs(policy: Policy) -> Section:
+    runs, resources = policy.runs, policy.resources
+    ranges = [
+        f"{name}: {spec.type}" + ("" if spec.type == "bool" else f" from {spec.minimum} to {spec.maximum}")
+        for name, spec in runs.hyperparameters.items()
+    ]
+    return Section(
+        "What may run",
+        (
+            f"{_count(runs.runs, 'run')} of at most {_count(runs.rounds, 'round')}, each with at least "
+            f"{_count(runs.minimum_stations, 'station')}; {_count(runs.releases, 'release')} per station in all.",
+            f"Combined with: {', '.join(runs.strategies)}.",
+            f"Hyperparameters: {'; '.join(ranges) or 'none'}.",
+            f"At most {resources.memory_mib} MiB of memory, {resources.cpus:g} CPUs, "
+            f"{'a GPU' if resources.gpu else 'no GPU'}, {resources.run_hours:g} hours per run.",
+            f"Valid from {format_moment(policy.valid_from)} until {format_moment(policy.valid_until)}.",
+        ),
+    )
+
+
+def _release(policy: Policy, found: Capacity) -> Section:
+    rules = policy.release
+    lines = [f"Numbers: {', '.join(rules.metrics) or 'none'}. Tables: {', '.join(rules.tables) or 'none'}."]
+    if rules.tensors is not None:
+        clipping = (
+            "no clipping"
+            if rules.tensors.clipping_norm is None
+            else f"clipped to {rules.tensors.clipping_norm:g}"
+        )
+        lines.append(
+            f"The change of the model's weights, as {rules.tensors.precision}, {clipping}; float buffers: "
+            f"{rules.tensors.float_buffers}, integer buffers: {rules.tensors.integer_buffers}."
+        )
+    noise = rules.differential_privacy
+    lines += [
+        f"Numbers rest on {rules.minimum_patients_per_metric} patients or more, cells on {rules.minimum_cell_count}.",
+        "No differential privacy."
+        if noise is None
+        else f"Differential privacy: epsilon {noise.epsilon:g}, delta {noise.delta:g}.",
+        f"Secure aggregation: {'required' if rules.secure_aggregation else 'no'}; "
+        f"a person looks at each release: {'yes' if rules.human_review else 'no'}.",
+        f"A release holds at most {rules.maximum_bytes / _MIB:.3g} MiB.",
+        f"What a hostile train could carry out: {in_words(found)}; {bits_in_words(found.bits_in_total)} in all.",
+        trust_in_words(policy),
+    ]
+    return Section("What may leave each hospital", tuple(lines))
+
+
+def _train_sections(train: Train) -> tuple[Section, ...]:
+    manifest = train.manifest
+    resources = manifest.resources
+    identity = [
+        f"{manifest.title} ({manifest.name} {manifest.version}), {manifest.kind}, interface {manifest.interface}.",
+        f"By {manifest.contact.name}, {manifest.contact.organisation}, {manifest.contact.email}.",
+        f"Licence {manifest.licence}; source commit {manifest.source_commit}.",
+        f"Manifest {train.digest}",
+        *(f"Image {digest}" for digest in train.image_digests),
+    ]
+    if train.layers:
+        size = sum(size for _, size in train.layers)
+        identity.append(f"{_count(len(train.layers), 'layer')}, {size / _MIB:,.0f} MiB.")
+    label = f"; label {manifest.data.label}" if manifest.data.label else ""
+    needs = (
+        f"{', '.join(manifest.data.modalities)} of the {manifest.data.body_part.lower()}, as "
+        f"{manifest.data.representation}, profile {manifest.data.profile}{label}.",
+        f"Clinical fields: {', '.join(manifest.data.clinical_fields) or 'none'}.",
+        f"{resources.memory_mib} MiB of memory, {resources.cpus:g} CPUs, GPU {resources.gpu}, "
+        f"{resources.message_timeout_s} s per message.",
+    )
+    return (Section("The train", tuple(identity)), Section("What the train asks for", needs))
+
+
+def _outputs(train: Train) -> Section:
+    outputs = train.manifest.outputs
+    lines = []
+    if outputs.tensors is not None:
+        listed = outputs.tensors.listed
+        lines.append(
+            f"Tensors: {_count(len(listed), 'named tensor') if listed else 'those of the weights it is given'}."
+        )
+    lines += [_metric_line(metric) for metric in outputs.metrics]
+    lines += [_table_line(table) for table in outputs.tables]
+    codes = ", ".join(train.manifest.error_codes)
+    lines.append(f"Error codes: {codes or 'none'}.")
+    return Section("What the train says it returns", tuple(lines))
+
+
+def _metric_line(metric: MetricOutput) -> str:
+    decimals = "" if metric.type == "int" else f", {metric.decimals} decimals"
+    return (
+        f"{metric.key} ({metric.stage}): {metric.type} from {metric.minimum:g} to {metric.maximum:g}{decimals}, "
+        f"on {metric.split} patients{'' if metric.required else ', optional'}"
+    )
+
+
+def _table_line(table: TableOutput) -> str:
+    return (
+        f"table {table.key} ({table.stage}): {table.rows} rows of {', '.join(table.columns)}, on {table.split} patients, "
+        f"cells of {table.minimum_cell_count} or more"
+    )
+
+
+def _policy_attention(policy: Policy, data: bytes) -> list[str]:
+    points = []
+    if lines := unfinished(data):
+        points.append(f"The file still says {FILL_IN!r} on line {', '.join(map(str, lines))}.")
+    if set(policy.requester.key) == {"0"}:
+        points.append("requester.key is empty (all zeros): nobody could order a run.")
+    if policy.role == "development":
+        points.append(
+            "A development policy: one signature, and only for collections marked public or synthetic."
+        )
+    if policy.release.secure_aggregation:
+        points.append("Stations refuse secure aggregation in this version (SECURE_AGGREGATION_UNSUPPORTED).")
+    if policy.release.differential_privacy is not None:
+        points.append(
+            "Stations refuse differential privacy in this version (DIFFERENTIAL_PRIVACY_UNSUPPORTED)."
+        )
+    if policy.release.timing_quantum_s == 0:
+        points.append("timing_quantum_s is 0: how long a train takes can carry data out.")
+    return points
+
+
+def _mismatches(policy: Policy, train: Train) -> list[str]:
+    manifest = train.manifest
+    asked = {*manifest.data.clinical_fields, *([manifest.data.label] if manifest.data.label else [])}
+    declared = {output.key for output in (*manifest.outputs.metrics, *manifest.outputs.tables)}
+    granted = {*policy.release.metrics, *policy.release.tables}
+    checks = [
+        (policy.manifest_digest != train.digest, "The policy names another manifest than this train's."),
+        (
+            not set(policy.image_config_digests) <= set(train.image_digests),
+            "The policy names an image that this train does not have.",
+        ),
+        (policy.kind is not manifest.kind, f"A {manifest.kind} train under a {policy.kind} policy."),
+        (
+            not set(manifest.data.modalities) <= set(policy.data.modalities),
+            "The train asks for more modalities.",
+        ),
+        (not asked <= set(policy.data.clinical_fields), "The train asks for more clinical fields."),
+        (not granted <= declared, f"Not declared by the train: {', '.join(sorted(granted - declared))}."),
+        (not declared <= granted, f"Declared but withheld: {', '.join(sorted(declared - granted))}."),
+    ]
+    return [text for wrong, text in checks if wrong]
+
+
+def _changes(before: Policy, after: Policy) -> Section:
+    old, new = _flat(before.model_dump(mode="json")), _flat(after.model_dump(mode="json"))
+    lines = [
+        f"{key}: {old.get(key, 'not set')} -> {new.get(key, 'not set')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+    return Section(f"What changes against version {before.version}", tuple(lines) or ("Nothing.",))
+
+
+def _flat(value: object, path: str = "") -> dict[str, str]:
+    if isinstance(value, Mapping):
+        return {
+            key: text
+            for name, item in value.items()
+            for key, text in _flat(item, f"{path}.{name}" if path else str(name)).items()
+        }
+    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        return {
+            key: text
+            for number, item in enumerate(value, 1)
+            for key, text in _flat(item, f"{path}[{number}]").items()
+        }
+    return {path: str(value)}
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
