@@ -1,32 +1,50 @@
 """Turns the stations' deltas into the next weights, with a Flower strategy, a piece of a tensor at a time.
 
-A release holds deltas from the inbound weights. For each piece of each float tensor the weights of every station
-(inbound + delta) go to the strategy's own `aggregate_train` as `ArrayRecord`s, and the result to the new file. What
-is resident is a few pieces per station, whatever the size of the model. This holds for strategies that treat every
-number alike (`FedAvg`); one that keeps state or looks across tensors needs its own way here and is refused.
+A release holds deltas from the inbound weights, in the policy's precision. For each piece of each float tensor the
+weights of every station (inbound + delta, in float32 or wider) go to the strategy's own `aggregate_train` as
+`ArrayRecord`s, and the result to the new file. What is resident is a few pieces per station, whatever the size of the
+model. This holds for strategies that treat every number alike (`FedAvg`); one that keeps state or looks across tensors
+needs its own way here and is refused.
 
 Integer and boolean tensors (a BatchNorm's `num_batches_tracked`) have no meaningful mean, and Flower would turn them
-into float64: they are taken from the station with the most examples, the first by name among equals.
+into float64: they are taken from the station with the most examples, the first by name among equals. What the policy
+withholds stays as it was.
 """
 
 import logging
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array as FlowerArray
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
+from numpy.typing import NDArray
 
-from orchestrator.federation.orders import sync_folder
-from orchestrator.federation.tensors import Numbers, Tensor, TensorFile, to_bytes, write_header
-from policies.documents import digest_of_file
 from policies.errors import DataError, StorageError, UsageError
+from policies.files import sync_folder
 from policies.order import StrategyChoice
+from policies.wire.arrays import (
+    FLOAT_DTYPES,
+    Array,
+    ArraysWriter,
+    TensorEntry,
+    as_float,
+    chunks_of,
+    from_float,
+    open_tensor,
+    raw_dtype,
+    read_layout,
+)
 from policies.wire.instructions import Blob
 
+PIECE_ELEMENTS = 1 << 20
+"""Elements that are worked on at once: 4 MiB of float32 per station."""
+
 _EXAMPLES = "num-examples"
+
+Floats = NDArray[np.float32] | NDArray[np.float64]
 
 
 class NotFiniteError(DataError):
@@ -79,83 +97,87 @@ def aggregate(strategy: FedAvg, round_: int, inbound: Path, updates: Sequence[Up
         StorageError: the disk.
     """
     ordered = sorted(updates, key=lambda update: update.station)
-    weights = TensorFile(inbound)
-    deltas = [TensorFile(update.delta) for update in ordered]
-    heaviest = deltas[int(np.argmax([update.num_examples for update in ordered]))]
+    weights = read_layout(inbound).by_name()
+    deltas = [(update, read_layout(update.delta).by_name()) for update in ordered]
     examples = [update.num_examples for update in ordered]
-    temporary = folder / f".round-{round_}.{os.getpid()}.new"
+    heaviest = deltas[int(np.argmax(examples))]
+    temporary = folder / f".round-{round_}.new"
+    with (
+        np.errstate(over="ignore", invalid="ignore"),
+        ArraysWriter(temporary, [entry.tensor for entry in weights.values()]) as writer,
+    ):
+        for entry in writer.layout.entries:
+            name, inbound_tensor = entry.name, (inbound, weights[entry.name])
+            if name not in heaviest[1]:
+                pieces: Iterator[Array] = chunks_of(open_tensor(*inbound_tensor), PIECE_ELEMENTS)
+            elif entry.tensor.dtype in FLOAT_DTYPES:
+                found = [(update.delta, tensors[name]) for update, tensors in deltas]
+                pieces = _averaged_pieces(strategy, round_, inbound_tensor, found, examples)
+            else:
+                pieces = _moved_integers(inbound_tensor, (heaviest[0].delta, heaviest[1][name]))
+            for piece in pieces:
+                writer.write(name, piece)
+        written = writer.close()
+    blob = Blob(digest=written.digest, size=written.size)
     try:
-        with temporary.open("wb") as file:
-            write_header(file, _in_order(weights.tensors))
-            for name, tensor in _in_order(weights.tensors).items():
-                for first, last in weights.pieces(name):
-                    base = weights.read(name, first, last)
-                    if name not in heaviest.tensors:
-                        # A manifest may list a part of the model: the rest stays as it is.
-                        values = base
-                    elif tensor.is_float:
-                        pieces = [_moved(base, delta.read(name, first, last)) for delta in deltas]
-                        values = _averaged(strategy, round_, pieces, examples)
-                        if not np.isfinite(values).all():
-                            raise NotFiniteError("the average of the weights is not finite")
-                    else:
-                        values = _moved_whole(base, heaviest.read(name, first, last), tensor.dtype)
-                    file.write(to_bytes(values, tensor.dtype))
-            file.flush()
-            os.fsync(file.fileno())
-        blob = Blob(digest=digest_of_file(temporary), size=temporary.stat().st_size)
+        # The front, possibly another user of the same group, serves it.
+        temporary.chmod(0o640)
         temporary.replace(folder / blob.digest.removeprefix("sha256:"))
         sync_folder(folder)
     except OSError as error:
         raise StorageError(f"cannot write the new weights ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return blob
 
 
-def weighted_means(
-    metrics: Mapping[str, Mapping[str, float]], num_examples: Mapping[str, int]
-) -> dict[str, float]:
+def weighted_means(metrics: dict[str, dict[str, float]], num_examples: dict[str, int]) -> dict[str, float]:
     """Mean of each metric over the stations that released it, weighted by their examples.
 
     Flower's own aggregation drops a whole round for one reply that lacks a metric; a station's guard may suppress one.
+
+    >>> weighted_means({"a": {"auc": 1.0}, "b": {"auc": 0.0, "loss": 2.0}}, {"a": 30, "b": 10})
+    {'auc': 0.75, 'loss': 2.0}
     """
-    keys = sorted({key for values in metrics.values() for key in values})
     means: dict[str, float] = {}
-    for key in keys:
+    for key in sorted({key for values in metrics.values() for key in values}):
         weights = {name: num_examples[name] for name, values in metrics.items() if key in values}
-        total = sum(weights.values())
-        if total > 0:
+        if (total := sum(weights.values())) > 0:
             means[key] = sum(metrics[name][key] * weight for name, weight in weights.items()) / total
     return means
 
 
-def _in_order(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    # By size of type, then name: every tensor starts aligned for its type, as safetensors itself lays them out.
-    return dict(sorted(tensors.items(), key=lambda item: (-_width(item[1]), item[0])))
+_Place = tuple[Path, TensorEntry]
 
 
-def _width(tensor: Tensor) -> int:
-    return tensor.size // tensor.elements if tensor.elements else 1
+def _averaged_pieces(
+    strategy: FedAvg, round_: int, inbound: _Place, deltas: Sequence[_Place], examples: Sequence[int]
+) -> Iterator[Array]:
+    dtype = inbound[1].tensor.dtype
+    files = [chunks_of(open_tensor(*place), PIECE_ELEMENTS) for place in deltas]
+    for base in chunks_of(open_tensor(*inbound), PIECE_ELEMENTS):
+        start = as_float(base, dtype)
+        moved = [
+            start + as_float(next(file), place[1].tensor.dtype)
+            for file, place in zip(files, deltas, strict=True)
+        ]
+        result = from_float(_averaged(strategy, round_, moved, examples), dtype)
+        if not np.isfinite(as_float(result, dtype)).all():
+            raise NotFiniteError("the average of the weights is not finite")
+        yield result
 
 
-def _moved(base: Numbers, delta: Numbers) -> Numbers:
-    return base + delta
+def _moved_integers(inbound: _Place, delta: _Place) -> Iterator[Array]:
+    raw = raw_dtype(inbound[1].tensor.dtype)
+    steps = chunks_of(open_tensor(*delta), PIECE_ELEMENTS)
+    for base, step in zip(chunks_of(open_tensor(*inbound), PIECE_ELEMENTS), steps, strict=True):
+        yield (base.astype(np.int64) + step.astype(np.int64)).astype(raw)
 
 
-def _moved_whole(base: Numbers, delta: Numbers, dtype: str) -> Numbers:
-    if dtype == "BOOL":
-        return base ^ delta
-    with np.errstate(over="ignore"):
-        return base + delta
-
-
-def _averaged(strategy: FedAvg, round_: int, pieces: Sequence[Numbers], examples: Sequence[int]) -> Numbers:
+def _averaged(strategy: FedAvg, round_: int, pieces: Sequence[Floats], examples: Sequence[int]) -> Floats:
     messages = [
         Message(
             RecordDict(
                 {
-                    "arrays": ArrayRecord({"piece": Array(piece)}),
+                    "arrays": ArrayRecord({"piece": FlowerArray(piece)}),
                     "metrics": MetricRecord({_EXAMPLES: count}),
                 }
             ),

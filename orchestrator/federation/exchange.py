@@ -225,6 +225,7 @@ class _Asking:
         if message.has_error():
             # Flower's word, not the station's: the node counts as offline, or a reply was lost on the way.
             entry.offline, entry.last_code = True, LOST
+            log.warning("reply_lost", extra={"station": name, "flower_code": message.error.code})
             self._again(entry, now)
             return
         try:

@@ -295,12 +295,14 @@ class OrderGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The replies that are complete now. One that is still being sent waits, and holds up no other."""
-        response = _call_as_task(
-            lambda: self._client.PullMessages(PullAppMessagesRequest(message_ids=list(message_ids)))
-        )
-        for proto, tree in zip(response.messages_list, response.message_object_trees, strict=False):
-            # Handed out once: keep it until its objects are here.
-            self._unfinished[proto.metadata.message_id] = (proto, tree)
+        # A reply is handed out once; asked for again while its objects are on their way, Flower would call it lost.
+        on_the_way = {proto.metadata.reply_to_message_id for proto, _ in self._unfinished.values()}
+        wanted = [message_id for message_id in message_ids if message_id not in on_the_way]
+        if wanted:
+            request = PullAppMessagesRequest(message_ids=wanted)
+            response = _call_as_task(lambda: self._client.PullMessages(request))
+            for proto, tree in zip(response.messages_list, response.message_object_trees, strict=False):
+                self._unfinished[proto.metadata.message_id] = (proto, tree)
         complete: list[Message] = []
         for message_id, (proto, tree) in list(self._unfinished.items()):
             contents = self._pull_objects(tree)

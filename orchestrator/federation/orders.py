@@ -13,7 +13,6 @@ Every file is written under another name, synced and renamed.
 """
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -23,9 +22,11 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 from pydantic import Field, ValidationError
 
 from policies.documents import Digest, Name, StrictModel, parse_json
-from policies.errors import DocumentError, NotFoundError, StateError, StorageError, UsageError
+from policies.errors import DocumentError, NotFoundError, StateError, UsageError
+from policies.files import write_atomically
 from policies.manifest import TrainManifest
 from policies.order import RunOrder
+from policies.policy import ReleaseRules
 
 _MAX_FILE_BYTES = 8 * 1024 * 1024
 
@@ -58,6 +59,10 @@ class AcceptedOrder(StrictModel):
     )
     order: RunOrder
     manifest: TrainManifest
+    release: ReleaseRules | None = Field(
+        default=None,
+        description="The policy's: what a release holds. Without it, the rules a policy has by default.",
+    )
     nodes: dict[Name, Annotated[int, Field(ge=1, lt=2**64)]] = Field(
         description="Flower's node id of each station."
     )
@@ -148,7 +153,7 @@ class RunFolder:
 
     def write_progress(self, progress: RunProgress) -> None:
         """Replace how far the order is."""
-        write_file(self.path / "state.json", progress.model_dump_json(indent=1).encode())
+        write_atomically(self.path / "state.json", progress.model_dump_json(indent=1).encode())
 
     def read_rounds(self) -> list[dict[str, Any]]:
         """The finished rounds, oldest first; a line cut off by a crash is left out."""
@@ -166,7 +171,7 @@ class RunFolder:
     def write_rounds(self, rounds: list[dict[str, Any]]) -> None:
         """Replace the finished rounds."""
         lines = [json.dumps(entry, sort_keys=True, allow_nan=False) + "\n" for entry in rounds]
-        write_file(self.path / "rounds.jsonl", "".join(lines).encode())
+        write_atomically(self.path / "rounds.jsonl", "".join(lines).encode())
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Read a small state file; None where there is none or it is damaged."""
@@ -179,7 +184,7 @@ class RunFolder:
     def write_json(self, name: str, value: dict[str, Any], *, private: bool = False) -> None:
         """Replace a small state file."""
         data = json.dumps(value, sort_keys=True, allow_nan=False).encode()
-        write_file(self.path / name, data, mode=0o600 if private else 0o644)
+        write_atomically(self.path / name, data, mode=0o600 if private else 0o644)
 
     def stop_wanted(self) -> bool:
         """Whether an operator asked to stop."""
@@ -206,7 +211,7 @@ class FolderQueue:
         if not (folder.path / "order.json").exists():
             folder.path.mkdir(mode=0o750, parents=True, exist_ok=True)
             folder.write_progress(RunProgress(rounds=accepted.order.rounds))
-            write_file(folder.path / "order.json", accepted.model_dump_json(indent=1).encode())
+            write_atomically(folder.path / "order.json", accepted.model_dump_json(indent=1).encode())
         return folder
 
     def folder(self, order_digest: str) -> RunFolder:
@@ -242,7 +247,7 @@ class FolderQueue:
         Raises:
             NotFoundError: there is no such order.
         """
-        write_file(self._existing(order_digest).path / "stop", b"")
+        write_atomically(self._existing(order_digest).path / "stop", b"")
 
     def resume(self, order_digest: str) -> None:
         """Queue a failed or stopped order again; it goes on from its checkpoint.
@@ -282,35 +287,6 @@ def weights_of(folder: RunFolder, accepted: AcceptedOrder) -> frozenset[str]:
         if isinstance(blob, dict) and isinstance(blob.get("digest"), str):
             digests.add(blob["digest"])
     return frozenset(digests)
-
-
-def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write a file under another name, sync and rename it.
-
-    Raises:
-        StorageError: the disk is full or the folder cannot be written.
-    """
-    temporary = path.with_name(path.name + ".new")
-    try:
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise StorageError(f"cannot write {path.name} ({error.strerror})") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 _Model = TypeVar("_Model", bound=StrictModel)

@@ -7,12 +7,24 @@ is judged by itself before a strategy sees any of them; what fails is left out w
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.federation.tensors import DTYPE_NAMES, TensorFile
+import numpy as np
+
 from policies.documents import digest_of_file
 from policies.errors import WireError
 from policies.manifest import TableOutput, TrainManifest
 from policies.refusals import RefusalCode
+from policies.wire.arrays import (
+    FLOAT_DTYPES,
+    ArrayLimits,
+    TensorEntry,
+    as_float,
+    chunks_of,
+    open_tensor,
+    raw_dtype,
+    read_layout,
+)
 from policies.wire.instructions import Blob, Instruction, StationReply, Status
+from policies.wire.releases import ReleaseTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,39 +69,37 @@ def check_reply(reply: StationReply, instruction: Instruction, manifest: TrainMa
     )
 
 
-def check_release(release: Blob, path: Path, inbound: TensorFile, manifest: TrainManifest) -> Verdict:
-    """Judge a release's bytes: digest, names, shapes, types, finite.
+def check_release(release: Blob, path: Path, inbound: Path, expected: tuple[ReleaseTensor, ...]) -> Verdict:
+    """Judge a release's bytes: digest, names, shapes, types, finite; whole numbers stay in their tensor's range.
 
     Args:
         release: what the reply says it is.
         path: the bytes.
         inbound: the weights that the delta starts from.
-        manifest: the train's.
+        expected: from `policies.wire.releases.release_tensors`, which the station's guard uses too.
     """
     if path.stat().st_size != release.size or digest_of_file(path) != release.digest:
         return Rejected("RELEASE_DIGEST")
     try:
-        delta = TensorFile(path)
+        found = read_layout(path, ArrayLimits(max_bytes=release.size)).by_name()
     except WireError:
         return Rejected(RefusalCode.RELEASE_UNPARSEABLE)
-    expected = _expected(inbound, manifest)
-    if delta.tensors.keys() - expected.keys():
+    wanted = {tensor.reply.name: tensor.released for tensor in expected if tensor.released is not None}
+    if found.keys() - wanted.keys():
         return Rejected(RefusalCode.RELEASE_TENSOR_EXTRA)
-    if expected.keys() - delta.tensors.keys():
+    if wanted.keys() - found.keys():
         return Rejected(RefusalCode.RELEASE_TENSOR_MISSING)
-    if expected.keys() - inbound.tensors.keys():
-        return Rejected(RefusalCode.RELEASE_TENSOR_EXTRA)
-    for name, (dtype, shape) in expected.items():
-        if delta.tensors[name].dtype != inbound.tensors[name].dtype:
-            return Rejected(RefusalCode.RELEASE_TENSOR_DTYPE)
-        if delta.tensors[name].shape != inbound.tensors[name].shape:
-            return Rejected(RefusalCode.RELEASE_TENSOR_SHAPE)
-        if delta.tensors[name].shape != shape:
-            return Rejected(RefusalCode.RELEASE_TENSOR_SHAPE)
-        if DTYPE_NAMES[delta.tensors[name].dtype] != dtype:
-            return Rejected(RefusalCode.RELEASE_TENSOR_DTYPE)
-    if not all(delta.is_finite(name) for name in delta.tensors):
-        return Rejected(RefusalCode.RELEASE_TENSOR_NOT_FINITE)
+    if any(found[name].tensor.shape != tensor.shape for name, tensor in wanted.items()):
+        return Rejected(RefusalCode.RELEASE_TENSOR_SHAPE)
+    if any(found[name].tensor.dtype != tensor.dtype for name, tensor in wanted.items()):
+        return Rejected(RefusalCode.RELEASE_TENSOR_DTYPE)
+    weights = read_layout(inbound).by_name()
+    for name, entry in found.items():
+        if entry.tensor.dtype in FLOAT_DTYPES:
+            if not _is_finite((path, entry)):
+                return Rejected(RefusalCode.RELEASE_TENSOR_NOT_FINITE)
+        elif not _stays_in_range((path, entry), (inbound, weights[name])):
+            return Rejected(RefusalCode.RELEASE_TENSOR_RANGE)
     return Accepted()
 
 
@@ -118,8 +128,18 @@ def _check_tables(reply: StationReply, declared: dict[str, TableOutput]) -> Verd
     return Accepted()
 
 
-def _expected(inbound: TensorFile, manifest: TrainManifest) -> dict[str, tuple[str, tuple[int, ...]]]:
-    tensors = manifest.outputs.tensors
-    if tensors is not None and tensors.layout == "listed":
-        return {spec.name: (spec.dtype, tuple(spec.shape)) for spec in tensors.listed}
-    return {name: (DTYPE_NAMES[tensor.dtype], tensor.shape) for name, tensor in inbound.tensors.items()}
+def _is_finite(place: tuple[Path, TensorEntry]) -> bool:
+    dtype = place[1].tensor.dtype
+    return all(bool(np.isfinite(as_float(piece, dtype)).all()) for piece in chunks_of(open_tensor(*place)))
+
+
+def _stays_in_range(delta: tuple[Path, TensorEntry], inbound: tuple[Path, TensorEntry]) -> bool:
+    dtype = inbound[1].tensor.dtype
+    bounds = np.iinfo(raw_dtype(dtype).name)
+    low, high = (0, 1) if dtype == "bool" else (int(bounds.min), int(bounds.max))
+    for step, base in zip(chunks_of(open_tensor(*delta)), chunks_of(open_tensor(*inbound)), strict=True):
+        # In float64 first: a sum that overflows int64 would wrap into the range.
+        moved = base.astype(np.float64) + step.astype(np.float64)
+        if moved.size and (float(moved.min()) < low or float(moved.max()) > high):
+            return False
+    return True

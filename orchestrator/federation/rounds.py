@@ -9,7 +9,6 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +27,16 @@ from orchestrator.federation.orders import (
     RunProgress,
     RunState,
     weights_of,
-    write_file,
 )
 from orchestrator.federation.replies import Rejected, check_release, check_reply, sum_tables
-from orchestrator.federation.tensors import TensorFile
-from policies.errors import PhtError, StateError
+from policies.bundle import BlobFolder
+from policies.errors import PhtError, StateError, WireError
+from policies.files import write_atomically
+from policies.policy import TensorRules
 from policies.refusals import RefusalCode
+from policies.wire.arrays import read_layout
 from policies.wire.instructions import MAX_INLINE_ARRAYS_BYTES, Blob, Instruction, Kind, StationReply
+from policies.wire.releases import ReleaseTensor, release_tensors
 
 log = logging.getLogger(__name__)
 
@@ -45,26 +47,10 @@ class RunFailedError(PhtError):
     """The order cannot go on; `message` is the code that its page shows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Blobs:
-    """The orchestrator's blob folder: ``<folder>/sha256/<hex>``."""
-
-    folder: Path
-
-    @property
-    def by_digest(self) -> Path:
-        """Where the bytes lie, named by hex digest."""
-        return self.folder / "sha256"
-
-    def path(self, digest: str) -> Path:
-        """Where a blob lies, there or not."""
-        return self.by_digest / digest.removeprefix("sha256:")
-
-
 class Rounds:
     """One order under way. `run` returns when it is finished."""
 
-    def __init__(self, folder: RunFolder, blobs: Blobs, exchange: Exchange) -> None:
+    def __init__(self, folder: RunFolder, blobs: BlobFolder, exchange: Exchange) -> None:
         self._folder = folder
         self._blobs = blobs
         self._exchange = exchange
@@ -163,7 +149,8 @@ class Rounds:
         """Ask who takes part; write what they released into the round's entry."""
         deadline_s = self._answer_s()
         question = self._instruction(kind, round_, weights if kind is not Kind.ANALYSE else None, deadline_s)
-        inbound = TensorFile(self._blobs.path(weights.digest)) if weights and kind is Kind.TRAIN else None
+        inbound = self._blobs.path(weights.digest) if weights and kind is Kind.TRAIN else None
+        expected = self._expected(inbound) if inbound is not None else ()
         patience = Patience(
             deadline_s=deadline_s,
             enough=self._order.minimum_stations,
@@ -177,7 +164,7 @@ class Rounds:
                 path = self._release_path(release, answered.arrays)
                 if path is None:
                     return Missing("RELEASE_ABSENT")
-                verdict = check_release(release, path, inbound, self._accepted.manifest)
+                verdict = check_release(release, path, inbound, expected)
             return Missing(verdict.code) if isinstance(verdict, Rejected) else answered
 
         arrays = self._inline(question.weights)
@@ -217,12 +204,10 @@ class Rounds:
             for name, reply in sorted(answers.items())
             if reply.release is not None
         ]
-        self._blobs.by_digest.mkdir(parents=True, exist_ok=True)
         begun = time.monotonic()
         try:
-            weights = aggregate(
-                self._strategy, round_, self._blobs.path(inbound.digest), updates, self._blobs.by_digest
-            )
+            path = self._blobs.path(inbound.digest)
+            weights = aggregate(self._strategy, round_, path, updates, path.parent)
         except NotFiniteError as error:
             raise RunFailedError("AGGREGATE_NOT_FINITE") from error
         entry["aggregate_s"] = round(time.monotonic() - begun, 4)
@@ -269,6 +254,16 @@ class Rounds:
             **fields,
         )
 
+    def _expected(self, inbound: Path) -> tuple[ReleaseTensor, ...]:
+        outputs, release = self._accepted.manifest.outputs.tensors, self._accepted.release
+        rules = release.tensors if release is not None else TensorRules()
+        if outputs is None or rules is None:
+            return ()
+        try:
+            return release_tensors(outputs, rules, read_layout(inbound).tensors)
+        except WireError as error:
+            raise RunFailedError("WEIGHTS_DO_NOT_FIT") from error
+
     def _answer_s(self) -> float:
         given = self._accepted.timing.answer_s
         return given if given is not None else self._accepted.manifest.resources.message_timeout_s + 120.0
@@ -294,7 +289,7 @@ class Rounds:
     def _release_path(self, release: Blob, arrays: bytes | None) -> Path | None:
         if arrays is not None:
             self._folder.replies.mkdir(mode=0o700, exist_ok=True)
-            write_file(self._inline_path(release), arrays, mode=0o600)
+            write_atomically(self._inline_path(release), arrays, mode=0o600)
         path = self._stored_release(release)
         return path if path.exists() else None
 

@@ -22,7 +22,8 @@ from flwr.serverapp import Grid, ServerApp
 from orchestrator.federation.exchange import Exchange, StoppedError
 from orchestrator.federation.flower import Address, LeaseLostError, OrderGrid, SuperLinkDownError
 from orchestrator.federation.orders import RunFolder, RunState
-from orchestrator.federation.rounds import Blobs, Rounds, RunFailedError
+from orchestrator.federation.rounds import Rounds, RunFailedError
+from policies.bundle import BlobFolder
 from policies.errors import PhtError, StateError
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def main(grid: Grid, context: Context) -> None:
     folder = RunFolder(Path(str(context.run_config["run-folder"])))
     stop = _STOPS.setdefault(str(folder.path), threading.Event())
     exchange = Exchange(grid, folder.read_order().nodes, stop)
-    Rounds(folder, Blobs(Path(str(context.run_config["blobs"]))), exchange).run()
+    Rounds(folder, BlobFolder(Path(str(context.run_config["blobs"]))), exchange).run()
 
 
 _STOPS: dict[str, threading.Event] = {}
@@ -215,7 +216,7 @@ def _listen_for_the_end(life: _Life) -> None:
 class _JsonLines(logging.Formatter):
     """Constant event names and our own fields, one JSON object per line."""
 
-    _FIELDS = ("reason", "round", "took_part")
+    _FIELDS = ("reason", "round", "took_part", "station", "flower_code")
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {

@@ -25,6 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from orchestrator.federation.flower import Address, Control, SuperLinkDownError, SuperLinkRefusedError
 from policies.errors import UnavailableError
+from policies.files import write_atomically
 
 FLEET_ROUTES = frozenset(
     {
@@ -85,7 +86,7 @@ class SuperLinkFiles:
         """Make the TLS material and the secret, once."""
         (self.folder / "tls").mkdir(mode=0o700, parents=True, exist_ok=True)
         if not self.secret.exists():
-            _write_private(self.secret, secrets.token_bytes(32))
+            write_atomically(self.secret, secrets.token_bytes(32), mode=0o600)
         if not self.certificate.exists():
             _make_certificates(self)
 
@@ -264,14 +265,15 @@ def _make_certificates(files: SuperLinkFiles) -> None:
         .sign(ca_key, hashes.SHA256())
     )
     # The CA's key is used once and not kept. The certificate comes last: it says that the others are there.
-    files.ca.write_bytes(ca.public_bytes(serialization.Encoding.PEM))
-    _write_private(
+    write_atomically(files.ca, ca.public_bytes(serialization.Encoding.PEM))
+    write_atomically(
         files.key,
         key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         ),
+        mode=0o600,
     )
-    files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    write_atomically(files.certificate, certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def _certificate(
@@ -286,12 +288,3 @@ def _certificate(
         .not_valid_before(now - dt.timedelta(hours=1))
         .not_valid_after(now + dt.timedelta(days=_CERTIFICATE_DAYS))
     )
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

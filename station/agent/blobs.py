@@ -24,6 +24,7 @@ from policies.wire.instructions import Blob
 _CHUNK_BYTES = 1024 * 1024
 _TRIES = 6
 _PATH = "/api/v1/blobs/"
+_RECEIVED_HEADER = "PHT-Received"
 
 
 class BlobClient:
@@ -66,13 +67,18 @@ class BlobClient:
             raise WireError("a blob's bytes are not what its digest says")
         part.replace(path)
 
-    def push(self, blob: Blob, path: Path) -> None:
-        """Send a file as a blob; nothing moves when the orchestrator holds it.
+    def push(self, blob: Blob, path: Path, order_digest: str) -> None:
+        """Send a file as a blob of one order; nothing moves when the orchestrator holds it from us.
+
+        Args:
+            blob: what the file is.
+            path: the file.
+            order_digest: the order it is released for.
 
         Raises:
             NetworkError: refused or not answered, after several tries.
         """
-        self._patiently(lambda: self._push_once(blob, path))
+        self._patiently(lambda: self._push_rest(blob, path, order_digest))
 
     def _fetch_rest(self, blob: Blob, part: Path) -> None:
         have = part.stat().st_size if part.exists() else 0
@@ -81,34 +87,49 @@ class BlobClient:
             have = 0
         if have == blob.size and have > 0:
             return
-        target = _PATH + blob.digest
-        headers = {**self._signed("GET", target, EMPTY_DIGEST), "accept-encoding": "identity"}
+        request = self._signed("GET", _PATH + blob.digest, EMPTY_DIGEST)
         if have:
-            headers["range"] = f"bytes={have}-"
-        with self._client.stream("GET", target, headers=headers) as response:
+            request.headers["range"] = f"bytes={have}-"
+        response = self._client.send(request, stream=True)
+        try:
             if response.status_code not in {200, 206}:
                 raise _named(response.status_code)
             if response.status_code == 206 and not _continues(response, have):
                 raise NetworkError("the orchestrator answered another range than was asked for")
             start = have if response.status_code == 206 else 0
             _append(part, start, response.iter_raw(_CHUNK_BYTES), blob.size)
+        finally:
+            response.close()
 
-    def _push_once(self, blob: Blob, path: Path) -> None:
-        target = _PATH + blob.digest
-        head = self._client.head(target, headers=self._signed("HEAD", target, EMPTY_DIGEST))
-        if head.status_code == 200:
+    def _push_rest(self, blob: Blob, path: Path, order_digest: str) -> None:
+        head = self._signed("HEAD", _PATH + blob.digest, EMPTY_DIGEST)
+        found = self._client.send(head)
+        if found.status_code == 200:
             return
-        headers = {
-            **self._signed("PUT", target, blob.digest),
-            "content-length": str(blob.size),
-            "content-type": "application/octet-stream",
-        }
-        response = self._client.put(target, headers=headers, content=_chunks(path, blob.size))
+        start = _received(found, blob.size)
+        request = self._signed(
+            "PUT",
+            f"{_PATH}{blob.digest}?order={order_digest}",
+            _digest_from(path, start) if start else blob.digest,
+            content=_Chunks(path, start, blob.size),
+        )
+        request.headers["content-type"] = "application/octet-stream"
+        if start:
+            request.headers["content-range"] = f"bytes {start}-{blob.size - 1}/{blob.size}"
+        response = self._client.send(request)
         if response.status_code not in {200, 201, 204}:
             raise _named(response.status_code)
 
-    def _signed(self, method: str, target: str, digest: str) -> dict[str, str]:
-        return sign_request(self._key, method, target, digest, now=time.time())
+    def _signed(
+        self, method: str, target: str, digest: str, content: "_Chunks | None" = None
+    ) -> httpx.Request:
+        headers = {} if content is None else {"content-length": str(content.size)}
+        request = self._client.build_request(method, target, headers=headers, content=content)
+        # Over the target as it is sent.
+        signed = request.url.raw_path.decode("ascii")
+        request.headers.update(sign_request(self._key, method, signed, digest, now=time.time()))
+        request.headers["accept-encoding"] = "identity"
+        return request
 
     def _patiently(self, step: Callable[[], None]) -> None:
         for attempt in range(1, _TRIES + 1):
@@ -161,23 +182,38 @@ def _append(part: Path, start: int, chunks: Iterator[bytes], size: int) -> None:
         raise _PassingError("a blob broke off")
 
 
-def _chunks(path: Path, size: int) -> Iterator[bytes]:
-    left = size
+class _Chunks:
+    """A file from `start` on, in pieces; can be sent more than once."""
+
+    def __init__(self, path: Path, start: int, end: int) -> None:
+        self.size = end - start
+        self._path, self._start = path, start
+
+    def __iter__(self) -> Iterator[bytes]:
+        left = self.size
+        with self._path.open("rb") as file:
+            file.seek(self._start)
+            while left > 0:
+                chunk = file.read(min(_CHUNK_BYTES, left))
+                if not chunk:
+                    raise StorageError("a blob's file is shorter than its size")
+                left -= len(chunk)
+                yield chunk
+
+
+def _received(response: httpx.Response, size: int) -> int:
+    """How much of an earlier try the orchestrator kept; all of it, or nonsense, means to start again."""
+    text = response.headers.get(_RECEIVED_HEADER, "0")
+    received = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
+    return received if received < size else 0
+
+
+def _digest_from(path: Path, start: int) -> str:
     with path.open("rb") as file:
-        while left > 0:
-            chunk = file.read(min(_CHUNK_BYTES, left))
-            if not chunk:
-                raise StorageError("a blob's file is shorter than its size")
-            left -= len(chunk)
-            yield chunk
+        file.seek(start)
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def blob_of(path: Path) -> Blob:
     """Name a file's bytes."""
-    digest = hashlib.sha256()
-    size = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
-    return Blob(digest="sha256:" + digest.hexdigest(), size=size)
+    return Blob(digest=digest_of_file(path), size=path.stat().st_size)

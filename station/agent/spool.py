@@ -8,13 +8,13 @@ handler's business. Each file is written under another name, synced and renamed:
 import base64
 import binascii
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from policies.documents import parse_json
 from policies.errors import DocumentError, StateError, StorageError
+from policies.files import write_atomically
 from station.agent.fleet import Answer, IncomingMessage
 
 MAX_MESSAGES = 256
@@ -36,7 +36,7 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         _make_folder(folder / "messages")
-        for left in (folder / "messages").glob("*.new"):
+        for left in (folder / "messages").glob(".*"):
             left.unlink(missing_ok=True)
 
     def is_full(self) -> bool:
@@ -81,7 +81,7 @@ class Spool:
 
     def write_state(self, state: dict[str, object]) -> None:
         """Replace the agent's own small state."""
-        _write_file(self._folder / "agent.json", json.dumps(state, sort_keys=True).encode())
+        write_atomically(self._folder / "agent.json", json.dumps(state, sort_keys=True).encode(), mode=0o600)
 
     def _write(self, message: IncomingMessage, answer: Answer | None) -> None:
         document = {
@@ -95,7 +95,7 @@ class Spool:
             if answer is None
             else {"body": _text(answer.body), "arrays": _text(answer.arrays), "answered": answer.answered},
         }
-        _write_file(self._path(message), json.dumps(document, sort_keys=True).encode())
+        write_atomically(self._path(message), json.dumps(document, sort_keys=True).encode(), mode=0o600)
 
     def _path(self, message: IncomingMessage) -> Path:
         name = f"{message.run_id}-{message.message_id}.json"
@@ -142,21 +142,3 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"cannot make the agent's folder ({error.strerror})") from error
-
-
-def _write_file(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".new")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(f"cannot write the agent's state ({error.strerror})") from error

@@ -21,6 +21,7 @@ from orchestrator.federation.worker import RunWorker, WorkerFiles
 from policies.documents import digest_of
 from policies.manifest import TrainManifest
 from policies.order import RunOrder
+from policies.policy import ReleaseRules, TensorRules
 from policies.wire.http import openssh_public_key
 from policies.wire.instructions import Blob, Instruction, Kind, StationReply, Status
 from station.agent import Agent, FleetConnection, Pace
@@ -176,6 +177,7 @@ class Federation:
             envelope="{}",
             order=run_order,
             manifest=manifest(),
+            release=ReleaseRules(tensors=TensorRules(integer_buffers="release"), maximum_bytes=10**9),
             nodes=self.nodes,
             timing=timing or Timing(prepare_s=60.0, prepare_grace_s=20.0, answer_s=60.0, straggler_s=30.0),
         )
