@@ -174,16 +174,27 @@ def _check_shape(dataset: Any) -> None:  # noqa: ANN401
         raise UnusableImage(Unusable.TOO_LARGE)
 
 
-def _stored_values(dataset: Any) -> NDArray[Any]:  # noqa: ANN401
+def _stored_values(dataset: Any) -> NDArray[np.int32]:  # noqa: ANN401
     syntax = dataset.file_meta.TransferSyntaxUID
+    decoder = get_decoder(syntax)
     with _found(Unusable.PIXEL_DATA):
-        array, _ = get_decoder(syntax).as_array(dataset, raw=True, decoding_plugin=DECODERS[syntax])
-    if array.shape != (dataset.Rows, dataset.Columns) or array.dtype.kind not in "iu":
-        raise UnusableImage(Unusable.PIXEL_DATA)
-    return np.asarray(array)
+        if DECODERS[syntax]:
+            # Not `as_array`: it spreads a codestream of one pixel over the picture. `as_buffer` insists on the size.
+            frame, layout = decoder.as_buffer(dataset, index=0, raw=True, decoding_plugin=DECODERS[syntax])
+            values = np.frombuffer(frame, dtype=f"<u{int(layout['bits_allocated']) // 8}")
+            values = values.reshape(int(dataset.Rows), int(dataset.Columns))
+        else:
+            values, _ = decoder.as_array(dataset, raw=True)
+        # Above BitsStored there may be anything (overlays, a codec's sign); below it is the value, in two's complement.
+        bits = min(int(dataset.BitsStored), 8 * values.dtype.itemsize)
+        stored: NDArray[np.int32] = values.astype(np.int32) & (2**bits - 1)
+        if dataset.PixelRepresentation == 1:
+            sign = 2 ** (bits - 1)
+            stored = (stored ^ sign) - sign
+        return stored
 
 
-def _present(stored: NDArray[Any], dataset: Any) -> NDArray[np.float64]:  # noqa: ANN401
+def _present(stored: NDArray[np.int32], dataset: Any) -> NDArray[np.float64]:  # noqa: ANN401
     """Return grey values, nominally 0 (black) to 1 (white)."""
     low, high = _stored_range(dataset)
     values: NDArray[np.float64]
@@ -197,7 +208,7 @@ def _present(stored: NDArray[Any], dataset: Any) -> NDArray[np.float64]:  # noqa
         values = stored.astype(np.float64) * slope + intercept
         low, high = sorted((low * slope + intercept, high * slope + intercept))
     if dataset.get("VOILUTSequence"):
-        values, (low, high) = _look_up(np.rint(values).astype(np.int64), dataset.VOILUTSequence[0])
+        values, (low, high) = _look_up(np.rint(values).astype(np.int32), dataset.VOILUTSequence[0])
         grey = (values - low) / (high - low)
     elif dataset.get("WindowCenter", None) is not None and dataset.get("WindowWidth", None) is not None:
         centre, width = _first(dataset.WindowCenter), _first(dataset.WindowWidth)
@@ -234,7 +245,7 @@ def window(values: NDArray[np.float64], centre: float, width: float, function: s
     raise UnusableImage(Unusable.LOOKUP_TABLE)
 
 
-def _look_up(values: NDArray[Any], item: Any) -> tuple[NDArray[np.float64], tuple[float, float]]:  # noqa: ANN401
+def _look_up(values: NDArray[np.int32], item: Any) -> tuple[NDArray[np.float64], tuple[float, float]]:  # noqa: ANN401
     """Apply a LUT item (PS3.3 C.11.1.1): descriptor (entries, first value mapped, bits), data."""
     entries, first, bits = (int(number) for number in item.LUTDescriptor)
     entries = entries or 65_536
@@ -256,7 +267,7 @@ def _stored_range(dataset: Any) -> tuple[float, float]:  # noqa: ANN401
     return 0.0, float(2**bits - 1)
 
 
-def _padding(stored: NDArray[Any], dataset: Any) -> NDArray[np.bool_] | None:  # noqa: ANN401
+def _padding(stored: NDArray[np.int32], dataset: Any) -> NDArray[np.bool_] | None:  # noqa: ANN401
     """Return where pixels are padding (PS3.3 C.7.5.1.1.2): shown black, whatever the polarity."""
     value = dataset.get("PixelPaddingValue", None)
     if value is None:

@@ -3,14 +3,16 @@
 import contextlib
 from typing import Any
 
+import jpeg_ls
 import numpy as np
+import openjpeg
 import pytest
 from cohort_files import compressed, encoded, picture, radiograph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_windowing
-from pydicom.uid import JPEGLossless
+from pydicom.uid import UID, JPEG2000Lossless, JPEGLossless, JPEGLSLossless
 
 from station.cohorts.pixels import Unusable, UnusableImage, read_radiograph, window
 
@@ -46,6 +48,26 @@ def test_signed_values_and_a_negative_slope_keep_their_order() -> None:
     pixels = np.array([[-2048, 0], [1, 2047]], dtype=np.int16)
     dataset = radiograph(pixels, RescaleSlope=-1, RescaleIntercept=100)
     assert grey(dataset) == pytest.approx((2047 - pixels.astype(float)) / 4095, abs=1e-4)
+
+
+def test_bits_above_those_stored_are_not_part_of_the_value() -> None:
+    pixels = picture()
+    assert np.array_equal(grey(radiograph(pixels | 0xF000)), grey(radiograph(pixels)))
+
+
+@pytest.mark.parametrize(
+    ("syntax", "encode"),
+    [
+        (JPEG2000Lossless, lambda pixels: openjpeg.encode(pixels, bits_stored=12)),
+        (JPEGLSLossless, lambda pixels: bytes(jpeg_ls.encode_array(pixels & 0xFFF))),
+    ],
+)
+def test_compressed_signed_values_are_those_before_compression(syntax: UID, encode: Any) -> None:
+    pixels = (picture(shape=(64, 96)).astype(np.int32) - 2048).astype(np.int16)
+    plain = read_radiograph(encoded(radiograph(pixels)))
+    source = pixels if syntax is JPEG2000Lossless else pixels.view(np.uint16)
+    packed = read_radiograph(compressed(radiograph(pixels), syntax, encode(source)))
+    assert np.array_equal(plain.pixels, packed.pixels)
 
 
 @given(
