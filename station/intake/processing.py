@@ -12,7 +12,9 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from pydicom.dataset import Dataset
 from sqlalchemy import func, select
@@ -28,9 +30,11 @@ from station.intake.schema import BatchRow, FileRow, InstanceRow, PatientRow, St
 from station.intake.settings import IntakeSettings
 from station.pseudonymisation.engine import PseudonymisedInstance, Pseudonymiser
 from station.pseudonymisation.faults import PseudonymisationError
-from station.pseudonymisation.reading import contained, read_dicom
+from station.pseudonymisation.reading import contain, read_dicom, read_header
 from station.storage.database import Database
 from station.storage.files import move_durably, remove_durably, write_atomically
+
+_IDENTITY = ("StudyInstanceUID", "PatientID", "IssuerOfPatientID")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +98,12 @@ class BatchProcessor:
         patients: dict[str, set[str]] = {}
         for name in names:
             try:
-                dataset = self._read(self._paths.spool / batch / name)
-                with contained():
-                    study = self._pseudonymiser.remap_uid(str(dataset.get("StudyInstanceUID") or ""))
-                    identity = self._pseudonymiser.patient_identity(dataset)
-                patients.setdefault(study, set()).add(self._pseudonymiser.pseudonym(*identity))
-            except (PseudonymisationError, _TooLargeError):
+                with _open(self._paths.spool / batch / name) as file:
+                    dataset = read_header(file, _IDENTITY)
+                study, patient = contain(partial(self._study_and_patient, dataset))
+                patients.setdefault(study, set()).add(patient)
+            except PseudonymisationError:
+                # It gets its reason when its turn comes.
                 continue
         with self._database.read() as session:
             known = session.scalars(
@@ -111,14 +115,11 @@ class BatchProcessor:
     def _take(self, path: Path, collection: str, disputed: set[str]) -> _Taken | _Refused:
         try:
             dataset = self._read(path)
-            with contained():
-                sop_class = str(dataset.get("SOPClassUID") or "")
-                accession = str(dataset.get("AccessionNumber") or "").strip()[:64]
-                study_date = str(dataset.get("StudyDate") or "").strip()[:10]
+            sop_class, accession, study_date = contain(partial(_linking_values, dataset))
             if sop_class and sop_class not in self._settings.sop_classes:
                 return _Refused(IntakeReason.SOP_CLASS_NOT_ACCEPTED)
             instance = self._pseudonymiser.pseudonymise(dataset)
-            issuer, patient_id = self._pseudonymiser.patient_identity(dataset)
+            issuer, patient_id = contain(partial(self._pseudonymiser.patient_identity, dataset))
             if instance.study_uid in disputed:
                 return _Refused(IntakeReason.STUDY_PATIENT_MISMATCH, instance.study_uid)
             record = self._hand_in(collection, instance)
@@ -128,10 +129,13 @@ class BatchProcessor:
             return _Refused(error.fault)
         return _Taken(record, issuer[:64], patient_id[:64], accession, study_date)
 
+    def _study_and_patient(self, dataset: Dataset) -> tuple[str, str]:
+        study = self._pseudonymiser.remap_uid(str(dataset.get("StudyInstanceUID") or ""))
+        return study, self._pseudonymiser.pseudonym(*self._pseudonymiser.patient_identity(dataset))
+
     def _read(self, path: Path) -> Dataset:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        with os.fdopen(descriptor, "rb") as file:
-            if os.fstat(descriptor).st_size > self._settings.max_file_bytes:
+        with _open(path) as file:
+            if os.fstat(file.fileno()).st_size > self._settings.max_file_bytes:
                 raise _TooLargeError
             return read_dicom(file.read())
 
@@ -283,6 +287,18 @@ def start_batch(session: Session, batch: spool.StagedBatch, collection: str) -> 
 def finish_batch(session: Session, batch: str, now: datetime) -> None:
     """Record that nothing of a batch is left."""
     session.get_one(BatchRow, batch).finished_at = now
+
+
+def _open(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb")
+
+
+def _linking_values(dataset: Dataset) -> tuple[str, str, str]:
+    """Return SOP Class UID, accession and Study Date as they stand."""
+    sop_class, accession, study_date = (
+        str(dataset.get(keyword) or "").strip() for keyword in ("SOPClassUID", "AccessionNumber", "StudyDate")
+    )
+    return sop_class, accession[:64], study_date[:10]
 
 
 def _code(dataset: Dataset, keyword: str) -> str:

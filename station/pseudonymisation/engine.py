@@ -29,7 +29,7 @@ from station.pseudonymisation.dummies import dummy_sequence, dummy_value
 from station.pseudonymisation.faults import PseudonymisationError, PseudonymisationFault
 from station.pseudonymisation.iod import AttributeTypes, Path_, types_for
 from station.pseudonymisation.keys import ProjectKeys, PseudonymKey
-from station.pseudonymisation.reading import contained
+from station.pseudonymisation.reading import contain
 from station.pseudonymisation.rules import Op, rule_for
 
 MAX_DEPTH = 32
@@ -68,8 +68,7 @@ class PseudonymisedInstance:
             PseudonymisationError: what was read cannot be written, so it was not what it said.
         """
         buffer = BytesIO()
-        with contained():
-            dcmwrite(buffer, self.dataset, enforce_file_format=True)
+        contain(lambda: dcmwrite(buffer, self.dataset, enforce_file_format=True))
         return buffer.getvalue()
 
 
@@ -124,8 +123,7 @@ class Pseudonymiser:
         Raises:
             PseudonymisationError: with the reason's code.
         """
-        with contained():
-            return self._pseudonymise(ds)
+        return contain(lambda: self._pseudonymise(ds))
 
     def _pseudonymise(self, ds: Dataset) -> PseudonymisedInstance:
         sop_class, study_uid, series_uid, sop_uid = (

@@ -9,15 +9,17 @@ import logging
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from io import BytesIO
+from typing import BinaryIO, TypeVar, cast
 
 from pydicom import config, dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from station.pseudonymisation.faults import PseudonymisationError, PseudonymisationFault
+
+_T = TypeVar("_T")
 
 FAULTS = (
     ArithmeticError, AttributeError, BytesLengthException, EOFError, InvalidDicomError, LookupError, MemoryError,
@@ -26,24 +28,27 @@ FAULTS = (
 """What pydicom raises on files that are not what they should be; found by fuzzing, see the tests."""
 
 
-@contextmanager
-def contained() -> Iterator[None]:
-    """Turn pydicom's errors into ours, without a word of theirs: they quote values.
+def contain(action: Callable[[], _T]) -> _T:
+    """Run something that lets pydicom read or write, and turn its errors into ours, without a word of theirs.
 
     Raises:
-        PseudonymisationError: of fault `unreadable`.
+        PseudonymisationError: of fault `unreadable`, neither caused by nor in the context of another error.
     """
-    fault: PseudonymisationError | None = None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        except PseudonymisationError:
-            raise
-        except FAULTS:
-            fault = PseudonymisationError(PseudonymisationFault.UNREADABLE)
-    if fault is not None:
-        raise fault
+    logger = logging.getLogger("pydicom")
+    spoke = logger.disabled
+    logger.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return action()
+    except PseudonymisationError as error:
+        fault = error.fault
+    except FAULTS:
+        fault = PseudonymisationFault.UNREADABLE
+    finally:
+        logger.disabled = spoke
+    # Outside the handlers, so that no error of pydicom's hangs on this one.
+    raise PseudonymisationError(fault)
 
 
 def read_dicom(data: bytes) -> Dataset:
@@ -54,9 +59,22 @@ def read_dicom(data: bytes) -> Dataset:
     """
     if data[128:132] != b"DICM":
         raise PseudonymisationError(PseudonymisationFault.NOT_DICOM)
-    with contained():
-        dataset: Dataset = dcmread(BytesIO(data))
-        return dataset
+    return contain(lambda: cast("Dataset", dcmread(BytesIO(data))))
+
+
+def read_header(file: BinaryIO, keywords: tuple[str, ...]) -> Dataset:
+    """Read some attributes of a DICOM file, and not its pixels.
+
+    Raises:
+        PseudonymisationError: as `read_dicom`.
+    """
+    prefix = file.read(132)
+    if prefix[128:] != b"DICM":
+        raise PseudonymisationError(PseudonymisationFault.NOT_DICOM)
+    file.seek(0)
+    return contain(
+        lambda: cast("Dataset", dcmread(file, stop_before_pixels=True, specific_tags=list(keywords)))
+    )
 
 
 def quiet_pydicom() -> None:
