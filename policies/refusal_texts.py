@@ -227,12 +227,16 @@ CATALOGUE: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
         _C.RESOURCES_BUSY: CatalogueEntry(
             "The station is busy with other trains.", "Wait: the orchestrator asks again."
         ),
+        _C.NETWORK_UNAVAILABLE: CatalogueEntry(
+            "The station could not move the weights to or from the orchestrator.",
+            "It is asked again by itself; look at the network between station and orchestrator if it goes on.",
+        ),
         _C.ENGINE_UNAVAILABLE: CatalogueEntry(
-            "The station's container engine does not answer.", "The operator runs `pht-station doctor`."
+            "The station's container engine does not answer.", "The operator runs `pht-station status`."
         ),
         _C.ENGINE_UNFIT: CatalogueEntry(
             "The station's container engine cannot enforce a limit that every train runs under.",
-            "The operator runs `pht-station doctor`; rootless engines on cgroup v1 cannot limit memory.",
+            "The operator runs `pht-station status`; rootless engines on cgroup v1 cannot limit memory.",
         ),
         _C.SANDBOX_ARGUMENT: CatalogueEntry(
             "A container was asked for with an option that no train may have.",

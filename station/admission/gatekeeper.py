@@ -1,0 +1,253 @@
+"""May this order run here? Gathers every fact, asks the pure rules, and returns what is permitted as one value.
+
+The gatekeeper reads (policy repository, register, catalogue, counters) and decides nothing itself; whoever acts on a
+decision audits it in the same transaction as the act. Invariants: an order is read only with the signature of the
+requester whom a policy in force names; a train's manifest only with the digest that policy names; a policy set that
+is stale, or cannot be verified, refuses.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from policies.charter import StationRegister
+from policies.documents import digest_of, load_json, load_yaml
+from policies.errors import DocumentError, TrustError
+from policies.manifest import TrainManifest
+from policies.order import PAYLOAD_TYPE, RunOrder
+from policies.policy import ConsentMode
+from policies.refusals import Permitted, Reason, RefusalCode, Refused
+from policies.rules.admission import (
+    Admission,
+    Facts,
+    OperatorWord,
+    Usage,
+    Verdict,
+    decide,
+    explain,
+)
+from policies.rules.order_rules import verified_order
+from policies.signing import unsafe_payload
+from policies.trust.client import PolicyClient
+from policies.trust.policy_set import PolicySet
+from policies.trust.verification import PolicyInForce
+from station.catalogue.catalogue import Catalogue
+from station.cohorts import CohortDefinition, define
+from station.runs.repository import Run
+from station.runs.states import Decision, RunState
+from station.settings import StationSettings
+
+
+class Counters(Protocol):
+    """The durable counters that only grow."""
+
+    def runs_used(self, policy_id: str, *, besides: str | None = None) -> int:
+        """Orders that are or were a run of the policy, but `besides`."""
+
+    def releases_used(self, policy_id: str) -> int:
+        """Releases made under the policy, ever."""
+
+    def releases_of(self, order_digest: str) -> int:
+        """Releases made under the order."""
+
+
+class Manifests(Protocol):
+    """Where manifests come from."""
+
+    def manifest(self, image_config_digest: str, manifest_digest: str) -> bytes:
+        """Return the manifest's bytes, verified against its digest.
+
+        Raises:
+            NotFoundError: the orchestrator has no such bundle.
+            NetworkError: it does not answer.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedOrder:
+    """An order whose requester signed it, and the policy in force that names this requester.
+
+    Attributes:
+        digest: of the signed bytes: two envelopes around the same words are one order.
+    """
+
+    digest: str
+    order: RunOrder
+    in_force: PolicyInForce
+    register: StationRegister
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A permitted order with everything that its run needs."""
+
+    verified: VerifiedOrder
+    manifest: TrainManifest
+    definition: CohortDefinition
+    admission: Admission
+
+    @property
+    def order(self) -> RunOrder:
+        """The run order."""
+        return self.verified.order
+
+
+class Gatekeeper:
+    """Asks every rule of board, hospital, consent, data, budget and operator."""
+
+    def __init__(
+        self,
+        settings: StationSettings,
+        policies: PolicyClient,
+        catalogue: Catalogue,
+        counters: Counters,
+        manifests: Manifests,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._settings = settings
+        self._policies = policies
+        self._catalogue = catalogue
+        self._counters = counters
+        self._manifests = manifests
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._set: PolicySet | None = None
+        self._asked: datetime | None = None
+
+    def now(self) -> datetime:
+        """Return the moment it is, by the station's clock."""
+        return self._clock()
+
+    def policy_set(self, *, fresh: bool) -> Permitted[PolicySet] | Refused:
+        """Return the verified policy set.
+
+        Args:
+            fresh: ask the mirror now; else only when the settings' interval has passed.
+        """
+        now = self._clock()
+        with self._lock:
+            interval = timedelta(seconds=self._settings.polling.trust_refresh_s)
+            known = self._set
+            young = self._asked is not None and now - self._asked < interval
+            if known is not None and not fresh and young and now < known.state.expires:
+                return Permitted(known)
+            result = self._policies.refresh(now)
+            self._asked = now
+            self._set = result.value if isinstance(result, Permitted) else None
+            return result
+
+    def verify(self, envelope: bytes, *, fresh: bool) -> Permitted[VerifiedOrder] | Refused:
+        """Find the policy an order names, and check that its requester signed the order.
+
+        1. Its claim is read, unverified, only to learn which policy to look for.
+        2. That policy is in force in the board's repository.
+        3. The order is signed by the key the policy names; from here its words count.
+        """
+        try:
+            claim = load_json(RunOrder, unsafe_payload(envelope, PAYLOAD_TYPE), what="run order")
+        except (TrustError, DocumentError) as error:
+            return Refused.because(RefusalCode.ORDER_INVALID, error.message)
+        policies = self.policy_set(fresh=fresh)
+        if isinstance(policies, Refused):
+            return policies
+        found = policies.value.find(claim.policy_id, claim.policy_version)
+        if isinstance(found, Refused):
+            return found
+        if policies.value.register is None:
+            return Refused.because(RefusalCode.STATION_NOT_REGISTERED, "the board has published no register")
+        verified = verified_order(envelope, found.value.policy)
+        if isinstance(verified, Refused):
+            return verified
+        digest = digest_of(unsafe_payload(envelope, PAYLOAD_TYPE))
+        return Permitted(VerifiedOrder(digest, verified.value, found.value, policies.value.register))
+
+    def no_longer_in_force(self, verified: VerifiedOrder) -> Reason | None:
+        """Return why a policy that was in force is not any more, from the last verified set; asks no network."""
+        with self._lock:
+            known = self._set
+        if known is None or self._clock() >= known.state.expires:
+            return Reason(RefusalCode.TRUST_EXPIRED)
+        policy = verified.in_force.policy
+        found = known.find(policy.id, policy.version)
+        if isinstance(found, Refused):
+            return found.reasons[0]
+        if found.value.digest != verified.in_force.digest:
+            return Reason(RefusalCode.POLICY_DIGEST)
+        return Reason(RefusalCode.POLICY_EXPIRED) if self._clock() >= policy.valid_until else None
+
+    def manifest(self, verified: VerifiedOrder) -> Permitted[TrainManifest] | Refused:
+        """Read the train's manifest by the digest that the policy names.
+
+        Raises:
+            NetworkError: the orchestrator does not answer.
+            NotFoundError: it has no such bundle.
+        """
+        policy = verified.in_force.policy
+        if verified.order.manifest_digest != policy.manifest_digest:
+            return Refused.because(RefusalCode.MANIFEST_DIGEST)
+        if verified.order.image_config_digest not in policy.image_config_digests:
+            return Refused.because(RefusalCode.IMAGE_DIGEST, "the image is not one the policy names")
+        data = self._manifests.manifest(verified.order.image_config_digest, policy.manifest_digest)
+        try:
+            return Permitted(load_yaml(TrainManifest, data, what="train.yaml"))
+        except DocumentError as error:
+            return Refused.because(RefusalCode.MANIFEST_INVALID, error.message)
+
+    def facts(self, run: Run, verified: VerifiedOrder, manifest: TrainManifest) -> Facts:
+        """Gather everything the rules ask for; the clock is read once."""
+        now = self._clock()
+        policy = verified.in_force.policy
+        return Facts(
+            now=now,
+            order=verified.order,
+            policy=policy,
+            policy_digest=verified.in_force.digest,
+            manifest=manifest,
+            register=verified.register,
+            hospital=self._settings.hospital_rules(now),
+            usage=Usage(
+                runs=self._counters.runs_used(policy.id, besides=run.order_digest),
+                releases=self._counters.releases_used(policy.id),
+                releases_of_order=self._counters.releases_of(run.order_digest),
+                order_finished=run.state is RunState.FINISHED,
+            ),
+            consent_age=self._catalogue.consent_age(now),
+            patients=None,
+            operator=self._operator(run, manifest),
+        )
+
+    def decide(
+        self, run: Run, verified: VerifiedOrder, manifest: TrainManifest
+    ) -> Permitted[Admitted] | Refused:
+        """Ask every rule now."""
+        decision = decide(self.facts(run, verified, manifest))
+        if isinstance(decision, Refused):
+            return decision
+        definition = define(verified.in_force.policy, manifest)
+        if isinstance(definition, Refused):
+            return definition
+        return Permitted(Admitted(verified, manifest, definition, decision.value))
+
+    def explain(self, run: Run, verified: VerifiedOrder, manifest: TrainManifest) -> tuple[Verdict, ...]:
+        """Return each rule's verdict now."""
+        return explain(self.facts(run, verified, manifest))
+
+    def offered(self, admitted: Admitted) -> dict[str, ConsentMode]:
+        """Return the collections that board and hospital both open, with how their patients were asked."""
+        modes = self._settings.consent_modes
+        return {name: modes[name] for name in admitted.admission.collections}
+
+    def consenting(self, admitted: Admitted) -> frozenset[str] | Refused:
+        """Return the patients whose data this run may use now."""
+        return self._catalogue.consenting_patients(
+            admitted.definition, self.offered(admitted), self._settings.consent_limit, self._clock()
+        )
+
+    def _operator(self, run: Run, manifest: TrainManifest) -> OperatorWord:
+        if run.decision is Decision.HELD:
+            return "held"
+        if not self._settings.needs_operator(manifest.kind) or run.decision is Decision.APPROVED:
+            return "approved" if run.decision is Decision.APPROVED else "not-needed"
+        return "pending"

@@ -1,0 +1,180 @@
+"""Compute as a process: puts the station's parts together, starts the agent, and serves the operator's API.
+
+Holds pseudonymised data only. Reaches the engine through the launcher's socket, intake through the handover folder, the world
+through the agent's outbound connections. Wiring and nothing else: every rule lives in the part it belongs to.
+"""
+
+import logging
+import shutil
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from policies.bundle import BlobFolder
+from policies.errors import PhtError, SettingsError
+from policies.trust.client import PolicyClient
+from policies.wire.http import load_private_key
+from station.admission.gatekeeper import Gatekeeper
+from station.agent.blobs import BlobClient
+from station.agent.fleet import FleetConnection
+from station.agent.loop import Agent, Pace
+from station.audit.events import AuditEvent, AuditRecord
+from station.audit.log import AuditLog, system_clock
+from station.catalogue.catalogue import Catalogue
+from station.cohorts import CohortKey, sweep
+from station.egress.ledger import EgressLedger
+from station.egress.releases import ReleaseStore
+from station.handover import load_public_key
+from station.layout import StationPaths
+from station.runs.bundles import Bundles
+from station.runs.chains import Chains, load_identity
+from station.runs.desk import StationDesk
+from station.runs.outbox import Outbox
+from station.runs.preparation import Preparation
+from station.runs.repository import STATION_ACTOR, RunRepository
+from station.runs.rounds import TrainRounds
+from station.runs.service import RunService
+from station.sandbox.client import LauncherClient
+from station.sandbox.session import TrainSandbox
+from station.settings import StationSettings, load_settings
+from station.storage.database import Database, open_database
+from station.web.api import create_api
+from station.web.server import read_token, serve_local
+
+log = logging.getLogger("station.compute")
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """The counters that admission asks for, from the two places that keep them."""
+
+    runs: RunRepository
+    releases: ReleaseStore
+
+    def runs_used(self, policy_id: str, *, besides: str | None = None) -> int:
+        """Orders that are or were a run of the policy, but `besides`."""
+        return self.runs.runs_used(policy_id, besides=besides)
+
+    def releases_used(self, policy_id: str) -> int:
+        """Releases made under the policy, ever."""
+        return self.releases.releases_used(policy_id)
+
+    def releases_of(self, order_digest: str) -> int:
+        """Releases made under the order."""
+        return len(self.releases.list(order_digest))
+
+
+def serve(home: Path) -> None:
+    """Run compute until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError, StateError, StorageError: what is on disk does not let it start.
+    """
+    paths = StationPaths(home)
+    settings = load_settings(home)
+    database = open_database(paths.database)
+    audit = AuditLog(database)
+    audit.append(AuditRecord(event=AuditEvent.STATION_STARTED, actor=STATION_ACTOR))
+    _clear(paths)
+    station = _Station.assemble(paths, settings, database, audit)
+    station.service.recover()
+    station.releases.sweep()
+    watch = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(station, settings, watch), name="watch", daemon=True)
+    watcher.start()
+    station.agent.start()
+    try:
+        serve_local(create_api(station.desk, read_token(paths.api_token)), paths.api_socket)
+    finally:
+        watch.set()
+        station.agent.stop()
+        station.service.close()
+        audit.append(AuditRecord(event=AuditEvent.STATION_STOPPED, actor=STATION_ACTOR))
+        database.close()
+
+
+def _clear(paths: StationPaths) -> None:
+    """Remove what an earlier life had in hand; the launcher removes its containers when it starts."""
+    wiped = sweep(paths.cohorts, ())
+    for folder in (paths.work, paths.control):
+        for entry in folder.iterdir():
+            shutil.rmtree(entry, ignore_errors=True)
+    if wiped:
+        log.info("cohorts.swept", extra={"count": wiped})
+
+
+@dataclass(frozen=True, slots=True)
+class _Station:
+    """The parts that the process itself starts and stops."""
+
+    gatekeeper: Gatekeeper
+    catalogue: Catalogue
+    service: RunService
+    releases: ReleaseStore
+    agent: Agent
+    desk: StationDesk
+
+    @classmethod
+    def assemble(
+        cls, paths: StationPaths, settings: StationSettings, database: Database, audit: AuditLog
+    ) -> "_Station":
+        url = settings.orchestrator.url
+        ca = _authority(paths, settings)
+        key = load_private_key(paths.node_key)
+        proxy = settings.orchestrator.proxy_url
+        runs = RunRepository(database, audit)
+        ledger = EgressLedger(database)
+        releases = ReleaseStore(database, audit, ledger, paths.releases)
+        catalogue = Catalogue(database, paths.handover, load_public_key(paths.handover_key))
+        blobs = BlobClient(url, ca, key, proxy)
+        bundles = Bundles(url, ca, key, blobs, BlobFolder(paths.layers), proxy)
+        launcher = LauncherClient(paths.launcher_socket)
+        outbox = Outbox(ledger, audit)
+        gatekeeper = Gatekeeper(
+            settings,
+            PolicyClient(paths.trust, settings.orchestrator.mirror_url, ca=ca),
+            catalogue,
+            Counters(runs, releases),
+            bundles,
+            system_clock,
+        )
+        preparation = Preparation(
+            settings, paths, gatekeeper, catalogue, bundles, blobs, launcher, TrainSandbox(launcher),
+            CohortKey.load(paths.cohort_key), audit,
+        )  # fmt: skip
+        rounds = TrainRounds(settings, gatekeeper, catalogue, runs, releases, ledger, audit, blobs, outbox)
+        service = RunService(
+            gatekeeper, runs, preparation, rounds, outbox, audit, settings.ceilings.runs_at_once
+        )
+        pace = Pace(idle_s=settings.polling.idle_s, slow_s=max(settings.polling.active_s, 0.1))
+        agent = Agent(FleetConnection(url, ca, paths.node_key, proxy), service, paths.agent, pace)
+        chains = Chains(settings.name, database, load_identity(paths.identity_key), system_clock, paths.work)
+        desk = StationDesk(
+            settings, gatekeeper, catalogue, runs, service, releases, audit, chains, launcher, agent
+        )
+        return cls(gatekeeper, catalogue, service, releases, agent, desk)
+
+
+def _authority(paths: StationPaths, settings: StationSettings) -> Path:
+    if settings.orchestrator.ca_file is None:
+        raise SettingsError(
+            "orchestrator.ca_file is not set",
+            hint="Name the PEM file of the authority to trust for the orchestrator.",
+        )
+    ca = settings.path(paths.home, settings.orchestrator.ca_file)
+    if not ca.is_file():
+        raise SettingsError(f"orchestrator.ca_file: there is no {ca.name} in the station's folder")
+    return ca
+
+
+def _watch(station: _Station, settings: StationSettings, stop: threading.Event) -> None:
+    """Take up what intake hands over, and end runs whose patients withdrew or whose policy is gone, between messages."""
+    while not stop.wait(settings.polling.handover_s):
+        try:
+            station.catalogue.sync()
+            station.service.withdraw(station.gatekeeper.consenting)
+            station.service.revoke(station.gatekeeper.no_longer_in_force)
+        except PhtError as error:
+            log.error("watch.fault", extra={"reason": type(error).__name__})  # noqa: TRY400 - no text of others
+        except Exception:  # the outermost boundary of this thread: it must go on watching
+            log.exception("watch.bug")

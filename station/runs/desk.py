@@ -1,0 +1,207 @@
+"""The operator's desk: implements `station.web.views.Desk` on the station's state."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from policies.documents import load_json
+from policies.errors import NotFoundError, PhtError, RefusedError, StateError, UnavailableError, UsageError
+from policies.manifest import TrainManifest
+from policies.order import PAYLOAD_TYPE, RunOrder
+from policies.refusals import Permitted, Reason, RefusalCode, Refused
+from policies.signing import unsafe_payload
+from policies.wire.instructions import decode_reply
+from station.admission.gatekeeper import Gatekeeper, VerifiedOrder
+from station.agent.loop import Agent
+from station.audit.chain import ChainBreak, ChainHead
+from station.audit.events import AuditEvent, AuditRecord
+from station.audit.log import AuditLog
+from station.catalogue.catalogue import Catalogue
+from station.egress.releases import ReleaseStore
+from station.runs.chains import Chains
+from station.runs.repository import Run, RunRepository
+from station.runs.service import RunService
+from station.runs.states import HOLDS_RESOURCES, Decision, RunState
+from station.sandbox.spec import Launcher
+from station.settings import StationSettings
+from station.web.views import (
+    ChainView,
+    CollectionView,
+    ReasonView,
+    ReleaseView,
+    RuleView,
+    RunView,
+    StatusView,
+)
+
+_WORDS = {"approve": Decision.APPROVED, "hold": Decision.HELD, "stop": Decision.STOPPED}
+
+
+@dataclass(frozen=True, slots=True)
+class StationDesk:
+    """What the operator can see and say."""
+
+    settings: StationSettings
+    gatekeeper: Gatekeeper
+    catalogue: Catalogue
+    run_repository: RunRepository
+    service: RunService
+    release_store: ReleaseStore
+    audit: AuditLog
+    chains: Chains
+    launcher: Launcher
+    agent: Agent
+
+    def status(self) -> StatusView:
+        """How the station is: never fails because one of its parts does not answer."""
+        policies = self.gatekeeper.policy_set(fresh=False)
+        self.catalogue.sync()
+        consent = self.catalogue.consent_state()
+        contact = self.agent.last_contact
+        return StatusView(
+            station=self.settings.name,
+            orchestrator_contact=None if contact is None else datetime.fromtimestamp(contact, UTC),
+            engine=self._engine(),
+            policies="verified" if isinstance(policies, Permitted) else policies.code.value,
+            policy_count=len(policies.value.policies) if isinstance(policies, Permitted) else 0,
+            consent_sequence=None if consent is None else consent.sequence,
+            consent_source=None if consent is None else consent.source_date,
+            runs_active=len(self.run_repository.list(HOLDS_RESOURCES)),
+            separation=self.settings.services.separation,
+        )
+
+    def runs(self) -> list[RunView]:
+        """Every order this station has seen."""
+        return [self._view(run) for run in self.run_repository.list()]
+
+    def decide(self, order: str, word: Literal["approve", "hold", "stop"], actor: str) -> RunView:
+        """Record the operator's word."""
+        self._run(order)
+        name = "".join(
+            character if character.isalnum() or character in "_.@-" else "_" for character in actor
+        )
+
+        def record() -> Run:
+            try:
+                return self.run_repository.decide(order, _WORDS[word], name or "unknown")
+            except StateError as error:
+                raise UsageError(error.message, hint=error.hint) from error
+
+        if word == "approve":
+            return self._view(record())
+        return self._view(self.service.stop(order, record))
+
+    def explain(self, order: str) -> list[RuleView]:
+        """Every rule with its verdict now."""
+        run = self._run(order)
+        verified = self.gatekeeper.verify(run.envelope, fresh=False)
+        if isinstance(verified, Refused):
+            return [_rule("policy repository and signatures", verified.reasons)]
+        rules = [_rule("policy repository and signatures", ())]
+        manifest = self._manifest(verified.value)
+        if isinstance(manifest, Refused):
+            return [*rules, _rule("train", manifest.reasons)]
+        verdicts = self.gatekeeper.explain(run, verified.value, manifest.value)
+        return rules + [_rule(verdict.rule, verdict.reasons) for verdict in verdicts]
+
+    def releases(self) -> list[ReleaseView]:
+        """Everything that left."""
+        return [
+            ReleaseView(
+                order=stored.order_digest,
+                policy=stored.policy_id,
+                round=stored.round,
+                stage=stored.stage,
+                digest=stored.arrays_digest,
+                size=len(stored.reply) + (stored.arrays_size or 0),
+                metrics={key: float(value) for key, value in decode_reply(stored.reply).metrics.items()},
+                suppressed=[],
+                released=stored.recorded,
+            )
+            for stored in self.release_store.list()
+        ]
+
+    def collections(self) -> list[CollectionView]:
+        """What the station holds."""
+        self.catalogue.sync()
+        return [
+            CollectionView(name=c.collection, patients=c.patients, studies=c.studies, images=c.images)
+            for c in self.catalogue.collections()
+        ]
+
+    def logs(self, order: str) -> str:
+        """What the train printed."""
+        return self.service.logs(self._run(order).order_digest)
+
+    def verify(self, chain: Literal["audit", "egress"]) -> ChainView:
+        """Check a chain from its first entry."""
+        return chain_view(chain, self.chains.verify(chain))
+
+    def export(self, chain: Literal["audit", "egress"]) -> bytes:
+        """The chain as JSON lines, with a signed head; audited."""
+        self.audit.append(
+            AuditRecord(event=AuditEvent.AUDIT_EXPORTED, actor="operator:desk", object=f"chain:{chain}")
+        )
+        return self.chains.export(chain)
+
+    def _engine(self) -> str:
+        try:
+            info = self.launcher.engine_info()
+        except (RefusedError, UnavailableError) as error:
+            return error.message
+        unfit = f" cannot enforce: {', '.join(info.unfit)}" if info.unfit else ""
+        return f"{info.name} {info.version}{unfit}"
+
+    def _run(self, order: str) -> Run:
+        run = self.run_repository.get(order)
+        if run is None:
+            raise NotFoundError("no such order at this station", hint="`pht-station runs` lists them.")
+        return run
+
+    def _manifest(self, verified: VerifiedOrder) -> Permitted[TrainManifest] | Refused:
+        try:
+            return self.gatekeeper.manifest(verified)
+        except PhtError as error:
+            return Refused.because(RefusalCode.IMAGE_UNAVAILABLE, error.message)
+
+    def _view(self, run: Run) -> RunView:
+        order = load_json(RunOrder, unsafe_payload(run.envelope, PAYLOAD_TYPE), what="run order")
+        policies = self.gatekeeper.policy_set(fresh=False)
+        found = (
+            policies.value.find(run.policy_id, run.policy_version)
+            if isinstance(policies, Permitted)
+            else policies
+        )
+        policy = found.value.policy if isinstance(found, Permitted) else None
+        return RunView(
+            order=run.order_digest,
+            policy=run.policy_id,
+            version=run.policy_version,
+            title=policy.title if policy else "(no policy in force)",
+            requester=policy.requester.organisation if policy else "",
+            state=run.state.value,
+            operator="pending" if run.state is RunState.WAITING_OPERATOR else run.decision.value,
+            rounds=order.rounds,
+            stages=list(order.stages),
+            releases=len(self.release_store.list(run.order_digest)),
+            failures=run.failures,
+            reasons=[ReasonView(code=run.code, detail="")] if run.code else [],
+            seen=run.first_seen,
+        )
+
+
+def _rule(name: str, reasons: tuple[Reason, ...]) -> RuleView:
+    return RuleView(
+        rule=name,
+        verdict="no" if reasons else "yes",
+        reasons=[ReasonView(code=reason.code.value, detail=reason.detail) for reason in reasons],
+    )
+
+
+def chain_view(chain: Literal["audit", "egress"], result: Permitted[ChainHead] | ChainBreak) -> ChainView:
+    """Return a chain verdict as the operator sees it."""
+    if isinstance(result, Permitted):
+        return ChainView(chain=chain, intact=True, entries=result.value.seq, head=result.value.digest)
+    return ChainView(
+        chain=chain, intact=False, entries=0, head="", broken_at=result.seq, problem=result.problem
+    )

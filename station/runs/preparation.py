@@ -1,0 +1,259 @@
+"""From a permitted order to a warm container: image, cohort, initial weights, contract, session.
+
+Each step is audited before the next begins. Preparing again after a crash gives the same cohort (a freeze is a function of
+its inputs) in a new container. Nothing here talks to a train beyond its hello.
+"""
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from policies.errors import (
+    NotFoundError,
+    RefusedError,
+    StorageError,
+    TrustError,
+    UnavailableError,
+    WireError,
+)
+from policies.files import write_atomically
+from policies.manifest import Interface
+from policies.refusals import Permitted, RefusalCode, Refused
+from policies.wire.arrays import ArrayLayout, read_layout
+from policies.wire.instructions import Blob
+from station.admission.gatekeeper import Admitted, Gatekeeper
+from station.agent.blobs import BlobClient
+from station.audit.events import AuditEvent, AuditRecord
+from station.audit.log import AuditLog
+from station.catalogue.catalogue import Catalogue
+from station.cohorts import CohortKey, FrozenCohort, freeze, wipe
+from station.egress.contract import CohortCounts, ReleaseContract
+from station.layout import StationPaths
+from station.runs.bundles import Bundles
+from station.runs.repository import STATION_ACTOR, Run
+from station.sandbox.session import Sandbox, TrainSession
+from station.sandbox.spec import MIB, ContainerSpec, Launcher
+from station.settings import StationSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A run that is ready to take messages.
+
+    Attributes:
+        work: the run's folder for weights and replies on their way.
+        initial: the initial weights that the order names; None for analyses.
+        layout: of `initial`: every round's weights have it.
+        session: the warm container; None between a crash and the next message.
+        ended_by: why the station itself ended the container (withdrawal, the operator), so that it is not taken for
+            the train's failure.
+    """
+
+    admitted: Admitted
+    cohort: FrozenCohort
+    counts: CohortCounts
+    work: Path
+    initial: Path | None
+    layout: ArrayLayout | None
+    contract: ReleaseContract
+    session: TrainSession | None
+    ended_by: RefusalCode | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """Makes and unmakes what a run needs."""
+
+    settings: StationSettings
+    paths: StationPaths
+    gatekeeper: Gatekeeper
+    catalogue: Catalogue
+    bundles: Bundles
+    blobs: BlobClient
+    launcher: Launcher
+    sandbox: Sandbox
+    cohort_key: CohortKey
+    audit: AuditLog
+
+    def prepare(self, run: Run, admitted: Admitted) -> Permitted[Prepared] | Refused:
+        """Fetch, verify, freeze and start.
+
+        1. The image's blobs, by digest, only what is missing.
+        2. The image is loaded by the launcher, which hashes every layer and rewrites the config.
+        3. The cohort is frozen from patients who consent now.
+        4. The initial weights, by the digest that the requester signed.
+        5. The contract, from the signed documents and the shapes of those weights.
+        6. The container, once.
+
+        Raises:
+            NetworkError: the orchestrator does not answer; worth asking again.
+            UnavailableError: the engine or the launcher does not answer; worth asking again.
+            RefusedError: the launcher refuses.
+        """
+        order = admitted.order
+        try:
+            moved = self.bundles.fetch(order.image_config_digest)
+        except (WireError, TrustError):
+            return Refused.because(
+                RefusalCode.IMAGE_DIGEST, "the orchestrator's bytes are not what the policy names"
+            )
+        except NotFoundError as error:
+            return Refused.because(RefusalCode.IMAGE_UNAVAILABLE, error.message)
+        self._note(run, AuditEvent.IMAGE_FETCHED, order.image_config_digest, {"bytes_moved": moved})
+        self.launcher.load_image(order.image_config_digest)
+        frozen = self._freeze(run, admitted)
+        if isinstance(frozen, Refused):
+            return frozen
+        return self._equip_or_wipe(run, admitted, frozen.value)
+
+    def start(self, run: Run, prepared: Prepared) -> TrainSession:
+        """Start the run's container (again), audited first.
+
+        Raises:
+            TrainStartError: it did not get as far as its hello.
+            RefusedError, UnavailableError: from the launcher.
+        """
+        order, manifest = prepared.admitted.order, prepared.admitted.manifest
+        control = self.paths.control / self.run_id(run)
+        _fresh_folder(control, 0o711)
+        self._note(run, AuditEvent.CONTAINER_STARTED, order.image_config_digest, {})
+        prepared.session = self.sandbox.start(
+            ContainerSpec(
+                run_id=self.run_id(run),
+                image_config_digest=order.image_config_digest,
+                cohort_dir=str(prepared.cohort.path),
+                control_dir=str(control),
+                interface="command" if manifest.interface is Interface.COMMAND else "flower",
+                memory_bytes=manifest.resources.memory_mib * MIB,
+                cpus=min(manifest.resources.cpus, self.settings.ceilings.cpus),
+                pids=min(manifest.resources.pids, self.settings.ceilings.pids),
+                scratch_bytes=min(manifest.resources.scratch_mib, self.settings.ceilings.scratch_mib) * MIB,
+                wall_clock_s=int(prepared.admitted.verified.in_force.policy.resources.run_hours * 3600),
+            )
+        )
+        return prepared.session
+
+    def refreeze(self, run: Run, prepared: Prepared) -> Permitted[Prepared] | Refused:
+        """After a withdrawal: a new cohort without those patients, and nothing kept of the old one."""
+        self.dispose(run, prepared, keep_work=True)
+        frozen = self._freeze(run, prepared.admitted)
+        if isinstance(frozen, Refused):
+            return frozen
+        return self._equip_or_wipe(run, prepared.admitted, frozen.value)
+
+    def dispose(self, run: Run, prepared: Prepared, *, keep_work: bool = False) -> None:
+        """Stop the container and wipe cohort, control socket and work files."""
+        if prepared.session is not None:
+            self._note(run, AuditEvent.CONTAINER_ENDED, prepared.admitted.order.image_config_digest, {})
+            self.keep_log(run, prepared.session)
+            self.kill(prepared.session)
+            prepared.session = None
+        self._note(run, AuditEvent.COHORT_WIPED, prepared.cohort.digest, {})
+        wipe(prepared.cohort)
+        shutil.rmtree(self.paths.control / self.run_id(run), ignore_errors=True)
+        if not keep_work:
+            shutil.rmtree(prepared.work, ignore_errors=True)
+
+    @staticmethod
+    def kill(session: TrainSession) -> None:
+        """Kill a container now, whatever it is doing; what it had prepared is disposed of afterwards."""
+        try:
+            session.stop()
+        except UnavailableError:
+            # The launcher removes every container of ours when it is back.
+            log.warning("container.stop_failed")
+
+    def kept_log(self, run: Run) -> str:
+        """Return what a train printed before its container ended; empty where nothing was kept."""
+        try:
+            return (self.paths.train_logs / f"{self.run_id(run)}.log").read_text("utf-8", "replace")
+        except FileNotFoundError:
+            return ""
+
+    def keep_log(self, run: Run, session: TrainSession) -> None:
+        """Keep the end of what the train wrote, for the operator; asked before its container goes."""
+        try:
+            text = session.logs()
+        except (UnavailableError, RefusedError):
+            return
+        write_atomically(self.paths.train_logs / f"{self.run_id(run)}.log", text.encode(), mode=0o600)
+
+    @staticmethod
+    def run_id(run: Run) -> str:
+        """Return the name of the run's container."""
+        return f"run-{run.order_digest.removeprefix('sha256:')[:24]}"
+
+    def _freeze(self, run: Run, admitted: Admitted) -> Permitted[FrozenCohort] | Refused:
+        self.catalogue.sync()
+        now = self.gatekeeper.now()
+        cases = self.catalogue.cases(
+            admitted.definition, self.gatekeeper.offered(admitted), self.settings.consent_limit, now
+        )
+        if isinstance(cases, Refused):
+            return cases
+        cohort = freeze(admitted.definition, cases, self.paths.cohorts, self.cohort_key)
+        if isinstance(cohort, Refused):
+            return cohort
+        counts = {f"{split}_patients": len(patients) for split, patients in cohort.patients_by_split.items()}
+        self._note(run, AuditEvent.COHORT_FROZEN, cohort.digest, counts)
+        return Permitted(cohort)
+
+    def _equip_or_wipe(
+        self, run: Run, admitted: Admitted, cohort: FrozenCohort
+    ) -> Permitted[Prepared] | Refused:
+        try:
+            result = self._equip(run, admitted, cohort)
+        except BaseException:
+            wipe(cohort)
+            raise
+        if isinstance(result, Refused):
+            wipe(cohort)
+        return result
+
+    def _equip(self, run: Run, admitted: Admitted, cohort: FrozenCohort) -> Permitted[Prepared] | Refused:
+        work = self.paths.work / self.run_id(run)
+        _fresh_folder(work, 0o700)
+        initial, layout = None, None
+        if (weights := admitted.order.initial_weights) is not None:
+            initial = work / "initial.safetensors"
+            try:
+                self.blobs.fetch(Blob(digest=weights.digest, size=weights.size), initial)
+                layout = read_layout(initial)
+            except NotFoundError as error:
+                return Refused.because(RefusalCode.ORDER_WEIGHTS, error.message)
+            except WireError:
+                return Refused.because(
+                    RefusalCode.ORDER_WEIGHTS, "not the bytes that the order names, or no weights"
+                )
+        contract = ReleaseContract.build(admitted.manifest, admitted.verified.in_force.policy, layout)
+        if contract.problems:
+            return Refused(contract.problems)
+        counts = CohortCounts.from_cohort(cohort.patients_by_split, cohort.images_by_split)
+        prepared = Prepared(admitted, cohort, counts, work, initial, layout, contract, None)
+        self.start(run, prepared)
+        return Permitted(prepared)
+
+    def _note(self, run: Run, event: AuditEvent, about: str, numbers: dict[str, int]) -> None:
+        self.audit.append(
+            AuditRecord(
+                event=event,
+                actor=STATION_ACTOR,
+                object=about,
+                numbers=numbers,
+                detail=f"order {run.order_digest} policy {run.policy_id} v{run.policy_version}",
+            )
+        )
+
+
+def _fresh_folder(path: Path, mode: int) -> None:
+    try:
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+        path.chmod(mode)
+    except OSError as error:
+        raise StorageError(
+            f"a run's folder cannot be made ({error.strerror})", hint="Free disk space."
+        ) from error

@@ -1,0 +1,297 @@
+"""One message of a run: weights in, the train's answer through the guard, one durable release out.
+
+    inbound weights -> warm container -> guard -> record (one transaction) -> push -> reply
+
+Invariants: weights are used only with the digest the instruction names and the layout of the order's initial weights;
+a release leaves only after it is recorded; a recorded one is sent again as it is, never made again.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sqlalchemy.orm import Session
+
+from policies.documents import digest_of
+from policies.errors import NotFoundError, StorageError, WireError
+from policies.order import Stage
+from policies.refusals import Reason, RefusalCode, Refused
+from policies.wire.arrays import read_layout
+from policies.wire.instructions import (
+    MAX_INLINE_ARRAYS_BYTES,
+    Blob,
+    Instruction,
+    StationReply,
+    Status,
+    decode_reply,
+    encode,
+)
+from station.admission.gatekeeper import Gatekeeper
+from station.agent.blobs import BlobClient
+from station.audit.events import AuditEvent, AuditRecord
+from station.audit.log import AuditLog
+from station.catalogue.catalogue import Catalogue
+from station.egress.guard import Guard, GuardRequest
+from station.egress.ledger import EgressLedger, LedgerEntry, MessageType
+from station.egress.release import Release, ReplyStamp, Withheld, released_reply
+from station.egress.releases import ChainDigests, ReleaseStore, ReleaseTerms, StoredRelease
+from station.runs.outbox import Outbox
+from station.runs.preparation import Prepared
+from station.runs.repository import STATION_ACTOR, Run, RunRepository
+from station.runs.states import TERMINAL, Decision, RunEvent
+from station.sandbox.spec import ExitClass, ReplyLimits, TrainFailure, TrainReply, TrainRequest
+from station.settings import StationSettings
+
+Answer = tuple[StationReply, bytes | None]
+
+_STAGES: dict[str, Stage] = {"train": "train", "evaluate": "evaluate", "analyse": "analyse"}
+_FAILURES = {
+    ExitClass.CRASH: RefusalCode.TRAIN_CRASHED,
+    ExitClass.TIMEOUT: RefusalCode.TRAIN_TIMEOUT,
+    ExitClass.OUT_OF_MEMORY: RefusalCode.TRAIN_OUT_OF_MEMORY,
+    ExitClass.PROTOCOL: RefusalCode.TRAIN_PROTOCOL,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRounds:
+    """Answers the messages of prepared runs."""
+
+    settings: StationSettings
+    gatekeeper: Gatekeeper
+    catalogue: Catalogue
+    runs: RunRepository
+    releases: ReleaseStore
+    ledger: EgressLedger
+    audit: AuditLog
+    blobs: BlobClient
+    outbox: Outbox
+
+    def recorded(self, instruction: Instruction) -> Answer | None:
+        """Return the release that answers this (order, round, kind), sent again as it is, or None."""
+        stored = self.releases.find(
+            instruction.order_digest, instruction.round, _STAGES[instruction.kind.value]
+        )
+        if stored is None:
+            return None
+        self.audit.append(
+            AuditRecord(
+                event=AuditEvent.RELEASE_REPEATED,
+                actor=STATION_ACTOR,
+                object=stored.order_digest,
+                numbers={"round": stored.round, "attempt": instruction.attempt},
+                detail=f"stage {stored.stage}",
+            )
+        )
+        self.ledger.append(
+            LedgerEntry(
+                type=MessageType.RELEASE,
+                digest=digest_of(stored.reply),
+                size=len(stored.reply),
+                order_digest=stored.order_digest,
+                round=stored.round,
+                stage=stored.stage,
+                arrays_digest=stored.arrays_digest,
+                arrays_size=stored.arrays_size,
+                repeated=True,
+            )
+        )
+        return self._send(stored)
+
+    def answer(self, instruction: Instruction, arrays: bytes | None, run: Run, prepared: Prepared) -> Answer:
+        """Give one message to the warm train and return what may leave.
+
+        1. The inbound weights are the ones named, in the layout of the initial ones.
+        2. Use of the data is audited; the train is asked, under ceilings and a deadline.
+        3. The guard judges the answer.
+        4. Policy, consent and budget are asked once more in the transaction that records the release.
+        5. The arrays are pushed; then the reply may go.
+
+        Raises:
+            NetworkError: the orchestrator's blobs do not answer.
+            StorageError: the disk.
+        """
+        stage = _STAGES[instruction.kind.value]
+        inbound = self._inbound(instruction, arrays, prepared)
+        if isinstance(inbound, Refused):
+            return self.outbox.status(instruction, Status.REFUSED, inbound.code, run), None
+        self._note(run, prepared, AuditEvent.DATA_USED, instruction)
+        reply = self._ask(instruction, prepared, inbound)
+        if isinstance(reply, TrainFailure):
+            if prepared.ended_by is not None:
+                return self.outbox.status(instruction, Status.FAILED, prepared.ended_by, run), None
+            return self.failed(instruction, run, reply, prepared.admitted.manifest.error_codes), None
+        result = Guard(prepared.contract, prepared.counts).check(
+            GuardRequest(
+                run.order_digest, instruction.round, stage, inbound, prepared.work / "release.safetensors"
+            ),
+            {"type": "reply", "metrics": dict(reply.metrics), "tables": dict(reply.tables), "error": None},
+            reply.arrays,
+        )
+        if reply.arrays is not None:
+            reply.arrays.unlink(missing_ok=True)
+        if isinstance(result, Withheld):
+            return self._withhold(instruction, run, result), None
+        return self._release(instruction, run, prepared, result, reply.seconds)
+
+    def failed(
+        self, instruction: Instruction, run: Run, failure: TrainFailure, declared: tuple[str, ...]
+    ) -> StationReply:
+        """Count a failed message; the last one that the hospital allows ends the run here."""
+        code: str = _FAILURES.get(failure.exit_class, RefusalCode.TRAIN_CRASHED).value
+        if failure.exit_class is ExitClass.DECLARED_ERROR and failure.error_code in declared:
+            # One of at most 32 codes that the policy's manifest lists: its name may leave.
+            code = failure.error_code
+        self._count_failure(run, code, failure.detail)
+        return self.outbox.status(instruction, Status.FAILED, code, run)
+
+    def _inbound(
+        self, instruction: Instruction, arrays: bytes | None, prepared: Prepared
+    ) -> Path | Refused | None:
+        weights = instruction.weights
+        if weights is None:
+            return None
+        order = prepared.admitted.order
+        if order.initial_weights is not None and weights.digest == order.initial_weights.digest:
+            return prepared.initial
+        path = prepared.work / "inbound.safetensors"
+        if prepared.initial is not None and weights.size > 2 * prepared.initial.stat().st_size:
+            return Refused.because(RefusalCode.ORDER_WEIGHTS, "larger than the initial weights can explain")
+        try:
+            if arrays is not None:
+                if digest_of(arrays) != weights.digest:
+                    return Refused.because(
+                        RefusalCode.ORDER_WEIGHTS, "inline arrays are not what their digest says"
+                    )
+                _write(path, arrays)
+            else:
+                self.blobs.fetch(Blob(digest=weights.digest, size=weights.size), path)
+            layout = read_layout(path)
+        except NotFoundError as error:
+            return Refused.because(RefusalCode.ORDER_WEIGHTS, error.message)
+        except WireError:
+            return Refused.because(RefusalCode.ORDER_WEIGHTS, "not weights, or not what their digest says")
+        if prepared.layout is None or layout.tensors != prepared.layout.tensors:
+            return Refused.because(RefusalCode.ORDER_WEIGHTS, "another layout than the initial weights")
+        return path
+
+    def _ask(
+        self, instruction: Instruction, prepared: Prepared, inbound: Path | None
+    ) -> TrainReply | TrainFailure:
+        session = prepared.session
+        if session is None:
+            return TrainFailure(ExitClass.CRASH, detail="no container")
+        kind: Literal["train", "evaluate", "analyse"] = _STAGES[instruction.kind.value]
+        resources = prepared.admitted.manifest.resources
+        limit = min(
+            resources.message_timeout_s, self.settings.ceilings.message_timeout_s, instruction.deadline_s
+        )
+        return session.exchange(
+            TrainRequest(kind, instruction.round, dict(instruction.config), inbound),
+            ReplyLimits(prepared.work / "reply.safetensors", prepared.contract.reply_arrays_limit(kind)),
+            timeout_s=float(limit),
+        )
+
+    def _withhold(self, instruction: Instruction, run: Run, withheld: Withheld) -> StationReply:
+        detail = "; ".join(f"{reason.code} {reason.detail}".strip() for reason in withheld.reasons)
+        self.audit.append(
+            AuditRecord(
+                event=AuditEvent.RELEASE_WITHHELD,
+                actor=STATION_ACTOR,
+                outcome="refused",
+                object=run.order_digest,
+                codes=tuple(dict.fromkeys(reason.code.value for reason in withheld.reasons)),
+                numbers={"round": instruction.round},
+                detail=detail[:2000],
+            )
+        )
+        # Counted as a failure: which rule withholds is a signal that a train could send on purpose.
+        self._count_failure(run, withheld.code.value, "withheld")
+        return self.outbox.status(instruction, Status.WITHHELD, withheld.code, run)
+
+    def _release(
+        self, instruction: Instruction, run: Run, prepared: Prepared, release: Release, seconds: float
+    ) -> Answer:
+        policy = prepared.admitted.verified.in_force.policy
+        quantum = policy.release.timing_quantum_s
+
+        def make_reply(chains: ChainDigests) -> bytes:
+            compute_s = math.ceil(seconds / quantum) * quantum if quantum else 0.0
+            stamp = ReplyStamp(
+                instruction.attempt, run.correlation_id, compute_s, chains.ledger, chains.audit
+            )
+            return encode(released_reply(release, stamp))
+
+        # What a transaction cannot wait for comes first: a new consent state, a new policy set.
+        self.catalogue.sync()
+        self.gatekeeper.policy_set(fresh=False)
+        terms = ReleaseTerms(
+            policy_id=policy.id,
+            maximum_releases=policy.runs.releases,
+            on_behalf_of=None,
+            purpose=policy.purpose.code.value,
+            check=lambda session: self._check(session, run, prepared),
+        )
+        recorded = self.releases.record(release, terms, make_reply)
+        if isinstance(recorded, Refused):
+            return self.outbox.status(instruction, Status.WITHHELD, recorded.code, run), None
+        return self._send(recorded.release)
+
+    def _check(self, session: Session, run: Run, prepared: Prepared) -> Refused | None:
+        """The last look, inside the transaction that makes the release (invariant I7)."""
+        current = self.runs.get_in(session, run.order_digest)
+        if current.state in TERMINAL or current.decision in {Decision.HELD, Decision.STOPPED}:
+            return Refused.because(RefusalCode.RUN_STOPPED)
+        if prepared.ended_by is not None:
+            return Refused.because(prepared.ended_by)
+        if reason := self.gatekeeper.no_longer_in_force(prepared.admitted.verified):
+            return Refused((reason,))
+        consenting = self.gatekeeper.consenting(prepared.admitted)
+        if isinstance(consenting, Refused):
+            return consenting
+        if not prepared.cohort.patients <= consenting:
+            return Refused((Reason(RefusalCode.CONSENT_WITHDRAWN),))
+        return None
+
+    def _send(self, stored: StoredRelease) -> Answer:
+        reply = decode_reply(stored.reply)
+        if stored.arrays is None or reply.release is None:
+            return reply, None
+        if reply.release.size <= MAX_INLINE_ARRAYS_BYTES:
+            return reply, _read(stored.arrays)
+        self.blobs.push(reply.release, stored.arrays, stored.order_digest)
+        return reply, None
+
+    def _count_failure(self, run: Run, code: str, detail: str) -> None:
+        failures = self.runs.record_failure(run.order_digest, code, detail=detail)
+        current = self.runs.get(run.order_digest)
+        if failures >= self.settings.hospital.failed_messages and current and current.state not in TERMINAL:
+            self.runs.transition(run.order_digest, RunEvent.FAIL, code=RefusalCode.TRAIN_FAILED_TOO_OFTEN)
+
+    def _note(self, run: Run, prepared: Prepared, event: AuditEvent, instruction: Instruction) -> None:
+        policy = prepared.admitted.verified.in_force.policy
+        self.audit.append(
+            AuditRecord(
+                event=event,
+                actor=STATION_ACTOR,
+                purpose=policy.purpose.code.value,
+                object=run.order_digest,
+                numbers={"round": instruction.round, "patients": prepared.counts.patients},
+                detail=f"stage {instruction.kind} cohort {prepared.cohort.digest} policy {policy.id} v{policy.version}",
+            )
+        )
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise StorageError(f"weights cannot be stored ({error.strerror})", hint="Free disk space.") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"a release cannot be read ({error.strerror})") from error

@@ -1,0 +1,498 @@
+"""What the station does with an instruction: the agent's handler.
+
+    prepare              verify, decide, ask the operator, prepare in the background; answered at once, asked again
+    train .. analyse     admit, give to the warm container, guard, release, push, answer
+    finish               stop, wipe, spend the order
+
+Delivery is idempotent by (order, round, kind): a repeated instruction gets the recorded release, byte for byte. One
+lock per order, so that a withdrawal, an operator's stop and a message never interleave; nothing waits on another order.
+"""
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Protocol
+
+from policies.documents import digest_of
+from policies.errors import (
+    NetworkError,
+    NotFoundError,
+    PhtError,
+    RefusedError,
+    StorageError,
+    TrustError,
+    UnavailableError,
+)
+from policies.order import PAYLOAD_TYPE
+from policies.refusals import Permitted, Reason, RefusalCode, Refused
+from policies.signing import unsafe_payload
+from policies.wire.instructions import Instruction, Kind, StationReply, Status
+from station.admission.gatekeeper import Admitted, Gatekeeper, VerifiedOrder
+from station.audit.events import AuditEvent, AuditRecord
+from station.audit.log import AuditLog
+from station.runs.outbox import Outbox
+from station.runs.preparation import Preparation, Prepared
+from station.runs.repository import STATION_ACTOR, NewOrder, Run, RunRepository
+from station.runs.states import HOLDS_RESOURCES, Decision, RunEvent, RunState
+from station.sandbox.session import TrainSession
+from station.sandbox.spec import TrainFailure, TrainStartError
+
+log = logging.getLogger(__name__)
+
+_WAITING = frozenset({RunState.SEEN, RunState.WAITING_OPERATOR, RunState.HELD, RunState.REFUSED})
+_SPENT = {
+    RunState.FINISHED: RefusalCode.ORDER_SPENT,
+    RunState.STOPPED: RefusalCode.RUN_STOPPED,
+    RunState.FAILED: RefusalCode.TRAIN_FAILED_TOO_OFTEN,
+}
+_REVOCATIONS = frozenset({RefusalCode.POLICY_REVOKED, RefusalCode.POLICY_MISSING, RefusalCode.POLICY_EXPIRED})
+"""Refusals after which a run that was under way is over, not waiting."""
+
+
+class Rounds(Protocol):
+    """Answers one message of a prepared run."""
+
+    def answer(
+        self, instruction: Instruction, arrays: bytes | None, run: Run, prepared: Prepared
+    ) -> tuple[StationReply, bytes | None]:
+        """Give the message to the train and return the reply that may leave."""
+
+    def recorded(self, instruction: Instruction) -> tuple[StationReply, bytes | None] | None:
+        """Return the recorded release of this (order, round, kind), pushed again where that was lost."""
+
+    def failed(
+        self, instruction: Instruction, run: Run, failure: TrainFailure, declared: tuple[str, ...]
+    ) -> StationReply:
+        """Count a failed message and say so."""
+
+
+class RunService:
+    """Implements the agent's `InstructionHandler` on the station's state."""
+
+    def __init__(
+        self,
+        gatekeeper: Gatekeeper,
+        runs: RunRepository,
+        preparation: Preparation,
+        rounds: Rounds,
+        outbox: Outbox,
+        audit: AuditLog,
+        runs_at_once: int,
+    ) -> None:
+        self._gatekeeper = gatekeeper
+        self._runs = runs
+        self._preparation = preparation
+        self._rounds = rounds
+        self._outbox = outbox
+        self._audit = audit
+        self._runs_at_once = runs_at_once
+        self._prepared: dict[str, Prepared] = {}
+        self._workers: dict[str, threading.Thread] = {}
+        self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+        self._guard = threading.Lock()
+
+    # -- the agent's side ------------------------------------------------------------------------------------
+
+    def handle(self, instruction: Instruction, arrays: bytes | None) -> tuple[StationReply, bytes | None]:
+        """Answer one instruction; never raises for what the orchestrator or a train did."""
+        try:
+            match instruction.kind:
+                case Kind.PREPARE:
+                    return self._prepare(instruction), None
+                case Kind.FINISH:
+                    return self._finish(instruction), None
+                case _:
+                    with self._lock(instruction.order_digest):
+                        return self._message(instruction, arrays)
+        except StorageError as error:
+            log.error("instruction.storage", extra={"reason": error.message})  # noqa: TRY400 - no text of others
+            return self._outbox.status(instruction, Status.FAILED, RefusalCode.STATION_STORAGE), None
+        except RefusedError as error:
+            return self._refuse(instruction, Refused.because(RefusalCode(error.code), error.message)), None
+        except NetworkError as error:
+            log.warning("instruction.network", extra={"reason": error.message})
+            return self._outbox.status(instruction, Status.FAILED, RefusalCode.NETWORK_UNAVAILABLE), None
+        except UnavailableError as error:
+            log.warning("instruction.unavailable", extra={"reason": error.message})
+            return self._outbox.status(instruction, Status.FAILED, RefusalCode.ENGINE_UNAVAILABLE), None
+
+    def run_over(self, order_digest: str) -> None:
+        """Stop what is warm for an order that no Flower run carries; the order itself stays as it is."""
+
+        def let_go() -> None:
+            with self._lock(order_digest):
+                self._let_go(order_digest, RunEvent.RECOVER)
+
+        # A message under way holds the lock; the agent does not wait for it.
+        threading.Thread(target=let_go, name=f"over-{order_digest[7:15]}", daemon=True).start()
+
+    # -- prepare ---------------------------------------------------------------------------------------------
+
+    def _prepare(self, instruction: Instruction) -> StationReply:
+        envelope = (instruction.order or "").encode()
+        try:
+            digest = digest_of(unsafe_payload(envelope, PAYLOAD_TYPE))
+        except TrustError:
+            return self._refuse(instruction, Refused.because(RefusalCode.ORDER_INVALID))
+        if digest != instruction.order_digest:
+            return self._refuse(
+                instruction, Refused.because(RefusalCode.ORDER_INVALID, "another order's digest")
+            )
+        with self._lock(digest):
+            known = self._runs.get(digest)
+            if known is not None and known.state in _SPENT:
+                return self._refuse(instruction, Refused.because(_SPENT[known.state]))
+            if known is not None and digest in self._workers and self._workers[digest].is_alive():
+                return self._outbox.status(instruction, Status.PENDING, None, known)
+            return self._consider(instruction, envelope)
+
+    def _consider(self, instruction: Instruction, envelope: bytes) -> StationReply:
+        """Verify an order, decide about it, and act on the decision."""
+        verified = self._gatekeeper.verify(envelope, fresh=True)
+        if isinstance(verified, Refused):
+            self._revoke(instruction.order_digest, verified)
+            return self._refuse(instruction, verified)
+        run = self._see(verified.value, envelope)
+        try:
+            decision = self._decide(run, verified.value)
+        except NetworkError as error:
+            log.warning("prepare.network", extra={"reason": error.message})
+            return self._outbox.status(instruction, Status.PENDING, None, run)
+        if isinstance(decision, Refused):
+            return self._not_now(instruction, run, decision)
+        if run.state is RunState.READY and run.order_digest in self._prepared:
+            return self._outbox.status(instruction, Status.ACCEPTED, None, run)
+        if run.state in _WAITING:
+            if self._is_full(run.order_digest):
+                return self._refuse(instruction, Refused.because(RefusalCode.RESOURCES_BUSY))
+            run = self._admit(run)
+        elif run.state is not RunState.PREPARING:
+            run = self._runs.transition(run.order_digest, RunEvent.RECOVER)
+        self._work_on(run, decision.value)
+        return self._outbox.status(instruction, Status.PENDING, None, run)
+
+    def _see(self, verified: VerifiedOrder, envelope: bytes) -> Run:
+        order = verified.order
+        run = self._runs.see(
+            NewOrder(verified.digest, order.order_id, envelope, order.policy_id, order.policy_version)
+        )
+        if run.state is RunState.REFUSED:
+            run = self._runs.transition(run.order_digest, RunEvent.REASSESS)
+        return run
+
+    def _decide(self, run: Run, verified: VerifiedOrder) -> Permitted[Admitted] | Refused:
+        try:
+            manifest = self._gatekeeper.manifest(verified)
+        except (NotFoundError, TrustError) as error:
+            return Refused.because(RefusalCode.IMAGE_UNAVAILABLE, error.message)
+        if isinstance(manifest, Refused):
+            return manifest
+        return self._gatekeeper.decide(run, verified, manifest.value)
+
+    def _not_now(self, instruction: Instruction, run: Run, refused: Refused) -> StationReply:
+        if {reason.code for reason in refused.reasons} == {RefusalCode.OPERATOR_PENDING}:
+            if run.state is RunState.SEEN:
+                self._runs.transition(run.order_digest, RunEvent.ASK_OPERATOR)
+            return self._outbox.status(instruction, Status.PENDING, RefusalCode.OPERATOR_PENDING, run)
+        self._let_go(run.order_digest, RunEvent.RECOVER)
+        current = self._runs.get(run.order_digest) or run
+        if (
+            current.state in {*_WAITING, RunState.PREPARING, RunState.READY}
+            and current.state is not RunState.REFUSED
+        ):
+            self._runs.transition(
+                run.order_digest, RunEvent.REFUSE, code=refused.code, detail=_detail(refused)
+            )
+        return self._refuse(instruction, refused, audited=True)
+
+    def _admit(self, run: Run) -> Run:
+        if run.state is RunState.SEEN:
+            return self._runs.transition(run.order_digest, RunEvent.ADMIT)
+        # The operator's word moved it on already, or the hospital no longer asks for one.
+        event = (
+            RunEvent.APPROVE if run.state in {RunState.WAITING_OPERATOR, RunState.HELD} else RunEvent.ADMIT
+        )
+        return self._runs.transition(run.order_digest, event)
+
+    def _is_full(self, besides: str) -> bool:
+        busy = [run for run in self._runs.list(HOLDS_RESOURCES) if run.order_digest != besides]
+        return len(busy) >= self._runs_at_once
+
+    def _work_on(self, run: Run, admitted: Admitted) -> None:
+        thread = threading.Thread(
+            target=self._prepare_in_background, args=(run, admitted), name=f"prepare-{run.order_digest[7:15]}"
+        )
+        thread.daemon = True
+        self._workers[run.order_digest] = thread
+        thread.start()
+
+    def _prepare_in_background(self, run: Run, admitted: Admitted) -> None:
+        with self._lock(run.order_digest):
+            try:
+                self._make_ready(run, admitted)
+            except (NetworkError, UnavailableError) as error:
+                # It stays in preparation: the next prepare tries again.
+                log.warning("preparation.unavailable", extra={"reason": error.message})
+            except PhtError as error:
+                log.error("preparation.failed", extra={"reason": type(error).__name__})  # noqa: TRY400
+                self._runs.transition(
+                    run.order_digest, RunEvent.REFUSE, code=_code_of(error), detail=error.message
+                )
+            except Exception:  # the outermost boundary of this thread: the order must not hang in preparation
+                log.exception("preparation.bug")
+                self._runs.transition(run.order_digest, RunEvent.REFUSE, code=RefusalCode.STATION_FAULT)
+
+    def _make_ready(self, run: Run, admitted: Admitted) -> Permitted[Prepared] | Refused:
+        """Prepare under the order's lock, unless it was stopped or held meanwhile."""
+        current = self._runs.get(run.order_digest)
+        if current is None or current.state is not RunState.PREPARING:
+            return Refused.because(RefusalCode.RUN_STOPPED)
+        result = self._preparation.prepare(current, admitted)
+        if isinstance(result, Refused):
+            self._runs.transition(run.order_digest, RunEvent.REFUSE, code=result.code, detail=_detail(result))
+            return result
+        self._runs.transition(run.order_digest, RunEvent.PREPARED)
+        self._prepared[run.order_digest] = result.value
+        return result
+
+    # -- messages --------------------------------------------------------------------------------------------
+
+    def _message(self, instruction: Instruction, arrays: bytes | None) -> tuple[StationReply, bytes | None]:
+        run = self._runs.get(instruction.order_digest)
+        if run is None:
+            return self._refuse(instruction, Refused.because(RefusalCode.INSTRUCTION_UNKNOWN_ORDER)), None
+        if run.state in _SPENT:
+            return self._refuse(instruction, Refused.because(_SPENT[run.state])), None
+        admitted = self._readmit(run)
+        if isinstance(admitted, Refused):
+            return self._refuse(instruction, admitted), None
+        if (recorded := self._rounds.recorded(instruction)) is not None:
+            return recorded
+        if reason := _outside_the_order(instruction, admitted.value):
+            return self._refuse(instruction, Refused((reason,))), None
+        try:
+            prepared = self._warm(run, admitted.value)
+        except TrainStartError as error:
+            return self._rounds.failed(instruction, run, error.failure, ()), None
+        if isinstance(prepared, Refused):
+            return self._refuse(instruction, prepared), None
+        self._runs.transition(run.order_digest, RunEvent.BEGIN)
+        try:
+            return self._rounds.answer(instruction, arrays, run, prepared.value)
+        finally:
+            self._after(run.order_digest)
+
+    def _readmit(self, run: Run) -> Permitted[Admitted] | Refused:
+        """Ask every rule again, as for each message (invariant I7); a run whose policy is gone ends here."""
+        verified = self._gatekeeper.verify(run.envelope, fresh=False)
+        if isinstance(verified, Refused):
+            self._revoke(run.order_digest, verified)
+            return verified
+        try:
+            decision = self._decide(run, verified.value)
+        except NetworkError:
+            return Refused.because(RefusalCode.IMAGE_UNAVAILABLE)
+        if isinstance(decision, Refused):
+            self._let_go(run.order_digest, RunEvent.RECOVER)
+        return decision
+
+    def _warm(self, run: Run, admitted: Admitted) -> Permitted[Prepared] | Refused:
+        """Return the prepared run, made again where a crash or a withdrawal took it."""
+        prepared = self._prepared.get(run.order_digest)
+        if prepared is None:
+            if run.state not in HOLDS_RESOURCES:
+                return Refused.because(RefusalCode.DATA_NOT_READY, "the order was not prepared")
+            if run.state is not RunState.PREPARING:
+                self._runs.transition(run.order_digest, RunEvent.RECOVER)
+            return self._make_ready(run, admitted)
+        now_consenting = self._gatekeeper.consenting(admitted)
+        if isinstance(now_consenting, Refused):
+            self._let_go(run.order_digest, RunEvent.RECOVER)
+            return now_consenting
+        if not prepared.cohort.patients <= now_consenting:
+            self._let_go(run.order_digest, RunEvent.RECOVER)
+            return self._make_ready(run, admitted)
+        if prepared.session is None or not prepared.session.alive:
+            self._restart(run, prepared)
+        return Permitted(prepared)
+
+    def _restart(self, run: Run, prepared: Prepared) -> TrainSession:
+        if prepared.session is not None:
+            self._preparation.keep_log(run, prepared.session)
+            self._preparation.kill(prepared.session)
+        return self._preparation.start(run, prepared)
+
+    def _after(self, order_digest: str) -> None:
+        run = self._runs.transition(order_digest, RunEvent.ANSWERED)
+        if run.state in _SPENT:
+            self._let_go(order_digest, None)
+
+    # -- ends ------------------------------------------------------------------------------------------------
+
+    def _finish(self, instruction: Instruction) -> StationReply:
+        with self._lock(instruction.order_digest):
+            run = self._runs.get(instruction.order_digest)
+            if run is None:
+                return self._refuse(instruction, Refused.because(RefusalCode.INSTRUCTION_UNKNOWN_ORDER))
+            if run.state not in _SPENT:
+                self._let_go(run.order_digest, None)
+                run = self._runs.transition(run.order_digest, RunEvent.FINISH)
+            return self._outbox.status(instruction, Status.FINISHED, None, run)
+
+    def stop(self, order_digest: str, decide: Callable[[], Run]) -> Run:
+        """Let an operator's word on an order happen: a waiting request of the train ends first.
+
+        Args:
+            order_digest: which order.
+            decide: records the word; called under the order's lock.
+        """
+        prepared = self._prepared.get(order_digest)
+        if prepared is not None:
+            # Outside the lock: a message under way holds it until its container is gone.
+            self._end(prepared, RefusalCode.RUN_STOPPED)
+        with self._lock(order_digest):
+            run = decide()
+            if run.state in _SPENT or run.decision is Decision.HELD:
+                self._let_go(order_digest, None)
+            return run
+
+    def withdraw(self, still_consenting: Callable[[Admitted], frozenset[str] | Refused]) -> list[str]:
+        """Stop every run whose cohort holds a patient who no longer consents; returns the orders stopped.
+
+        The container is killed at once, also in the middle of a message; the next message freezes the cohort again.
+        """
+        stopped = []
+        for order_digest, prepared in list(self._prepared.items()):
+            now = still_consenting(prepared.admitted)
+            if not isinstance(now, Refused) and prepared.cohort.patients <= now:
+                continue
+            gone = 0 if isinstance(now, Refused) else len(prepared.cohort.patients - now)
+            self._audit.append(
+                AuditRecord(
+                    event=AuditEvent.CONSENT_WITHDRAWN,
+                    actor=STATION_ACTOR,
+                    object=order_digest,
+                    numbers={"patients": gone},
+                )
+            )
+            self._end(prepared, RefusalCode.CONSENT_WITHDRAWN)
+            with self._lock(order_digest):
+                self._let_go(order_digest, RunEvent.RECOVER)
+            stopped.append(order_digest)
+        return stopped
+
+    def revoke(self, gone: Callable[[VerifiedOrder], Reason | None]) -> None:
+        """Stop every prepared run whose policy is no longer in force, also in the middle of a message."""
+        for order_digest, prepared in list(self._prepared.items()):
+            reason = gone(prepared.admitted.verified)
+            if reason is None:
+                continue
+            self._end(prepared, reason.code)
+            with self._lock(order_digest):
+                self._revoke(order_digest, Refused((reason,)))
+
+    def recover(self) -> None:
+        """After a start: whatever an earlier life held is gone, and its orders go back to preparation."""
+        for run in self._runs.list(HOLDS_RESOURCES):
+            self._runs.transition(run.order_digest, RunEvent.RECOVER, detail="the station started again")
+
+    def close(self) -> None:
+        """Stop every container; orders stay as they are for the next life."""
+        for order_digest in list(self._prepared):
+            self._end(self._prepared[order_digest], RefusalCode.RUN_STOPPED)
+            with self._lock(order_digest):
+                self._let_go(order_digest, None)
+
+    def logs(self, order_digest: str) -> str:
+        """Return what the train wrote, for the operator alone."""
+        prepared = self._prepared.get(order_digest)
+        if prepared is not None and prepared.session is not None:
+            return prepared.session.logs()
+        run = self._runs.get(order_digest)
+        kept = "" if run is None else self._preparation.kept_log(run)
+        if not kept:
+            raise NotFoundError("this train has printed nothing yet")
+        return kept
+
+    def _end(self, prepared: Prepared, why: RefusalCode) -> None:
+        """Kill a container from outside its order's lock; `why` is what a message under way is answered with."""
+        prepared.ended_by = why
+        session = prepared.session
+        if session is not None:
+            run = self._runs.get(prepared.admitted.verified.digest)
+            if run is not None:
+                self._preparation.keep_log(run, session)
+            self._preparation.kill(session)
+
+    def _revoke(self, order_digest: str, refused: Refused) -> None:
+        run = self._runs.get(order_digest)
+        if run is None or run.state in _SPENT:
+            return
+        self._let_go(order_digest, RunEvent.RECOVER)
+        if refused.code in _REVOCATIONS:
+            self._runs.transition(
+                order_digest, RunEvent.STOP, code=refused.code, detail="its policy is no longer in force"
+            )
+
+    def _let_go(self, order_digest: str, event: RunEvent | None) -> None:
+        """Stop and wipe what is prepared for an order; `event` tells the run's state of it, where it holds anything."""
+        prepared = self._prepared.pop(order_digest, None)
+        run = self._runs.get(order_digest)
+        if prepared is not None and run is not None:
+            self._preparation.dispose(run, prepared)
+        if event is not None and run is not None and run.state in {RunState.READY, RunState.BUSY}:
+            self._runs.transition(order_digest, event)
+
+    def _refuse(self, instruction: Instruction, refused: Refused, *, audited: bool = False) -> StationReply:
+        run = self._runs.get(instruction.order_digest)
+        if not audited:
+            self._audit.append(
+                AuditRecord(
+                    event=AuditEvent.INSTRUCTION_REFUSED,
+                    actor=STATION_ACTOR,
+                    outcome="refused",
+                    object=instruction.order_digest,
+                    codes=tuple(dict.fromkeys(reason.code.value for reason in refused.reasons)),
+                    numbers={"round": instruction.round, "attempt": instruction.attempt},
+                    detail=f"{instruction.kind}: {_detail(refused)}"[:2000],
+                )
+            )
+        return self._outbox.status(instruction, Status.REFUSED, refused.code, run)
+
+    def _lock(self, order_digest: str) -> threading.RLock:
+        with self._guard:
+            return self._locks[order_digest]
+
+
+def _outside_the_order(instruction: Instruction, admitted: Admitted) -> Reason | None:
+    """Return how an instruction leaves the order it claims to carry."""
+    order = admitted.order
+    if instruction.kind.value not in order.stages:
+        return Reason(RefusalCode.ORDER_KIND)
+    if instruction.round > order.rounds:
+        return Reason(RefusalCode.ORDER_ROUND)
+    if dict(instruction.config) != dict(order.hyperparameters):
+        return Reason(RefusalCode.ORDER_CONFIG, "not the hyperparameters that the order signs")
+    if (instruction.weights is None) != (order.initial_weights is None):
+        return Reason(RefusalCode.ORDER_WEIGHTS)
+    first = instruction.round == 1 and instruction.kind.value == order.stages[0]
+    if first and instruction.weights is not None and order.initial_weights is not None:
+        named = (order.initial_weights.digest, order.initial_weights.size)
+        if (instruction.weights.digest, instruction.weights.size) != named:
+            return Reason(RefusalCode.ORDER_WEIGHTS, "not the initial weights that the order signs")
+    return None
+
+
+def _detail(refused: Refused) -> str:
+    return "; ".join(f"{reason.code} {reason.detail}".strip() for reason in refused.reasons)
+
+
+def _code_of(error: PhtError) -> RefusalCode:
+    if isinstance(error, RefusedError):
+        return RefusalCode(error.code)
+    if isinstance(error, StorageError):
+        return RefusalCode.STATION_STORAGE
+    if isinstance(error, TrainStartError):
+        return RefusalCode.TRAIN_CRASHED
+    return RefusalCode.STATION_FAULT

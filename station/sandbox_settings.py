@@ -1,0 +1,35 @@
+"""What the launcher is started with, from the hospital's settings; nothing that arrives on its socket can widen it."""
+
+import grp
+import os
+import pwd
+from pathlib import Path
+
+from station.installation import GROUP
+from station.sandbox.spec import MIB, LauncherSettings
+from station.settings import load_settings
+
+_LONGEST_RUN_S = 7 * 24 * 3600
+
+
+def launcher_settings(home: Path) -> LauncherSettings:
+    """Return the launcher's ceilings and who may speak to it.
+
+    Raises:
+        SettingsError, NotFoundError: station.toml cannot be used.
+    """
+    settings = load_settings(home)
+    separated = settings.services.separation == "users"
+    ceilings = settings.ceilings
+    return LauncherSettings(
+        station=settings.name,
+        engine_socket=Path(settings.engine.socket),
+        compute_uid=pwd.getpwnam(settings.services.compute_user).pw_uid if separated else os.getuid(),
+        socket_gid=grp.getgrnam(GROUP).gr_gid if separated else None,
+        max_memory_bytes=ceilings.memory_mib * MIB,
+        max_cpus=ceilings.cpus,
+        max_pids=ceilings.pids,
+        max_scratch_bytes=ceilings.scratch_mib * MIB,
+        max_wall_clock_s=_LONGEST_RUN_S,
+        max_containers=ceilings.runs_at_once,
+    )

@@ -1,0 +1,1 @@
+"""The station's local API, spoken by `pht-station` over a Unix socket."""

@@ -1,0 +1,125 @@
+"""What the operator sees: the documents of the local API, and the desk that fills them.
+
+The desk is a `Protocol`: `station.runs.desk` implements it on the station's state. Nothing here leaves the hospital.
+"""
+
+from typing import Literal, Protocol
+
+from policies.documents import Moment, StrictModel
+
+
+class ReasonView(StrictModel):
+    """A rule that refused, with the detail that stays inside."""
+
+    code: str
+    detail: str
+
+
+class RuleView(StrictModel):
+    """One rule's verdict on one order."""
+
+    rule: str
+    verdict: Literal["yes", "no"]
+    reasons: list[ReasonView]
+
+
+class RunView(StrictModel):
+    """One run order at this station."""
+
+    order: str
+    policy: str
+    version: int
+    title: str
+    requester: str
+    state: str
+    operator: str
+    rounds: int
+    stages: list[str]
+    releases: int
+    failures: int
+    reasons: list[ReasonView]
+    seen: Moment
+
+
+class ReleaseView(StrictModel):
+    """One thing that left."""
+
+    order: str
+    policy: str
+    round: int
+    stage: str
+    digest: str | None
+    size: int
+    metrics: dict[str, float]
+    suppressed: list[str]
+    released: Moment
+
+
+class CollectionView(StrictModel):
+    """What the station holds of one collection, exactly: for the operator's eyes."""
+
+    name: str
+    patients: int
+    studies: int
+    images: int
+
+
+class StatusView(StrictModel):
+    """Is the station well?"""
+
+    station: str
+    orchestrator_contact: Moment | None
+    engine: str
+    policies: str
+    policy_count: int
+    consent_sequence: int | None
+    consent_source: Moment | None
+    runs_active: int
+    separation: str
+
+
+class ChainView(StrictModel):
+    """The result of verifying a hash chain."""
+
+    chain: Literal["audit", "egress"]
+    intact: bool
+    entries: int
+    head: str
+    broken_at: int | None = None
+    problem: str = ""
+
+
+class Desk(Protocol):
+    """The use cases of the station's operator."""
+
+    def status(self) -> StatusView:
+        """How the station is."""
+
+    def runs(self) -> list[RunView]:
+        """Every order this station has seen."""
+
+    def decide(self, order: str, word: Literal["approve", "hold", "stop"], actor: str) -> RunView:
+        """Record the operator's word, audited first.
+
+        Raises:
+            NotFoundError: no such order.
+            UsageError: the run is in no state for it.
+        """
+
+    def explain(self, order: str) -> list[RuleView]:
+        """Every rule of board, hospital, consent, data and resources with its verdict now."""
+
+    def releases(self) -> list[ReleaseView]:
+        """Everything that left."""
+
+    def collections(self) -> list[CollectionView]:
+        """What the station holds."""
+
+    def logs(self, order: str) -> str:
+        """What the train printed, bounded; for the operator alone."""
+
+    def verify(self, chain: Literal["audit", "egress"]) -> ChainView:
+        """Check a chain from its first entry."""
+
+    def export(self, chain: Literal["audit", "egress"]) -> bytes:
+        """The chain as JSON lines, with the station's signature over its head."""
