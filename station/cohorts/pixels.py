@@ -65,6 +65,8 @@ FILE_ERRORS = (
 )
 
 _WHITE = 65_535.0
+# Beyond these, arithmetic overflows before it means anything. NaN fails every comparison.
+_RESCALE_LIMIT = 1e6
 _SPACING_LIMITS_MM = (0.01, 10.0)
 
 
@@ -203,12 +205,12 @@ def _present(stored: NDArray[np.int32], dataset: Any) -> NDArray[np.float64]:  #
     else:
         slope = float(dataset.get("RescaleSlope", None) or 1.0)
         intercept = float(dataset.get("RescaleIntercept", None) or 0.0)
-        if not np.isfinite([slope, intercept]).all():
+        if not (_RESCALE_LIMIT**-1 <= abs(slope) <= _RESCALE_LIMIT and abs(intercept) <= _RESCALE_LIMIT):
             raise UnusableImage(Unusable.LOOKUP_TABLE)
         values = stored.astype(np.float64) * slope + intercept
         low, high = sorted((low * slope + intercept, high * slope + intercept))
     if dataset.get("VOILUTSequence"):
-        values, (low, high) = _look_up(np.rint(values).astype(np.int32), dataset.VOILUTSequence[0])
+        values, (low, high) = _look_up(np.rint(values).astype(np.int64), dataset.VOILUTSequence[0])
         grey = (values - low) / (high - low)
     elif dataset.get("WindowCenter", None) is not None and dataset.get("WindowWidth", None) is not None:
         centre, width = _first(dataset.WindowCenter), _first(dataset.WindowWidth)
@@ -245,7 +247,9 @@ def window(values: NDArray[np.float64], centre: float, width: float, function: s
     raise UnusableImage(Unusable.LOOKUP_TABLE)
 
 
-def _look_up(values: NDArray[np.int32], item: Any) -> tuple[NDArray[np.float64], tuple[float, float]]:  # noqa: ANN401
+def _look_up(
+    values: NDArray[np.int32 | np.int64], item: Any
+) -> tuple[NDArray[np.float64], tuple[float, float]]:  # noqa: ANN401
     """Apply a LUT item (PS3.3 C.11.1.1): descriptor (entries, first value mapped, bits), data."""
     entries, first, bits = (int(number) for number in item.LUTDescriptor)
     entries = entries or 65_536

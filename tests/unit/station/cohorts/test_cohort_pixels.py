@@ -159,6 +159,8 @@ def test_nonsense_spacing_is_one_millimetre(spacing: list[float] | None) -> None
         ({"WindowCenter": 1, "WindowWidth": 0}, Unusable.LOOKUP_TABLE),
         ({"WindowCenter": 1, "WindowWidth": 9, "VOILUTFunction": "CUBIC"}, Unusable.LOOKUP_TABLE),
         ({"VOILUTSequence": [lut([3, 10, 10], [0, 500])]}, Unusable.LOOKUP_TABLE),
+        ({"RescaleSlope": "1e300", "RescaleIntercept": "0"}, Unusable.LOOKUP_TABLE),
+        ({"RescaleSlope": "1", "RescaleIntercept": "-1e12"}, Unusable.LOOKUP_TABLE),
         ({"VOILUTSequence": [Dataset()]}, Unusable.LOOKUP_TABLE),
     ],
 )
