@@ -234,6 +234,15 @@ def unsafe_payload(envelope: bytes, payload_type: str) -> bytes:
     return decoded.payload
 
 
+def unsafe_signature_count(envelope: bytes) -> int:
+    """Return how many signatures an envelope claims to hold; none of them is checked.
+
+    Raises:
+        TrustError: not an envelope.
+    """
+    return len(_decode(envelope).signatures)
+
+
 def _valid_signers(envelope: Envelope, keys: frozenset[str]) -> frozenset[str]:
     known = {key.keyid: (public_hex, key) for public_hex in keys for key in [public_key(public_hex)]}
     pae = envelope.pae()

@@ -82,3 +82,8 @@ def elements_of(weights: Path | None) -> int | None:
         raise DocumentError(
             f"{weights.name}: {error.message}", hint="Give the initial weights as safetensors."
         ) from error
+
+
+def is_policy(data: bytes) -> bool:
+    """Say whether a YAML file is (meant as) a policy rather than a train's manifest, to read it as one."""
+    return b"\nmanifest_digest:" in b"\n" + data

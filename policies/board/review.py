@@ -45,12 +45,17 @@ def review_train(train: Train) -> Review:
     """Describe what a train asks for, without a policy."""
     manifest = train.manifest
     attention = [] if train.image_digests else ["The manifest names no image yet: it is not packed."]
-    if manifest.source_commit == "unversioned":
-        attention.append("The manifest names no source commit: nobody can tell which code was built.")
+    attention += _code_attention(train)
     sections = (*_train_sections(train), _outputs(train))
     return Review(
         f"train {manifest.name} {manifest.version}, {train.digest}", sections, tuple(attention), None
     )
+
+
+def _code_attention(train: Train) -> list[str]:
+    if train.manifest.source_commit == "unversioned":
+        return ["The manifest names no source commit: nobody can tell which code was built."]
+    return []
 
 
 def review_policy(
@@ -78,7 +83,10 @@ def review_policy(
         sections += [*_train_sections(train), _outputs(train)]
     if previous is not None:
         sections.append(_changes(previous, policy))
-    attention = [*_policy_attention(policy, data), *(_mismatches(policy, train) if train else ())]
+    attention = [
+        *_policy_attention(policy, data),
+        *((*_mismatches(policy, train), *_code_attention(train)) if train else ()),
+    ]
     if train is None:
         attention.append("Give --train to compare the policy with the train's own manifest.")
     subject = f"policy {policy.id}, version {policy.version}, {digest}"
@@ -139,12 +147,16 @@ def _runs(policy: Policy) -> Section:
     return Section(
         "What may run",
         (
-            f"{_count(runs.runs, 'run')} of at most {_count(runs.rounds, 'round')}, each with at least "
-            f"{_count(runs.minimum_stations, 'station')}; {_count(runs.releases, 'release')} per station in all.",
+            (
+                f"{_count(runs.runs, 'run')} of at most {_count(runs.rounds, 'round')}, each with at least "
+                f"{_count(runs.minimum_stations, 'station')}; {_count(runs.releases, 'release')} per station in all."
+            ),
             f"Combined with: {', '.join(runs.strategies)}.",
             f"Hyperparameters: {'; '.join(ranges) or 'none'}.",
-            f"At most {resources.memory_mib} MiB of memory, {resources.cpus:g} CPUs, "
-            f"{'a GPU' if resources.gpu else 'no GPU'}, {resources.run_hours:g} hours per run.",
+            (
+                f"At most {resources.memory_mib} MiB of memory, {resources.cpus:g} CPUs, "
+                f"{'a GPU' if resources.gpu else 'no GPU'}, {resources.run_hours:g} hours per run."
+            ),
             f"Valid from {format_moment(policy.valid_from)} until {format_moment(policy.valid_until)}.",
         ),
     )
@@ -169,8 +181,10 @@ def _release(policy: Policy, found: Capacity) -> Section:
         "No differential privacy."
         if noise is None
         else f"Differential privacy: epsilon {noise.epsilon:g}, delta {noise.delta:g}.",
-        f"Secure aggregation: {'required' if rules.secure_aggregation else 'no'}; "
-        f"a person looks at each release: {'yes' if rules.human_review else 'no'}.",
+        (
+            f"Secure aggregation: {'required' if rules.secure_aggregation else 'no'}; "
+            f"a person looks at each release: {'yes' if rules.human_review else 'no'}."
+        ),
         f"A release holds at most {rules.maximum_bytes / _MIB:.3g} MiB.",
         f"What a hostile train could carry out: {in_words(found)}; {bits_in_words(found.bits_in_total)} in all.",
         trust_in_words(policy),
@@ -193,11 +207,15 @@ def _train_sections(train: Train) -> tuple[Section, ...]:
         identity.append(f"{_count(len(train.layers), 'layer')}, {size / _MIB:,.0f} MiB.")
     label = f"; label {manifest.data.label}" if manifest.data.label else ""
     needs = (
-        f"{', '.join(manifest.data.modalities)} of the {manifest.data.body_part.lower()}, as "
-        f"{manifest.data.representation}, profile {manifest.data.profile}{label}.",
+        (
+            f"{', '.join(manifest.data.modalities)} of the {manifest.data.body_part.lower()}, as "
+            f"{manifest.data.representation}, profile {manifest.data.profile}{label}."
+        ),
         f"Clinical fields: {', '.join(manifest.data.clinical_fields) or 'none'}.",
-        f"{resources.memory_mib} MiB of memory, {resources.cpus:g} CPUs, GPU {resources.gpu}, "
-        f"{resources.message_timeout_s} s per message.",
+        (
+            f"{resources.memory_mib} MiB of memory, {resources.cpus:g} CPUs, GPU {resources.gpu}, "
+            f"{resources.message_timeout_s} s per message."
+        ),
     )
     return (Section("The train", tuple(identity)), Section("What the train asks for", needs))
 
@@ -256,7 +274,9 @@ def _policy_attention(policy: Policy, data: bytes) -> list[str]:
 def _mismatches(policy: Policy, train: Train) -> list[str]:
     manifest = train.manifest
     asked = {*manifest.data.clinical_fields, *([manifest.data.label] if manifest.data.label else [])}
-    declared = {output.key for output in (*manifest.outputs.metrics, *manifest.outputs.tables)}
+    declared = {metric.key for metric in manifest.outputs.metrics} | {
+        table.key for table in manifest.outputs.tables
+    }
     granted = {*policy.release.metrics, *policy.release.tables}
     checks = [
         (policy.manifest_digest != train.digest, "The policy names another manifest than this train's."),

@@ -5,6 +5,8 @@ the order lets a reader in the middle see the state before or the state after: t
 snapshot, timestamp.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,12 +46,39 @@ def push(
     paths = published_files(folder)
     if isinstance(to, Path):
         return _push_to_folder(folder, to, paths)
-    base = mirror_url(to)
+    with _writer(to, token, ca) as (client, base):
+        return tuple(path for path in paths if _put(client, f"{base}/{path}", folder / path))
+
+
+def push_timestamp(folder: Path, to: str | Path, *, token: str | None = None, ca: Path | None = None) -> None:
+    """Send the witness's newest word, and nothing else: all that its token is good for.
+
+    Raises:
+        TrustError: the mirror does not accept the token.
+        NetworkError: the mirror does not answer, or lacks the snapshot that the timestamp vouches for.
+    """
+    if isinstance(to, Path):
+        push(folder, to)
+        return
+    *others, timestamp = [path for path in published_files(folder) if path.startswith("metadata/")]
+    with _writer(to, token, ca) as (client, base):
+        for path in others:
+            present = client.get(f"{base}/{path}")
+            if present.status_code != _OK or present.content != (folder / path).read_bytes():
+                raise NetworkError(
+                    f"the mirror lacks {path}", hint="The secretary brings it there: `pht-board publish --to`."
+                )
+        _put(client, f"{base}/{timestamp}", folder / timestamp)
+
+
+@contextmanager
+def _writer(to: str, token: str | None, ca: Path | None) -> "Iterator[tuple[httpx.Client, str]]":
     import httpx  # noqa: PLC0415 - a program that only reads folders starts faster
 
+    base = mirror_url(to)
     try:
         with https_client(ca, token) as client:
-            return tuple(path for path in paths if _put(client, f"{base}/{path}", folder / path))
+            yield client, base
     except httpx.HTTPError as error:
         raise NetworkError(
             f"the mirror does not answer ({type(error).__name__})",

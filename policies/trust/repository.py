@@ -199,7 +199,7 @@ class BoardRepository:
             return {}
         return {
             path: (self.targets / hashed(path, info)).read_bytes()
-            for path, info in self._targets().targets.items()
+            for path, info in self.targets_metadata().targets.items()
         }
 
     def snapshot(self) -> Snapshot:
@@ -213,7 +213,8 @@ class BoardRepository:
             raise NotFoundError("nothing is published yet", hint="Run `pht-board publish`.")
         return read_metadata(self.metadata / f"{found[-1]}.snapshot.json", Snapshot)
 
-    def _targets(self) -> Targets:
+    def targets_metadata(self) -> Targets:
+        """Return the targets metadata that the newest snapshot names."""
         version = self.snapshot().meta["targets.json"].version
         return read_metadata(self.metadata / f"{version}.targets.json", Targets)
 
@@ -248,7 +249,7 @@ class BoardRepository:
             first = not versions(self.metadata, Snapshot.type)
             if before == after and not (first or renew or self._needs_renewal(root, now)):
                 self._empty_staging()
-                return Publication(self._targets().version, (), (), changed=False)
+                return Publication(self.targets_metadata().version, (), (), changed=False)
             version = self._write_listing(after, secretary, now)
             self._empty_staging()
             added = tuple(sorted(path for path, data in after.items() if before.get(path) != data))
@@ -263,7 +264,7 @@ class BoardRepository:
             root.verify_delegate(Snapshot.type, snapshot.signed_bytes, snapshot.signatures)
         except RepositoryError:
             return True
-        return min(snapshot.signed.expires, self._targets().expires) - now < SNAPSHOT_LIFETIME / 2
+        return min(snapshot.signed.expires, self.targets_metadata().expires) - now < SNAPSHOT_LIFETIME / 2
 
     def _write_listing(self, listing: dict[str, bytes], secretary: Signer, now: datetime) -> int:
         moment = whole_seconds(now)

@@ -1,0 +1,146 @@
+"""The desk where members sign: a document beside its envelope, and what an envelope is worth under the charter.
+
+``x.yaml`` is what people read; ``x.yaml.dsse.json`` holds exactly its bytes and their signatures, and goes from member to
+member. Invariant: a signature is added only to an envelope over the very bytes of the file beside it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from policies.board.drafting import unfinished
+from policies.charter import POLICY_PAYLOAD_TYPE, REGISTER_PAYLOAD_TYPE, Charter, Member, StationRegister
+from policies.documents import digest_of, load_yaml
+from policies.errors import DocumentError, RefusedError, TrustError
+from policies.files import write_atomically
+from policies.policy import Policy
+from policies.refusals import Refused
+from policies.signing import (
+    Signer,
+    add_signature,
+    sign_envelope,
+    unsafe_payload,
+    unsafe_signature_count,
+    verify_envelope,
+)
+from policies.trust.verification import PolicyInForce, verify_policy, verify_register
+
+
+@dataclass(frozen=True, slots=True)
+class SignedFile:
+    """What came of signing.
+
+    Attributes:
+        envelope: the file that goes on to the next member.
+        digest: of the document's bytes.
+        signatures: how many the envelope holds now.
+    """
+
+    envelope: Path
+    digest: str
+    signatures: int
+
+
+def envelope_path(document: Path) -> Path:
+    """Return where a document's signatures lie."""
+    return document.with_name(document.name + ".dsse.json")
+
+
+def read_policy(data: bytes, name: str) -> Policy:
+    """Read a policy that is about to be signed.
+
+    Raises:
+        DocumentError: it is not valid, or still has something to fill in.
+    """
+    policy = load_yaml(Policy, data, what=name)
+    if lines := unfinished(data):
+        raise DocumentError(
+            f"{name}, line {lines[0]}: still to be filled in", hint="Write what stands in capitals."
+        )
+    return policy
+
+
+def read_register(data: bytes, name: str) -> StationRegister:
+    """Read a register of stations that is about to be signed.
+
+    Raises:
+        DocumentError: it is not valid.
+    """
+    return load_yaml(StationRegister, data, what=name)
+
+
+def sign_document(document: Path, data: bytes, payload_type: str, signer: Signer) -> SignedFile:
+    """Add a signature over a document's bytes to its envelope.
+
+    Args:
+        document: the file.
+        data: its bytes, as they were shown to the person who signs.
+        payload_type: what kind of document it is.
+        signer: whose key.
+
+    Raises:
+        TrustError: the envelope beside the file holds other bytes.
+    """
+    path = envelope_path(document)
+    if not path.exists():
+        envelope = sign_envelope(data, payload_type, signer)
+    else:
+        before = path.read_bytes()
+        if unsafe_payload(before, payload_type) != data:
+            raise TrustError(
+                f"{path.name}: the signatures there are over other bytes than {document.name} holds now",
+                hint="Take the file that was signed, or start again with a new version and an empty envelope.",
+            )
+        envelope = add_signature(before, signer)
+    write_atomically(path, envelope)
+    return SignedFile(path, digest_of(data), unsafe_signature_count(envelope))
+
+
+def policy_worth(envelope: bytes, charter: Charter) -> PolicyInForce:
+    """Return the policy that an envelope makes binding under a charter.
+
+    Raises:
+        RefusedError: signatures or roles are missing; the code says which.
+    """
+    policy = load_yaml(Policy, unsafe_payload(envelope, POLICY_PAYLOAD_TYPE), what="policy")
+    result = verify_policy(envelope, policy.id, policy.version, charter)
+    if isinstance(result, Refused):
+        raise RefusedError(result.code, result.reasons[0].detail or f"{policy.id} version {policy.version}")
+    return result.value
+
+
+def register_worth(envelope: bytes, charter: Charter) -> StationRegister:
+    """Return the register that an envelope makes binding under a charter.
+
+    Raises:
+        RefusedError: signatures or roles are missing.
+    """
+    result = verify_register(envelope, charter)
+    if isinstance(result, Refused):
+        raise RefusedError(result.code, result.reasons[0].detail)
+    return result.value
+
+
+def members_who_signed(envelope: bytes, payload_type: str, charter: Charter) -> list[Member]:
+    """Return the members whose signatures over an envelope hold."""
+    try:
+        signers = verify_envelope(
+            envelope, payload_type, [member.key for member in charter.members], 1
+        ).signers
+    except TrustError:
+        return []
+    return [member for member in charter.members if member.key in signers]
+
+
+def payload_type_of(envelope: bytes) -> str:
+    """Return which of the two kinds of document an envelope holds.
+
+    Raises:
+        TrustError: neither.
+    """
+    for payload_type in (POLICY_PAYLOAD_TYPE, REGISTER_PAYLOAD_TYPE):
+        try:
+            unsafe_payload(envelope, payload_type)
+        except TrustError:
+            continue
+        return payload_type
+    raise TrustError("this is neither a signed policy nor a signed register of stations")
