@@ -94,7 +94,6 @@ def first_settings(choices: Choices) -> StationSettings:
 def _offer(name: str, marking: Marking) -> CollectionSettings:
     return CollectionSettings(
         name=name,
-        project=name,
         consent_mode=ConsentMode.OPT_IN,
         legal_ground="consent of the patient (GDPR art. 9(2)(a))",
         marking=marking,

@@ -95,6 +95,17 @@ class ServiceSettings(StrictModel):
         return self
 
 
+class PseudonymSettings(StrictModel):
+    """Under what names intake derives pseudonyms. Changing them makes every patient a new one: decide once."""
+
+    project: Name = Field(
+        default="registry", description="Pseudonyms of one project do not link to those of another."
+    )
+    default_issuer: Annotated[str, Field(max_length=64)] = Field(
+        default="", description="Who issued patient ids that come without an issuer."
+    )
+
+
 class EngineSettings(StrictModel):
     """The container engine."""
 
@@ -172,7 +183,6 @@ class CollectionSettings(StrictModel):
     """One collection of images the hospital offers, and to whom. What is not offered here is not there."""
 
     name: Name = Field(description="The collection's name, as policies name it.")
-    project: Name = Field(description="The project whose pseudonyms it carries.")
     consent_mode: ConsentMode = Field(
         description="'opt-in': only patients with an explicit consent. 'opt-out': all but those who object."
     )
@@ -191,6 +201,7 @@ class StationSettings(StrictModel):
     name: Name = Field(description="The station's name in the board's register.")
     orchestrator: OrchestratorSettings
     services: ServiceSettings
+    pseudonyms: PseudonymSettings = Field(default_factory=PseudonymSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     ceilings: CeilingSettings
     hospital: HospitalSettings
@@ -333,7 +344,6 @@ def example() -> StationSettings:
         collections=(
             CollectionSettings(
                 name="chest-radiographs",
-                project="radiology-pht",
                 consent_mode=ConsentMode.OPT_IN,
                 legal_ground="GDPR art. 9(2)(a) and art. 24 UAVG: explicit consent",
                 marking="patient",

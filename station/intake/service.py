@@ -127,8 +127,11 @@ def serve(home: Path, settings: IntakeSettings | None = None) -> None:
 def _from_station(home: Path) -> IntakeSettings:
     from station.settings import load_settings  # noqa: PLC0415 - a library caller has no station.toml
 
+    settings = load_settings(home)
     return IntakeSettings(
-        collections=tuple(collection.name for collection in load_settings(home).collections)
+        project=settings.pseudonyms.project,
+        default_issuer=settings.pseudonyms.default_issuer,
+        collections=tuple(collection.name for collection in settings.collections),
     )
 
 
