@@ -211,6 +211,8 @@ def differences(asked: Mapping[str, JsonValue], inspected: Mapping[str, JsonValu
         return ("HostConfig",)
     found += [key for key in ("User", "Entrypoint", "WorkingDir", "Image") if config.get(key) != asked[key]]
     found += [key for key, value in asked_host.items() if not _same(value, host.get(key))]
+    # These two are the engine's to fill in: what of /proc and /sys a container sees or may change.
+    found += [key for key in ("MaskedPaths", "ReadonlyPaths") if not host.get(key)]
     if not _same_mounts(inspected.get("Mounts"), asked_host["Mounts"]):
         found.append("Mounts")
     return tuple(found)

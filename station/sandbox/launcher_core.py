@@ -25,7 +25,7 @@ from pydantic import JsonValue
 from policies.bundle import BlobFolder
 from policies.errors import PhtError, RefusedError, UnavailableError
 from policies.refusals import RefusalCode
-from station.sandbox import hardening, image
+from station.sandbox import hardening, image, unix
 from station.sandbox.spec import (
     FIRST_UID,
     UID_COUNT,
@@ -67,6 +67,8 @@ class LauncherCore:
 
     def _api(self) -> Any:  # noqa: ANN401 - docker's client has no types
         if self._api_client is None:
+            # docker's own connection leaks its socket when nobody listens.
+            unix.connect(self._settings.engine_socket, timeout_s=_ENGINE_TIMEOUT_S).close()
             base = f"unix://{self._settings.engine_socket}"
             self._api_client = docker.APIClient(base_url=base, timeout=_ENGINE_TIMEOUT_S, version="auto")
         return self._api_client

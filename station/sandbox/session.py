@@ -6,9 +6,11 @@ closed list. Contents are not judged here: a reply is a candidate for the egress
 """
 
 import contextlib
+import os
 import select
 import shutil
 import socket
+import stat
 import threading
 import time
 from pathlib import Path
@@ -48,6 +50,7 @@ _POLL_S: Final = 0.1
 _AFTERMATH_S: Final = 5.0
 _FINISH_S: Final = 5.0
 _STRANGERS: Final = 16
+_START_LOG_BYTES: Final = 64 * 1024
 
 
 class Hello(StrictModel):
@@ -95,25 +98,34 @@ class TrainSandbox:
         Raises:
             RefusedError: the launcher said no.
             UnavailableError: the launcher or the engine does not answer.
-            StorageError: the control socket cannot be made.
+            StorageError: the control socket cannot be made, or the cohort not be opened to the container's user.
             TrainStartError: it started, and ended or misbehaved before its hello. Nothing is left of it then.
         """
         control = Path(spec.control_dir)
-        with _listen(control) as listener:
+        open_to_readers(Path(spec.cohort_dir))
+        with contextlib.ExitStack() as undo:
+            listener = undo.enter_context(_listen(control))
+            undo.callback(shutil.rmtree, control, ignore_errors=True)
             started = self._launcher.start(spec)
-            try:
-                deadline = time.monotonic() + self._start_timeout_s
-                connection = self._accept(listener, started, deadline)
-                session = TrainSession(self._launcher, spec, started, connection)
-                session.await_hello(deadline)
-            except BaseException as error:
-                log = self._log_of(started) if isinstance(error, TrainStartError) else ""
-                self._launcher.stop(started.run_id)
-                if isinstance(error, TrainStartError):
-                    error.log = log
-                raise
-            finally:
-                (control / SOCKET_NAME).unlink(missing_ok=True)
+            undo.callback(self._launcher.stop, started.run_id)
+            session = self._greet(listener, spec, started)
+            undo.pop_all()
+        # One connection is all there will be.
+        listener.close()
+        (control / SOCKET_NAME).unlink(missing_ok=True)
+        return session
+
+    def _greet(
+        self, listener: socket.socket, spec: ContainerSpec, started: StartedContainer
+    ) -> "TrainSession":
+        deadline = time.monotonic() + self._start_timeout_s
+        try:
+            session = TrainSession(self._launcher, spec, started, self._accept(listener, started, deadline))
+            session.await_hello(deadline)
+        except TrainStartError as error:
+            with contextlib.suppress(PhtError):
+                error.log = self._launcher.logs(started.run_id, _START_LOG_BYTES)
+            raise
         return session
 
     def _accept(self, listener: socket.socket, started: StartedContainer, deadline: float) -> socket.socket:
@@ -136,11 +148,6 @@ class TrainSandbox:
             raise TrainStartError(failure_of_exit(status))
         if time.monotonic() >= deadline:
             raise TrainStartError(TrainFailure(ExitClass.TIMEOUT, detail="it did not connect in time"))
-
-    def _log_of(self, started: StartedContainer) -> str:
-        with contextlib.suppress(PhtError):
-            return self._launcher.logs(started.run_id, 64 * 1024)
-        return ""
 
 
 class TrainSession:
@@ -343,3 +350,34 @@ def _listen(control: Path) -> socket.socket:
         return unix.listen(control / SOCKET_NAME, mode=0o666, backlog=4)
     except OSError as error:
         raise StorageError(f"a train's control socket cannot be made: {error.strerror}") from error
+
+
+def open_to_readers(cohort: Path) -> None:
+    """Let any user read a cohort: the container's is a fresh one. Its parents stay closed to the users of this host.
+
+    Raises:
+        StorageError: it cannot be done, or the cohort holds a link.
+    """
+    try:
+        for folder, folders, files in os.walk(cohort, onerror=_raise):
+            _allow(Path(folder), 0o555)
+            for name in files:
+                _allow(Path(folder, name), 0o444)
+            for name in folders:
+                if Path(folder, name).is_symlink():
+                    raise StorageError("a cohort holds files and folders only, no links")
+    except OSError as error:
+        raise StorageError(f"a cohort cannot be opened to its train: {error.strerror}") from error
+
+
+def _allow(path: Path, bits: int) -> None:
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        raise StorageError("a cohort holds files and folders only, no links")
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & bits != bits:
+        path.chmod(mode | bits)
+
+
+def _raise(error: OSError) -> None:
+    raise error

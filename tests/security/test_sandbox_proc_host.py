@@ -37,7 +37,7 @@ def test_a_train_sees_its_own_processes_and_no_device(station: Station) -> None:
     assert found["processes"][0] == 1
     assert found["read"] == []
     assert found["wrote"] == []
-    assert found["devices"] == [
+    assert set(found["devices"]) <= {
         "core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty",
         "urandom", "zero",
-    ]  # fmt: skip
+    }  # fmt: skip
