@@ -27,7 +27,7 @@ from policies.documents import canonical_json, load_json
 from policies.errors import DocumentError, StateError, TrustError
 from policies.files import exclusive_lock, write_atomically
 from policies.refusals import Permitted, RefusalCode, Refused
-from policies.trust.fetch import MirrorError, fetcher_for
+from policies.trust.fetch import HttpsFetcher, MirrorError, fetcher_for
 from policies.trust.policy_set import PolicySet, RepositoryState
 from policies.trust.state import StoredFetcher, VerifiedState, update
 from policies.trust.verification import (
@@ -135,6 +135,10 @@ class PolicyClient:
             except DownloadError:
                 if not before.metadata:
                     raise
+            finally:
+                # Refreshes are minutes apart: no connection stays open between them.
+                if isinstance(self._fetcher, HttpsFetcher):
+                    self._fetcher.close()
         return update(pinned, before, self._base, StoredFetcher(before), now), False
 
     def _pinned(self) -> bytes | None:

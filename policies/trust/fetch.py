@@ -97,6 +97,12 @@ class HttpsFetcher(FetcherInterface):
                 raise MirrorError(error.message) from error
         return self._client
 
+    def close(self) -> None:
+        """Close the connection; the next download opens another."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
     def _fetch(self, url: str) -> Iterator[bytes]:
         import httpx  # noqa: PLC0415 - a program that reads from a folder starts faster
 

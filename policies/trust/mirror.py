@@ -66,7 +66,8 @@ def push_timestamp(folder: Path, to: str | Path, *, token: str | None = None, ca
             present = client.get(f"{base}/{path}")
             if present.status_code != _OK or present.content != (folder / path).read_bytes():
                 raise NetworkError(
-                    f"the mirror lacks {path}", hint="The secretary brings it there: `pht-board publish --to`."
+                    f"the mirror lacks {path}",
+                    hint="The secretary brings it there: `pht-board publish --to`.",
                 )
         _put(client, f"{base}/{timestamp}", folder / timestamp)
 

@@ -100,7 +100,7 @@ def update(
         targets = {
             path: _target(updater, folder, listed[path], before.targets.get(path)) for path in _wanted(listed)
         }
-    return _remember(before, now, roots, metadata, targets)
+    return remember(before, now, roots, metadata, targets)
 
 
 def _lay_out(folder: Path, state: VerifiedState) -> None:
@@ -138,13 +138,14 @@ def _target(updater: Updater, folder: Path, info: TargetFile, known: str | None)
         raise RepositoryError(f"{info.path} is not text") from error
 
 
-def _remember(
+def remember(
     before: VerifiedState,
     now: datetime,
     roots: dict[int, str],
     metadata: dict[str, str],
     targets: dict[str, str],
 ) -> VerifiedState:
+    """Return the state after a verified update; what was seen and withdrawn only grows."""
     latest: dict[str, int] = {}
     for path in targets:
         if key := parse_policy_target(path):
