@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.home_lock import is_held
 from orchestrator.initialise import initialise, renew_certificate
 from orchestrator.logs import start_logging
 from orchestrator.registry.access import Principal, Role
@@ -103,7 +104,7 @@ def status(home: HomeArgument, as_json: JsonOption = False) -> None:
         runs = services.runs.all(_OPERATOR)
         stations = services.stations.all()
         found = {
-            "running": (place.run / "ready").exists(),
+            "running": is_held(place),
             "url": services.settings.url,
             "root_pinned": (place.trust / "root.json").exists(),
             "stations": len(stations),

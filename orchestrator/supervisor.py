@@ -9,7 +9,6 @@ It holds no state of its own: after any kill, `serve` starts from the same home.
 """
 
 import errno
-import fcntl
 import json
 import logging
 import os
@@ -27,13 +26,20 @@ from typing import Self
 import httpx
 
 from orchestrator.children import Child, ChildPlan
-from orchestrator.federation.superlink import SuperLinkFiles, flower_environment, free_port, superlink_command
+from orchestrator.federation.superlink import (
+    LOOPBACK,
+    SuperLinkFiles,
+    flower_environment,
+    free_port,
+    superlink_command,
+)
+from orchestrator.home_lock import hold_home
 from orchestrator.portal.app import API_PREFIX
-from orchestrator.registry.superlink_port import write_superlink_port
+from orchestrator.registry.superlink_port import read_superlink_port, write_superlink_port
 from orchestrator.settings import Home, Settings, child_environment, load_settings
 from orchestrator.storage import open_database
 from policies.documents import canonical_json
-from policies.errors import StorageError, UnavailableError, UsageError
+from policies.errors import UnavailableError
 from policies.files import write_atomically
 from policies.tls import check_certificate, client_context
 
@@ -80,7 +86,7 @@ def serve(home: Home, on_ready: Callable[[Ready], None]) -> None:
     check_certificate(home.ca_certificate, hint="The authority must be made anew, and every party told.")
     open_database(home.database).close()
     # 2
-    with _only_one(home), _listener(settings) as listener, _Signals() as signals:
+    with hold_home(home), _listener(settings) as listener, _Signals() as signals:
         children = _plan(home, settings, listener)
         (home.run / READY_FILE).unlink(missing_ok=True)
         try:
@@ -131,23 +137,6 @@ class _Signals:
     def wait(self, timeout_s: float) -> bool:
         """Whether one came, now or within `timeout_s`; it stays noted."""
         return bool(select.select([self._reader], [], [], timeout_s)[0])
-
-
-@contextmanager
-def _only_one(home: Home) -> Iterator[None]:
-    try:
-        home.run.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(home.run / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise StorageError(f"{home.path}: cannot be written ({error.strerror})") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError("an orchestrator runs on this home already", hint="Stop it first.") from error
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -226,9 +215,17 @@ def _await_ready(home: Home, settings: Settings, children: list[Child], signals:
                     f"the {plan.name} did not start (exit status {ended[0].exit_status})",
                     hint=f"Its output is in logs/{plan.output.name}.",
                 )
-            if _answers(client, url):
+            if _superlink_listens(home) and _answers(client, url):
                 return True
     raise UnavailableError("the orchestrator did not come up in time", hint="Look into logs/ in its home.")
+
+
+def _superlink_listens(home: Home) -> bool:
+    try:
+        socket.create_connection((LOOPBACK, read_superlink_port(home)), timeout=_PROBE_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _answers(client: httpx.Client, url: str) -> bool:

@@ -20,6 +20,7 @@ KEEP_ALIVE_S = 75
 """Longer than a station waits between polls, so that it polls on one connection."""
 
 SHUTDOWN_S = 5
+_CATCH_UP_WAITS_S = (0.5, 2.0, 4.0, 8.0, 16.0)
 
 
 def create_front(services: Services) -> tuple[Front, FleetProxy]:
@@ -73,7 +74,19 @@ async def _serve(services: Services, listener: socket.socket) -> None:
         ) from error
     if config.ssl is not None:
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+    catching_up = asyncio.create_task(_catch_up(services))
     try:
         await uvicorn.Server(config).serve(sockets=[listener])
     finally:
+        catching_up.cancel()
         await proxy.close()
+
+
+async def _catch_up(services: Services) -> None:
+    """Follow a register that was published while we were away; the SuperLink may still be starting."""
+    if not (services.home.trust / "root.json").is_file():
+        return
+    for wait_s in _CATCH_UP_WAITS_S:
+        await asyncio.sleep(wait_s)
+        if await asyncio.to_thread(services.stations.sync_quietly):
+            return

@@ -53,13 +53,14 @@ class Orders:
         """
         moment = now or datetime.now(UTC)
         # 1, 2
-        order, manifest = self._checked(envelope, moment)
+        order, manifest, policy = self._checked(envelope, moment)
         # 3
         accepted = AcceptedOrder(
             order_digest=digest_of(unsafe_payload(envelope, PAYLOAD_TYPE)),
             envelope=envelope.decode("utf-8"),
             order=order,
             manifest=manifest,
+            release=policy.release,
             nodes=self._nodes(order),
             timing=self._timing,
         )
@@ -79,14 +80,14 @@ class Orders:
             self._queue.submit(accepted)
         return accepted
 
-    def _checked(self, envelope: bytes, now: datetime) -> tuple[RunOrder, TrainManifest]:
+    def _checked(self, envelope: bytes, now: datetime) -> tuple[RunOrder, TrainManifest, Policy]:
         if len(envelope) > MAX_ORDER_BYTES:
             raise RefusedError(RefusalCode.ORDER_INVALID, f"an order is at most {MAX_ORDER_BYTES} bytes")
         claimed = load_json(RunOrder, unsafe_payload(envelope, PAYLOAD_TYPE), what="run order")
         found = verified_policies(self._home, now).find(claimed.policy_id, claimed.policy_version)
         if isinstance(found, Refused):
             raise _refusal(found)
-        policy: Policy = found.value.policy
+        policy = found.value.policy
         verified = verified_order(envelope, policy)
         if isinstance(verified, Refused):
             raise _refusal(verified)
@@ -103,18 +104,25 @@ class Orders:
             ) from error
         if reasons := manifest_reasons(order, manifest, policy):
             raise _refusal(Refused(tuple(reasons)))
-        return order, manifest
+        return order, manifest, policy
 
     def _nodes(self, order: RunOrder) -> dict[str, int]:
-        known = {station.name: station.node_id for station in self._stations.all()}
+        known = self._known_nodes()
+        if not known.keys() >= set(order.stations):
+            # The register may have been published while the SuperLink was down.
+            self._stations.sync_quietly()
+            known = self._known_nodes()
         for name in order.stations:
-            if known.get(name) is None:
+            if name not in known:
                 raise RefusedError(
                     RefusalCode.STATION_NOT_REGISTERED,
                     f"{name} is not a registered station here",
-                    hint="The operator runs `pht-orchestrator station sync` once the board has published the register.",
+                    hint="Once the board has published the register: `pht-orchestrator station sync`.",
                 )
-        return {name: node for name in order.stations if (node := known[name]) is not None}
+        return {name: known[name] for name in order.stations}
+
+    def _known_nodes(self) -> dict[str, int]:
+        return {view.name: view.node_id for view in self._stations.all() if view.node_id is not None}
 
 
 def _refuse_repetition(session: Session, accepted: AcceptedOrder) -> None:

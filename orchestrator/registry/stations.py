@@ -17,6 +17,7 @@ from orchestrator.settings import Home
 from orchestrator.storage import Database, StationRow
 from policies.charter import StationRegister
 from policies.errors import NotFoundError, PhtError, UnavailableError
+from policies.files import exclusive_lock
 from policies.wire.http import key_fingerprint, load_public_key
 
 _LOG = logging.getLogger(__name__)
@@ -87,23 +88,30 @@ class Stations:
             TrustError: no root is pinned, or the mirror does not verify.
             UnavailableError: the SuperLink does not answer; the register is followed, its nodes are not known yet.
         """
-        register = verified_policies(self._home).register
-        if register is None:
-            raise NotFoundError(
-                "the board has published no register of stations",
-                hint="Ask the board's secretary to publish one.",
-            )
-        added, removed = self._follow(register)
-        return SyncResult(register.version, added, removed, self._register_nodes())
+        # The command line and the front may both be at it; a key is registered with the SuperLink once.
+        with exclusive_lock(self._home.run / "sync.lock"):
+            register = verified_policies(self._home).register
+            if register is None:
+                raise NotFoundError(
+                    "the board has published no register of stations",
+                    hint="Ask the board's secretary to publish one.",
+                )
+            added, removed = self._follow(register)
+            return SyncResult(register.version, added, removed, self._register_nodes())
 
-    def sync_quietly(self) -> None:
-        """`sync` after a publication: what fails is logged, and tried again at the next one."""
+    def sync_quietly(self) -> bool:
+        """`sync` after a publication; what fails is logged, and tried again at the next one.
+
+        Returns:
+            Whether it worked.
+        """
         try:
             result = self.sync()
         except PhtError as error:
             _LOG.warning("station_sync_failed", extra={"code": type(error).__name__})
-        else:
-            _LOG.info("station_sync", extra={"register_version": result.register_version})
+            return False
+        _LOG.info("station_sync", extra={"register_version": result.register_version})
+        return True
 
     def _follow(self, register: StationRegister) -> tuple[tuple[str, ...], tuple[str, ...]]:
         wanted = {station.name: station for station in register.stations}
