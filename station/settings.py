@@ -1,5 +1,6 @@
-"""The station's one settings file, `station.toml`, and the hospital's own rules in it. Only this module of the station reads the environment.
+"""The station's one settings file, `station.toml`, and the hospital's own rules in it.
 
+Only this module of the station reads the environment for settings.
 Settings can only narrow what a policy grants. There is no insecure default: what decides who gets what data must be
 written down, and unknown keys are errors that name the key and the line. Secrets are files of their own; the file
 holds paths at most. `station/settings.example.toml` lists every key and is tested against this model.

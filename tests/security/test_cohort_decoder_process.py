@@ -32,9 +32,9 @@ def test_it_can_open_nothing_and_take_no_more_memory(code: str, error: str) -> N
     assert error in confined(code)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="becoming an ordinary user needs root")
 def test_an_ordinary_user_can_start_no_process_in_it() -> None:
-    assert "BlockingIOError" in confined("os.setuid(65534)\nos.fork()")
+    become_ordinary = "os.setuid(65534)\n" if os.getuid() == 0 else ""
+    assert "BlockingIOError" in confined(become_ordinary + "os.fork()")
 
 
 def test_nothing_of_the_stations_environment_reaches_it() -> None:
