@@ -8,8 +8,8 @@ says by its exit code how that ended. It ends with the run worker: its standard 
 import argparse
 import json
 import logging
+import os
 import signal
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -207,7 +207,9 @@ def _listen_for_the_end(life: _Life) -> None:
     signal.signal(signal.SIGINT, lambda *_: life.end(Ending.TOLD_TO_END))
 
     def wait_for_parent() -> None:
-        sys.stdin.buffer.read()
+        # Past Python's buffer, whose lock a daemon thread would hold at the interpreter's end.
+        while os.read(0, 1):
+            pass
         life.end(Ending.TOLD_TO_END)
 
     threading.Thread(target=wait_for_parent, name="parent", daemon=True).start()

@@ -124,16 +124,17 @@ class RunWorker:
 
     def _settle(self, folder: RunFolder, ending: Ending) -> bool:
         """Draw the conclusion from how a process ended; whether the order is over."""
-        if ending in {Ending.FINISHED, Ending.FAILED, Ending.STOPPED}:
+        progress = folder.read_progress()
+        if progress.state.is_over:
+            # Whatever became of the process after it had written that.
             folder.task.unlink(missing_ok=True)
-            self._queue.report(folder.order_digest, folder.read_progress())
-            return folder.read_progress().state.is_over
+            self._queue.report(folder.order_digest, progress)
+            return True
         if ending is Ending.TOLD_TO_END and self._stopping.is_set():
             return True
         if ending is Ending.LEASE_LOST:
             log.warning("lease_lost")
             self._abandon(folder)
-        progress = folder.read_progress()
         self._report(folder, restarts=progress.restarts + 1)
         return False
 

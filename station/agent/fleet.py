@@ -13,6 +13,7 @@ import hashlib
 import random
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from flwr.proto.message_pb2 import (
     PushObjectRequest,
 )
 from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.message_pb2 import Metadata as ProtoMetadata
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.inflatable.inflatable_object import (
@@ -70,6 +72,8 @@ _OBJECT_TYPES = frozenset({"Message", "RecordDict", "ConfigRecord"})
 _MAX_OBJECT_BYTES = MAX_INSTRUCTION_BYTES + MAX_INLINE_ARRAYS_BYTES + 4096
 _RETRIED_STATUS = frozenset({502, 503, 504})
 _TRIES = 4
+_INCOMPLETE_S = 60.0
+_MAX_INCOMPLETE = 64
 
 _Result = TypeVar("_Result")
 
@@ -136,6 +140,7 @@ class FleetConnection:
         self._client = _BoundedFleetClient(url, ca_path, self._key, proxy)
         self._node: Node | None = None
         self._stop = threading.Event()
+        self._incomplete: list[_Incomplete] = []
 
     @property
     def node_id(self) -> int | None:
@@ -165,23 +170,20 @@ class FleetConnection:
         if not self._call(lambda: self._client.SendNodeHeartbeat(request)).success:
             raise NotAdmittedError("the SuperLink does not know this node id")
 
-    def poll(self) -> IncomingMessage | None:
-        """Take the next message, with its objects; the caller confirms it once it is stored."""
+    def poll(self) -> list[IncomingMessage]:
+        """Take the next message, and those whose objects have arrived by now; the caller confirms what it stored."""
         node = self._known_node()
         response = self._call(lambda: self._client.PullMessages(PullMessagesRequest(node=node)))
-        if not response.messages_list:
-            return None
-        proto = response.messages_list[0]
-        metadata = proto.metadata
-        body, arrays = self._content(metadata.run_id, response.message_object_trees[0])
-        return IncomingMessage(
-            run_id=metadata.run_id,
-            message_id=metadata.message_id,
-            body=body,
-            arrays=arrays,
-            reply_to=ProtoMessage(metadata=metadata).SerializeToString(deterministic=True),
-            expires=metadata.created_at + metadata.ttl,
-        )
+        for proto, tree in zip(response.messages_list, response.message_object_trees, strict=False):
+            # Handed out once: kept until its objects are here, without holding up other runs' messages.
+            self._incomplete.append(_Incomplete(proto.metadata, tree, time.monotonic() + _INCOMPLETE_S))
+        del self._incomplete[:-_MAX_INCOMPLETE]
+        complete: list[IncomingMessage] = []
+        for entry in list(self._incomplete):
+            if (message := self._completed(entry)) is not None:
+                self._incomplete.remove(entry)
+                complete.append(message)
+        return complete
 
     def confirm(self, message: IncomingMessage) -> None:
         """Say that a message is stored here; the SuperLink then forgets its objects."""
@@ -220,8 +222,12 @@ class FleetConnection:
             return True
         return False
 
+    def interrupt(self) -> None:
+        """Stop retrying: calls under way end with their present try."""
+        self._stop.set()
+
     def close(self) -> None:
-        """Stop retrying and drop the connection. The node stays registered and active."""
+        """Drop the connection. The node stays registered and active."""
         self._stop.set()
         self._client.close()
 
@@ -230,34 +236,40 @@ class FleetConnection:
             raise NotAdmittedError("the node is not activated yet")
         return self._node
 
-    def _content(self, run_id: int, tree: ObjectTree) -> tuple[bytes | None, bytes | None]:
-        ids = [entry.object_id for entry in _bounded(tree)]
-        if not ids:
-            return None, None
-        contents: dict[str, bytes] = {}
-        for object_id in ids:
-            content = self._pull_object(run_id, object_id)
-            if content is None:
-                return None, None
-            contents[object_id] = content
+    def _completed(self, entry: "_Incomplete") -> IncomingMessage | None:
+        """The whole message; one without a body when it is not one of ours; None while objects are missing."""
+        metadata = entry.metadata
+        body, arrays = None, None
         try:
-            return _read_message(ids[0], contents)
-        except WireError:
-            return None, None
-
-    def _pull_object(self, run_id: int, object_id: str) -> bytes | None:
-        request = PullObjectRequest(node=self._known_node(), run_id=run_id, object_id=object_id)
-        wait_s = 0.02
-        for _ in range(12):
-            response = self._call(lambda: self._client.PullObject(request))
-            if not response.object_found:
+            contents = self._pull_objects(metadata.run_id, entry.tree)
+            if contents is None and time.monotonic() < entry.given_up:
                 return None
-            if response.object_available:
-                return bytes(response.object_content)
-            # The ServerApp is still sending it; 12 doublings reach about 20 s.
-            self._stop.wait(wait_s)
-            wait_s = min(wait_s * 2, 5.0)
-        return None
+            if contents:
+                body, arrays = _read_message(entry.tree.object_id, contents)
+        except (WireError, RunOverError):
+            # Not one of ours, or of a run that ended meanwhile: either way nothing to hand on.
+            body, arrays = None, None
+        return IncomingMessage(
+            run_id=metadata.run_id,
+            message_id=metadata.message_id,
+            body=body,
+            arrays=arrays,
+            reply_to=ProtoMessage(metadata=metadata).SerializeToString(deterministic=True),
+            expires=metadata.created_at + metadata.ttl,
+        )
+
+    def _pull_objects(self, run_id: int, tree: ObjectTree) -> dict[str, bytes] | None:
+        """The objects of a message; empty when they are not those of ours; None while one is being sent."""
+        contents: dict[str, bytes] = {}
+        for object_id in _object_ids(tree):
+            request = PullObjectRequest(node=self._known_node(), run_id=run_id, object_id=object_id)
+            response = self._call(lambda request=request: self._client.PullObject(request))  # type: ignore[misc]
+            if not response.object_found:
+                return {}
+            if not response.object_available:
+                return None
+            contents[object_id] = bytes(response.object_content)
+        return contents
 
     def _push_object(self, run_id: int, session_id: str, object_id: str, content: bytes) -> None:
         request = PushObjectRequest(
@@ -347,14 +359,20 @@ def _named(status: int) -> NetworkError:
     return NetworkError(f"the orchestrator answered {status}")
 
 
-def _bounded(tree: ObjectTree) -> list[ObjectTree]:
-    entries: list[ObjectTree] = []
+@dataclass(frozen=True, slots=True)
+class _Incomplete:
+    metadata: ProtoMetadata
+    tree: ObjectTree
+    given_up: float
+
+
+def _object_ids(tree: ObjectTree) -> list[str]:
+    ids: list[str] = []
     for entry in iterate_object_tree(tree):
-        entries.append(entry)
-        if len(entries) > MAX_OBJECTS:
+        ids.append(entry.object_id)
+        if len(ids) > MAX_OBJECTS:
             return []
-    # The head of the message comes last in Flower's order of iteration.
-    return [tree, *(entry for entry in entries if entry.object_id != tree.object_id)]
+    return ids
 
 
 def _read_message(message_id: str, contents: dict[str, bytes]) -> tuple[bytes | None, bytes | None]:

@@ -130,7 +130,7 @@ class Agent:
         """Stop polling and delivering. What is unanswered stays stored; the node stays registered and active."""
         self._stopping.set()
         self._wake.set()
-        self._connection.close()
+        self._connection.interrupt()
         with self._lock:
             workers = [run.thread for run in self._runs.values() if run.thread is not None]
             for run in self._runs.values():
@@ -138,6 +138,7 @@ class Agent:
         deadline = time.monotonic() + timeout_s
         for thread in [*self._threads, *workers]:
             thread.join(max(0.0, deadline - time.monotonic()))
+        self._connection.close()
 
     # -- connecting ------------------------------------------------------------------------------------------
 
@@ -205,17 +206,11 @@ class Agent:
         if self._spool.is_full():
             # Answers go out first; the orchestrator's further messages wait where they are.
             return False
-        try:
-            message = self._connection.poll()
-        except RunOverError:
-            # The run ended between the message and its objects.
-            return True
-        if message is None:
-            self._quiet_polls += 1
-            return False
-        self._quiet_polls = 0
-        self._accept(message)
-        return True
+        messages = self._connection.poll()
+        for message in messages:
+            self._accept(message)
+        self._quiet_polls = 0 if messages else self._quiet_polls + 1
+        return bool(messages)
 
     def _accept(self, message: IncomingMessage) -> None:
         instruction = _understood(message)
