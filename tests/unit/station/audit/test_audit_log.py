@@ -88,8 +88,7 @@ def test_an_event_stands_with_what_it_records_or_not_at_all(log: AuditLog, datab
         {"codes": ("lower",)},
         {"numbers": {"Round": 1}},
         {"numbers": {"round": 1.5}},
-        {"detail": "two\nlines"},
-        {"detail": "x" * 2001},
+        {"detail": 5},
         {"outcome": "maybe"},
         {"note": "more"},
     ],
@@ -98,6 +97,15 @@ def test_what_is_not_of_the_catalogue_cannot_be_written(change: dict[str, object
     fields: dict[str, object] = {"event": AuditEvent.ORDER_SEEN, "actor": "station:compute", **change}
     with pytest.raises(ValidationError):
         AuditRecord(**fields)  # type: ignore[arg-type]
+
+
+def test_a_detail_becomes_one_bounded_line(log: AuditLog, database: Database) -> None:
+    log.append(record().model_copy(update={"detail": ""}))
+    for text in ("two\nlines\x00\x1b[31m", "x" * 5000, "\ud800", "\u202efedcba", "é"):
+        log.append(AuditRecord(event=AuditEvent.TRAIN_FAILED, actor="station:compute", detail=text))
+    details = [event.record.detail for event in log.events()[1:]]
+    assert details == ["two?lines??[31m", "x" * 2000, "?", "?fedcba", "é"]
+    assert isinstance(verify(database), Permitted)
 
 
 def test_a_chain_keeps_its_own_keys(database: Database) -> None:

@@ -1,5 +1,6 @@
 """The guard on arrays: deltas, clipping, precision, buffers, canonical form."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -274,3 +275,19 @@ def test_the_ceiling_for_reading_follows_the_contract(bench: Bench) -> None:
     assert codes(bench.guard().check(bench.request(), head(), bench.answer(huge))) == {
         RefusalCode.RELEASE_UNPARSEABLE
     }
+
+
+def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
+    """48 MiB of weights pass through a few chunks (numpy tells tracemalloc what it allocates)."""
+    inbound = {name: np.ones((4096, 1024), np.float32) for name in ("a", "b", "c")}
+    bench = Bench(tmp_path, inbound)
+    bench.answer({name: values * np.float32(1.5) for name, values in inbound.items()})
+    guard = bench.guard(rules=policy(tensors={"clipping_norm": 1.0, "precision": "bfloat16"}))
+    tracemalloc.start()
+    try:
+        outcome = guard.check(bench.request(), head(), bench.reply)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert isinstance(outcome, Release)
+    assert peak < 12 << 20

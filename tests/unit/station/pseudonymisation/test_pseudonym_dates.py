@@ -8,9 +8,10 @@ from station.pseudonymisation.dates import Shift, shift_date, shift_datetime, sh
 
 SHIFTS = st.builds(Shift, days=st.integers(-365, -1), minutes=st.integers(-30, -1))
 # Far enough from year 1000 that a shift stays in four digits.
-MOMENTS = st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1)).map(
-    lambda moment: moment.replace(microsecond=0)
-)
+MOMENTS = st.datetimes(
+    datetime(1900, 1, 1),  # noqa: DTZ001 - local by nature
+    datetime(2100, 1, 1),  # noqa: DTZ001
+).map(lambda moment: moment.replace(microsecond=0))
 BACK = Shift(days=-10, minutes=-30)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from policies.errors import NotFoundError, StateError
+from policies.errors import NotFoundError, StateError, UsageError
 from policies.refusals import Permitted, RefusalCode
 from station.audit import AuditEvent, AuditLog, verify
 from station.runs import Decision, NewOrder, RunEvent, RunRepository, RunState
@@ -114,8 +114,9 @@ def test_the_operators_word_is_recorded_under_their_name(runs: RunRepository, au
     with pytest.raises(StateError):
         runs.decide(DIGEST, Decision.APPROVED, "j.smit")
     assert runs.list()[0].decision is Decision.STOPPED
-    with pytest.raises(StateError):
-        runs.decide(DIGEST, Decision.NONE, "j.smit")
+    for decision, operator in ((Decision.NONE, "j.smit"), (Decision.HELD, "J. Smit"), (Decision.HELD, "")):
+        with pytest.raises(UsageError):
+            runs.decide(DIGEST, decision, operator)
 
 
 def test_failures_are_counted_for_ever(runs: RunRepository, audit: AuditLog) -> None:
