@@ -68,7 +68,9 @@ def draft_policy(train: Train, options: DraftOptions) -> bytes:
     header = _HEADER.format(
         id=document["id"], version=document["version"], train=manifest.name, train_version=manifest.version
     )
-    data = (header + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)).encode()
+    data = (
+        header + yaml.dump(document, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=100)
+    ).encode()
     load_yaml(Policy, data, what="the draft")
     return data
 
@@ -97,6 +99,13 @@ def _starting_point(train: str) -> _Document:
     if name == "skeleton":
         document["id"] = train
     return document
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Writes a value out each time: our documents have no aliases."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
 
 
 class _TextDates(yaml.SafeLoader):

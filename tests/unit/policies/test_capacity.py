@@ -1,0 +1,157 @@
+"""How much could leave: an upper bound that only grows with what is permitted."""
+
+import math
+
+import pytest
+import yaml
+from board_kit import example_policy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.documents import load_yaml
+from policies.manifest import TrainManifest
+from policies.policy import Policy
+from policies.rules.capacity import BITS_PER_RADIOGRAPH, bits_in_words, capacity, in_words, trust_in_words
+
+MANIFEST = load_yaml(
+    TrainManifest,
+    yaml.safe_dump(
+        {
+            "schema_version": 1,
+            "name": "train",
+            "version": "1.0.0",
+            "title": "A train",
+            "kind": "training",
+            "interface": "flower",
+            "data": {"modalities": ["DX"], "profile": "thorax-1@1"},
+            "outputs": {
+                "tensors": {"layout": "same-as-input"},
+                "metrics": [
+                    {
+                        "key": "loss",
+                        "stage": "train",
+                        "minimum": 0,
+                        "maximum": 10,
+                        "decimals": 2,
+                        "split": "training",
+                    },
+                    {
+                        "key": "cases",
+                        "stage": "evaluate",
+                        "type": "int",
+                        "minimum": 0,
+                        "maximum": 255,
+                        "split": "validation",
+                    },
+                ],
+                "tables": [
+                    {
+                        "key": "scores",
+                        "stage": "evaluate",
+                        "columns": ["ill", "well"],
+                        "rows": 10,
+                        "split": "validation",
+                    }
+                ],
+            },
+            "error_codes": ["NO_DATA", "DIVERGED"],
+            "resources": {"memory_mib": 256, "cpus": 1, "message_timeout_s": 1023},
+            "contact": {"name": "A", "organisation": "B", "email": "a@b.nl"},
+            "licence": "Apache-2.0",
+            "source_commit": "unversioned",
+        }
+    ).encode(),
+    what="manifest",
+)
+
+
+def policy(**changes: object) -> Policy:
+    return load_yaml(
+        Policy, example_policy({key.replace("__", "."): value for key, value in changes.items()}), what="p"
+    )
+
+
+def test_each_output_counts_by_what_it_can_say() -> None:
+    found = capacity(policy(release__metrics=["loss", "cases"], release__tables=["scores"]), 1000, MANIFEST)
+    bits = {part.what: part.bits for part in found.parts}
+    assert bits["1,000 tensor elements of 32 bits"] == 32_000
+    assert bits["metric loss (train)"] == math.log2(1001)
+    assert bits["metric cases (evaluate)"] == 8
+    assert bits["table scores (evaluate)"] == 10 * 2 * 64
+    # duration in steps of 1 s up to 1023 s, and four ways to end
+    assert bits["outcome and duration of a message"] == 10 + 2
+    assert found.bits_per_round == pytest.approx(32_000 + math.log2(1001) + 8 + 1280 + 2 * 12)
+    assert found.bits_per_run == found.bits_per_round * 20
+
+
+def test_half_precision_halves_the_weights() -> None:
+    whole = capacity(policy(), 10**6).bits_per_round
+    half = capacity(policy(release__tensors={"precision": "bfloat16"}), 10**6).bits_per_round
+    assert half < whole * 0.51
+
+
+def test_a_release_never_holds_more_than_its_ceiling() -> None:
+    found = capacity(policy(release__maximum_bytes=1000), 10**9)
+    assert found.bits_per_round < 2 * (8000 + 200)
+    assert capacity(policy(release__maximum_bytes=1000)).bits_per_round == found.bits_per_round
+
+
+def test_without_a_quantum_the_duration_counts_in_full() -> None:
+    assert (
+        capacity(policy(release__timing_quantum_s=0.0), 0).bits_per_round
+        > capacity(policy(), 0).bits_per_round + 80
+    )
+
+
+def test_the_total_is_bounded_by_releases() -> None:
+    few = capacity(policy(runs__releases=20), 10**6)
+    many = capacity(policy(runs__releases=2000), 10**6)
+    assert few.bits_in_total < many.bits_in_total == many.bits_per_run * 5
+
+
+def test_an_evaluation_carries_little() -> None:
+    evaluation = policy(
+        kind="evaluation", release__tensors=None, release__trust_statement=None, runs__strategies=["none"]
+    )
+    found = capacity(evaluation, None, MANIFEST)
+    assert found.radiographs_per_round < 1
+    assert "less than one radiograph" in in_words(found)
+    assert trust_in_words(evaluation).startswith("Whoever wrote")
+
+
+def test_the_words_name_who_is_trusted() -> None:
+    assert "not to study it" in trust_in_words(policy())
+    noise = {"noise_multiplier": 1.0, "epsilon": 8.0, "delta": 0.00001}
+    private = policy(release__differential_privacy=noise, release__tensors={"clipping_norm": 1.0})
+    assert "blurred" in trust_in_words(private)
+    assert "orchestrator" not in trust_in_words(
+        private.model_copy(
+            update={"release": private.release.model_copy(update={"secure_aggregation": True})}
+        )
+    )
+
+
+def test_a_densenet_in_radiographs() -> None:
+    found = capacity(policy(), 6_955_906)
+    assert found.radiographs_per_round == pytest.approx(6_955_906 * 32 / BITS_PER_RADIOGRAPH, rel=0.001)
+    assert 2_500 < found.radiographs_per_round < 3_500
+
+
+@given(elements=st.integers(0, 10**7), more=st.integers(0, 10**6), rounds=st.integers(1, 50))
+def test_more_permitted_is_never_less_capacity(elements: int, more: int, rounds: int) -> None:
+    rules = policy(runs__rounds=rounds, runs__releases=10**6)
+    small, large = capacity(rules, elements), capacity(rules, elements + more)
+    assert small.bits_per_round <= large.bits_per_round
+    assert small.bits_per_run == small.bits_per_round * rounds
+    assert small.radiographs == small.bits_per_run / BITS_PER_RADIOGRAPH
+
+
+def test_bits_have_units() -> None:
+    assert [bits_in_words(n) for n in (0.5, 999, 1e3, 2.5e6, 3e9, 4e12)] == [
+        "1 bits",
+        "999 bits",
+        "1 kbit",
+        "2.5 Mbit",
+        "3 Gbit",
+        "4 Tbit",
+    ]
