@@ -274,8 +274,12 @@ class ArraysWriter:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             self._file = os.fdopen(os.open(self._temporary, flags, 0o600), "wb", buffering=0)
+        except OSError as error:
+            raise _storage_fault(error) from error
+        try:
             self._emit(memoryview(struct.pack("<Q", len(header)) + header))
         except OSError as error:
+            self.discard()
             raise _storage_fault(error) from error
 
     def __enter__(self) -> Self:
@@ -386,24 +390,32 @@ def from_float(values: NDArray[np.float32] | NDArray[np.float64], dtype: DType) 
 
 
 def _read_header(path: Path, limits: ArrayLimits) -> tuple[bytes, int]:
+    # Not blocking, so that a pipe put in the file's place cannot hold us up before it is recognised.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise WireError("arrays: not a plain file")
-            size = status.st_size
-            if size > limits.max_bytes:
-                raise WireError(f"arrays: {size} bytes; at most {limits.max_bytes} are read")
-            prefix = file.read(8)
-            if len(prefix) != 8:
-                raise WireError("arrays: the file is shorter than its header")
-            (length,) = struct.unpack("<Q", prefix)
-            if length > limits.max_header_bytes or 8 + length > size:
-                raise WireError("arrays: the header is longer than the file or than its ceiling")
-            header = file.read(length)
+        descriptor = os.open(path, flags)
+        try:
+            return _header_of(descriptor, limits)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise StorageError(f"arrays: the file cannot be read ({error.strerror})") from error
+
+
+def _header_of(descriptor: int, limits: ArrayLimits) -> tuple[bytes, int]:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise WireError("arrays: not a plain file")
+    size = status.st_size
+    if size > limits.max_bytes:
+        raise WireError(f"arrays: {size} bytes; at most {limits.max_bytes} are read")
+    prefix = os.pread(descriptor, 8, 0)
+    if len(prefix) != 8:
+        raise WireError("arrays: the file is shorter than its header")
+    (length,) = struct.unpack("<Q", prefix)
+    if length > limits.max_header_bytes or 8 + length > size:
+        raise WireError("arrays: the header is longer than the file or than its ceiling")
+    header = os.pread(descriptor, length, 8)
     if len(header) != length:
         raise WireError("arrays: the file is shorter than its header")
     return header, size

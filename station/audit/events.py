@@ -8,7 +8,7 @@ counts and, where one is withdrawn, as the catalogue's pseudonym.
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from policies.documents import Sequence, StrictModel
 
@@ -20,6 +20,18 @@ Actor = Annotated[
 
 Reference = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/@-]{1,160}$")]
 Code = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{1,63}$")]
+MAX_DETAIL = 2000
+
+
+def _plain(value: object) -> object:
+    """Make a text one bounded line: a log that refused a long or odd text would let its sender stop the station."""
+    if not isinstance(value, str):
+        return value
+    printable = "".join(character if character.isprintable() else "?" for character in value[:MAX_DETAIL])
+    return printable.encode("utf-8", "replace").decode()
+
+
+Detail = Annotated[str, BeforeValidator(_plain), Field(max_length=MAX_DETAIL)]
 Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 
 
@@ -75,7 +87,7 @@ class AuditRecord(StrictModel):
         object: what it was about, for example an order's digest.
         codes: refusal or error codes.
         numbers: counts, rounds, sequences.
-        detail: a sentence for the hospital's own reader, from our catalogue of texts; control characters are refused.
+        detail: a sentence for the hospital's own reader; made one printable line of at most 2000 characters.
     """
 
     event: AuditEvent
@@ -86,4 +98,4 @@ class AuditRecord(StrictModel):
     object: Reference | None = None
     codes: Sequence[Code] = Field(default=(), max_length=64)
     numbers: dict[Label, int] = Field(default_factory=dict, max_length=32)
-    detail: Annotated[str, Field(max_length=2000, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
+    detail: Detail = ""

@@ -4,6 +4,7 @@ Does not decide: admission says what may happen, `station.runs.states` what can.
 inside the caller's write transaction.
 """
 
+import re
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Final
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
-from policies.errors import NotFoundError, StateError
+from policies.errors import NotFoundError, StateError, UsageError
 from policies.refusals import RefusalCode
 from station.audit.events import AuditEvent, AuditRecord, Outcome
 from station.audit.log import AuditLog, system_clock
@@ -22,6 +23,7 @@ from station.runs.tables import OrderRow
 from station.storage.database import Database
 
 STATION_ACTOR: Final = "station:compute"
+_OPERATOR: Final = re.compile(r"[A-Za-z0-9_.@-]{1,100}")
 
 _AUDITED: Final[dict[RunEvent, tuple[AuditEvent, Outcome]]] = {
     RunEvent.ADMIT: (AuditEvent.ORDER_ADMITTED, "success"),
@@ -198,11 +200,14 @@ class RunRepository:
             operator: the operator's name as the audit writes it, without the ``operator:`` before it.
 
         Raises:
+            UsageError: the name is not one that the audit can write.
             NotFoundError: the order was never seen.
             StateError: it cannot happen in the order's state.
         """
         if decision is Decision.NONE:
-            raise StateError("a decision is approve, hold or stop")
+            raise UsageError("a decision is approve, hold or stop")
+        if not _OPERATOR.fullmatch(operator):
+            raise UsageError("an operator's name has letters, digits and . _ @ - only, at most 100")
         code = {Decision.HELD: RefusalCode.HOSPITAL_HELD, Decision.STOPPED: RefusalCode.RUN_STOPPED}.get(
             decision
         )
