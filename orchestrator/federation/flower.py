@@ -3,7 +3,8 @@
 The run worker speaks the Control API (register a node, start a run) and claims ServerApp tasks; the ServerApp's
 process speaks the Runtime API with the task's token. All of it goes to the SuperLink on loopback, with TLS under the
 orchestrator's own loopback CA. Stock `flwr-serverapp` is not used: it installs what the FAB holds, and cannot take a
-task up again after it was killed, since PullTaskInput answers once (flwr 1.41.0, `activate_task`).
+task up again after it was killed, since PullTaskInput answers once (flwr 1.41.0, `activate_task`). It is longer than most modules because all private
+Flower code is in it.
 
 Raises `SuperLinkDownError` for what passes by itself, `SuperLinkRefusedError` for a no, and `LeaseLostError` when the task
 is not ours any more.

@@ -59,9 +59,8 @@ class AcceptedOrder(StrictModel):
     )
     order: RunOrder
     manifest: TrainManifest
-    release: ReleaseRules | None = Field(
-        default=None,
-        description="The policy's: what a release holds. Without it, the rules a policy has by default.",
+    release: ReleaseRules = Field(
+        description="The policy's: which tensors a release holds, and how precisely."
     )
     nodes: dict[Name, Annotated[int, Field(ge=1, lt=2**64)]] = Field(
         description="Flower's node id of each station."

@@ -32,7 +32,6 @@ from orchestrator.federation.replies import Rejected, check_release, check_reply
 from policies.bundle import BlobFolder
 from policies.errors import PhtError, StateError, WireError
 from policies.files import write_atomically
-from policies.policy import TensorRules
 from policies.refusals import RefusalCode
 from policies.wire.arrays import read_layout
 from policies.wire.instructions import MAX_INLINE_ARRAYS_BYTES, Blob, Instruction, Kind, StationReply
@@ -255,8 +254,7 @@ class Rounds:
         )
 
     def _expected(self, inbound: Path) -> tuple[ReleaseTensor, ...]:
-        outputs, release = self._accepted.manifest.outputs.tensors, self._accepted.release
-        rules = release.tensors if release is not None else TensorRules()
+        outputs, rules = self._accepted.manifest.outputs.tensors, self._accepted.release.tensors
         if outputs is None or rules is None:
             return ()
         try:

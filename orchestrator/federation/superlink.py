@@ -226,6 +226,8 @@ def flower_environment(folder: Path) -> dict[str, str]:
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        # A line per poll of each station would fill the disk.
+        "FLWR_LOG_LEVEL": "WARNING",
         "LANG": "C.UTF-8",
     }
 

@@ -1,7 +1,18 @@
 """The station's own client of Flower's Fleet API: it carries instructions in and replies out, and runs nothing."""
 
-from station.agent.blobs import BlobClient
-from station.agent.fleet import FleetConnection, IncomingMessage
-from station.agent.loop import Agent, InstructionHandler, Pace
+from station.agent.blobs import BlobClient, blob_of
+from station.agent.fleet import Answer, FleetConnection, IncomingMessage
+from station.agent.interface import Connection, InstructionHandler, Pace
+from station.agent.loop import Agent
 
-__all__ = ["Agent", "BlobClient", "FleetConnection", "IncomingMessage", "InstructionHandler", "Pace"]
+__all__ = [
+    "Agent",
+    "Answer",
+    "BlobClient",
+    "Connection",
+    "FleetConnection",
+    "IncomingMessage",
+    "InstructionHandler",
+    "Pace",
+    "blob_of",
+]

@@ -2,7 +2,7 @@
 
 It carries bytes: instructions in, replies out. It never asks for an app bundle (FAB), follows no redirect, reads no
 body above `MAX_RESPONSE_BYTES`, and ends no process; Flower's stock client does each of these (flwr 1.41.0,
-`supernode/fleet_http_connection.py`).
+`supernode/fleet_http_connection.py`). It is longer than most modules because all private Flower code is in it.
 
 Facts it is built on (flwr 1.41.0): a message is handed out once, and its objects stay pullable until confirmed; the
 same reply pushed twice is one reply; ActivateNode answers 412 while the node still counts as online, but a heartbeat
@@ -135,12 +135,17 @@ class FleetConnection:
     """
 
     def __init__(self, url: str, ca_path: Path, node_key_path: Path, proxy: str | None = None) -> None:
-        self.url = url
+        self._url = url
         self._key: ec.EllipticCurvePrivateKey = load_private_key(node_key_path)
         self._client = _BoundedFleetClient(url, ca_path, self._key, proxy)
         self._node: Node | None = None
         self._stop = threading.Event()
         self._incomplete: list[_Incomplete] = []
+
+    @property
+    def url(self) -> str:
+        """The orchestrator's address."""
+        return self._url
 
     @property
     def node_id(self) -> int | None:

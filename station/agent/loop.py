@@ -13,7 +13,6 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from policies.errors import NetworkError, PhtError, StorageError, WireError
 from policies.refusals import RefusalCode
@@ -26,53 +25,13 @@ from policies.wire.instructions import (
     decode_instruction,
     encode,
 )
-from station.agent.fleet import (
-    Answer,
-    FleetConnection,
-    IncomingMessage,
-    NotAdmittedError,
-    RunOverError,
-    StillOnlineError,
-)
+from station.agent.fleet import Answer, IncomingMessage, NotAdmittedError, RunOverError, StillOnlineError
+from station.agent.interface import Connection, InstructionHandler, Pace
 from station.agent.spool import Spool, Spooled
 
 log = logging.getLogger(__name__)
 
 _MAX_RUNS = 64
-
-
-class InstructionHandler(Protocol):
-    """What the agent needs of the station."""
-
-    def handle(self, instruction: Instruction, arrays: bytes | None) -> tuple[StationReply, bytes | None]:
-        """Answer one instruction; asked twice for the same (order, round, kind), give the recorded release again.
-
-        Called from the run's own thread; may take as long as training takes.
-        """
-
-    def run_over(self, order_digest: str) -> None:
-        """No Flower run carries this order any more: stop what is warm for it. Must not take long."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How often the agent asks, in seconds.
-
-    Attributes:
-        fast_s: after something happened in a run; then slower by a fifth with every empty poll.
-        slow_s: the slowest while a run is at work, and while every run is busy computing.
-        idle_s: without any run.
-        heartbeat_s: between heartbeats.
-        check_s: between two questions whether a run is over.
-        grace_s: how long after a run's end another run may take its order up before the warm container stops.
-    """
-
-    fast_s: float = 0.02
-    slow_s: float = 0.5
-    idle_s: float = 2.0
-    heartbeat_s: float = 5.0
-    check_s: float = 10.0
-    grace_s: float = 60.0
 
 
 @dataclass(slots=True)
@@ -91,7 +50,7 @@ class Agent:
 
     def __init__(
         self,
-        connection: FleetConnection,
+        connection: Connection,
         handler: InstructionHandler,
         state_path: Path,
         pace: Pace | None = None,
