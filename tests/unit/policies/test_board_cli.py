@@ -1,0 +1,387 @@
+"""`pht-board` as people type it: from the first key to a published, withdrawn and verified policy, and bad input."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from policies.cli import app
+from policies.console import run
+from policies.errors import ExitCode
+
+PEOPLE = {"alice": "clinician", "bob": "lawyer", "carol": "patient-representative"}
+TRAIN = """
+schema_version: 1
+name: cxr-classification
+version: 1.0.0
+title: Pneumonia on chest radiographs
+kind: training
+interface: flower
+data: {modalities: [DX], profile: thorax-1@1, label: pneumonia}
+hyperparameters:
+  learning_rate: {type: float, minimum: 0.0001, maximum: 0.1, default: 0.001}
+outputs:
+  tensors: {layout: same-as-input}
+  metrics:
+    - {key: loss, stage: train, minimum: 0.0, maximum: 100.0, split: training}
+    - {key: auc, stage: evaluate, minimum: 0.0, maximum: 1.0, split: validation}
+resources: {memory_mib: 6000, cpus: 1.0}
+contact: {name: R. de Vries, organisation: UMC A, email: r@example.org}
+licence: Apache-2.0
+source_commit: 0123456789abcdef
+images:
+  - {variant: cpu, config_digest: "sha256:1111111111111111111111111111111111111111111111111111111111111111"}
+"""
+
+
+class Desk:
+    """A folder, and `pht-board` run in it."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder = folder
+        self._capsys = capsys
+        self.out = self.err = ""
+
+    def __call__(self, *arguments: object, code: ExitCode = ExitCode.OK) -> str:
+        found = run(app, [str(argument) for argument in arguments])
+        captured = self._capsys.readouterr()
+        self.out, self.err = captured.out, captured.err
+        assert found == code, self.err + self.out
+        return self.out
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+    def json(self, *arguments: object) -> dict[str, object]:
+        found: dict[str, object] = json.loads(self(*arguments, "--json"))
+        return found
+
+
+@pytest.fixture
+def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Desk:
+    monkeypatch.delenv("PHT_PASSPHRASE", raising=False)
+    desk = Desk(tmp_path, capsys)
+    for name in (*PEOPLE, "secretary", "witness", "requester"):
+        desk("member", "new", desk / f"{name}.pem", "--no-passphrase")
+    members = [
+        {
+            "name": name.title(),
+            "organisation": "UMC",
+            "role": role,
+            "key": (desk / f"{name}.pub").read_text().strip(),
+        }
+        for name, role in PEOPLE.items()
+    ]
+    charter = {
+        "schema_version": 1,
+        "board": "thorax-board",
+        "title": "Thorax board",
+        "members": members,
+        "threshold": 2,
+        "required_roles": ["clinician", "patient-representative"],
+    }
+    (desk / "charter.yaml").write_text(yaml.safe_dump(charter))
+    (desk / "train.yaml").write_text(TRAIN)
+    return desk
+
+
+@pytest.fixture
+def board(desk: Desk) -> Desk:
+    keys = ("--secretary-key", desk / "secretary.pub", "--witness-key", desk / "witness.pub")
+    desk("init", desk / "repo", "--charter", desk / "charter.yaml", *keys, "--sign-with", desk / "alice.pem")
+    desk("sign", "--root", desk / "repo", "--key", desk / "carol.pem", "--yes")
+    return desk
+
+
+@pytest.fixture
+def drafted(board: Desk) -> Desk:
+    board(
+        "draft",
+        "--from",
+        board / "train.yaml",
+        "-o",
+        board / "policy.yaml",
+        "--requester-key",
+        board / "requester.pub",
+    )
+    return board
+
+
+def publish(board: Desk, *documents: Path) -> None:
+    board(
+        "publish", *documents, "-r", board / "repo", "-k", board / "secretary.pem", "--to", board / "mirror"
+    )
+    board(
+        "witness",
+        "-r",
+        board / "repo",
+        "-k",
+        board / "witness.pem",
+        "--once",
+        "--publish-to",
+        board / "mirror",
+    )
+
+
+def verified(board: Desk) -> dict[str, object]:
+    return board.json("verify", board / "mirror", "--root", board / "repo" / "metadata" / "1.root.json")
+
+
+def test_from_an_empty_folder_to_a_policy_in_force_and_back(drafted: Desk) -> None:
+    for name in ("alice", "carol"):
+        out = drafted(
+            "sign",
+            drafted / "policy.yaml",
+            "-k",
+            drafted / f"{name}.pem",
+            "--yes",
+            "--train",
+            drafted / "train.yaml",
+        )
+        assert "What a hostile train could carry out: at most" in out
+        assert "This leaves to trust: whoever wrote" in out
+    assert "2 signatures" in out
+    publish(drafted, drafted / "policy.yaml")
+    (policy,) = verified(drafted)["policies"]  # type: ignore[misc]
+    assert (policy["id"], policy["version"]) == ("cxr-classification", 1)
+    assert "Alice, Carol" in drafted("status", "-r", drafted / "repo")
+
+    drafted(
+        "revoke", "cxr-classification", 1, "--reason", "wrong label", "-r", drafted / "repo",
+        "-k", drafted / "secretary.pem", "--to", drafted / "mirror",
+    )  # fmt: skip
+    assert verified(drafted)["policies"], "nothing changes before the witness has vouched for it"
+    publish(drafted)
+    assert verified(drafted)["policies"] == []
+    drafted(
+        "publish", drafted / "policy.yaml", "-r", drafted / "repo", "-k", drafted / "secretary.pem",
+        code=ExitCode.REFUSED,
+    )  # fmt: skip
+    assert "POLICY_REVOKED" in drafted.err
+    assert "Give the file version 2" in drafted.err
+
+
+def test_a_draft_says_what_the_train_says(drafted: Desk) -> None:
+    document = yaml.safe_load((drafted / "policy.yaml").read_text())
+    assert document["data"]["clinical_fields"] == ["pneumonia"]
+    assert document["release"]["metrics"] == ["loss", "auc"]
+    assert document["resources"]["memory_mib"] == 6000
+    assert list(document["runs"]["hyperparameters"]) == ["learning_rate"]
+    assert document["requester"]["key"] == (drafted / "requester.pub").read_text().strip()
+    out = drafted("review", drafted / "policy.yaml", "--train", drafted / "train.yaml")
+    assert "To look at" not in out
+    assert re.search(r"about [0-9,]+ radiographs", out)
+
+
+def test_a_draft_never_overwrites(drafted: Desk) -> None:
+    before = (drafted / "policy.yaml").read_bytes()
+    drafted("draft", "--from", drafted / "train.yaml", "-o", drafted / "policy.yaml", code=ExitCode.USAGE)
+    assert (drafted / "policy.yaml").read_bytes() == before
+
+
+def test_an_unknown_train_gets_a_skeleton_that_cannot_be_signed(board: Desk) -> None:
+    (board / "train.yaml").write_text(TRAIN.replace("name: cxr-classification", "name: lung-counts"))
+    board("draft", "--from", board / "train.yaml", "-o", board / "new.yaml", "--board", "thorax-board")
+    assert "FILL IN" in board.out
+    review = board("review", board / "new.yaml")
+    assert "still says 'FILL IN'" in review
+    assert "all zeros" in review
+    board("sign", board / "new.yaml", "-k", board / "alice.pem", "--yes", code=ExitCode.DOCUMENT)
+    assert "still to be filled in" in board.err
+    assert not (board / "new.yaml.dsse.json").exists()
+
+
+@pytest.mark.parametrize(
+    "setting", ["runs.rounds", "runs.rounds=none", "runs.none.x=1", "runs.minimum_stations=2", "x=1"]
+)
+def test_a_setting_that_fits_nothing_writes_nothing(board: Desk, setting: str) -> None:
+    code = run(
+        app, ["draft", "--from", str(board / "train.yaml"), "-o", str(board / "p.yaml"), "--set", setting]
+    )
+    assert code in {ExitCode.USAGE, ExitCode.DOCUMENT}
+    assert not (board / "p.yaml").exists()
+
+
+def test_what_differs_from_the_train_is_pointed_out(drafted: Desk) -> None:
+    text = (drafted / "policy.yaml").read_text().replace("- auc", "- dice").replace("- pneumonia", "- sex")
+    (drafted / "policy.yaml").write_text(text)
+    out = drafted("review", drafted / "policy.yaml", "--train", drafted / "train.yaml")
+    assert "Not declared by the train: dice." in out
+    assert "Declared but withheld: auc." in out
+    assert "asks for more clinical fields" in out
+
+
+def test_a_new_version_is_compared_with_the_one_in_force(drafted: Desk) -> None:
+    for name in ("alice", "carol"):
+        drafted("sign", drafted / "policy.yaml", "-k", drafted / f"{name}.pem", "--yes")
+    publish(drafted, drafted / "policy.yaml")
+    text = (
+        (drafted / "policy.yaml")
+        .read_text()
+        .replace("version: 1\nboard", "version: 2\nboard")
+        .replace("rounds: 20", "rounds: 30")
+    )
+    (drafted / "second.yaml").write_text(text)
+    out = drafted("review", drafted / "second.yaml", "-r", drafted / "repo")
+    assert "What changes against version 1" in out
+    assert "runs.rounds: 20 -> 30" in out
+    assert "version: 1 -> 2" in out
+
+
+def test_a_file_changed_after_signing_gets_no_second_signature(drafted: Desk) -> None:
+    drafted("sign", drafted / "policy.yaml", "-k", drafted / "alice.pem", "--yes")
+    envelope = (drafted / "policy.yaml.dsse.json").read_bytes()
+    (drafted / "policy.yaml").write_text((drafted / "policy.yaml").read_text() + "# one more thing\n")
+    drafted("sign", drafted / "policy.yaml", "-k", drafted / "carol.pem", "--yes", code=ExitCode.TRUST)
+    assert "other bytes" in drafted.err
+    assert (drafted / "policy.yaml.dsse.json").read_bytes() == envelope
+
+
+def test_one_signature_is_not_published(drafted: Desk) -> None:
+    drafted("sign", drafted / "policy.yaml", "-k", drafted / "alice.pem", "--yes")
+    arguments = ("publish", drafted / "policy.yaml", "-r", drafted / "repo", "-k", drafted / "secretary.pem")
+    drafted(*arguments, "--json", code=ExitCode.REFUSED)
+    error = json.loads(drafted.err)["error"]
+    assert (error["code"], error["exit_code"]) == ("POLICY_SIGNATURES_TOO_FEW", 4)
+    assert not list((drafted / "repo").glob("metadata/*.targets.json"))
+
+
+def test_the_register_of_stations_is_signed_and_published(board: Desk) -> None:
+    from board_kit import register_yaml
+
+    (board / "stations.yaml").write_bytes(register_yaml(1, "amstel"))
+    for name in ("alice", "carol"):
+        out = board("register", board / "stations.yaml", "-k", board / f"{name}.pem", "--yes")
+    assert "amstel: Amstel (NL)" in out
+    publish(board, board / "stations.yaml")
+    assert verified(board)["stations"] == ["amstel"]
+
+
+def test_keys_with_passphrases(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk("member", "new", desk / "none.pem", code=ExitCode.USAGE)
+    assert not (desk / "none.pem").exists()
+    (desk / "phrase").write_text("correct horse\n")
+    public = desk.json("member", "new", desk / "dora.pem", "--passphrase-file", desk / "phrase")["public_key"]
+    desk("member", "show", "-k", desk / "dora.pem", code=ExitCode.TRUST)
+    assert (
+        desk("member", "show", "-k", desk / "dora.pem", "--passphrase-file", desk / "phrase").strip()
+        == public
+    )
+    monkeypatch.setenv("PHT_PASSPHRASE", "correct horse")
+    assert desk("member", "show", "-k", desk / "dora.pem").strip() == public
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("sign", "policy.yaml", "-k", "absent.pem", "--yes"), ExitCode.NOT_FOUND, "no such key file"),
+        (("sign", "-k", "alice.pem", "--yes"), ExitCode.USAGE, "name a policy file"),
+        (("sign", "policy.yaml", "-k", "alice.pem"), ExitCode.USAGE, "no terminal"),
+        (("sign", "train.yaml", "-k", "alice.pem", "--yes"), ExitCode.DOCUMENT, "train.yaml: id is missing"),
+        (("sign", "absent.yaml", "-k", "alice.pem", "--yes"), ExitCode.DOCUMENT, "cannot be read"),
+        (("register", "policy.yaml", "-k", "alice.pem", "--yes"), ExitCode.DOCUMENT, "is not a known key"),
+        (("publish", "-r", "repo", "-k", "alice.pem"), ExitCode.TRUST, "not the secretary's"),
+        (("publish", "policy.yaml", "-r", "repo", "-k", "secretary.pem"), ExitCode.DOCUMENT, "cannot be read"),
+        (("witness", "-r", "repo", "-k", "alice.pem", "--once"), ExitCode.TRUST, "not the witness's"),
+        (("witness", "-r", "repo", "-k", "witness.pem", "--once"), ExitCode.NOT_FOUND, "nothing is published"),
+        (("witness", "-r", "repo", "-k", "witness.pem", "--every", "9", "--lifetime", "5"), ExitCode.USAGE, "--every"),
+        (("revoke", "x", "1", "--reason", "y", "-r", "repo", "-k", "secretary.pem"), ExitCode.NOT_FOUND, "not published"),
+        (("status", "-r", "absent"), ExitCode.TRUST, "not in force"),
+        (("review", "charter.yaml"), ExitCode.DOCUMENT, "charter.yaml: name is missing"),
+        (("review", "policy.yaml", "--weights", "train.yaml"), ExitCode.DOCUMENT, "safetensors"),
+        (("verify", "mirror", "--root", "repo/metadata/1.root.json"), ExitCode.REFUSED, "never reached"),
+        (("verify", "http://x", "--root", "repo/metadata/1.root.json"), ExitCode.USAGE, "https"),
+        (("verify", "mirror", "--root", "train.yaml"), ExitCode.TRUST, "root"),
+        (("init", "repo", "--charter", "charter.yaml", "--secretary-key", "x", "--witness-key", "y"), ExitCode.DOCUMENT, "public key"),
+        (("nonsense",), ExitCode.USAGE, "nonsense"),
+        (("status",), ExitCode.USAGE, "repository"),
+    ],
+)  # fmt: skip
+def test_bad_input_gets_a_message_and_its_exit_code(
+    drafted: Desk, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: ExitCode, said: str
+) -> None:
+    monkeypatch.chdir(drafted.folder)
+    before = sorted(path for path in drafted.folder.rglob("*") if path.is_file() and path.name != ".lock")
+    drafted(*arguments, code=code)
+    assert said in drafted.err
+    assert "Traceback" not in drafted.err
+    drafted(*arguments, "--json", code=code)
+    assert json.loads(drafted.err)["error"]["exit_code"] == code
+    after = sorted(path for path in drafted.folder.rglob("*") if path.is_file() and path.name != ".lock")
+    assert [path.name for path in after if path not in before] in ([], ["state.json"])
+
+
+def start(*arguments: object, **options: object) -> "subprocess.Popen[bytes]":
+    program = "from policies.cli import main; main()"
+    return subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], **options)  # type: ignore[call-overload,no-any-return]
+
+
+@pytest.mark.parametrize(("answer", "signed"), [("yes", True), ("no", False), ("", False)])
+def test_a_person_types_yes(drafted: Desk, answer: str, signed: bool) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        process = start(
+            "sign",
+            drafted / "policy.yaml",
+            "-k",
+            drafted / "alice.pem",
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        os.write(ours, f"{answer}\n".encode())
+        out, _ = process.communicate(timeout=30)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert b"Sign cxr-classification, version 1? Type yes:" in out
+    assert (process.returncode == 0) is signed
+    assert (drafted / "policy.yaml.dsse.json").exists() is signed
+
+
+def test_the_witness_daemon_stops_when_asked(drafted: Desk) -> None:
+    drafted("publish", "-r", drafted / "repo", "-k", drafted / "secretary.pem")
+    process = start(
+        "witness", "-r", drafted / "repo", "-k", drafted / "witness.pem", "--every", 600, "--publish-to", drafted / "mirror",
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 30
+        while not (drafted / "mirror" / "metadata" / "timestamp.json").exists():
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert b"witness_vouched snapshot=1" in err
+
+
+def test_every_command_explains_itself(desk: Desk) -> None:
+    out = desk("--help")
+    for name in (
+        "init",
+        "member",
+        "draft",
+        "review",
+        "sign",
+        "register",
+        "publish",
+        "witness",
+        "revoke",
+        "status",
+        "verify",
+        "schema",
+        "root",
+    ):
+        assert name in out
+        assert desk(name, "--help")
