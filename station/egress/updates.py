@@ -234,7 +234,8 @@ def _write(pairs: Sequence[_Pair], scale: float, out: Path) -> WrittenArrays:
                     writer.write(pair.name, reply.astype(np.int64) - inbound.astype(np.int64))
                 continue
             for delta in pair.deltas():
-                scaled = delta * delta.dtype.type(scale) if pair.is_parameter and scale != 1.0 else delta
+                # In float64: a large step needs so small a factor that float32 would hold but a few bits of it.
+                scaled = delta * np.float64(scale) if pair.is_parameter and scale != 1.0 else delta
                 writer.write(pair.name, _without_minus_zero(from_float(scaled, pair.released), pair.released))
         return writer.close()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from egress_documents import COUNTS, METRIC, ORDER, Bench, head, manifest, moved, policy
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
@@ -105,6 +105,7 @@ def test_any_arrays(tmp_path: Path, data: st.DataObject) -> None:
     precision=st.sampled_from(["float32", "bfloat16", "float16"]),
     norm=st.none() | st.floats(1e-6, 1e6),
 )
+@example(inbound=[0, 0, 0], reply=[0, 0, 2_126_029_814], precision="float32", norm=0.125)
 def test_any_bits_as_weights(
     tmp_path: Path, inbound: list[int], reply: list[int], precision: str, norm: float | None
 ) -> None:
