@@ -41,7 +41,7 @@ from policies.documents import (
     parse_json,
 )
 from policies.errors import DocumentError, PhtError, StateError, TrustError
-from station.storage.files import write_atomically
+from station.storage.files import storage_fault, sync_folder, write_atomically
 
 GENESIS = "sha256:" + "0" * 64
 """What the first entry names as the entry before it."""
@@ -168,7 +168,8 @@ class HandoverLog:
     def __init__(self, directory: Path, private_key: Ed25519PrivateKey) -> None:
         self._directory = directory
         self._log = directory / "log"
-        self._log.mkdir(parents=True, exist_ok=True, mode=0o750)
+        make_folder(directory)
+        make_folder(self._log)
         self._public_key = private_key.public_key()
         self._signer = CryptoSigner(private_key, SSlibKey.from_crypto(self._public_key))
 
@@ -262,6 +263,22 @@ def instance_path(directory: Path, digest: str) -> Path:
     """Return where a pseudonymised file lies: ``instances/<aa>/<sha256>.dcm``."""
     hexadecimal = digest.removeprefix("sha256:")
     return directory / "instances" / hexadecimal[:2] / f"{hexadecimal}.dcm"
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder of the handover durably, readable by its group, which is compute's, whatever the umask.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    if path.is_dir():
+        return
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o750)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise storage_fault(error, path.name) from error
 
 
 def read_instance(directory: Path, record: InstanceRecord) -> bytes:

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from policies.documents import digest_of
 from policies.errors import StateError
-from station.handover import InstanceRecord, instance_path
+from station.handover import InstanceRecord, instance_path, make_folder
 from station.intake import spool
 from station.intake.outcomes import BatchReport, FileOutcome, IntakeReason, Progress, Reason
 from station.intake.paths import IntakePaths
@@ -144,7 +144,7 @@ class BatchProcessor:
         digest = digest_of(data)
         target = instance_path(self._paths.handover, digest)
         if not target.exists():
-            target.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            make_folder(target.parent)
             write_atomically(target, data, 0o640)
         dataset = instance.dataset
         return InstanceRecord(

@@ -8,6 +8,7 @@ unlisted UIDs are remapped, unlisted codes and numbers stay when they have the f
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import lru_cache
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 
@@ -51,6 +52,7 @@ class Rule:
     fallback: Op = Op.REMOVE
 
 
+@lru_cache(maxsize=16384)
 def rule_for(tag: int, vr: str, kind: AttributeType | None, *, nested: bool) -> Rule:
     """Decide on one attribute.
 

@@ -1,6 +1,7 @@
 """Intake as a library: files in, a verified handover out, and everything in between that can go wrong."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,6 +126,20 @@ def test_images_are_handed_over_under_pseudonyms_only(
     for path in paths.handover.rglob("*"):
         assert not [word for word in identified_words() if path.is_file() and word in path.read_bytes()]
     assert list(paths.spool.iterdir()) == []
+
+
+def test_compute_can_read_the_handover_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        paths = init_intake(tmp_path / "home")
+        with Intake(paths) as intake:
+            intake.import_folder(folder_of(tmp_path, image(1)), "cxr")
+    finally:
+        os.umask(before)
+    for path in (paths.handover, *paths.handover.rglob("[!.]*")):
+        wanted = 0o050 if path.is_dir() else 0o040
+        assert path.stat().st_mode & wanted == wanted, path.relative_to(paths.handover)
+        assert path == paths.handover_public_key or path.stat().st_mode & 0o007 == 0
 
 
 def test_again_doubles_nothing(intake: Intake, paths: IntakePaths, tmp_path: Path) -> None:
