@@ -9,6 +9,8 @@ import json
 import shutil
 import subprocess
 import tempfile
+import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -43,7 +45,7 @@ kept = {}
 def run(message, context):
     place = {"message": message, "context": context, "kept": kept, "found": None, "arrays": {}, "metrics": {}, "tables": {}}
     exec(message.content["config"].get("code", ""), place)
-    print("FOUND " + json.dumps(place["found"]), flush=True)
+    print("FOUND", message.content["config"].get("token"), json.dumps(place["found"]), flush=True)
     return Message(content=RecordDict({
         "arrays": ArrayRecord({name: Array(value) for name, value in place["arrays"].items()}),
         "metrics": MetricRecord(place["metrics"]),
@@ -136,17 +138,34 @@ class Station:
             session.stop()
 
     def ask(
-        self, session: TrainSession, code: str, *, timeout_s: float = 60, max_arrays_bytes: int = MIB
+        self,
+        session: TrainSession,
+        code: str,
+        *,
+        timeout_s: float = 60,
+        max_arrays_bytes: int = MIB,
+        token: str = "",
     ) -> TrainReply | TrainFailure:
         limits = ReplyLimits(self.home / "reply.safetensors", max_arrays_bytes)
-        return session.exchange(TrainRequest("train", 1, {"code": code}), limits, timeout_s)
+        return session.exchange(TrainRequest("train", 1, {"code": code, "token": token}), limits, timeout_s)
 
     def find(self, session: TrainSession, code: str) -> object:
         """Run code in the container and return what it left in `found`."""
-        answer = self.ask(session, code)
+        token = uuid.uuid4().hex
+        answer = self.ask(session, code, token=token)
         assert isinstance(answer, TrainReply), (answer, session.logs())
-        lines = [line for line in session.logs().splitlines() if line.startswith("FOUND ")]
-        return json.loads(lines[-1].removeprefix("FOUND "))
+        log = logged(session, f"FOUND {token}")
+        (line,) = [line for line in log.splitlines() if line.startswith(f"FOUND {token} ")]
+        return json.loads(line.removeprefix(f"FOUND {token} "))
+
+
+def logged(session: TrainSession, text: str) -> str:
+    """Wait until the engine has written a text to a container's log, and return the log."""
+    deadline = time.monotonic() + 20
+    while text not in (log := session.logs()):
+        assert time.monotonic() < deadline, log
+        threading.Event().wait(0.02)
+    return log
 
 
 @contextlib.contextmanager
@@ -155,7 +174,7 @@ def running_station(home: Path, *, tag: str = "pht-test-probe:1") -> Iterator[St
     build_image(tag)
     for name in ("cohorts", "control", "layers"):
         (home / "compute" / name).mkdir(parents=True)
-    settings = LauncherSettings(station="test-station", compute_uid=0, max_containers=8)
+    settings = LauncherSettings(station="test-station", compute_uid=0, max_containers=3)
     digest = store_image(tag, BlobFolder(home / "compute" / "layers"))
     launcher = local_launcher(home, settings)
     try:

@@ -321,9 +321,11 @@ class TrainSession:
         self._alive = False
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
-        self._launcher.stop(self.run_id)
-        self._connection.close()
-        shutil.rmtree(self._spec.control_dir, ignore_errors=True)
+        try:
+            self._launcher.stop(self.run_id)
+        finally:
+            self._connection.close()
+            shutil.rmtree(self._spec.control_dir, ignore_errors=True)
 
 
 def failure_of_exit(status: ContainerStatus) -> TrainFailure:

@@ -109,7 +109,10 @@ def _serve_one(sock: socket.socket, train: Train) -> bool:
 
 def _answer(train: Train, request: Request) -> Reply:
     try:
-        return train.answer(request)
+        reply = train.answer(request)
+        if reply.error is None or _CODE.fullmatch(reply.error):
+            return reply
+        return Reply(error=UNCAUGHT)
     except Exception as error:  # noqa: BLE001 - the outermost boundary around the train's own code
         traceback.print_exc()
         code = getattr(error, "pht_error_code", None)
