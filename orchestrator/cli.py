@@ -13,7 +13,7 @@ from orchestrator.registry.access import Principal, Role
 from orchestrator.registry.runs import RunView
 from orchestrator.registry.trust import pin_root
 from orchestrator.services import Services, open_services
-from orchestrator.settings import Home, parse_settings
+from orchestrator.settings import Home, load_settings, parse_settings
 from policies import console
 from policies.console import JsonOption
 from policies.documents import format_moment
@@ -68,6 +68,7 @@ def serve(home: HomeArgument, as_json: JsonOption = False) -> None:
     from orchestrator import supervisor  # noqa: PLC0415
 
     place = _home(home)
+    load_settings(place)
     start_logging(place.logs, "supervisor")
 
     def show(ready: supervisor.Ready) -> None:

@@ -19,7 +19,9 @@ from policies.tls import check_certificate
 KEEP_ALIVE_S = 75
 """Longer than a station waits between polls, so that it polls on one connection."""
 
-SHUTDOWN_S = 5
+SHUTDOWN_S = 2
+"""Idle connections of clients that do not say goodbye are not waited for longer."""
+
 _CATCH_UP_WAITS_S = (0.5, 2.0, 4.0, 8.0, 16.0)
 
 

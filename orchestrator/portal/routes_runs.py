@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from orchestrator.federation.orders import RunProgress
 from orchestrator.portal.auth import CallerOf, ServicesOf, require
 from orchestrator.registry.access import Role
-from orchestrator.registry.runs import MAX_WAIT_S, POLL_S, RunView, deadline, progress_mark
+from orchestrator.registry.runs import MAX_WAIT_S, POLL_S, RunView, deadline
 from policies.documents import Digest, format_moment
 
 router = APIRouter(prefix="/runs", tags=["runs"])
@@ -82,19 +82,19 @@ async def get_events(
 ) -> RunEvents:
     """Answer as soon as there is something new, at the latest after `wait_s`."""
     principal = require(asking, *_WATCHERS)
-    view = await run_in_threadpool(parts.runs.get, principal, digest)
-    end = deadline(wait_s)
-    mark = mark or progress_mark(view.progress)
+    await run_in_threadpool(parts.runs.get, principal, digest)
+    # Who brings no mark knows nothing yet, and is told at once.
+    end = deadline(wait_s if mark else 0.0)
     # The run worker is another process and writes files: looking at them is the whole protocol.
     while time.monotonic() < end and not await run_in_threadpool(  # noqa: ASYNC110 - the event is another process's
         parts.runs.changed_since, digest, after, mark
     ):
         await anyio.sleep(POLL_S)
-    rounds = await run_in_threadpool(parts.runs.rounds, principal, digest)
+    # The mark before the rest: what changes in between is news again at the next call.
+    mark = await run_in_threadpool(parts.runs.mark, digest)
     progress = (await run_in_threadpool(parts.runs.get, principal, digest)).progress
-    return RunEvents(
-        events=rounds[after:], next=max(after, len(rounds)), mark=progress_mark(progress), progress=progress
-    )
+    rounds = await run_in_threadpool(parts.runs.rounds, principal, digest)
+    return RunEvents(events=rounds[after:], next=max(after, len(rounds)), mark=mark, progress=progress)
 
 
 @router.post("/{digest}/stop", summary="Ask that a run stops", status_code=202)

@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from orchestrator.federation.orders import FolderQueue, RunFolder, RunProgress, weights_of
 from orchestrator.registry.access import Access, Principal, Role
-from orchestrator.results.folder import RESULT_FILES, result_folder
+from orchestrator.results.folder import PROVENANCE, RESULT_FILES, result_folder
 from orchestrator.settings import Home
 from orchestrator.storage import Database, OrderRow
 from policies.documents import Digest
@@ -78,10 +78,16 @@ class Runs:
         self._row(principal, digest)
         return self._folder(digest).read_order().envelope.encode()
 
-    def changed_since(self, digest: Digest, after: int, progress: str) -> bool:
-        """Whether a run has more than `after` rounds, or another state or stage than `progress`."""
+    def changed_since(self, digest: Digest, after: int, mark: str) -> bool:
+        """Whether a run has more than `after` rounds, or another `mark`."""
+        return len(self._queue.folder(digest).read_rounds()) > after or self.mark(digest) != mark
+
+    def mark(self, digest: Digest) -> str:
+        """A short text that changes when a watcher would want to know."""
         folder = self._queue.folder(digest)
-        return len(folder.read_rounds()) > after or progress_mark(folder.read_progress()) != progress
+        progress = folder.read_progress()
+        complete = (result_folder(folder.path) / PROVENANCE).is_file()
+        return f"{progress.state}:{progress.round}:{progress.stage}:{'result' if complete else ''}"
 
     def stop(self, principal: Principal, digest: Digest) -> None:
         """Ask that a run stops.
@@ -145,11 +151,6 @@ class Runs:
             progress=folder.read_progress(),
             result=tuple(name for name in RESULT_FILES if (found / name).is_file()),
         )
-
-
-def progress_mark(progress: RunProgress) -> str:
-    """A short text that changes when a watcher would want to know."""
-    return f"{progress.state}:{progress.round}:{progress.stage}"
 
 
 def deadline(wait_s: float) -> float:

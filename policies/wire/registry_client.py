@@ -296,7 +296,12 @@ class RegistryClient:
         end = time.monotonic() + timeout_s
         after, mark = 0, ""
         while (left := end - time.monotonic()) > 0:
-            news = self.events(digest, after, mark, wait_s=min(left, _LONG_POLL_S))
+            try:
+                news = self.events(digest, after, mark, wait_s=min(left, _LONG_POLL_S))
+            except NetworkError:
+                # The orchestrator may be starting again; the run goes on.
+                time.sleep(min(left, 1.0))
+                continue
             if on_event is not None and (news.events or news.mark != mark):
                 on_event(news)
             after, mark = news.next, news.mark
@@ -304,8 +309,7 @@ class RegistryClient:
                 status = self.get_run(digest)
                 if news.progress.state != "finished" or "provenance.json" in status.result:
                     return status
-                # The result is written within a moment of the last round; its completion is no event of the run.
-                time.sleep(0.3)
+                # The result is written within a moment of the last round: its completion is the next event.
         raise NetworkError(
             "the run is not over in the time given", hint="It goes on; ask again with its digest."
         )
