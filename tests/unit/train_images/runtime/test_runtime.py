@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import train_images.runtime
-from policies.wire.frames import FrameLimits, ReceivedMessage, read_message, write_message
+from policies.wire.frames import FrameLimits, ProtocolError, ReceivedMessage, read_message, write_message
 from station.sandbox import unix
 
 RUNTIME = Path(train_images.runtime.__file__).parent
@@ -97,6 +97,14 @@ class Station:
         return reply
 
 
+def _hello(station: Station) -> ReceivedMessage:
+    try:
+        return station.receive()
+    except ProtocolError:
+        station.process.wait(20)  # so that it has said why
+        raise
+
+
 @contextlib.contextmanager
 def running(folder: Path, description: Mapping[str, Any]) -> Iterator[Station]:
     (folder / "train.json").write_text(json.dumps(description))
@@ -120,7 +128,7 @@ def running(folder: Path, description: Mapping[str, Any]) -> Iterator[Station]:
             connection, _ = listener.accept()
             with connection:
                 station = Station(folder, connection, process)
-                hello = station.receive()
+                hello = _hello(station)
                 assert hello.head == {"type": "hello", "protocol": 1, "interface": description["interface"]}
                 yield station
         finally:
@@ -217,10 +225,7 @@ def test_a_station_that_goes_away_ends_the_runtime(flower: Station) -> None:
 
 def test_an_app_that_is_none_ends_before_the_hello(tmp_path: Path) -> None:
     (tmp_path / "an_app.py").write_text("app = 7")
-    with (
-        pytest.raises(Exception, match="closed"),
-        running(tmp_path, {"interface": "flower", "clientapp": "an_app:app"}),
-    ):
+    with pytest.raises(ProtocolError), running(tmp_path, {"interface": "flower", "clientapp": "an_app:app"}):
         pass
     assert "is no flwr.clientapp.ClientApp" in (tmp_path / "log").read_text()
 
