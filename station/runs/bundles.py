@@ -13,13 +13,14 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from policies.bundle import MAX_INDEX_BYTES, BlobFolder, BundleIndex
-from policies.documents import digest_of
+from policies.documents import canonical_json, digest_of, parse_json
 from policies.errors import DocumentError, NetworkError, NotFoundError, TrustError
 from policies.wire.http import EMPTY_DIGEST, sign_request
 from policies.wire.instructions import Blob
 from station.agent.blobs import BlobClient
 
 _MAX_MANIFEST_BYTES = 1 << 20
+_MAX_BUNDLES = 16
 
 
 class Bundles:
@@ -56,8 +57,8 @@ class Bundles:
             proxy=proxy,
         )
 
-    def index(self, image_config_digest: str) -> BundleIndex:
-        """Ask which blobs make the bundle of an image.
+    def indexes(self, image_config_digest: str) -> list[BundleIndex]:
+        """Ask which blobs make the bundles of an image: one per manifest that names it.
 
         Raises:
             NotFoundError: the orchestrator has no such bundle.
@@ -71,16 +72,19 @@ class Bundles:
                     raise NotFoundError("the orchestrator has no bundle of this image")
                 if response.status_code != httpx.codes.OK:
                     raise NetworkError(f"the orchestrator answered {response.status_code}")
-                data = _bounded(response, MAX_INDEX_BYTES)
+                data = _bounded(response, _MAX_BUNDLES * MAX_INDEX_BYTES)
         except httpx.TransportError as error:
             raise NetworkError("the orchestrator does not answer") from error
         try:
-            index = BundleIndex.decode(data)
-        except DocumentError as error:
+            listed = parse_json(data, what="bundles", max_bytes=_MAX_BUNDLES * MAX_INDEX_BYTES)["bundles"]
+            found = [BundleIndex.decode(canonical_json(each)) for each in listed]
+        except (DocumentError, KeyError, TypeError) as error:
             raise NetworkError("the orchestrator's bundle index is not one") from error
-        if index.config.digest != image_config_digest:
+        if not found:
+            raise NotFoundError("the orchestrator has no bundle of this image")
+        if any(index.config.digest != image_config_digest for index in found):
             raise NetworkError("the orchestrator answered with another image's bundle")
-        return index
+        return found
 
     def manifest(self, image_config_digest: str, manifest_digest: str) -> bytes:
         """Return the manifest's bytes, verified against its digest.
@@ -90,7 +94,7 @@ class Bundles:
             NetworkError: it does not answer.
         """
         if not self._store.has(manifest_digest):
-            index = self.index(image_config_digest)
+            index = self.indexes(image_config_digest)[0]
             if index.manifest.digest != manifest_digest:
                 raise NotFoundError(
                     "the orchestrator has another manifest for this image than the policy names"
@@ -110,7 +114,7 @@ class Bundles:
             StorageError: the disk.
         """
         with self._lock:
-            index = self.index(image_config_digest)
+            index = self.indexes(image_config_digest)[0]
             return sum(self._bring(blob.digest, blob.size) for blob in (index.config, *index.layers))
 
     def _bring(self, digest: str, size: int) -> int:

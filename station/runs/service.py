@@ -116,6 +116,9 @@ class RunService:
         except UnavailableError as error:
             log.warning("instruction.unavailable", extra={"reason": error.message})
             return self._outbox.status(instruction, Status.FAILED, RefusalCode.ENGINE_UNAVAILABLE), None
+        except PhtError as error:
+            log.error("instruction.fault", extra={"reason": type(error).__name__})  # noqa: TRY400
+            return self._outbox.status(instruction, Status.FAILED, RefusalCode.STATION_FAULT), None
 
     def run_over(self, order_digest: str) -> None:
         """Stop what is warm for an order that no Flower run carries; the order itself stays as it is."""
