@@ -1,6 +1,9 @@
 """A board for tests: real keys, a real TUF repository in a folder, its witness, and an attacker's own tools."""
 
 import http.server
+import select
+import socket
+import socketserver
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
@@ -210,3 +213,35 @@ def mirror_handler(folder: Path, token: str = "") -> type[http.server.BaseHTTPRe
             return
 
     return Handler
+
+
+@contextmanager
+def connect_proxy() -> Iterator[tuple[str, list[str]]]:
+    """A real HTTP proxy that tunnels with CONNECT; yields its address and what it was asked for."""
+    asked: list[str] = []
+
+    class Tunnel(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            target = self.rfile.readline().split()[1].decode()
+            asked.append(target)
+            while self.rfile.readline().strip():
+                continue
+            host, _, port = target.rpartition(":")
+            with socket.create_connection((host, int(port)), timeout=10) as far:
+                self.wfile.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+                while True:
+                    for ready in select.select([self.connection, far], [], [])[0]:
+                        data = ready.recv(65536)
+                        if not data:
+                            return
+                        (far if ready is self.connection else self.connection).sendall(data)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Tunnel) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        finally:
+            server.shutdown()
+            thread.join(10)

@@ -47,6 +47,7 @@ class PolicyClient:
         mirror: an https URL that has ``metadata/`` and ``targets/`` below it, or such a folder.
         fetcher: overrides how bytes are fetched from `mirror`.
         ca: PEM of the authority behind the mirror's certificate.
+        proxy: address of an HTTP proxy that tunnels with CONNECT.
     """
 
     def __init__(
@@ -56,9 +57,10 @@ class PolicyClient:
         fetcher: FetcherInterface | None = None,
         *,
         ca: Path | None = None,
+        proxy: str | None = None,
     ) -> None:
         self._dir = trust_dir
-        self._base, default_fetcher = fetcher_for(mirror, ca)
+        self._base, default_fetcher = fetcher_for(mirror, ca, proxy)
         self._fetcher = fetcher or default_fetcher
 
     @staticmethod

@@ -28,19 +28,22 @@ _CHUNK_BYTES = 64 * 1024
 _NOT_FOUND = 404
 
 
-def fetcher_for(mirror: str | Path, ca: Path | None = None) -> tuple[str, FetcherInterface]:
+def fetcher_for(
+    mirror: str | Path, ca: Path | None = None, proxy: str | None = None
+) -> tuple[str, FetcherInterface]:
     """Return the base URL of a mirror and what fetches from it.
 
     Args:
         mirror: an https URL, or a folder in the layout of a TUF repository (``metadata/``, ``targets/``).
         ca: PEM file of the authority that signed the mirror's certificate; None trusts the system's.
+        proxy: address of an HTTP proxy that tunnels with CONNECT.
 
     Raises:
         UsageError: the URL is not https.
     """
     if isinstance(mirror, Path):
         return mirror.absolute().as_uri(), FolderFetcher(mirror)
-    return mirror_url(mirror), HttpsFetcher(ca)
+    return mirror_url(mirror), HttpsFetcher(ca, proxy)
 
 
 def mirror_url(address: str) -> str:
@@ -84,15 +87,18 @@ class FolderFetcher(FetcherInterface):
 class HttpsFetcher(FetcherInterface):
     """Fetches over HTTPS with the standard library's trust or one authority's; follows no redirect."""
 
-    def __init__(self, ca: Path | None = None, deadline_s: float = DOWNLOAD_DEADLINE_S) -> None:
+    def __init__(
+        self, ca: Path | None = None, proxy: str | None = None, deadline_s: float = DOWNLOAD_DEADLINE_S
+    ) -> None:
         self._ca = ca
+        self._proxy = proxy
         self._deadline_s = deadline_s
         self._client: httpx.Client | None = None
 
     def _open(self) -> "httpx.Client":
         if self._client is None:
             try:
-                self._client = https_client(self._ca)
+                self._client = https_client(self._ca, proxy=self._proxy)
             except PhtError as error:
                 raise MirrorError(error.message) from error
         return self._client
@@ -119,8 +125,8 @@ class HttpsFetcher(FetcherInterface):
             raise MirrorError(f"the mirror does not answer ({type(error).__name__})") from error
 
 
-def https_client(ca: Path | None, token: str | None = None) -> "httpx.Client":
-    """Return an HTTPS client as all of this package uses it.
+def https_client(ca: Path | None, token: str | None = None, proxy: str | None = None) -> "httpx.Client":
+    """Return an HTTPS client as all of this package uses it: the environment says nothing about where to connect.
 
     Raises:
         TrustError: `ca` is not a certificate, or an expired one.
@@ -133,4 +139,6 @@ def https_client(ca: Path | None, token: str | None = None) -> "httpx.Client":
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
     timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-    return httpx.Client(verify=context, headers=headers, timeout=timeout, follow_redirects=False)
+    return httpx.Client(
+        verify=context, headers=headers, timeout=timeout, proxy=proxy, follow_redirects=False, trust_env=False
+    )

@@ -27,7 +27,7 @@ from policies.trust.root import verified_chain
 
 DEFAULT_LIFETIME_S = 3600
 _LOOK_EVERY_S = 1.0
-_RETRY_S = 15.0
+_RETRY_S = 3.0
 
 _Role = TypeVar("_Role", Snapshot, Targets)
 _log = logging.getLogger(__name__)

@@ -3,7 +3,8 @@
 from datetime import timedelta
 from pathlib import Path
 
-from board_kit import NOW, BoardKit, https_server, mirror_handler, permitted, refusal
+import pytest
+from board_kit import NOW, BoardKit, connect_proxy, https_server, mirror_handler, permitted, refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -101,6 +102,26 @@ def test_over_https(tmp_path: Path) -> None:
         board.publish(board.signed(board.policy(2)))
         assert isinstance(permitted(client.refresh(NOW)).find("cxr-classification", 2), Permitted)
     assert not permitted(client.refresh(NOW)).state.reached
+
+
+def test_through_a_proxy_and_never_by_the_environments_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = BoardKit.found(tmp_path)
+    board.publish()
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    with (
+        https_server(mirror_handler(board.repository.folder)) as (address, authority),
+        connect_proxy() as (proxy, asked),
+    ):
+        ca = tmp_path / "ca.pem"
+        authority.cert_pem.write_to_path(str(ca))
+        permitted(board.client(mirror=f"{address}/mirror", ca=ca).refresh(NOW))
+        assert asked == []
+        assert permitted(
+            board.client(mirror=f"{address}/mirror", ca=ca, proxy=proxy).refresh(NOW)
+        ).state.reached
+        assert asked == [address.removeprefix("https://")]
 
 
 def test_the_registers_stations_come_along(tmp_path: Path) -> None:
