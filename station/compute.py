@@ -17,7 +17,8 @@ from policies.wire.http import load_private_key
 from station.admission.gatekeeper import Gatekeeper
 from station.agent.blobs import BlobClient
 from station.agent.fleet import FleetConnection
-from station.agent.loop import Agent, Pace
+from station.agent.loop import Agent
+from station.agent.pace import Pace
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog, system_clock
 from station.catalogue.catalogue import Catalogue
@@ -34,6 +35,7 @@ from station.runs.preparation import Preparation
 from station.runs.repository import STATION_ACTOR, RunRepository
 from station.runs.rounds import TrainRounds
 from station.runs.service import RunService
+from station.runs.warm import WarmRuns
 from station.sandbox.client import LauncherClient
 from station.sandbox.session import TrainSandbox
 from station.settings import StationSettings, load_settings
@@ -77,7 +79,7 @@ def serve(home: Path) -> None:
     audit.append(AuditRecord(event=AuditEvent.STATION_STARTED, actor=STATION_ACTOR))
     _clear(paths)
     station = _Station.assemble(paths, settings, database, audit)
-    station.service.recover()
+    station.warm.recover()
     station.releases.sweep()
     watch = threading.Event()
     watcher = threading.Thread(target=_watch, args=(station, settings, watch), name="watch", daemon=True)
@@ -88,7 +90,7 @@ def serve(home: Path) -> None:
     finally:
         watch.set()
         station.agent.stop()
-        station.service.close()
+        station.warm.close()
         audit.append(AuditRecord(event=AuditEvent.STATION_STOPPED, actor=STATION_ACTOR))
         database.close()
 
@@ -109,7 +111,7 @@ class _Station:
 
     gatekeeper: Gatekeeper
     catalogue: Catalogue
-    service: RunService
+    warm: WarmRuns
     releases: ReleaseStore
     agent: Agent
     desk: StationDesk
@@ -143,16 +145,15 @@ class _Station:
             CohortKey.load(paths.cohort_key), audit,
         )  # fmt: skip
         rounds = TrainRounds(settings, gatekeeper, catalogue, runs, releases, ledger, audit, blobs, outbox)
-        service = RunService(
-            gatekeeper, runs, preparation, rounds, outbox, audit, settings.ceilings.runs_at_once
-        )
+        warm = WarmRuns(gatekeeper, runs, preparation, audit)
+        service = RunService(gatekeeper, runs, warm, rounds, outbox, audit, settings.ceilings.runs_at_once)
         pace = Pace(idle_s=settings.polling.idle_s, slow_s=max(settings.polling.active_s, 0.1))
         agent = Agent(FleetConnection(url, ca, paths.node_key, proxy), service, paths.agent, pace)
         chains = Chains(settings.name, database, load_identity(paths.identity_key), system_clock, paths.work)
         desk = StationDesk(
-            settings, gatekeeper, catalogue, runs, service, releases, audit, chains, launcher, agent
+            settings, gatekeeper, catalogue, runs, warm, releases, audit, chains, launcher, agent
         )
-        return cls(gatekeeper, catalogue, service, releases, agent, desk)
+        return cls(gatekeeper, catalogue, warm, releases, agent, desk)
 
 
 def _authority(paths: StationPaths, settings: StationSettings) -> Path:
@@ -172,8 +173,8 @@ def _watch(station: _Station, settings: StationSettings, stop: threading.Event) 
     while not stop.wait(settings.polling.handover_s):
         try:
             station.catalogue.sync()
-            station.service.withdraw(station.gatekeeper.consenting)
-            station.service.revoke(station.gatekeeper.no_longer_in_force)
+            station.warm.withdraw(station.gatekeeper.consenting)
+            station.warm.revoke(station.gatekeeper.no_longer_in_force)
         except PhtError as error:
             log.error("watch.fault", extra={"reason": type(error).__name__})  # noqa: TRY400 - no text of others
         except Exception:  # the outermost boundary of this thread: it must go on watching

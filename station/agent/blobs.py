@@ -97,7 +97,7 @@ class BlobClient:
             if response.status_code == 206 and not _continues(response, have):
                 raise NetworkError("the orchestrator answered another range than was asked for")
             start = have if response.status_code == 206 else 0
-            _append(part, start, response.iter_raw(_CHUNK_BYTES), blob.size)
+            _append(part, start, response.iter_raw(), blob.size)
         finally:
             response.close()
 

@@ -20,8 +20,8 @@ from station.catalogue.catalogue import Catalogue
 from station.egress.releases import ReleaseStore
 from station.runs.chains import Chains
 from station.runs.repository import Run, RunRepository
-from station.runs.service import RunService
 from station.runs.states import HOLDS_RESOURCES, Decision, RunState
+from station.runs.warm import WarmRuns
 from station.sandbox.spec import Launcher
 from station.settings import StationSettings
 from station.web.views import (
@@ -45,7 +45,7 @@ class StationDesk:
     gatekeeper: Gatekeeper
     catalogue: Catalogue
     run_repository: RunRepository
-    service: RunService
+    warm: WarmRuns
     release_store: ReleaseStore
     audit: AuditLog
     chains: Chains
@@ -89,7 +89,7 @@ class StationDesk:
 
         if word == "approve":
             return self._view(record())
-        return self._view(self.service.stop(order, record))
+        return self._view(self.warm.stop(order, record))
 
     def explain(self, order: str) -> list[RuleView]:
         """Every rule with its verdict now."""
@@ -131,7 +131,7 @@ class StationDesk:
 
     def logs(self, order: str) -> str:
         """What the train printed."""
-        return self.service.logs(self._run(order).order_digest)
+        return self.warm.logs(self._run(order).order_digest)
 
     def verify(self, chain: Literal["audit", "egress"]) -> ChainView:
         """Check a chain from its first entry."""

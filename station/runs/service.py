@@ -4,14 +4,12 @@
     train .. analyse     admit, give to the warm container, guard, release, push, answer
     finish               stop, wipe, spend the order
 
-Delivery is idempotent by (order, round, kind): a repeated instruction gets the recorded release, byte for byte. One
-lock per order, so that a withdrawal, an operator's stop and a message never interleave; nothing waits on another order.
+Delivery is idempotent by (order, round, kind): a repeated instruction gets the recorded release, byte for byte. What is
+prepared, and how it ends, is `station.runs.warm`.
 """
 
 import logging
 import threading
-from collections import defaultdict
-from collections.abc import Callable
 from typing import Protocol
 
 from policies.documents import digest_of
@@ -32,10 +30,10 @@ from station.admission.gatekeeper import Admitted, Gatekeeper, VerifiedOrder
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
 from station.runs.outbox import Outbox
-from station.runs.preparation import Preparation, Prepared
+from station.runs.preparation import Prepared
 from station.runs.repository import STATION_ACTOR, NewOrder, Run, RunRepository
-from station.runs.states import HOLDS_RESOURCES, Decision, RunEvent, RunState
-from station.sandbox.session import TrainSession
+from station.runs.states import HOLDS_RESOURCES, RunEvent, RunState
+from station.runs.warm import WarmRuns, describe
 from station.sandbox.spec import TrainFailure, TrainStartError
 
 log = logging.getLogger(__name__)
@@ -74,7 +72,7 @@ class RunService:
         self,
         gatekeeper: Gatekeeper,
         runs: RunRepository,
-        preparation: Preparation,
+        warm: WarmRuns,
         rounds: Rounds,
         outbox: Outbox,
         audit: AuditLog,
@@ -82,15 +80,12 @@ class RunService:
     ) -> None:
         self._gatekeeper = gatekeeper
         self._runs = runs
-        self._preparation = preparation
+        self._warm = warm
         self._rounds = rounds
         self._outbox = outbox
         self._audit = audit
         self._runs_at_once = runs_at_once
-        self._prepared: dict[str, Prepared] = {}
         self._workers: dict[str, threading.Thread] = {}
-        self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
-        self._guard = threading.Lock()
 
     # -- the agent's side ------------------------------------------------------------------------------------
 
@@ -103,7 +98,7 @@ class RunService:
                 case Kind.FINISH:
                     return self._finish(instruction), None
                 case _:
-                    with self._lock(instruction.order_digest):
+                    with self._warm.lock(instruction.order_digest):
                         return self._message(instruction, arrays)
         except StorageError as error:
             log.error("instruction.storage", extra={"reason": error.message})  # noqa: TRY400 - no text of others
@@ -124,8 +119,8 @@ class RunService:
         """Stop what is warm for an order that no Flower run carries; the order itself stays as it is."""
 
         def let_go() -> None:
-            with self._lock(order_digest):
-                self._let_go(order_digest, RunEvent.RECOVER)
+            with self._warm.lock(order_digest):
+                self._warm.let_go(order_digest, RunEvent.RECOVER)
 
         # A message under way holds the lock; the agent does not wait for it.
         threading.Thread(target=let_go, name=f"over-{order_digest[7:15]}", daemon=True).start()
@@ -142,19 +137,20 @@ class RunService:
             return self._refuse(
                 instruction, Refused.because(RefusalCode.ORDER_INVALID, "another order's digest")
             )
-        with self._lock(digest):
-            known = self._runs.get(digest)
-            if known is not None and known.state in _SPENT:
-                return self._refuse(instruction, Refused.because(_SPENT[known.state]))
-            if known is not None and digest in self._workers and self._workers[digest].is_alive():
-                return self._outbox.status(instruction, Status.PENDING, None, known)
+        known = self._runs.get(digest)
+        if known is not None and known.state in _SPENT:
+            return self._refuse(instruction, Refused.because(_SPENT[known.state]))
+        if known is not None and digest in self._workers and self._workers[digest].is_alive():
+            # The worker holds the order's lock; an answer does not wait for it.
+            return self._outbox.status(instruction, Status.PENDING, None, known)
+        with self._warm.lock(digest):
             return self._consider(instruction, envelope)
 
     def _consider(self, instruction: Instruction, envelope: bytes) -> StationReply:
         """Verify an order, decide about it, and act on the decision."""
         verified = self._gatekeeper.verify(envelope, fresh=True)
         if isinstance(verified, Refused):
-            self._revoke(instruction.order_digest, verified)
+            self._warm.end_if_revoked(instruction.order_digest, verified)
             return self._refuse(instruction, verified)
         run = self._see(verified.value, envelope)
         try:
@@ -164,7 +160,7 @@ class RunService:
             return self._outbox.status(instruction, Status.PENDING, None, run)
         if isinstance(decision, Refused):
             return self._not_now(instruction, run, decision)
-        if run.state is RunState.READY and run.order_digest in self._prepared:
+        if run.state is RunState.READY and self._warm.has(run.order_digest):
             return self._outbox.status(instruction, Status.ACCEPTED, None, run)
         if run.state in _WAITING:
             if self._is_full(run.order_digest):
@@ -198,14 +194,14 @@ class RunService:
             if run.state is RunState.SEEN:
                 self._runs.transition(run.order_digest, RunEvent.ASK_OPERATOR)
             return self._outbox.status(instruction, Status.PENDING, RefusalCode.OPERATOR_PENDING, run)
-        self._let_go(run.order_digest, RunEvent.RECOVER)
+        self._warm.let_go(run.order_digest, RunEvent.RECOVER)
         current = self._runs.get(run.order_digest) or run
         if (
             current.state in {*_WAITING, RunState.PREPARING, RunState.READY}
             and current.state is not RunState.REFUSED
         ):
             self._runs.transition(
-                run.order_digest, RunEvent.REFUSE, code=refused.code, detail=_detail(refused)
+                run.order_digest, RunEvent.REFUSE, code=refused.code, detail=describe(refused)
             )
         return self._refuse(instruction, refused, audited=True)
 
@@ -231,9 +227,9 @@ class RunService:
         thread.start()
 
     def _prepare_in_background(self, run: Run, admitted: Admitted) -> None:
-        with self._lock(run.order_digest):
+        with self._warm.lock(run.order_digest):
             try:
-                self._make_ready(run, admitted)
+                self._warm.make_ready(run, admitted)
             except (NetworkError, UnavailableError) as error:
                 # It stays in preparation: the next prepare tries again.
                 log.warning("preparation.unavailable", extra={"reason": error.message})
@@ -245,19 +241,6 @@ class RunService:
             except Exception:  # the outermost boundary of this thread: the order must not hang in preparation
                 log.exception("preparation.bug")
                 self._runs.transition(run.order_digest, RunEvent.REFUSE, code=RefusalCode.STATION_FAULT)
-
-    def _make_ready(self, run: Run, admitted: Admitted) -> Permitted[Prepared] | Refused:
-        """Prepare under the order's lock, unless it was stopped or held meanwhile."""
-        current = self._runs.get(run.order_digest)
-        if current is None or current.state is not RunState.PREPARING:
-            return Refused.because(RefusalCode.RUN_STOPPED)
-        result = self._preparation.prepare(current, admitted)
-        if isinstance(result, Refused):
-            self._runs.transition(run.order_digest, RunEvent.REFUSE, code=result.code, detail=_detail(result))
-            return result
-        self._runs.transition(run.order_digest, RunEvent.PREPARED)
-        self._prepared[run.order_digest] = result.value
-        return result
 
     # -- messages --------------------------------------------------------------------------------------------
 
@@ -275,7 +258,7 @@ class RunService:
         if reason := _outside_the_order(instruction, admitted.value):
             return self._refuse(instruction, Refused((reason,))), None
         try:
-            prepared = self._warm(run, admitted.value)
+            prepared = self._warm.warm(run, admitted.value)
         except TrainStartError as error:
             return self._rounds.failed(instruction, run, error.failure, ()), None
         if isinstance(prepared, Refused):
@@ -290,162 +273,32 @@ class RunService:
         """Ask every rule again, as for each message (invariant I7); a run whose policy is gone ends here."""
         verified = self._gatekeeper.verify(run.envelope, fresh=False)
         if isinstance(verified, Refused):
-            self._revoke(run.order_digest, verified)
+            self._warm.end_if_revoked(run.order_digest, verified)
             return verified
         try:
             decision = self._decide(run, verified.value)
         except NetworkError:
             return Refused.because(RefusalCode.IMAGE_UNAVAILABLE)
         if isinstance(decision, Refused):
-            self._let_go(run.order_digest, RunEvent.RECOVER)
+            self._warm.let_go(run.order_digest, RunEvent.RECOVER)
         return decision
-
-    def _warm(self, run: Run, admitted: Admitted) -> Permitted[Prepared] | Refused:
-        """Return the prepared run, made again where a crash or a withdrawal took it."""
-        prepared = self._prepared.get(run.order_digest)
-        if prepared is None:
-            if run.state not in HOLDS_RESOURCES:
-                return Refused.because(RefusalCode.DATA_NOT_READY, "the order was not prepared")
-            if run.state is not RunState.PREPARING:
-                self._runs.transition(run.order_digest, RunEvent.RECOVER)
-            return self._make_ready(run, admitted)
-        now_consenting = self._gatekeeper.consenting(admitted)
-        if isinstance(now_consenting, Refused):
-            self._let_go(run.order_digest, RunEvent.RECOVER)
-            return now_consenting
-        if not prepared.cohort.patients <= now_consenting:
-            self._let_go(run.order_digest, RunEvent.RECOVER)
-            return self._make_ready(run, admitted)
-        if prepared.session is None or not prepared.session.alive:
-            self._restart(run, prepared)
-        return Permitted(prepared)
-
-    def _restart(self, run: Run, prepared: Prepared) -> TrainSession:
-        if prepared.session is not None:
-            self._preparation.keep_log(run, prepared.session)
-            self._preparation.kill(prepared.session)
-        return self._preparation.start(run, prepared)
 
     def _after(self, order_digest: str) -> None:
         run = self._runs.transition(order_digest, RunEvent.ANSWERED)
         if run.state in _SPENT:
-            self._let_go(order_digest, None)
+            self._warm.let_go(order_digest, None)
 
     # -- ends ------------------------------------------------------------------------------------------------
 
     def _finish(self, instruction: Instruction) -> StationReply:
-        with self._lock(instruction.order_digest):
+        with self._warm.lock(instruction.order_digest):
             run = self._runs.get(instruction.order_digest)
             if run is None:
                 return self._refuse(instruction, Refused.because(RefusalCode.INSTRUCTION_UNKNOWN_ORDER))
             if run.state not in _SPENT:
-                self._let_go(run.order_digest, None)
+                self._warm.let_go(run.order_digest, None)
                 run = self._runs.transition(run.order_digest, RunEvent.FINISH)
             return self._outbox.status(instruction, Status.FINISHED, None, run)
-
-    def stop(self, order_digest: str, decide: Callable[[], Run]) -> Run:
-        """Let an operator's word on an order happen: a waiting request of the train ends first.
-
-        Args:
-            order_digest: which order.
-            decide: records the word; called under the order's lock.
-        """
-        prepared = self._prepared.get(order_digest)
-        if prepared is not None:
-            # Outside the lock: a message under way holds it until its container is gone.
-            self._end(prepared, RefusalCode.RUN_STOPPED)
-        with self._lock(order_digest):
-            run = decide()
-            if run.state in _SPENT or run.decision is Decision.HELD:
-                self._let_go(order_digest, None)
-            return run
-
-    def withdraw(self, still_consenting: Callable[[Admitted], frozenset[str] | Refused]) -> list[str]:
-        """Stop every run whose cohort holds a patient who no longer consents; returns the orders stopped.
-
-        The container is killed at once, also in the middle of a message; the next message freezes the cohort again.
-        """
-        stopped = []
-        for order_digest, prepared in list(self._prepared.items()):
-            now = still_consenting(prepared.admitted)
-            if not isinstance(now, Refused) and prepared.cohort.patients <= now:
-                continue
-            gone = 0 if isinstance(now, Refused) else len(prepared.cohort.patients - now)
-            self._audit.append(
-                AuditRecord(
-                    event=AuditEvent.CONSENT_WITHDRAWN,
-                    actor=STATION_ACTOR,
-                    object=order_digest,
-                    numbers={"patients": gone},
-                )
-            )
-            self._end(prepared, RefusalCode.CONSENT_WITHDRAWN)
-            with self._lock(order_digest):
-                self._let_go(order_digest, RunEvent.RECOVER)
-            stopped.append(order_digest)
-        return stopped
-
-    def revoke(self, gone: Callable[[VerifiedOrder], Reason | None]) -> None:
-        """Stop every prepared run whose policy is no longer in force, also in the middle of a message."""
-        for order_digest, prepared in list(self._prepared.items()):
-            reason = gone(prepared.admitted.verified)
-            if reason is None:
-                continue
-            self._end(prepared, reason.code)
-            with self._lock(order_digest):
-                self._revoke(order_digest, Refused((reason,)))
-
-    def recover(self) -> None:
-        """After a start: whatever an earlier life held is gone, and its orders go back to preparation."""
-        for run in self._runs.list(HOLDS_RESOURCES):
-            self._runs.transition(run.order_digest, RunEvent.RECOVER, detail="the station started again")
-
-    def close(self) -> None:
-        """Stop every container; orders stay as they are for the next life."""
-        for order_digest in list(self._prepared):
-            self._end(self._prepared[order_digest], RefusalCode.RUN_STOPPED)
-            with self._lock(order_digest):
-                self._let_go(order_digest, None)
-
-    def logs(self, order_digest: str) -> str:
-        """Return what the train wrote, for the operator alone."""
-        prepared = self._prepared.get(order_digest)
-        if prepared is not None and prepared.session is not None:
-            return prepared.session.logs()
-        run = self._runs.get(order_digest)
-        kept = "" if run is None else self._preparation.kept_log(run)
-        if not kept:
-            raise NotFoundError("this train has printed nothing yet")
-        return kept
-
-    def _end(self, prepared: Prepared, why: RefusalCode) -> None:
-        """Kill a container from outside its order's lock; `why` is what a message under way is answered with."""
-        prepared.ended_by = why
-        session = prepared.session
-        if session is not None:
-            run = self._runs.get(prepared.admitted.verified.digest)
-            if run is not None:
-                self._preparation.keep_log(run, session)
-            self._preparation.kill(session)
-
-    def _revoke(self, order_digest: str, refused: Refused) -> None:
-        run = self._runs.get(order_digest)
-        if run is None or run.state in _SPENT:
-            return
-        self._let_go(order_digest, RunEvent.RECOVER)
-        if refused.code in _REVOCATIONS:
-            self._runs.transition(
-                order_digest, RunEvent.STOP, code=refused.code, detail="its policy is no longer in force"
-            )
-
-    def _let_go(self, order_digest: str, event: RunEvent | None) -> None:
-        """Stop and wipe what is prepared for an order; `event` tells the run's state of it, where it holds anything."""
-        prepared = self._prepared.pop(order_digest, None)
-        run = self._runs.get(order_digest)
-        if prepared is not None and run is not None:
-            self._preparation.dispose(run, prepared)
-        if event is not None and run is not None and run.state in {RunState.READY, RunState.BUSY}:
-            self._runs.transition(order_digest, event)
 
     def _refuse(self, instruction: Instruction, refused: Refused, *, audited: bool = False) -> StationReply:
         run = self._runs.get(instruction.order_digest)
@@ -458,14 +311,10 @@ class RunService:
                     object=instruction.order_digest,
                     codes=tuple(dict.fromkeys(reason.code.value for reason in refused.reasons)),
                     numbers={"round": instruction.round, "attempt": instruction.attempt},
-                    detail=f"{instruction.kind}: {_detail(refused)}"[:2000],
+                    detail=f"{instruction.kind}: {describe(refused)}"[:2000],
                 )
             )
         return self._outbox.status(instruction, Status.REFUSED, refused.code, run)
-
-    def _lock(self, order_digest: str) -> threading.RLock:
-        with self._guard:
-            return self._locks[order_digest]
 
 
 def _outside_the_order(instruction: Instruction, admitted: Admitted) -> Reason | None:
@@ -485,10 +334,6 @@ def _outside_the_order(instruction: Instruction, admitted: Admitted) -> Reason |
         if (instruction.weights.digest, instruction.weights.size) != named:
             return Reason(RefusalCode.ORDER_WEIGHTS, "not the initial weights that the order signs")
     return None
-
-
-def _detail(refused: Refused) -> str:
-    return "; ".join(f"{reason.code} {reason.detail}".strip() for reason in refused.reasons)
 
 
 def _code_of(error: PhtError) -> RefusalCode:

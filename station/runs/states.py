@@ -80,6 +80,8 @@ def _table() -> dict[tuple[RunState, RunEvent], RunState]:
         (RunState.WAITING_OPERATOR, RunEvent.HOLD): RunState.HELD,
         (RunState.HELD, RunEvent.APPROVE): RunState.PREPARING,
         (RunState.SEEN, RunEvent.APPROVE): RunState.PREPARING,
+        (RunState.PREPARING, RunEvent.HOLD): RunState.HELD,
+        (RunState.READY, RunEvent.HOLD): RunState.HELD,
         (RunState.REFUSED, RunEvent.REASSESS): RunState.SEEN,
         (RunState.PREPARING, RunEvent.PREPARED): RunState.READY,
         (RunState.PREPARING, RunEvent.REASSESS): RunState.SEEN,

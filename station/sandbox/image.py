@@ -8,7 +8,7 @@ has no names, so loading it cannot replace anything in the engine.
 import hashlib
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -124,13 +124,13 @@ def allowed_variables(variables: JsonValue) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def verify_layers(image: RewrittenImage, store: BlobFolder) -> int:
-    """Read every layer of our store through; returns how many.
+def verify_layers(diff_ids: Iterable[str], store: BlobFolder) -> None:
+    """Read layers of our store through.
 
     Raises:
         RefusedError: one is missing or holds other bytes.
     """
-    for digest in set(image.diff_ids):
+    for digest in set(diff_ids):
         try:
             store.rehash(digest)
         except NotFoundError as error:
@@ -139,7 +139,6 @@ def verify_layers(image: RewrittenImage, store: BlobFolder) -> int:
             raise RefusedError(
                 RefusalCode.IMAGE_DIGEST, "a layer holds other bytes than were signed"
             ) from error
-    return len(set(image.diff_ids))
 
 
 def archive(image: RewrittenImage, store: BlobFolder, *, skip: int) -> Iterator[bytes]:

@@ -130,20 +130,20 @@ class LauncherCore:
         """
         self._require_fit()
         rewritten = image.read_image(self._store, config_digest)
-        hashed, sent = len(set(rewritten.diff_ids)), 0
+        layers = rewritten.diff_ids
         if self._has(rewritten):
-            hashed = image.verify_layers(rewritten, self._store)
-        else:
-            skip = self._layers_present(rewritten.diff_ids)
-            image.verify_layers(rewritten, self._store)
-            sent = len(rewritten.diff_ids) - skip
-            chunks = image.archive(rewritten, self._store, skip=skip)
-            self._load(chunks)
+            image.verify_layers(layers, self._store)
+            return LoadedImage(image_id=rewritten.image_id, layers_hashed=len(layers), layers_sent=0)
+        skip = self._layers_present(layers)
+        # The others are hashed while they are sent.
+        image.verify_layers(layers[:skip], self._store)
+        self._load(image.archive(rewritten, self._store, skip=skip))
         if not self._has(rewritten):
             raise RefusedError(
                 RefusalCode.IMAGE_DIGEST, "the engine shows another image than the one that was verified"
             )
-        return LoadedImage(image_id=rewritten.image_id, layers_hashed=hashed, layers_sent=sent)
+        sent = len(layers) - skip
+        return LoadedImage(image_id=rewritten.image_id, layers_hashed=len(layers), layers_sent=sent)
 
     def _load(self, chunks: Iterator[bytes]) -> None:
         def load(api: Any) -> None:  # noqa: ANN401

@@ -1,0 +1,199 @@
+"""The runs that are warm: what is prepared for each order, one lock per order, and how it all ends.
+
+A withdrawal, a revocation, the operator's stop and a message never interleave on one order, and nothing waits on another.
+Whoever ends a container from outside an order's lock says why first, so that its end is not taken for the train's failure.
+"""
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+
+from policies.errors import NotFoundError
+from policies.refusals import Permitted, Reason, RefusalCode, Refused
+from station.admission.gatekeeper import Admitted, Gatekeeper, VerifiedOrder
+from station.audit.events import AuditEvent, AuditRecord
+from station.audit.log import AuditLog
+from station.runs.preparation import Preparation, Prepared
+from station.runs.repository import STATION_ACTOR, Run, RunRepository
+from station.runs.states import HOLDS_RESOURCES, TERMINAL, Decision, RunEvent, RunState
+
+log = logging.getLogger(__name__)
+
+_REVOCATIONS = frozenset({RefusalCode.POLICY_REVOKED, RefusalCode.POLICY_MISSING, RefusalCode.POLICY_EXPIRED})
+"""Refusals after which a run that was under way is over, not waiting."""
+
+
+class WarmRuns:
+    """Every prepared order of this station."""
+
+    def __init__(
+        self, gatekeeper: Gatekeeper, runs: RunRepository, preparation: Preparation, audit: AuditLog
+    ) -> None:
+        self._gatekeeper = gatekeeper
+        self._runs = runs
+        self._preparation = preparation
+        self._audit = audit
+        self._prepared: dict[str, Prepared] = {}
+        self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+        self._guard = threading.Lock()
+
+    def lock(self, order_digest: str) -> threading.RLock:
+        """Return the order's lock."""
+        with self._guard:
+            return self._locks[order_digest]
+
+    def has(self, order_digest: str) -> bool:
+        """Whether the order is prepared."""
+        return order_digest in self._prepared
+
+    def make_ready(self, run: Run, admitted: Admitted) -> Permitted[Prepared] | Refused:
+        """Prepare under the order's lock, unless it was stopped or held meanwhile."""
+        current = self._runs.get(run.order_digest)
+        if current is None or current.state is not RunState.PREPARING:
+            return Refused.because(RefusalCode.RUN_STOPPED)
+        result = self._preparation.prepare(current, admitted)
+        if isinstance(result, Refused):
+            self._runs.transition(
+                run.order_digest, RunEvent.REFUSE, code=result.code, detail=describe(result)
+            )
+            return result
+        self._runs.transition(run.order_digest, RunEvent.PREPARED)
+        self._prepared[run.order_digest] = result.value
+        return result
+
+    def warm(self, run: Run, admitted: Admitted) -> Permitted[Prepared] | Refused:
+        """Return the prepared run, made again where a crash or a withdrawal took it."""
+        prepared = self._prepared.get(run.order_digest)
+        if prepared is None:
+            if run.state not in HOLDS_RESOURCES:
+                return Refused.because(RefusalCode.DATA_NOT_READY, "the order was not prepared")
+            if run.state is not RunState.PREPARING:
+                self._runs.transition(run.order_digest, RunEvent.RECOVER)
+            return self.make_ready(run, admitted)
+        now_consenting = self._gatekeeper.consenting(admitted)
+        if isinstance(now_consenting, Refused):
+            self.let_go(run.order_digest, RunEvent.RECOVER)
+            return now_consenting
+        if not prepared.cohort.patients <= now_consenting:
+            self.let_go(run.order_digest, RunEvent.RECOVER)
+            return self.make_ready(run, admitted)
+        if prepared.session is None or not prepared.session.alive:
+            self._restart(run, prepared)
+        return Permitted(prepared)
+
+    def _restart(self, run: Run, prepared: Prepared) -> None:
+        if prepared.session is not None:
+            self._preparation.keep_log(run, prepared.session)
+            self._preparation.kill(prepared.session)
+        self._preparation.start(run, prepared)
+
+    def withdraw(self, still_consenting: Callable[[Admitted], frozenset[str] | Refused]) -> list[str]:
+        """Stop every run whose cohort holds a patient who no longer consents; returns the orders stopped.
+
+        The container is killed at once, also in the middle of a message; the next message freezes the cohort again.
+        """
+        stopped = []
+        for order_digest, prepared in list(self._prepared.items()):
+            now = still_consenting(prepared.admitted)
+            if not isinstance(now, Refused) and prepared.cohort.patients <= now:
+                continue
+            gone = 0 if isinstance(now, Refused) else len(prepared.cohort.patients - now)
+            self._audit.append(
+                AuditRecord(
+                    event=AuditEvent.CONSENT_WITHDRAWN,
+                    actor=STATION_ACTOR,
+                    object=order_digest,
+                    numbers={"patients": gone},
+                )
+            )
+            self.end(prepared, RefusalCode.CONSENT_WITHDRAWN)
+            with self.lock(order_digest):
+                self.let_go(order_digest, RunEvent.RECOVER)
+            stopped.append(order_digest)
+        return stopped
+
+    def revoke(self, gone: Callable[[VerifiedOrder], Reason | None]) -> None:
+        """Stop every prepared run whose policy is no longer in force, also in the middle of a message."""
+        for order_digest, prepared in list(self._prepared.items()):
+            reason = gone(prepared.admitted.verified)
+            if reason is None:
+                continue
+            self.end(prepared, reason.code)
+            with self.lock(order_digest):
+                self.end_if_revoked(order_digest, Refused((reason,)))
+
+    def stop(self, order_digest: str, decide: Callable[[], Run]) -> Run:
+        """Let an operator's word on an order happen: a waiting request of the train ends first.
+
+        Args:
+            order_digest: which order.
+            decide: records the word; called under the order's lock.
+        """
+        prepared = self._prepared.get(order_digest)
+        if prepared is not None:
+            # Outside the lock: a message under way holds it until its container is gone.
+            self.end(prepared, RefusalCode.RUN_STOPPED)
+        with self.lock(order_digest):
+            run = decide()
+            if run.state in TERMINAL or run.decision is Decision.HELD:
+                self.let_go(order_digest, None)
+            return run
+
+    def recover(self) -> None:
+        """After a start: whatever an earlier life held is gone, and its orders go back to preparation."""
+        for run in self._runs.list(HOLDS_RESOURCES):
+            self._runs.transition(run.order_digest, RunEvent.RECOVER, detail="the station started again")
+
+    def close(self) -> None:
+        """Stop every container; orders stay as they are for the next life."""
+        for order_digest in list(self._prepared):
+            self.end(self._prepared[order_digest], RefusalCode.RUN_STOPPED)
+            with self.lock(order_digest):
+                self.let_go(order_digest, None)
+
+    def logs(self, order_digest: str) -> str:
+        """Return what the train wrote, for the operator alone."""
+        prepared = self._prepared.get(order_digest)
+        if prepared is not None and prepared.session is not None:
+            return prepared.session.logs()
+        run = self._runs.get(order_digest)
+        kept = "" if run is None else self._preparation.kept_log(run)
+        if not kept:
+            raise NotFoundError("this train has printed nothing yet")
+        return kept
+
+    def end(self, prepared: Prepared, why: RefusalCode) -> None:
+        """Kill a container from outside its order's lock; `why` is what a message under way is answered with."""
+        prepared.ended_by = why
+        session = prepared.session
+        if session is not None:
+            run = self._runs.get(prepared.admitted.verified.digest)
+            if run is not None:
+                self._preparation.keep_log(run, session)
+            self._preparation.kill(session)
+
+    def end_if_revoked(self, order_digest: str, refused: Refused) -> None:
+        """After a policy that is not (or not verifiably) in force: nothing stays warm, and a withdrawn one ends its run."""
+        run = self._runs.get(order_digest)
+        if run is None or run.state in TERMINAL:
+            return
+        self.let_go(order_digest, RunEvent.RECOVER)
+        if refused.code in _REVOCATIONS:
+            self._runs.transition(
+                order_digest, RunEvent.STOP, code=refused.code, detail="its policy is no longer in force"
+            )
+
+    def let_go(self, order_digest: str, event: RunEvent | None) -> None:
+        """Stop and wipe what is prepared for an order; `event` tells the run's state of it, where it holds anything."""
+        prepared = self._prepared.pop(order_digest, None)
+        run = self._runs.get(order_digest)
+        if prepared is not None and run is not None:
+            self._preparation.dispose(run, prepared)
+        if event is not None and run is not None and run.state in {RunState.READY, RunState.BUSY}:
+            self._runs.transition(order_digest, event)
+
+
+def describe(refused: Refused) -> str:
+    """Return a refusal in words, for the hospital's audit."""
+    return "; ".join(f"{reason.code} {reason.detail}".strip() for reason in refused.reasons)
