@@ -116,6 +116,7 @@ class HttpsFetcher(FetcherInterface):
         try:
             with self._open().stream("GET", url) as response:
                 if response.status_code != httpx.codes.OK:
+                    _drain(response)
                     raise DownloadHTTPError("the mirror refused", response.status_code)
                 for chunk in response.iter_raw(_CHUNK_BYTES):
                     if time.monotonic() > ends:
@@ -123,6 +124,15 @@ class HttpsFetcher(FetcherInterface):
                     yield chunk
         except httpx.HTTPError as error:
             raise MirrorError(f"the mirror does not answer ({type(error).__name__})") from error
+
+
+def _drain(response: "httpx.Response") -> None:
+    """Read a short error page to its end, so that the connection serves the next request too."""
+    left = _CHUNK_BYTES
+    for chunk in response.iter_raw(_CHUNK_BYTES):
+        left -= len(chunk)
+        if left < 0:
+            return
 
 
 def https_client(ca: Path | None, token: str | None = None, proxy: str | None = None) -> "httpx.Client":
