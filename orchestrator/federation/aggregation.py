@@ -39,8 +39,8 @@ from policies.wire.arrays import (
 )
 from policies.wire.instructions import Blob
 
-PIECE_ELEMENTS = 1 << 20
-"""Elements that are worked on at once: 4 MiB of float32 per station."""
+PIECE_ELEMENTS = 1 << 18
+"""Elements that are worked on at once: 1 MiB of float32, of which Flower's records take some ten copies per station."""
 
 _EXAMPLES = "num-examples"
 

@@ -1,0 +1,80 @@
+"""A grid in memory for the exchange: stations that are silent, slow, away or wrong, and a SuperLink that drops."""
+
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from orchestrator.federation.flower import SuperLinkDownError
+from policies.wire.instructions import Instruction, StationReply, decode_instruction, encode
+
+Answer = StationReply | bytes | Error | None
+
+
+@dataclass
+class GridSimulator(Grid):
+    """Each station answers by a function of the instruction; None is silence."""
+
+    stations: dict[int, Callable[[Instruction], Answer]]
+    online: set[int] = field(default_factory=set)
+    asked: list[tuple[int, Instruction]] = field(default_factory=list)
+    down_for: int = 0
+    _replies: dict[str, Message] = field(default_factory=dict)
+    _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        self._may_be_down()
+        return [self._push(message) for message in messages]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        self._may_be_down()
+        return [self._replies.pop(key) for key in list(message_ids) if key in self._replies]
+
+    def get_node_ids(self) -> Iterable[int]:
+        return self.online
+
+    def _push(self, message: Message) -> str:
+        message_id = f"m{next(self._numbers)}"
+        message.metadata.__dict__["_message_id"] = message_id
+        node = message.metadata.dst_node_id
+        instruction = decode_instruction(message.content.config_records["pht"]["body"])
+        self.asked.append((node, instruction))
+        answer = self.stations[node](instruction)
+        if isinstance(answer, Error):
+            self._replies[message_id] = Message(answer, reply_to=message)
+        elif answer is not None:
+            body = answer if isinstance(answer, bytes) else encode(answer)
+            self._replies[message_id] = Message(
+                RecordDict({"pht": ConfigRecord({"body": body})}), reply_to=message
+            )
+        return message_id
+
+    def _may_be_down(self) -> None:
+        if self.down_for > 0:
+            self.down_for -= 1
+            raise SuperLinkDownError("down")
+
+    def set_run(self, run: Run) -> None:
+        """Not used."""
+
+    @property
+    def run(self) -> Run:
+        return Run.create_empty(1)
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        raise LookupError

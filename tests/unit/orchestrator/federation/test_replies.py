@@ -1,0 +1,121 @@
+"""Replies judged one by one: each way to break the contract has its code."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from federation_samples import DIGEST, manifest
+from safetensors.numpy import save, save_file
+
+from orchestrator.federation.replies import Accepted, Rejected, check_release, check_reply, sum_tables
+from policies.documents import digest_of
+from policies.policy import TensorRules
+from policies.wire.arrays import read_layout
+from policies.wire.instructions import Blob, Instruction, Kind, StationReply, Status
+from policies.wire.releases import release_tensors
+
+WEIGHTS = {"w": np.ones((2, 3), dtype=np.float32), "norm.count": np.array([3, 250], dtype=np.uint8)}
+DELTA = {"w": np.zeros((2, 3), dtype=np.float32), "norm.count": np.array([1, 2], dtype=np.int64)}
+
+
+def _asked(kind: Kind) -> Instruction:
+    weights = Blob(digest=DIGEST, size=1)
+    return Instruction(kind=kind, order_digest=DIGEST, round=1, weights=weights, deadline_s=1)
+
+
+def _reply(kind: Kind, **changes: object) -> StationReply:
+    fields: dict[str, object] = {
+        "order_digest": DIGEST,
+        "kind": kind,
+        "round": 1,
+        "status": Status.RELEASED,
+        "num_examples": 10,
+        "release": Blob(digest=DIGEST, size=1) if kind is Kind.TRAIN else None,
+    }
+    return StationReply(**(fields | changes))
+
+
+def test_a_reply_within_the_contract_is_accepted() -> None:
+    train = _reply(Kind.TRAIN, metrics={"loss": 1.0})
+    assert check_reply(train, _asked(Kind.TRAIN), manifest()) == Accepted()
+    evaluate = _reply(Kind.EVALUATE, metrics={"auc": 0.5}, tables={"histogram": [[1, 2], [3, 4]]})
+    assert check_reply(evaluate, _asked(Kind.EVALUATE), manifest()) == Accepted()
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "code"),
+    [
+        (Kind.TRAIN, {"round": 2}, "REPLY_OF_ANOTHER_MESSAGE"),
+        (Kind.TRAIN, {"order_digest": "sha256:" + "b" * 64}, "REPLY_OF_ANOTHER_MESSAGE"),
+        (Kind.TRAIN, {"num_examples": 0}, "REPLY_WITHOUT_EXAMPLES"),
+        (Kind.TRAIN, {"release": None}, "RELEASE_NOT_PERMITTED"),
+        (Kind.EVALUATE, {"release": Blob(digest=DIGEST, size=1)}, "RELEASE_NOT_PERMITTED"),
+        (Kind.TRAIN, {"metrics": {"auc": 0.5}}, "RELEASE_METRIC_EXTRA"),
+        (Kind.TRAIN, {"metrics": {"loss": 101.0}}, "RELEASE_METRIC_RANGE"),
+        (Kind.EVALUATE, {"tables": {"names": [[1, 2]]}}, "RELEASE_TABLE_EXTRA"),
+        (Kind.EVALUATE, {"tables": {"histogram": [[1, 2]]}}, "RELEASE_TABLE_SHAPE"),
+        (Kind.EVALUATE, {"tables": {"histogram": [[1, 2], [3]]}}, "RELEASE_TABLE_SHAPE"),
+    ],
+)
+def test_a_reply_outside_the_contract_is_rejected(kind: Kind, changes: dict[str, object], code: str) -> None:
+    assert check_reply(_reply(kind, **changes), _asked(kind), manifest()) == Rejected(code)
+
+
+def _judge(folder: Path, data: bytes, *, claimed: Blob | None = None, **rules: str) -> object:
+    save_file(WEIGHTS, folder / "inbound")
+    (folder / "release").write_bytes(data)
+    outputs = manifest().outputs.tensors
+    assert outputs is not None
+    expected = release_tensors(
+        outputs,
+        TensorRules(**({"integer_buffers": "release"} | rules)),
+        read_layout(folder / "inbound").tensors,
+    )
+    release = claimed or Blob(digest=digest_of(data), size=len(data))
+    return check_release(release, folder / "release", folder / "inbound", expected)
+
+
+def test_a_release_of_the_declared_tensors_is_accepted(tmp_path: Path) -> None:
+    assert _judge(tmp_path, save(DELTA)) == Accepted()
+    half = {"w": np.zeros((2, 3), dtype=np.float16)}
+    assert _judge(tmp_path, save(half), precision="float16", integer_buffers="withhold") == Accepted()
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"extra": np.zeros(1, dtype=np.float32)}, "RELEASE_TENSOR_EXTRA"),
+        ({"w": None}, "RELEASE_TENSOR_MISSING"),
+        ({"w": np.zeros((3, 2), dtype=np.float32)}, "RELEASE_TENSOR_SHAPE"),
+        ({"w": np.zeros((2, 3), dtype=np.float64)}, "RELEASE_TENSOR_DTYPE"),
+        ({"norm.count": np.zeros(2, dtype=np.uint8)}, "RELEASE_TENSOR_DTYPE"),
+        ({"w": np.full((2, 3), np.nan, dtype=np.float32)}, "RELEASE_TENSOR_NOT_FINITE"),
+        ({"w": np.full((2, 3), np.inf, dtype=np.float32)}, "RELEASE_TENSOR_NOT_FINITE"),
+        ({"norm.count": np.array([0, 6])}, "RELEASE_TENSOR_RANGE"),
+        ({"norm.count": np.array([-4, 0])}, "RELEASE_TENSOR_RANGE"),
+        ({"norm.count": np.array([2**63 - 1, 0])}, "RELEASE_TENSOR_RANGE"),
+    ],
+)
+def test_a_release_of_other_tensors_is_rejected(
+    tmp_path: Path, change: dict[str, np.ndarray | None], code: str
+) -> None:
+    arrays = {name: value for name, value in (DELTA | change).items() if value is not None}
+    assert _judge(tmp_path, save(arrays)) == Rejected(code)
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"\xff" * 64, save(DELTA)[:-1], save(DELTA) + b"\0"])
+def test_bytes_that_are_no_arrays_are_rejected(tmp_path: Path, data: bytes) -> None:
+    assert _judge(tmp_path, data) == Rejected("RELEASE_UNPARSEABLE")
+
+
+def test_a_release_is_what_its_digest_says(tmp_path: Path) -> None:
+    data = save(DELTA)
+    assert _judge(tmp_path, data, claimed=Blob(digest=DIGEST, size=len(data))) == Rejected("RELEASE_DIGEST")
+    assert _judge(tmp_path, data, claimed=Blob(digest=digest_of(data), size=1)) == Rejected("RELEASE_DIGEST")
+
+
+def test_tables_are_summed_where_all_have_them_in_one_shape() -> None:
+    first = {"a": [[1, 2], [3, 4]], "b": [[1]]}
+    second = {"a": [[10, 0], [0, 1]], "b": [[1, 1]], "c": [[1]]}
+    assert sum_tables([first, second]) == {"a": [[11, 2], [3, 5]]}
+    assert sum_tables([]) == {}
