@@ -17,8 +17,8 @@ from policies.wire.http import load_private_key
 from station.admission.gatekeeper import Gatekeeper
 from station.agent.blobs import BlobClient
 from station.agent.fleet import FleetConnection
+from station.agent.interface import Pace
 from station.agent.loop import Agent
-from station.agent.pace import Pace
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog, system_clock
 from station.catalogue.catalogue import Catalogue
