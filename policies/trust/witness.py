@@ -20,7 +20,7 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timest
 
 from policies.documents import StrictModel, canonical_json, format_moment
 from policies.errors import NotFoundError, PhtError, StateError, TrustError, UsageError
-from policies.files import write_atomically
+from policies.files import exclusive_lock, write_atomically
 from policies.signing import Signer
 from policies.trust.metadata import read_metadata, versions, whole_seconds
 from policies.trust.root import verified_chain
@@ -83,6 +83,11 @@ class Witness:
             NotFoundError: nothing is published yet.
             TrustError: the snapshot or its targets do not verify, are stale, or are older than before.
         """
+        # A daemon and a person may do this at once; no two timestamps may share a version.
+        with exclusive_lock(self._state_path.with_name(".lock")):
+            return self._sign(now)
+
+    def _sign(self, now: datetime) -> Vouched:
         state = self._load()
         root = verified_chain(self._metadata, state.root.encode())
         if self._key.crypto_signer.public_key.keyid not in root.roles[Timestamp.type].keyids:

@@ -79,3 +79,20 @@ def test_the_loop_vouches_at_once_for_what_is_published_anew(tmp_path: Path) -> 
         stop.set()
         loop.join(10)
     assert time.monotonic() - began < 5
+
+
+def test_two_witnesses_at_once_share_no_version(tmp_path: Path) -> None:
+    board = BoardKit.found(tmp_path)
+    board.publish()
+    versions: list[int] = []
+
+    def sign() -> None:
+        twin = Witness(board.repository.folder, board.keys["witness"], 60)
+        versions.extend(twin.sign_once(NOW).timestamp_version for _ in range(10))
+
+    threads = [threading.Thread(target=sign) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(versions) == list(range(2, 42))
