@@ -177,6 +177,7 @@ def _put_in_place(making: _Making, out_root: Path) -> FrozenCohort:
         digest=digest,
         patients={split: tuple(sorted(patients)) for split, patients in making.patients.items()},
         images={split: sum(case.split is split for case in laid) for split in Split},
+        most_images_of_one={split: _most_of_one(laid, split) for split in Split},
         left_out=dict(making.left_out),
     )
     temporary = making.folder.parent
@@ -188,3 +189,7 @@ def _put_in_place(making: _Making, out_root: Path) -> FrozenCohort:
     os.rename(temporary, final)  # noqa: PTH104 - must fail, not merge, when the name is taken
     sync_folder(out_root)
     return load(final / DATA)
+
+
+def _most_of_one(laid: Sequence[LaidCase], split: Split) -> int:
+    return max(Counter(case.patient for case in laid if case.split is split).values(), default=0)

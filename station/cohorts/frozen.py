@@ -35,6 +35,7 @@ class Receipt(StrictModel):
     digest: Digest
     patients: dict[Split, Sequence[str]]
     images: dict[Split, Annotated[int, Field(ge=0)]]
+    most_images_of_one: dict[Split, Annotated[int, Field(ge=0)]]
     left_out: dict[Unusable, Annotated[int, Field(ge=1)]]
 
 
@@ -47,6 +48,8 @@ class FrozenCohort:
         digest: over everything in it.
         patients_by_split: project pseudonyms per split; a split that is not laid out is there, and empty.
         images_by_split: exact counts, for the station alone; round them (`rounded`) before they leave.
+        most_images_of_one: the most images that one patient has, per split: what a cell of images must reach to be sure
+            of its patients.
         left_out: how many cases were left out, by reason.
     """
 
@@ -54,6 +57,7 @@ class FrozenCohort:
     digest: str
     patients_by_split: Mapping[Split, frozenset[str]]
     images_by_split: Mapping[Split, int]
+    most_images_of_one: Mapping[Split, int]
     left_out: Mapping[Unusable, int]
 
     @property
@@ -92,6 +96,7 @@ def load(path: Path) -> FrozenCohort:
         digest=receipt.digest,
         patients_by_split={split: frozenset(receipt.patients.get(split, ())) for split in Split},
         images_by_split={split: receipt.images.get(split, 0) for split in Split},
+        most_images_of_one={split: receipt.most_images_of_one.get(split, 0) for split in Split},
         left_out=receipt.left_out,
     )
 

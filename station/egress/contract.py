@@ -60,12 +60,16 @@ class CohortCounts:
 
     @classmethod
     def from_cohort(
-        cls, patients_by_split: Mapping[Split, frozenset[str]], images_by_split: Mapping[Split, int]
+        cls,
+        patients_by_split: Mapping[Split, frozenset[str]],
+        images_by_split: Mapping[Split, int],
+        most_images_of_one: Mapping[Split, int] | None = None,
     ) -> Self:
         """Return the counts of a frozen cohort (`station.cohorts.FrozenCohort`)."""
+        most = most_images_of_one or {}
         return cls(
             {
-                split: SplitCounts(len(patients), images_by_split.get(split, 0))
+                split: SplitCounts(len(patients), images_by_split.get(split, 0), most.get(split))
                 for split, patients in patients_by_split.items()
             }
         )

@@ -231,7 +231,9 @@ class Preparation:
         contract = ReleaseContract.build(admitted.manifest, admitted.verified.in_force.policy, layout)
         if contract.problems:
             return Refused(contract.problems)
-        counts = CohortCounts.from_cohort(cohort.patients_by_split, cohort.images_by_split)
+        counts = CohortCounts.from_cohort(
+            cohort.patients_by_split, cohort.images_by_split, cohort.most_images_of_one
+        )
         prepared = Prepared(admitted, cohort, counts, work, initial, layout, contract, None)
         self.start(run, prepared)
         return Permitted(prepared)
