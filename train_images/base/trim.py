@@ -10,7 +10,6 @@ from pathlib import Path
 # Folders of tests by the package that has them; names such as `torch/testing` are code that torch imports.
 TEST_FOLDERS = (
     "torch/test",
-    "torch/testing/_internal",
     "numpy/tests",
     "numpy/*/tests",
     "networkx/**/tests",

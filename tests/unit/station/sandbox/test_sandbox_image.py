@@ -121,14 +121,14 @@ def test_a_changed_layer_ends_the_archive_before_its_manifest(store: BlobFolder,
     assert sent
     assert b"manifest.json" not in b"".join(sent)
     with pytest.raises(RefusedError):
-        image.verify_layers(made, store)
+        image.verify_layers(DIFF_IDS, store)
 
 
 def test_a_missing_layer_is_named_otherwise(store: BlobFolder) -> None:
     store.remove(DIFF_IDS[1])
     made = image.rewrite(config(), DIFF_IDS)
     for attempt in (
-        lambda: image.verify_layers(made, store),
+        lambda: image.verify_layers(DIFF_IDS, store),
         lambda: list(image.archive(made, store, skip=0)),
     ):
         with pytest.raises(RefusedError) as caught:
