@@ -166,11 +166,12 @@ def _show(found: "Review") -> None:
     for section in found.sections:
         say(f"\n{section.heading}")
         for line in section.lines:
-            say(f"  {line}")
+            # One line each: a text with line breaks could pass for a heading of ours.
+            say(f"  {' '.join(line.split())}")
     if found.attention:
         say("\nTo look at")
         for point in found.attention:
-            say(f"  ! {point}")
+            say(f"  ! {' '.join(point.split())}")
 
 
 @app.command()

@@ -10,6 +10,7 @@ import errno
 import json
 import sys
 import traceback
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -119,9 +120,9 @@ def _write_error(code: str, message: str, hint: str, exit_code: ExitCode, *, as_
         return
     refused = f"refused ({code})" if exit_code is ExitCode.REFUSED else "error"
     red, end = ("\x1b[31m", "\x1b[0m") if sys.stderr.isatty() else ("", "")
-    sys.stderr.write(f"{red}{refused}:{end} {message}\n")
+    sys.stderr.write(f"{red}{refused}:{end} {visible(message)}\n")
     if hint:
-        sys.stderr.write(f"  {hint}\n")
+        sys.stderr.write(f"  {visible(hint)}\n")
 
 
 def echo_json(value: object) -> None:
@@ -144,19 +145,36 @@ def _plain(value: object) -> object:
     raise TypeError(f"no JSON form for {type(value).__name__}")
 
 
+def visible(text: str) -> str:
+    r"""Return a text in which nothing is hidden: control and direction characters become U+FFFD.
+
+    What we show comes from documents that others wrote, and a terminal obeys escape sequences.
+
+    >>> visible("harmless\x1b[2Jtext")
+    'harmless�[2Jtext'
+    """
+    return "".join("\ufffd" if _is_hidden(character) else character for character in text)
+
+
+def _is_hidden(character: str) -> bool:
+    return character not in "\n\t" and unicodedata.category(character) in {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
+
+
 def say(text: str = "") -> None:
     """Write a line for a person to stdout."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(visible(text) + "\n")
 
 
 def say_table(title: str, columns: Iterable[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table for a person to stdout."""
     from rich.console import Console  # noqa: PLC0415 - a command that prints no table starts faster
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        # As `Text`: rich would read markup in what others wrote.
+        table.add_row(*(Text(visible(str(cell))) for cell in row))
     Console(soft_wrap=not sys.stdout.isatty()).print(table)

@@ -205,6 +205,7 @@ def _train_sections(train: Train) -> tuple[Section, ...]:
     if train.layers:
         size = sum(size for _, size in train.layers)
         identity.append(f"{_count(len(train.layers), 'layer')}, {size / _MIB:,.0f} MiB.")
+    identity += train.image
     label = f"; label {manifest.data.label}" if manifest.data.label else ""
     needs = (
         (

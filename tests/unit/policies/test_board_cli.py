@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from policies.bundle import BlobFolder, BundleIndex
 from policies.cli import app
 from policies.console import run
 from policies.errors import ExitCode
@@ -179,6 +180,36 @@ def test_a_draft_says_what_the_train_says(drafted: Desk) -> None:
     out = drafted("review", drafted / "policy.yaml", "--train", drafted / "train.yaml")
     assert "To look at" not in out
     assert re.search(r"about [0-9,]+ radiographs", out)
+
+
+def test_a_bundle_is_reviewed_and_drafted_from(board: Desk) -> None:
+    config = {
+        "os": "linux",
+        "architecture": "amd64",
+        "created": "2026-11-22T10:00:00Z",
+        "config": {"Env": ["PATH=/bin", "SECRET=x"], "Labels": {"a": "b"}},
+        "history": [{"created_by": "COPY train.py /train"}, {"empty_layer": True}],
+    }
+    blobs = BlobFolder(board / "bundle" / "blobs")
+    index = BundleIndex(
+        config=blobs.put_bytes(json.dumps(config).encode()),
+        layers=(blobs.put_bytes(b"x" * 2_000_000), blobs.put_bytes(b"y")),
+        manifest=blobs.put_bytes(TRAIN.encode()),
+    )
+    (board / "bundle" / "bundle.json").write_bytes(index.encode())
+    out = board("review", board / "bundle")
+    assert "2 layers, 2 MiB." in out
+    assert "Environment: PATH, SECRET." in out
+    assert "SECRET=x" not in out
+    assert "Step: COPY train.py /train" in out
+    board("draft", "--from", board / "bundle", "-o", board / "policy.yaml")
+    document = yaml.safe_load((board / "policy.yaml").read_text())
+    assert document["manifest_digest"] == index.manifest.digest
+    assert document["image_config_digests"][0] == index.config.digest
+
+    blobs.path(index.manifest.digest).chmod(0o640)
+    blobs.path(index.manifest.digest).write_bytes(TRAIN.encode() + b"# changed")
+    board("review", board / "bundle", code=ExitCode.TRUST)
 
 
 def test_a_draft_never_overwrites(drafted: Desk) -> None:
