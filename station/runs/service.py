@@ -86,6 +86,8 @@ class RunService:
         self._audit = audit
         self._runs_at_once = runs_at_once
         self._workers: dict[str, threading.Thread] = {}
+        # What a preparation in the background was refused for, until the next prepare has told it.
+        self._untold: dict[str, Refused] = {}
 
     # -- the agent's side ------------------------------------------------------------------------------------
 
@@ -144,6 +146,8 @@ class RunService:
             # The worker holds the order's lock; an answer does not wait for it.
             return self._outbox.status(instruction, Status.PENDING, None, known)
         with self._warm.lock(digest):
+            if (refused := self._untold.pop(digest, None)) is not None:
+                return self._refuse(instruction, refused, audited=True)
             return self._consider(instruction, envelope)
 
     def _consider(self, instruction: Instruction, envelope: bytes) -> StationReply:
@@ -229,12 +233,15 @@ class RunService:
     def _prepare_in_background(self, run: Run, admitted: Admitted) -> None:
         with self._warm.lock(run.order_digest):
             try:
-                self._warm.make_ready(run, admitted)
+                result = self._warm.make_ready(run, admitted)
+                if isinstance(result, Refused):
+                    self._untold[run.order_digest] = result
             except (NetworkError, UnavailableError) as error:
                 # It stays in preparation: the next prepare tries again.
                 log.warning("preparation.unavailable", extra={"reason": error.message})
             except PhtError as error:
                 log.error("preparation.failed", extra={"reason": type(error).__name__})  # noqa: TRY400
+                self._untold[run.order_digest] = Refused.because(_code_of(error))
                 self._runs.transition(
                     run.order_digest, RunEvent.REFUSE, code=_code_of(error), detail=error.message
                 )
