@@ -90,6 +90,10 @@ class StillOnlineError(NetworkError):
     """ActivateNode answered 412: an earlier life of this node counts as online for a little longer."""
 
 
+class OversizeError(NetworkError):
+    """A response is larger than any of ours."""
+
+
 @dataclass(frozen=True, slots=True)
 class IncomingMessage:
     """One delivered message.
@@ -251,9 +255,13 @@ class FleetConnection:
                 return None
             if contents:
                 body, arrays = _read_message(entry.tree.object_id, contents)
-        except (WireError, RunOverError):
+        except (WireError, RunOverError, OversizeError):
             # Not one of ours, or of a run that ended meanwhile: either way nothing to hand on.
             body, arrays = None, None
+        except NetworkError:
+            # One message's trouble is not the others'; when it is everybody's, the next poll says so.
+            if time.monotonic() < entry.given_up:
+                return None
         return IncomingMessage(
             run_id=metadata.run_id,
             message_id=metadata.message_id,
@@ -331,7 +339,7 @@ class _BoundedFleetClient(FleetHttpClient):
                 for chunk in response.iter_raw():
                     content += chunk
                     if len(content) > MAX_RESPONSE_BYTES:
-                        raise httpx.ReadError(f"a response of more than {MAX_RESPONSE_BYTES} bytes")
+                        raise OversizeError(f"a response of more than {MAX_RESPONSE_BYTES} bytes")
             finally:
                 response.close()
             # Raw bytes, and no header of theirs: nothing of the body is decoded by name.
