@@ -184,7 +184,10 @@ def unfit_reasons(info: Mapping[str, JsonValue]) -> tuple[str, ...]:
 
 
 def _seccomp(options: Sequence[str]) -> bool:
-    return any(option.startswith("name=seccomp") and "profile=unconfined" not in option for option in options)
+    # A profile from a file could allow anything; Docker calls its own one default, later builtin.
+    return any(
+        option in {"name=seccomp,profile=default", "name=seccomp,profile=builtin"} for option in options
+    )
 
 
 def _has_containerd_store(info: Mapping[str, JsonValue]) -> bool:

@@ -39,7 +39,8 @@ from station.sandbox.spec import (
 
 LOG = logging.getLogger("station.launcher")
 
-_ENGINE_TIMEOUT_S: Final = 120
+# Loading a large image on a slow disk is one request without a sign of life.
+_ENGINE_TIMEOUT_S: Final = 600
 _POLL_S: Final = 0.1
 MAX_LOG_BYTES: Final = 256 * 1024
 
@@ -115,8 +116,8 @@ class LauncherCore:
             raise RefusedError(
                 RefusalCode.ENGINE_UNFIT,
                 f"the container engine cannot enforce what a train must be held to: {', '.join(unfit)}",
-                hint="Use a Docker engine with cgroup limits and its default seccomp profile, not remapped, with its own "
-                "image store.",
+                hint="Use a Docker engine with cgroup limits and its default seccomp profile, without user namespace "
+                'remapping and with "containerd-snapshotter": false among the features in its daemon.json.',
             )
 
     # Images
@@ -208,19 +209,29 @@ class LauncherCore:
             uid = self._fresh_uid()
             labels = {**self._labels, hardening.LABEL_RUN: spec.run_id, hardening.LABEL_UID: str(uid)}
             body = hardening.create_body(spec, image_id=loaded.image_id, uid=uid, labels=labels)
-            made = self._ask(lambda api: api.create_container_from_config(body, self._name(spec.run_id)))
-        container_id = str(made["Id"])
-        try:
-            self._require_as_asked(container_id, body)
-            self._ask(lambda api: api.start(container_id))
-        except (PhtError, NotFound):
-            self.stop(spec.run_id)
-            raise
+            container_id = self._create(spec.run_id, body)
         self._watch(spec)
         LOG.info("container.started", extra={"run": spec.run_id, "uid": uid})
         return StartedContainer(
             run_id=spec.run_id, container_id=container_id, image_id=loaded.image_id, uid=uid
         )
+
+    def _create(self, run_id: str, body: dict[str, JsonValue]) -> str:
+        """Create, inspect and start a container; one that cannot be started is not left behind."""
+        try:
+            made = self._ask(lambda api: api.create_container_from_config(body, self._name(run_id)))
+            container_id = str(made["Id"])
+            self._require_as_asked(container_id, body)
+            self._ask(lambda api: api.start(container_id))
+        except NotFound as error:
+            self.stop(run_id)
+            raise UnavailableError(
+                "the engine lost the image or the container before it could be started"
+            ) from error
+        except PhtError:
+            self.stop(run_id)
+            raise
+        return container_id
 
     def _check(self, spec: ContainerSpec) -> None:
         settings = self._settings
@@ -283,9 +294,12 @@ class LauncherCore:
             UnavailableError: no engine answers.
         """
         found = self._find(run_id)
-        if found is None:
+        try:
+            state = self._ask(lambda api: api.inspect_container(found))["State"] if found else None
+        except NotFound:
+            state = None
+        if state is None:
             return ContainerStatus(run_id=run_id, state="absent")
-        state = self._ask(lambda api: api.inspect_container(found))["State"]
         exited = not state.get("Running")
         return ContainerStatus(
             run_id=run_id,
@@ -308,10 +322,12 @@ class LauncherCore:
     def logs(self, run_id: str, max_bytes: int) -> str:
         """Return the end of what a container wrote, for the hospital's operator alone."""
         found = self._find(run_id)
-        if found is None:
-            return ""
         limit = min(max_bytes, MAX_LOG_BYTES)
-        raw: bytes = self._ask(lambda api: api.logs(found, stdout=True, stderr=True, tail=5000))
+        raw = b""
+        with contextlib.suppress(NotFound):
+            raw = (
+                self._ask(lambda api: api.logs(found, stdout=True, stderr=True, tail=5000)) if found else b""
+            )
         return raw[-limit:].decode("utf-8", "replace") if limit > 0 else ""
 
     def stop(self, run_id: str) -> None:

@@ -30,7 +30,7 @@ from station.sandbox.spec import (
     TrainRequest,
     TrainStartError,
 )
-from train_images.base.build import BASE_IMAGE, build_base_images
+from train_images.base.build import BASE_IMAGE, SYSTEM_IMAGE, build_base_images
 
 pytestmark = pytest.mark.docker
 
@@ -130,6 +130,17 @@ def test_a_train_that_cannot_be_imported_ends_at_its_start(station: Station) -> 
     assert caught.value.failure.exit_class is ExitClass.CRASH
     assert "No module named 'missing'" in caught.value.log
     assert "missing" not in str(caught.value)
+    assert station.launcher.list_runs() == ()
+
+
+def test_an_image_that_is_not_built_on_ours_ends_at_its_start(station: Station) -> None:
+    tag = "pht-test-foreign:1"
+    build_image(tag, f"FROM {SYSTEM_IMAGE}\nCOPY train.json /opt/pht/train.json\nCMD sleep 1000\n")
+    digest = store_image(tag, station.store)
+    remove_image(tag)
+    with pytest.raises(TrainStartError) as caught, station.session(image_config_digest=digest):
+        pass
+    assert caught.value.failure == TrainFailure(ExitClass.CRASH, detail="it ended with exit code 127")
     assert station.launcher.list_runs() == ()
 
 

@@ -253,6 +253,8 @@ def test_a_fit_engine_has_no_reason_against_it() -> None:
         ({"OSType": "windows"}, "not-linux"),
         ({"SecurityOptions": ["name=apparmor"]}, "no-default-seccomp-profile"),
         ({"SecurityOptions": ["name=seccomp,profile=unconfined"]}, "no-default-seccomp-profile"),
+        ({"SecurityOptions": ["name=seccomp,profile=/etc/docker/own.json"]}, "no-default-seccomp-profile"),
+        ({"SecurityOptions": ["name=seccomp"]}, "no-default-seccomp-profile"),
         ({"SecurityOptions": None}, "no-default-seccomp-profile"),
         (
             {"SecurityOptions": ["name=seccomp,profile=default", "name=rootless"]},
