@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from consortium import Board, Site, site, station_keys
 from cryptography.hazmat.primitives import serialization
+from orchestrator_site import Board, Site, site, station_keys
 
 from orchestrator.federation.superlink import FLEET_ROUTES, SuperLink
 from orchestrator.registry.access import Role

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from consortium import MANIFEST, Board, Site, send, send_bundle, site, station_keys
+from orchestrator_site import MANIFEST, Board, Site, send, send_bundle, site, station_keys
 
 from orchestrator.registry.access import Role
 from policies.documents import digest_of

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from consortium import (
+from cryptography.hazmat.primitives.asymmetric import ec
+from orchestrator_site import (
     STATIONS,
     Board,
     Site,
@@ -19,7 +20,6 @@ from consortium import (
     station_keys,
     weights,
 )
-from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import select
 
 from orchestrator.federation.orders import FolderQueue, RunProgress, RunState

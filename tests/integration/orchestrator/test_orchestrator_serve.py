@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from consortium import (
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from orchestrator_site import (
     STATIONS,
     Board,
     policy_yaml,
@@ -25,7 +26,6 @@ from consortium import (
     weights,
     write_key,
 )
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import load_file
 from safetensors.numpy import save as save_arrays
