@@ -1,4 +1,4 @@
-"""The launcher's verbs against the real engine: the only code of the station that uses the docker package.
+"""The launcher's verbs against the real engine.
 
 It decides nothing about data or policy. Whoever asks, every argument is checked again here: names by their models, folders by
 resolving them under the station's own, limits against the ceilings the launcher was started with, the image by reading every
@@ -13,19 +13,16 @@ import secrets
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-import docker
-import requests
-from docker.errors import APIError, DockerException, NotFound
 from pydantic import JsonValue
 
 from policies.bundle import BlobFolder
 from policies.errors import PhtError, RefusedError, UnavailableError
 from policies.refusals import RefusalCode
-from station.sandbox import hardening, image, unix
+from station.sandbox import hardening, image
+from station.sandbox.launcher_engine import Engine, layers_of
 from station.sandbox.spec import (
     FIRST_UID,
     UID_COUNT,
@@ -39,12 +36,8 @@ from station.sandbox.spec import (
 
 LOG = logging.getLogger("station.launcher")
 
-# Loading a large image on a slow disk is one request without a sign of life.
-_ENGINE_TIMEOUT_S: Final = 600
-_POLL_S: Final = 0.1
 MAX_LOG_BYTES: Final = 256 * 1024
-
-_T = TypeVar("_T")
+_POLL_S: Final = 0.1
 
 
 class LauncherCore:
@@ -54,6 +47,7 @@ class LauncherCore:
         """Use the folders under ``home/compute``; nothing is asked of the engine yet."""
         compute = Path(os.path.realpath(home)) / "compute"
         self._settings = settings
+        self._engine = Engine(settings.engine_socket)
         self._cohorts = compute / "cohorts"
         self._control = compute / "control"
         self._store = BlobFolder(compute / "layers")
@@ -62,44 +56,10 @@ class LauncherCore:
         self._starting = threading.Lock()
         self._timers: dict[str, threading.Timer] = {}
         self._timed_out: set[str] = set()
-        self._api_client: Any = None
-
-    # The engine
-
-    def _api(self) -> Any:  # noqa: ANN401 - docker's client has no types
-        if self._api_client is None:
-            # docker's own connection leaks its socket when nobody listens.
-            unix.connect(self._settings.engine_socket, timeout_s=_ENGINE_TIMEOUT_S).close()
-            base = f"unix://{self._settings.engine_socket}"
-            self._api_client = docker.APIClient(base_url=base, timeout=_ENGINE_TIMEOUT_S, version="auto")
-        return self._api_client
-
-    def _ask(self, call: Callable[[Any], _T]) -> _T:
-        """Call the engine; what it or its socket cannot do becomes an error of ours, without the engine's text."""
-        try:
-            return call(self._api())
-        except NotFound:
-            raise
-        except APIError as error:
-            LOG.warning(
-                "engine.refused",
-                extra={"status": error.status_code, "explanation": str(error.explanation)[:500]},
-            )
-            raise UnavailableError(
-                f"the container engine refused a request (status {error.status_code})",
-                hint="The launcher's log has the engine's own words.",
-            ) from error
-        except (DockerException, requests.RequestException, OSError) as error:
-            self._api_client = None
-            raise UnavailableError(
-                f"no container engine answers on {self._settings.engine_socket}",
-                hint="Install and start Docker (Debian: apt-get install docker.io), or correct engine.socket in "
-                "station.toml; the launcher's user must be in the socket's group.",
-            ) from error
 
     def engine_info(self) -> EngineInfo:
         """Say what the engine is and what it cannot enforce."""
-        info = self._ask(lambda api: api.info())
+        info = self._engine.info()
         return EngineInfo(
             name=str(info.get("OperatingSystem", "")),
             version=str(info.get("ServerVersion", "")),
@@ -138,24 +98,13 @@ class LauncherCore:
         skip = self._layers_present(layers)
         # The others are hashed while they are sent.
         image.verify_layers(layers[:skip], self._store)
-        self._load(image.archive(rewritten, self._store, skip=skip))
-        if not self._has(rewritten):
+        taken = self._engine.load(image.archive(rewritten, self._store, skip=skip))
+        if not taken or not self._has(rewritten):
             raise RefusedError(
-                RefusalCode.IMAGE_DIGEST, "the engine shows another image than the one that was verified"
+                RefusalCode.IMAGE_DIGEST, "the engine did not make the verified image of what it was given"
             )
         sent = len(layers) - skip
         return LoadedImage(image_id=rewritten.image_id, layers_hashed=len(layers), layers_sent=sent)
-
-    def _load(self, chunks: Iterator[bytes]) -> None:
-        def load(api: Any) -> None:  # noqa: ANN401
-            for event in api.load_image(chunks, quiet=True) or ():
-                if isinstance(event, dict) and "error" in event:
-                    LOG.warning("engine.load_failed", extra={"explanation": str(event["error"])[:500]})
-                    raise RefusedError(
-                        RefusalCode.IMAGE_DIGEST, "the engine did not accept the verified image"
-                    )
-
-        self._ask(load)
 
     def _has(self, rewritten: image.RewrittenImage) -> bool:
         """Whether the engine has our image with exactly its layers.
@@ -163,34 +112,23 @@ class LauncherCore:
         Raises:
             RefusedError: it shows our id with other layers.
         """
-        try:
-            found = self._inspect_image(rewritten.image_id)
-        except NotFound:
+        found = self._engine.image(rewritten.image_id)
+        if found is None:
             return False
-        layers = (found.get("RootFS") or {}).get("Layers") or []
-        if found.get("Id") != rewritten.image_id or tuple(layers) != rewritten.diff_ids:
+        if found.get("Id") != rewritten.image_id or layers_of(found) != rewritten.diff_ids:
             raise RefusedError(
                 RefusalCode.IMAGE_DIGEST, "the engine's layers are not those of the signed image"
             )
         return True
 
-    def _inspect_image(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self._ask(lambda api: api.inspect_image(name))
-        return found
-
     def _layers_present(self, diff_ids: tuple[str, ...]) -> int:
         """Return how many of the lowest layers the engine already has, in this order."""
         best = 0
-        for each in self._ask(lambda api: api.images(all=True)):
-            with contextlib.suppress(NotFound):
-                found = self._inspect_image(each["Id"])
-                layers = (found.get("RootFS") or {}).get("Layers") or []
-                same = 0
-                for mine, theirs in zip(diff_ids, layers, strict=False):
-                    if mine != theirs:
-                        break
-                    same += 1
-                best = max(best, same)
+        for theirs in self._engine.image_layers():
+            same = 0
+            while same < min(len(diff_ids), len(theirs)) and diff_ids[same] == theirs[same]:
+                same += 1
+            best = max(best, same)
         return best
 
     # Containers
@@ -219,15 +157,14 @@ class LauncherCore:
     def _create(self, run_id: str, body: dict[str, JsonValue]) -> str:
         """Create, inspect and start a container; one that cannot be started is not left behind."""
         try:
-            made = self._ask(lambda api: api.create_container_from_config(body, self._name(run_id)))
-            container_id = str(made["Id"])
-            self._require_as_asked(container_id, body)
-            self._ask(lambda api: api.start(container_id))
-        except NotFound as error:
-            self.stop(run_id)
-            raise UnavailableError(
-                "the engine lost the image or the container before it could be started"
-            ) from error
+            container_id = self._engine.create(body, self._name(run_id))
+            different = hardening.differences(body, self._engine.container(container_id) or {})
+            if different:
+                raise RefusedError(
+                    RefusalCode.ENGINE_UNFIT,
+                    f"the engine changed what it was asked for: {', '.join(different)}",
+                )
+            self._engine.start(container_id)
         except PhtError:
             self.stop(run_id)
             raise
@@ -255,20 +192,12 @@ class LauncherCore:
 
     def _require_room(self, spec: ContainerSpec) -> None:
         existing = self._containers()
-        if any(each["Labels"].get(hardening.LABEL_RUN) == spec.run_id for each in existing):
+        if any(_run_of(each) == spec.run_id for each in existing):
             raise RefusedError(RefusalCode.SANDBOX_ARGUMENT, f"the run {spec.run_id} has a container already")
         running = sum(1 for each in existing if each.get("State") == "running")
         if running >= self._settings.max_containers:
             raise RefusedError(
                 RefusalCode.RESOURCES_BUSY, f"{running} containers run; this station allows no more at once"
-            )
-
-    def _require_as_asked(self, container_id: str, body: dict[str, JsonValue]) -> None:
-        inspected = self._ask(lambda api: api.inspect_container(container_id))
-        different = hardening.differences(body, inspected)
-        if different:
-            raise RefusedError(
-                RefusalCode.ENGINE_UNFIT, f"the engine changed what it was asked for: {', '.join(different)}"
             )
 
     @staticmethod
@@ -284,8 +213,8 @@ class LauncherCore:
     def _time_is_over(self, run_id: str) -> None:
         self._timed_out.add(run_id)
         LOG.warning("container.wall_clock", extra={"run": run_id})
-        with contextlib.suppress(UnavailableError, NotFound):
-            self._ask(lambda api: api.kill(self._name(run_id)))
+        with contextlib.suppress(UnavailableError):
+            self._engine.kill(self._name(run_id))
 
     def status(self, run_id: str) -> ContainerStatus:
         """Say how a run's container is.
@@ -293,13 +222,10 @@ class LauncherCore:
         Raises:
             UnavailableError: no engine answers.
         """
-        found = self._find(run_id)
-        try:
-            state = self._ask(lambda api: api.inspect_container(found))["State"] if found else None
-        except NotFound:
-            state = None
-        if state is None:
+        found = self._engine.container(self._name(run_id))
+        if found is None:
             return ContainerStatus(run_id=run_id, state="absent")
+        state = found["State"]
         exited = not state.get("Running")
         return ContainerStatus(
             run_id=run_id,
@@ -321,13 +247,8 @@ class LauncherCore:
 
     def logs(self, run_id: str, max_bytes: int) -> str:
         """Return the end of what a container wrote, for the hospital's operator alone."""
-        found = self._find(run_id)
         limit = min(max_bytes, MAX_LOG_BYTES)
-        raw = b""
-        with contextlib.suppress(NotFound):
-            raw = (
-                self._ask(lambda api: api.logs(found, stdout=True, stderr=True, tail=5000)) if found else b""
-            )
+        raw = self._engine.logs(self._name(run_id))
         return raw[-limit:].decode("utf-8", "replace") if limit > 0 else ""
 
     def stop(self, run_id: str) -> None:
@@ -336,49 +257,37 @@ class LauncherCore:
         Raises:
             UnavailableError: it could not be removed.
         """
+        self._forget(run_id)
+        self._engine.remove(self._name(run_id))
+        LOG.info("container.removed", extra={"run": run_id})
+
+    def _forget(self, run_id: str) -> None:
         timer = self._timers.pop(run_id, None)
         if timer is not None:
             timer.cancel()
-        for each in self._containers():
-            if each["Labels"].get(hardening.LABEL_RUN) == run_id:
-                self._remove(each["Id"])
         self._timed_out.discard(run_id)
-
-    def _remove(self, container_id: str) -> None:
-        with contextlib.suppress(NotFound):
-            self._ask(lambda api: api.remove_container(container_id, force=True, v=True))
-            LOG.info("container.removed", extra={"container": container_id[:12]})
 
     def list_runs(self) -> tuple[ContainerStatus, ...]:
         """Return every container of this station."""
-        return tuple(self.status(each["Labels"][hardening.LABEL_RUN]) for each in self._containers())
+        return tuple(self.status(_run_of(each)) for each in self._containers())
 
     def remove_orphans(self) -> int:
         """Kill and remove every container of this station; returns how many."""
         found = self._containers()
         for each in found:
-            run_id = each["Labels"].get(hardening.LABEL_RUN, "")
-            timer = self._timers.pop(run_id, None)
-            if timer is not None:
-                timer.cancel()
-            self._remove(each["Id"])
+            self._forget(_run_of(each))
+            self._engine.remove(each["Id"])
         return len(found)
 
     def _containers(self) -> list[dict[str, Any]]:
-        labels = [f"{name}={value}" for name, value in self._labels.items()]
-        found: list[dict[str, Any]] = self._ask(
-            lambda api: api.containers(all=True, filters={"label": labels})
-        )
-        return found
-
-    def _find(self, run_id: str) -> str | None:
-        for each in self._containers():
-            if each["Labels"].get(hardening.LABEL_RUN) == run_id:
-                return str(each["Id"])
-        return None
+        return self._engine.containers(self._labels)
 
     def _name(self, run_id: str) -> str:
         return f"pht-{self._home_label}-{run_id}"
+
+
+def _run_of(container: dict[str, Any]) -> str:
+    return str(container["Labels"].get(hardening.LABEL_RUN, ""))
 
 
 def _require_folder(given: str, parent: Path, what: str) -> None:
