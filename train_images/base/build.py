@@ -94,7 +94,15 @@ def _build(recipe: _Recipe, progress: Progress) -> BuiltImage:
     began = time.monotonic()
     with _context(recipe, progress) as context:
         progress(f"{recipe.tag}: building")
-        command = ["docker", "build", "--quiet", "--force-rm", "--network=none", "--label", f"{INPUTS_LABEL}={inputs}"]
+        command = [
+            "docker",
+            "build",
+            "--quiet",
+            "--force-rm",
+            "--network=none",
+            "--label",
+            f"{INPUTS_LABEL}={inputs}",
+        ]
         command += ["--tag", recipe.tag, "--file", str(context / recipe.dockerfile), str(context)]
         run_or_explain(command, f"building {recipe.tag} failed", timeout_s=_BUILD_TIMEOUT_S)
     built = inspect_image(recipe.tag)
