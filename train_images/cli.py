@@ -1,21 +1,35 @@
 """`pht-train`: what a researcher types, from a train's folder to the result of a run.
 
-Parses, calls one use case of `train_images.tool`, renders. Exit codes: `policies.errors.ExitCode`.
+Parses, calls one use case of `train_images.tool`, renders. Exit codes: `policies.errors.ExitCode`. Commands that work on
+this machine are here, those that speak to an orchestrator in `train_images.registry_cli`.
 """
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from policies.board.options import PassphraseEnvironment, PassphraseFile
 from policies.console import JsonOption, echo_json, new_app, program, say, say_table
+from policies.errors import RefusedError
+from train_images.registry_cli import add_commands, progress
 
 app = new_app("Write, try, pack and submit a train; order runs; watch them; fetch results.")
+key_app = new_app("Your own key, which signs run orders.")
+
+FolderArgument = Annotated[Path, typer.Argument(help="The train's folder: Dockerfile and train.yaml.")]
+BundleArgument = Annotated[Path, typer.Argument(help="A packed bundle's folder.")]
+TagOption = Annotated[
+    str | None, typer.Option("--tag", help="The image's name; without it pht-NAME:VERSION of train.yaml.")
+]
 
 
-@app.callback()
-def _program() -> None:
-    """Keep the commands named, also while there is only one."""
+class Variant(StrEnum):
+    """What an image is built for."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
 
 
 @app.command()
@@ -42,6 +56,165 @@ def phantoms(
     )
     say("Nobody in these files exists.")
 
+
+@app.command()
+def build(folder: FolderArgument, tag: TagOption = None, as_json: JsonOption = False) -> None:
+    """Build a train's image, and the base images where they are missing."""
+    from train_images.tool.building import build as build_image  # noqa: PLC0415
+    from train_images.tool.folders import read_folder  # noqa: PLC0415
+
+    train = read_folder(folder)
+    built = build_image(train, tag or train.tag, progress)
+    if as_json:
+        echo_json(built)
+        return
+    say(f"Built {built.tag} in {built.seconds:.0f} s, {built.size_bytes / 1e6:.0f} MB with its base.")
+    say(f"Next: pht-train pack {folder} OUT")
+
+
+@app.command()
+def pack(
+    folder: FolderArgument,
+    out: Annotated[Path, typer.Argument(help="The bundle's folder: new, empty, or an earlier bundle.")],
+    tag: TagOption = None,
+    variant: Annotated[Variant, typer.Option(help="What the image is built for.")] = Variant.CPU,
+    as_json: JsonOption = False,
+) -> None:
+    """Pack a built train into a bundle: its image by digest, and train.yaml with that digest filled in."""
+    from train_images.tool.folders import read_folder  # noqa: PLC0415
+    from train_images.tool.packing import pack as pack_train  # noqa: PLC0415
+
+    train = read_folder(folder)
+    packed = pack_train(train, tag or train.tag, out, variant.value).train
+    digests = {"image": packed.index.config.digest, "manifest": packed.index.manifest.digest}
+    if as_json:
+        found = {"bundle": out, **digests, "layers": len(packed.index.layers), "bytes": packed.size}
+        echo_json({"name": packed.manifest.name, "version": packed.manifest.version, **found})
+        return
+    layers = len(packed.index.layers)
+    say(
+        f"Packed {packed.manifest.name} {packed.manifest.version}: {packed.size / 1e6:.1f} MB in {layers} layers."
+    )
+    say(f"Image:    {digests['image']}")
+    say(f"Manifest: {digests['manifest']}")
+    say(
+        f"Next: pht-train check {out}, then pht-train submit {out}; for the board: pht-board draft --from {out}"
+    )
+
+
+@app.command()
+def check(
+    bundle: BundleArgument,
+    policy: Annotated[
+        Path | None, typer.Option(help="Hold it to this policy file; without it to the board's own draft.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Initial weights (safetensors); without them the image makes its own.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a hyperparameter.")
+    ] = None,
+    patients: Annotated[int | None, typer.Option(min=1, help="How many patients to make up.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="How many rounds to run.")] = 1,
+    log: Annotated[bool, typer.Option("--log", help="Show what the train printed.")] = False,
+    engine: Annotated[Path | None, typer.Option(help="The container engine's socket.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try a train: in the real sandbox, on made-up radiographs, its answers through the real guard.
+
+    Ends with exit code 4 and the code that a hospital would give when a message would release nothing.
+    """
+    from train_images.tool import dry_words  # noqa: PLC0415
+    from train_images.tool.dry_run import DryChoice, dry_run  # noqa: PLC0415
+    from train_images.tool.folders import read_bundle  # noqa: PLC0415
+    from train_images.tool.sandbox_home import DEFAULT_ENGINE  # noqa: PLC0415
+
+    choice = DryChoice(
+        policy=policy,
+        weights=weights,
+        settings=tuple(settings or ()),
+        patients=patients,
+        rounds=rounds,
+        engine=engine or DEFAULT_ENGINE,
+    )
+    report = dry_run(read_bundle(bundle), choice, progress)
+    if as_json:
+        echo_json(report)
+    else:
+        for line in dry_words.lines_before(report):
+            say(line)
+        say_table("", dry_words.COLUMNS, dry_words.rows(report))
+        for line in dry_words.lines_after(report):
+            say(line)
+        if log:
+            say(f"What the train printed:\n{report.log.rstrip()}")
+    if report.problem is not None:
+        code, message, hint = dry_words.refusal(report.problem)
+        raise RefusedError(code, message, hint=hint)
+
+
+@app.command("init-weights")
+def init_weights(
+    bundle: BundleArgument,
+    out: Annotated[Path, typer.Argument(help="The file to write (safetensors).")],
+    engine: Annotated[Path | None, typer.Option(help="The container engine's socket.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a train's initial weights with the image's own program, without network.
+
+    The image names the program in /opt/pht/train.json: "initial_weights": "module:function", a function without arguments
+    that returns names with arrays (numpy), a torch state_dict, or a module.
+    """
+    from train_images.tool.folders import read_bundle  # noqa: PLC0415
+    from train_images.tool.initial_weights import make_weights  # noqa: PLC0415
+    from train_images.tool.sandbox_home import DEFAULT_ENGINE, sandbox_home  # noqa: PLC0415
+
+    train = read_bundle(bundle)
+    with sandbox_home(train, engine or DEFAULT_ENGINE) as home:
+        made = make_weights(train, home.launcher, out)
+    tensors, size = len(made.layout.tensors), made.layout.file_bytes
+    if as_json:
+        echo_json(
+            {
+                "weights": out,
+                "digest": made.digest,
+                "bytes": size,
+                "tensors": tensors,
+                "numbers": made.elements,
+            }
+        )
+        return
+    say(f"Wrote {out}: {tensors} tensors, {made.elements} numbers, {size / 1e6:.2f} MB")
+    say(f"Digest: {made.digest}")
+
+
+@key_app.command("new")
+def key_new(
+    key: Annotated[Path, typer.Argument(help="The new key file; its public part goes beside it as .pub.")],
+    passphrase_file: PassphraseFile = None,
+    passphrase: PassphraseEnvironment = None,
+    no_passphrase: Annotated[
+        bool, typer.Option("--no-passphrase", help="Leave the file unencrypted.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make an Ed25519 key. Give the board its public part: the policy names it as the requester's."""
+    from policies.board.keys import choose_passphrase, new_key, public_file, read_passphrase  # noqa: PLC0415
+
+    given = None if no_passphrase else read_passphrase(passphrase_file, passphrase) or choose_passphrase()
+    public_hex = new_key(key, given)
+    if as_json:
+        echo_json({"key": str(key), "public_file": str(public_file(key)), "public_key": public_hex})
+        return
+    say(
+        f"Key:        {key} (keep it; {'not encrypted' if given is None else 'encrypted with the passphrase'})"
+    )
+    say(f"Public key: {public_hex}")
+    say(f"            also in {public_file(key)}, to hand to the board")
+
+
+app.add_typer(key_app, name="key")
+add_commands(app)
 
 main = program(app)
 

@@ -1,0 +1,135 @@
+"""Builds a train's image with the docker command line.
+
+The build context is the train's folder as it is, and beside it `algorithms/`, the project's package of Flower
+ClientApps, so that a Dockerfile may say ``COPY algorithms ...`` (unless the folder has an `algorithms` of its own). Base
+images are made when they are missing. What the Dockerfile does is its author's: nothing of it is judged here.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from policies.errors import NotFoundError, PhtError, UnavailableError
+from train_images.base.build import TORCH_IMAGE, build_base_images
+from train_images.base.engine import inspect_image
+from train_images.tool.folders import DOCKERFILE, TrainFolder
+
+_FROM: Final = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)", re.IGNORECASE | re.MULTILINE)
+_STEP: Final = re.compile(r"^(Step \d+/\d+|#\d+ \[)")
+_OURS: Final = "pht-train-"
+_LAST_LINES: Final = 12
+_NOT_COPIED: Final = shutil.ignore_patterns("__pycache__", "*.pyc", ".git", ".venv")
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An image that was built.
+
+    Attributes:
+        tag: its name in the engine.
+        image_id: ``sha256:<hex>``.
+        size_bytes: with the layers it shares.
+        seconds: what building took, base images not counted.
+    """
+
+    tag: str
+    image_id: str
+    size_bytes: int
+    seconds: float
+
+
+def build(folder: TrainFolder, tag: str, progress: Progress) -> Built:
+    """Build a train's image.
+
+    Args:
+        folder: the train's.
+        tag: the image's name.
+        progress: called with one line per step.
+
+    Raises:
+        NotFoundError: the folder has no Dockerfile.
+        UnavailableError: no Docker engine answers, or a base image cannot be made.
+        PhtError: the build failed; with its last lines.
+    """
+    bases = base_images(folder)
+    # First the engine: without one nothing else is worth saying.
+    inspect_image(tag)
+    if any(base.startswith(_OURS) for base in bases):
+        build_base_images(progress, torch=TORCH_IMAGE in bases)
+    began = time.monotonic()
+    with build_context(folder.path) as context:
+        _docker_build(context, tag, progress)
+    made = inspect_image(tag)
+    if made is None:
+        raise UnavailableError(f"{tag} is not in the engine after building it")
+    return Built(tag, made.image_id, made.size_bytes, time.monotonic() - began)
+
+
+def base_images(folder: TrainFolder) -> tuple[str, ...]:
+    """Return what a train's Dockerfile builds on.
+
+    Raises:
+        NotFoundError: there is no Dockerfile.
+    """
+    try:
+        text = (folder.path / DOCKERFILE).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise NotFoundError(
+            f"{folder.path}: holds no {DOCKERFILE}",
+            hint="Write one that starts with FROM pht-train-base:0.1.",
+        ) from error
+    return tuple(_FROM.findall(text))
+
+
+@contextmanager
+def build_context(folder: Path) -> Iterator[Path]:
+    """Yield a folder with everything that the Dockerfile may copy."""
+    with tempfile.TemporaryDirectory(prefix="pht-train-") as made:
+        context = Path(made) / "context"
+        shutil.copytree(folder, context, ignore=_NOT_COPIED, symlinks=True)
+        found = find_spec("algorithms")
+        if found is not None and found.origin is not None and not (context / "algorithms").exists():
+            shutil.copytree(Path(found.origin).parent, context / "algorithms", ignore=_NOT_COPIED)
+        yield context
+
+
+def _docker_build(context: Path, tag: str, progress: Progress) -> None:
+    command = [
+        "docker",
+        "build",
+        "--force-rm",
+        "--tag",
+        tag,
+        "--file",
+        str(context / DOCKERFILE),
+        str(context),
+    ]
+    # Later versions would add a signed statement that makes an index of the image, of which there must be one.
+    environment = {**os.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+    lines: list[str] = []
+    try:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        ) as process:
+            for line in process.stdout or ():
+                lines.append(line.rstrip())
+                if _STEP.match(line):
+                    progress(line.rstrip())
+    except OSError as error:
+        raise UnavailableError(
+            "the docker command cannot be run", hint="Install and start Docker."
+        ) from error
+    if process.returncode != 0:
+        last = "\n".join(f"  {line}" for line in lines[-_LAST_LINES:])
+        raise PhtError(f"building {tag} failed:\n{last}", hint="Correct the Dockerfile or what it copies.")

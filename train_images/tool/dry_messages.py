@@ -1,0 +1,209 @@
+"""The conversation of a dry run: one warm container, asked round by round, every answer through the guard."""
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from policies.documents import digest_of
+from policies.manifest import TrainManifest
+from policies.order import HyperparameterValue, Stage
+from policies.refusals import Reason, RefusalCode
+from station.cohorts import FrozenCohort
+from station.egress.contract import CohortCounts, ReleaseContract
+from station.egress.guard import Guard, GuardRequest
+from station.egress.release import Release, Suppressed, Withheld
+from station.sandbox.session import TrainSandbox, TrainSession
+from station.sandbox.spec import (
+    MIB,
+    ContainerSpec,
+    ExitClass,
+    ReplyLimits,
+    TrainFailure,
+    TrainRequest,
+    TrainStartError,
+)
+from train_images.tool.dry_weights import apply_delta
+from train_images.tool.folders import PackedTrain
+from train_images.tool.initial_weights import Weights
+from train_images.tool.peak_memory import peak_memory_bytes
+from train_images.tool.sandbox_home import SandboxHome
+from train_images.tool.stages import stages_of
+
+_ORDER: Final = digest_of(b"a dry run has no order")
+_LOG_BYTES: Final = 64 * 1024
+_WALL_CLOCK_S: Final = 24 * 3600
+_FAILURES: Final = {
+    ExitClass.CRASH: RefusalCode.TRAIN_CRASHED,
+    ExitClass.TIMEOUT: RefusalCode.TRAIN_TIMEOUT,
+    ExitClass.OUT_OF_MEMORY: RefusalCode.TRAIN_OUT_OF_MEMORY,
+    ExitClass.PROTOCOL: RefusalCode.TRAIN_PROTOCOL,
+    ExitClass.DECLARED_ERROR: RefusalCode.TRAIN_DECLARED_ERROR,
+}
+
+Outcome = Literal["released", "withheld", "failed"]
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class DryMessage:
+    """What became of one message.
+
+    Attributes:
+        round: from 1.
+        stage: what was asked.
+        outcome: released, withheld by the guard, or not answered.
+        reasons: why nothing was released; the first code is all that a hospital would tell.
+        metrics: what would have left.
+        tables: likewise.
+        suppressed: outputs that a rule left out of a release.
+        num_examples: the station's own count, rounded.
+        arrays_bytes: size of the released deltas.
+        seconds: from asking to the whole answer.
+    """
+
+    round: int
+    stage: Stage
+    outcome: Outcome
+    reasons: tuple[Reason, ...] = ()
+    metrics: Mapping[str, float | int] = field(default_factory=dict)
+    tables: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    suppressed: tuple[Suppressed, ...] = ()
+    num_examples: int = 0
+    arrays_bytes: int = 0
+    seconds: float = 0.0
+
+    @property
+    def code(self) -> str:
+        """The first reason's code, or nothing."""
+        return self.reasons[0].code.value if self.reasons else ""
+
+
+@dataclass(frozen=True, slots=True)
+class DryTerms:
+    """Everything that was decided before the train starts."""
+
+    train: PackedTrain
+    cohort: FrozenCohort
+    contract: ReleaseContract
+    config: Mapping[str, HyperparameterValue]
+    rounds: int
+    weights: Weights | None
+    engine: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What was said.
+
+    Attributes:
+        messages: in order; the last one may have released nothing.
+        peak_memory_bytes: of the container, or None where the machine does not show it.
+        log: the end of what the train printed.
+    """
+
+    messages: tuple[DryMessage, ...]
+    peak_memory_bytes: int | None
+    log: str
+
+
+def converse(home: SandboxHome, terms: DryTerms, progress: Progress) -> Conversation:
+    """Start the train's container and ask until a message releases nothing or the rounds are over.
+
+    Raises:
+        RefusedError: the launcher says no to the image or to what the train asks for.
+        UnavailableError: the engine does not answer.
+        StorageError: the disk.
+    """
+    spec = _container(home, terms)
+    first = stages_of(terms.train.manifest)[0]
+    progress("starting the train in the sandbox")
+    try:
+        session = TrainSandbox(home.launcher).start(spec)
+    except TrainStartError as error:
+        return Conversation((_failed(1, first, error.failure, terms.train.manifest),), None, error.log)
+    try:
+        messages = tuple(_rounds(home, terms, session, progress))
+        return Conversation(messages, peak_memory_bytes(spec.run_id, terms.engine), session.logs(_LOG_BYTES))
+    finally:
+        session.finish()
+
+
+def _container(home: SandboxHome, terms: DryTerms) -> ContainerSpec:
+    resources = terms.train.manifest.resources
+    run_id = f"dry-{secrets.token_hex(6)}"
+    return ContainerSpec(
+        run_id=run_id,
+        image_config_digest=terms.train.index.config.digest,
+        cohort_dir=str(terms.cohort.path),
+        control_dir=str(home.control / run_id),
+        interface="command" if terms.train.manifest.interface == "command" else "flower",
+        memory_bytes=resources.memory_mib * MIB,
+        cpus=min(resources.cpus, float(home.launcher.engine_info().cpus)),
+        pids=resources.pids,
+        scratch_bytes=resources.scratch_mib * MIB,
+        wall_clock_s=_WALL_CLOCK_S,
+    )
+
+
+def _rounds(
+    home: SandboxHome, terms: DryTerms, session: TrainSession, progress: Progress
+) -> Iterator[DryMessage]:
+    counts = CohortCounts.from_cohort(terms.cohort.patients_by_split, terms.cohort.images_by_split)
+    guard = Guard(terms.contract, counts)
+    inbound = None if terms.weights is None else terms.weights.path
+    for number in range(1, terms.rounds + 1):
+        for stage in stages_of(terms.train.manifest):
+            progress(f"round {number}: {stage}")
+            request = GuardRequest(_ORDER, number, stage, inbound, home.work / f"release-{number}-{stage}")
+            message, release = _ask(home, terms, session, guard, request)
+            yield message
+            if release is None:
+                return
+            if release.arrays is not None and inbound is not None:
+                ahead = home.work / f"weights-{number}.safetensors"
+                apply_delta(inbound, release.arrays.path, ahead)
+                inbound = ahead
+
+
+def _ask(
+    home: SandboxHome, terms: DryTerms, session: TrainSession, guard: Guard, request: GuardRequest
+) -> tuple[DryMessage, Release | None]:
+    manifest = terms.train.manifest
+    reply = session.exchange(
+        TrainRequest(request.stage, request.round, dict(terms.config), request.inbound),
+        ReplyLimits(home.work / "reply.safetensors", terms.contract.reply_arrays_limit(request.stage)),
+        timeout_s=float(manifest.resources.message_timeout_s),
+    )
+    if isinstance(reply, TrainFailure):
+        return _failed(request.round, request.stage, reply, manifest), None
+    head = {"type": "reply", "metrics": dict(reply.metrics), "tables": dict(reply.tables), "error": None}
+    result = guard.check(request, head, reply.arrays)
+    seconds = round(reply.seconds, 3)
+    if isinstance(result, Withheld):
+        return DryMessage(request.round, request.stage, "withheld", result.reasons, seconds=seconds), None
+    released = DryMessage(
+        request.round,
+        request.stage,
+        "released",
+        metrics=dict(result.metrics),
+        tables=dict(result.tables),
+        suppressed=result.suppressed,
+        num_examples=result.num_examples,
+        arrays_bytes=0 if result.arrays is None else result.arrays.size,
+        seconds=seconds,
+    )
+    return released, result
+
+
+def _failed(number: int, stage: Stage, failure: TrainFailure, manifest: TrainManifest) -> DryMessage:
+    code = _FAILURES[failure.exit_class]
+    detail = failure.detail
+    if failure.exit_class is ExitClass.DECLARED_ERROR:
+        if failure.error_code in manifest.error_codes:
+            detail = f"the train answered {failure.error_code}"
+        else:
+            code = RefusalCode.TRAIN_CRASHED
+            detail = f"the train answered {failure.error_code}, which train.yaml does not declare"
+    return DryMessage(number, stage, "failed", (Reason(code, detail),))

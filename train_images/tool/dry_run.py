@@ -1,0 +1,181 @@
+"""A dry run: the train in the real sandbox, on made-up radiographs, its answers through the real guard.
+
+What is not real: the patients, the policy's signatures, and that one station takes part. Decoding, freezing, the launcher,
+the container's restrictions, the protocol and the guard are a station's own code. So what passes here fails at a hospital for
+reasons of its data or its rules only.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from policies.errors import RefusedError, UsageError
+from policies.manifest import Interface, TrainKind
+from policies.order import HyperparameterValue
+from policies.policy import Policy
+from policies.refusals import Reason, RefusalCode, Refused
+from station.cohorts import CohortKey, FrozenCohort, define, freeze, wipe
+from station.egress.contract import ReleaseContract
+from station.sandbox.spec import MIB
+from train_images.tool.dry_cohort import FINDING, DryCases, make_cases
+from train_images.tool.dry_messages import DryMessage, DryTerms, converse
+from train_images.tool.dry_terms import dry_policy, patients_for
+from train_images.tool.folders import PackedTrain
+from train_images.tool.hyperparameters import choose
+from train_images.tool.initial_weights import Weights, can_make_weights, make_weights, read_weights
+from train_images.tool.sandbox_home import DEFAULT_ENGINE, SandboxHome, sandbox_home
+
+DEFAULT_SEED: Final = 20261122
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class DryChoice:
+    """What the researcher chose.
+
+    Attributes:
+        policy: a policy file to be held to; without one the board's draft for this train.
+        weights: the initial weights; without them the image makes its own.
+        settings: hyperparameters, ``name=value`` each.
+        patients: how many to make up; without it enough for the policy.
+        rounds: how many rounds.
+        seed: of the phantoms.
+        engine: the container engine's socket.
+    """
+
+    policy: Path | None = None
+    weights: Path | None = None
+    settings: Sequence[str] = ()
+    patients: int | None = None
+    rounds: int = 1
+    seed: int = DEFAULT_SEED
+    engine: Path = DEFAULT_ENGINE
+
+
+@dataclass(frozen=True, slots=True)
+class DryReport:
+    """What a dry run found.
+
+    Attributes:
+        policy: what the train was held to.
+        patients: in the cohort, by split.
+        left_out: images that could not be used, by reason.
+        notes: where the phantoms differ from what the train asks for.
+        peak_memory_bytes: of the container with its tmpfs and cached files; None where the machine does not show it.
+        memory_limit_bytes: what the train asked for.
+        log: the end of what the train printed.
+    """
+
+    train: str
+    version: str
+    policy: str
+    hyperparameters: dict[str, HyperparameterValue]
+    patients: dict[str, int]
+    left_out: dict[str, int]
+    notes: tuple[str, ...]
+    messages: tuple[DryMessage, ...]
+    peak_memory_bytes: int | None
+    memory_limit_bytes: int
+    log: str
+
+    @property
+    def problem(self) -> DryMessage | None:
+        """The message that released nothing, or None."""
+        return next((message for message in self.messages if message.outcome != "released"), None)
+
+
+def dry_run(train: PackedTrain, choice: DryChoice, progress: Progress) -> DryReport:
+    """Try a train.
+
+    1. The policy, the hyperparameters and the engine are there.
+    2. Phantoms are made and a cohort is frozen from them, as the policy grants it.
+    3. The weights are given or made, and fit what the manifest says it returns.
+    4. The container starts and is asked round by round; the guard judges each answer.
+
+    Raises:
+        RefusedError: a rule says no before the train runs.
+        UnavailableError: no container engine answers.
+        UsageError: weights are needed, not given, and the image does not make its own.
+        PhtError: from making phantoms or weights.
+    """
+    # 1
+    manifest = train.manifest
+    if manifest.interface is Interface.MAP:
+        raise RefusedError(RefusalCode.INTERFACE_UNSUPPORTED, "stations of this version run no map trains")
+    policy = dry_policy(train, choice.policy)
+    config = choose(manifest, choice.settings)
+    with sandbox_home(train, choice.engine) as home:
+        home.launcher.engine_info()
+        # 2
+        patients = patients_for(policy, choice.patients)
+        progress(f"making radiographs of {patients} patients who do not exist")
+        cases = make_cases(manifest, home.path / "phantoms", patients=patients, seed=choice.seed)
+        cohort = _freeze(home, train, policy, cases, choice.seed)
+        try:
+            # 3
+            weights = _weights(home, train, choice, progress)
+            contract = ReleaseContract.build(manifest, policy, None if weights is None else weights.layout)
+            if contract.problems:
+                raise _refusal(contract.problems)
+            # 4
+            terms = DryTerms(train, cohort, contract, config, choice.rounds, weights, choice.engine)
+            said = converse(home, terms, progress)
+        finally:
+            wipe(cohort)
+    return DryReport(
+        train=manifest.name,
+        version=manifest.version,
+        policy="the board's draft" if choice.policy is None else f"{policy.id} version {policy.version}",
+        hyperparameters=config,
+        patients={split.value: len(found) for split, found in cohort.patients_by_split.items() if found},
+        left_out={reason.value: count for reason, count in cohort.left_out.items()},
+        notes=_notes(cases),
+        messages=said.messages,
+        peak_memory_bytes=said.peak_memory_bytes,
+        memory_limit_bytes=manifest.resources.memory_mib * MIB,
+        log=said.log,
+    )
+
+
+def _freeze(
+    home: SandboxHome, train: PackedTrain, policy: Policy, cases: DryCases, seed: int
+) -> FrozenCohort:
+    definition = define(policy, train.manifest)
+    if isinstance(definition, Refused):
+        raise _refusal(definition.reasons)
+    # Any key will do, and the same one each time: a dry run repeated is the same dry run.
+    key = CohortKey(hashlib.sha256(f"dry run {seed}".encode()).digest())
+    frozen = freeze(definition, cases.cases, home.cohorts, key)
+    if isinstance(frozen, Refused):
+        raise _refusal(frozen.reasons)
+    return frozen
+
+
+def _weights(home: SandboxHome, train: PackedTrain, choice: DryChoice, progress: Progress) -> Weights | None:
+    if train.manifest.kind is TrainKind.ANALYSIS:
+        return None
+    if choice.weights is not None:
+        return read_weights(choice.weights)
+    if not can_make_weights(train):
+        raise UsageError(
+            "training and evaluation start from weights, and none are given",
+            hint="Give --weights, or let the image make its own: see `pht-train init-weights --help`.",
+        )
+    progress("making initial weights with the image's own program")
+    return make_weights(train, home.launcher, home.work / "initial.safetensors")
+
+
+def _notes(cases: DryCases) -> tuple[str, ...]:
+    notes = []
+    if cases.borrowed_label is not None:
+        notes.append(f"the phantoms have no label {cases.borrowed_label}: their {FINDING} stands in for it")
+    if cases.empty_fields:
+        notes.append(f"the phantoms have no {', '.join(cases.empty_fields)}: these fields are empty")
+    return tuple(notes)
+
+
+def _refusal(reasons: Sequence[Reason]) -> RefusedError:
+    return RefusedError(reasons[0].code, "; ".join(reason.detail or reason.code.value for reason in reasons))

@@ -1,0 +1,73 @@
+"""The policy of a dry run: the one that is given, or the board's own draft for this train.
+
+The draft is what `pht-board draft` would begin with, but for patients: so many as the phantoms have to spare. Nobody has
+signed it, and nothing but a dry run may go by it.
+"""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from policies.board.documents_in import read_file, read_train
+from policies.board.drafting import DraftOptions, draft_policy
+from policies.documents import load_yaml
+from policies.errors import RefusedError
+from policies.manifest import TrainKind
+from policies.policy import Policy
+from policies.refusals import RefusalCode
+from train_images.tool.folders import PackedTrain
+
+MINIMUM_PATIENTS: Final = 10
+_SPARE: Final = 1.5
+
+
+def dry_policy(train: PackedTrain, given: Path | None) -> Policy:
+    """Return the policy to hold the train to.
+
+    Args:
+        train: packed.
+        given: a policy file, signed or not.
+
+    Raises:
+        DocumentError: the file is no policy.
+        RefusedError: it is a policy for other bytes than this train's.
+    """
+    if given is None:
+        options = DraftOptions(
+            now=datetime.now(UTC) - timedelta(days=1),
+            board="dry-run",
+            settings={
+                "id": "dry-run",
+                "data.collections": "[phantoms]",
+                "data.minimum_patients": str(MINIMUM_PATIENTS),
+            },
+        )
+        return load_yaml(Policy, draft_policy(read_train(train.path), options), what="the draft policy")
+    policy = load_yaml(Policy, read_file(given), what=given.name)
+    if policy.manifest_digest != train.index.manifest.digest:
+        raise RefusedError(
+            RefusalCode.MANIFEST_DIGEST,
+            f"{given.name} permits another train.yaml than this bundle's",
+            hint="Pack with the train.yaml that was signed, or have this one signed.",
+        )
+    if train.index.config.digest not in policy.image_config_digests:
+        raise RefusedError(
+            RefusalCode.IMAGE_DIGEST,
+            f"{given.name} permits another image than this bundle's",
+            hint="An image that is built again has another digest: the board signs digests.",
+        )
+    return policy
+
+
+def patients_for(policy: Policy, asked: int | None) -> int:
+    """Return how many patients to make up: enough for the policy's minimum in the splits that the train is given.
+
+    Args:
+        policy: of the dry run.
+        asked: by the researcher.
+    """
+    if asked is not None:
+        return asked
+    share = 0.25 if policy.kind is TrainKind.EVALUATION else 0.75
+    smallest_split = policy.release.minimum_patients_per_metric / 0.25
+    return max(60, round(_SPARE * max(policy.data.minimum_patients / share, smallest_split)))

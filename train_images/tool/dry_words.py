@@ -1,0 +1,73 @@
+"""A dry run's report in words: what would have left a hospital, what not, and by which rule. Pure."""
+
+from collections.abc import Iterator
+
+from policies.refusal_texts import CATALOGUE
+from policies.refusals import RefusalCode
+from train_images.tool.dry_messages import DryMessage
+from train_images.tool.dry_run import DryReport
+
+COLUMNS = ("round", "message", "outcome", "what would leave", "left out by a rule", "seconds")
+_MIB = 1 << 20
+_LOG_LINES = 20
+
+
+def rows(report: DryReport) -> Iterator[tuple[str, ...]]:
+    """Yield one row per message, in the order of `COLUMNS`."""
+    for message in report.messages:
+        yield (
+            str(message.round),
+            message.stage,
+            message.outcome if message.outcome == "released" else f"{message.outcome}: {message.code}",
+            _released(message),
+            ", ".join(f"{each.key} ({each.code})" for each in message.suppressed),
+            f"{message.seconds:.2f}",
+        )
+
+
+def lines_before(report: DryReport) -> Iterator[str]:
+    """Yield what the train was given."""
+    patients = ", ".join(f"{count} {split}" for split, count in report.patients.items())
+    yield f"{report.train} {report.version}, held to {report.policy}"
+    yield f"Cohort: patients {patients}"
+    if report.left_out:
+        yield "Left out: " + ", ".join(f"{count} {reason}" for reason, count in report.left_out.items())
+    if report.hyperparameters:
+        yield "Hyperparameters: " + ", ".join(
+            f"{name}={value}" for name, value in report.hyperparameters.items()
+        )
+    yield from (f"Note: {note}" for note in report.notes)
+
+
+def lines_after(report: DryReport) -> Iterator[str]:
+    """Yield what it took, and where something went wrong, what to do."""
+    if report.peak_memory_bytes is not None:
+        limit = report.memory_limit_bytes // _MIB
+        yield f"Memory: at most {report.peak_memory_bytes // _MIB} MiB (cached files counted) of {limit} MiB"
+    problem = report.problem
+    if problem is None:
+        yield "Every message would have been released."
+        return
+    for reason in problem.reasons:
+        yield f"{reason.code}: {reason.detail or CATALOGUE[reason.code].means}"
+    if problem.outcome == "failed" and report.log.strip():
+        yield "The end of what the train printed (at a hospital only its operator sees this):"
+        yield from (f"  {line}" for line in report.log.rstrip().splitlines()[-_LOG_LINES:])
+
+
+def refusal(problem: DryMessage) -> tuple[str, str, str]:
+    """Return code, message and hint for a message that released nothing."""
+    code = RefusalCode(problem.code)
+    happened = "would be withheld" if problem.outcome == "withheld" else "was not answered"
+    return code, f"round {problem.round}: {problem.stage} {happened}", CATALOGUE[code].do
+
+
+def _released(message: DryMessage) -> str:
+    if message.outcome != "released":
+        return ""
+    parts = [f"{name} {value:g}" for name, value in message.metrics.items()]
+    parts += [f"table {name}, {len(table)} rows" for name, table in message.tables.items()]
+    if message.arrays_bytes:
+        parts.append(f"update of {message.arrays_bytes / 1e6:.3g} MB")
+    parts.append(f"about {message.num_examples} images")
+    return ", ".join(parts)

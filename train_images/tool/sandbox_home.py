@@ -1,0 +1,76 @@
+"""A folder laid out as the launcher expects it, around a bundle: what a dry run needs of a station.
+
+    HOME/compute/layers    the bundle's own blobs
+    HOME/compute/cohorts   the cohort of phantoms
+    HOME/compute/control   the train's socket
+    HOME/work              weights and replies on their way
+
+The launcher in it is a station's own, in this process, with the ceilings that the train asks for.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from policies.errors import StorageError
+from station.sandbox.launcher import local_launcher
+from station.sandbox.spec import MIB, Launcher, LauncherSettings
+from train_images.tool.folders import PackedTrain
+
+DEFAULT_ENGINE: Final = Path("/var/run/docker.sock")
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxHome:
+    """The folder and the launcher over it."""
+
+    path: Path
+    launcher: Launcher
+
+    @property
+    def cohorts(self) -> Path:
+        """Where cohorts are frozen."""
+        return self.path / "compute" / "cohorts"
+
+    @property
+    def control(self) -> Path:
+        """Where trains connect."""
+        return self.path / "compute" / "control"
+
+    @property
+    def work(self) -> Path:
+        """Where weights and replies lie."""
+        return self.path / "work"
+
+
+@contextmanager
+def sandbox_home(train: PackedTrain, engine: Path = DEFAULT_ENGINE) -> Iterator[SandboxHome]:
+    """Yield a home for one dry run; its containers and files are gone afterwards.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    resources = train.manifest.resources
+    settings = LauncherSettings(
+        station="dry-run",
+        engine_socket=engine,
+        compute_uid=os.getuid(),
+        max_memory_bytes=resources.memory_mib * MIB,
+        max_cpus=resources.cpus,
+        max_pids=resources.pids,
+        max_scratch_bytes=resources.scratch_mib * MIB,
+        max_containers=1,
+    )
+    with tempfile.TemporaryDirectory(prefix="pht-check-") as made:
+        home = Path(made)
+        try:
+            for name in ("compute/cohorts", "compute/control", "work"):
+                (home / name).mkdir(parents=True)
+            (home / "compute" / "layers").symlink_to(train.store.root.resolve())
+        except OSError as error:
+            raise StorageError(f"the dry run's folder cannot be made ({error.strerror})") from error
+        yield SandboxHome(home, local_launcher(home, settings))
