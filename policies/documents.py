@@ -93,7 +93,9 @@ def canonical_json(value: object) -> bytes:
     """
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
 
 
 def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -248,7 +250,9 @@ def _validate(
     except (TypeError, ValueError, RecursionError) as error:
         if not isinstance(error, ValidationError):
             raise DocumentError(f"{what}: holds a value that JSON has no form for") from error
-        problems = [_describe(problem["loc"], problem["msg"], problem["type"], lines) for problem in error.errors()]
+        # An unknown key first: it is often a known one misspelt, which is then missing as well.
+        found = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+        problems = [_describe(problem["loc"], problem["msg"], problem["type"], lines) for problem in found]
         raise DocumentError(
             f"{what}: " + "; ".join(problems[:5]) + ("; ..." if len(problems) > 5 else ""),
             hint="Correct the named keys; the JSON Schema beside the model lists what is allowed.",

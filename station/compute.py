@@ -134,7 +134,7 @@ class _Station:
         outbox = Outbox(ledger, audit)
         gatekeeper = Gatekeeper(
             settings,
-            PolicyClient(paths.trust, settings.orchestrator.mirror_url, ca=ca),
+            PolicyClient(paths.trust, settings.orchestrator.mirror_url, ca=ca, proxy=proxy),
             catalogue,
             Counters(runs, releases),
             bundles,

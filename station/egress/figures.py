@@ -136,11 +136,17 @@ def _check_table(
 
 
 def _cells(table: TableOutput, value: object) -> Table | None:
-    if not isinstance(value, list | tuple) or len(value) != table.rows:
+    """Return a table's rows; Flower's MetricRecord holds flat lists only, so row after row in one list is a table too."""
+    if not isinstance(value, list | tuple):
+        return None
+    width = len(table.columns)
+    if len(value) == table.rows * width and not any(isinstance(cell, list | tuple) for cell in value):
+        value = [value[start : start + width] for start in range(0, len(value), width)]
+    if len(value) != table.rows:
         return None
     rows = []
     for row in value:
-        if not isinstance(row, list | tuple) or len(row) != len(table.columns):
+        if not isinstance(row, list | tuple) or len(row) != width:
             return None
         if not all(type(cell) is int and cell >= 0 for cell in row):
             return None

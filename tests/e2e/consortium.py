@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from tests.e2e.programs import Server, refused, run, run_json
+from tests.e2e.programs import Server, run, run_json
 
 MEMBERS = (
     ("clinician", "Dr. A. Visser", "clinician"),
@@ -190,10 +190,19 @@ class Consortium:
             "127.0.0.1", "--root", self.tuf_root,
         )  # fmt: skip
         for role in ("researcher", "board", "witness"):
-            made = run_json("pht-orchestrator", "token", "new", self.orchestrator, "--role", role, "--name", role)
+            made = run_json(
+                "pht-orchestrator", "token", "new", self.orchestrator, "--role", role, "--name", role
+            )
             self.token(role).write_text(made["token"])
             self.token(role).chmod(0o600)
-        server = Server(self.root / "orchestrator.log", "pht-orchestrator", "serve", self.orchestrator, "--json", ready="ready")
+        server = Server(
+            self.root / "orchestrator.log",
+            "pht-orchestrator",
+            "serve",
+            self.orchestrator,
+            "--json",
+            ready="ready",
+        )
         server.start()
         self.servers.append(server)
         return server
@@ -248,5 +257,3 @@ class Consortium:
         report = hospital.ask("ingest", hospital.source / "dicom", "--collection", COLLECTION)
         hospital.call("clinical", "import", hospital.source / "ecrf.csv", "--collection", COLLECTION)
         return dict(report)
-
-

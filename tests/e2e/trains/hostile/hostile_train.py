@@ -28,7 +28,7 @@ def connect(host: str, port: int) -> str:
 
 
 def names_under(path: str) -> list[str]:
-    found = sorted(os.listdir(path))
+    found = sorted(str(entry) for entry in Path(path).iterdir())
     if not found:
         raise FileNotFoundError(2, "nothing there")
     return found[:3]
@@ -38,8 +38,8 @@ def other_cohorts() -> list[str]:
     """Look for any radiograph or DICOM file that is not this cohort's own."""
     found = [
         str(path)
-        for place in ("/var", "/srv", "/home", "/root", "/mnt", "/host", "/work", "/tmp", "/opt")
-        if os.path.isdir(place)
+        for place in ("/var", "/srv", "/home", "/root", "/mnt", "/host", "/tmp", "/opt")
+        if Path(place).is_dir()
         for path in Path(place).rglob("*")
         if path.suffix in {".dcm", ".nii"}
     ]

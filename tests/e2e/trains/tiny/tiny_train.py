@@ -16,12 +16,21 @@ app = ClientApp()
 _loaded: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
 
+def initial_weights() -> dict[str, np.ndarray]:
+    """What round 1 starts from."""
+    return {"weight": np.zeros(SIDE * SIDE, np.float32), "bias": np.zeros(1, np.float32)}
+
+
 def thumbnail(path: Path) -> np.ndarray:
     raw = path.read_bytes()
     width, height = np.frombuffer(raw, "<i2", 2, 42)
     kind = int(np.frombuffer(raw, "<i2", 1, 70)[0])
     dtype = {512: "<u2", 16: "<f4", 4: "<i2"}[kind]
-    pixels = np.frombuffer(raw, dtype, int(width) * int(height), HEADER_BYTES).reshape(height, width).astype(np.float32)
+    pixels = (
+        np.frombuffer(raw, dtype, int(width) * int(height), HEADER_BYTES)
+        .reshape(height, width)
+        .astype(np.float32)
+    )
     rows, columns = height // SIDE, width // SIDE
     small = pixels[: rows * SIDE, : columns * SIDE].reshape(SIDE, rows, SIDE, columns).mean((1, 3))
     return ((small - small.mean()) / (small.std() + 1e-6)).ravel()
@@ -61,7 +70,9 @@ def train(message: Message, context: Context) -> Message:
     print(f"trained on {len(labels)} images")
     content = RecordDict(
         {
-            "arrays": ArrayRecord({"weight": Array(weight.astype(np.float32)), "bias": Array(bias.astype(np.float32))}),
+            "arrays": ArrayRecord(
+                {"weight": Array(weight.astype(np.float32)), "bias": Array(bias.astype(np.float32))}
+            ),
             "metrics": MetricRecord({"loss": loss_of(probabilities(images, weight, bias), labels)}),
         }
     )
@@ -72,4 +83,6 @@ def train(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     images, labels = cases("validation")
     predicted = probabilities(images, *weights_of(message))
-    return Message(content=RecordDict({"metrics": MetricRecord({"loss": loss_of(predicted, labels)})}), reply_to=message)
+    return Message(
+        content=RecordDict({"metrics": MetricRecord({"loss": loss_of(predicted, labels)})}), reply_to=message
+    )

@@ -1,0 +1,1 @@
+"""Evaluates a chest radiograph model on patients it never saw."""

@@ -1,0 +1,263 @@
+"""The main job, shown: three hospitals train one chest X-ray model, and nothing else leaves.
+
+    python -m tests.e2e.demo --output demo-output [--data FOLDER] [--rounds 5]
+
+Drives the four programs as people would and writes what came of it; every figure shown stands in `summary.json`.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tests.e2e import protection
+from tests.e2e.consortium import BOARD, COLLECTION, MEMBERS, Consortium
+from tests.e2e.programs import run, run_json, stopping
+from tests.e2e.report import show_rounds, show_test, write_summary
+from tests.e2e.researcher import REPOSITORY, Researcher, Train
+
+SHARED = REPOSITORY.parent / "shared" / "data" / "cxr"
+HOSPITALS = ("hospital-a", "hospital-b", "hospital-c")
+
+
+@dataclass(slots=True)
+class Demo:
+    """The demo's state: who there is, and what was seen so far."""
+
+    consortium: Consortium
+    researcher: Researcher
+    output: Path
+    rounds: int
+    console: Console
+    facts: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str, title: str) -> Iterator[None]:
+        self.console.rule(f"[bold]{title}", align="left")
+        start = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - start, 1)
+        self.console.print(f"[dim]{self.seconds[name]:.1f} s[/dim]")
+
+    def say(self, text: str) -> None:
+        self.console.print(f"  {text}", highlight=False)
+
+
+def found(demo: Demo, data: Path) -> None:
+    """a. A board of three, an orchestrator, three hospitals."""
+    c = demo.consortium
+    c.found_board()
+    demo.say("board of three; two signatures bind, a clinician's and a patient representative's among them")
+    c.start_orchestrator()
+    c.publish()
+    c.start_witness()
+    demo.say(f"orchestrator behind TLS at {c.url}; freshness witness vouches every 20 s")
+    for name in HOSPITALS:
+        c.add_hospital(name, data / name)
+    c.register_hospitals()
+    with ThreadPoolExecutor(len(HOSPITALS)) as pool:
+        list(pool.map(c.start_station, c.hospitals))
+    separation = c.hospitals[0].ask("status")["separation"]
+    demo.facts["separation"] = separation
+    demo.say(f"three stations serve, each as three processes (separation: {separation})")
+
+
+def take_in(demo: Demo) -> None:
+    """b. Images, consent, eCRF."""
+    reports = {}
+    with ThreadPoolExecutor(2) as pool:
+        done = pool.map(demo.consortium.take_in, demo.consortium.hospitals)
+        for hospital, report in zip(demo.consortium.hospitals, done, strict=True):
+            reports[hospital.name] = report
+            demo.say(
+                f"{hospital.name}: {report['handed_over']} of {report['files']} radiographs pseudonymised, "
+                f"{sum(report['quarantined'].values())} in quarantine"
+            )
+    demo.facts["intake"] = reports
+
+
+def govern(demo: Demo, train: Train, name: str, changes: dict[str, object] | None = None) -> Path:
+    """The board drafts, reviews, signs and publishes a policy for a train."""
+    c = demo.consortium
+    policy = c.board / f"{name}.yaml"
+    settings: list[object] = []
+    for key, value in (changes or {}).items():
+        settings += ["--set", f"{key}={value}"]
+    run(
+        "pht-board", "draft", "--from", train.bundle, "--out", policy, "--requester-key",
+        demo.researcher.key.with_suffix(".pub"), "--board", BOARD, *settings,
+    )  # fmt: skip
+    c.sign(policy, ("clinician", "patient"), "--train", train.bundle)
+    c.publish(policy)
+    return policy
+
+
+def prepare_train(demo: Demo) -> tuple[Train, Path, Path]:
+    """c. Build, dry-run, review, sign, publish."""
+    r = demo.researcher
+    public = r.settle()
+    train = r.build(REPOSITORY / "train_images" / "cxr-classification")
+    demo.say("built and packed cxr-classification (MONAI DenseNet121)")
+    checked = r.check(train)
+    demo.facts["dry_run"] = checked
+    demo.say(f"dry run in the real sandbox, through the real guard: {checked['outcome']}")
+    sent = r.submit(train)
+    demo.facts["submitted"] = sent
+    demo.say(f"submitted: {sent['moved_bytes'] / 1e6:.0f} of {sent['bytes'] / 1e6:.0f} MB had to move")
+    weights = r.initial_weights(train)
+    policy = govern(demo, train, "cxr-classification")
+    review = run_json("pht-board", "review", policy, "--train", train.bundle, "--weights", weights)
+    demo.facts["review"] = review
+    signers = ", ".join(person for name, person, _ in MEMBERS if name in {"clinician", "patient"})
+    demo.say(f"reviewed, signed by {signers}, published; requester's key {public[:16]}...")
+    return train, policy, weights
+
+
+def train_model(demo: Demo, train: Train, policy: Path, weights: Path) -> dict[str, Any]:
+    """d. Federated rounds in three sandboxes at once."""
+    r = demo.researcher
+    order = r.order(train, policy, "training", rounds=demo.rounds, weights=weights)
+    digest = r.send(order, weights)
+    demo.say(f"run order {digest[7:19]} signed and sent: {demo.rounds} rounds, three hospitals")
+    r.watch(digest)
+    results = r.results(digest, demo.output)
+    metrics = json.loads((results / "metrics.json").read_bytes())
+    demo.facts["training"] = {"order": digest, **metrics}
+    show_rounds(demo.console, metrics)
+    return {"digest": digest, "order": order}
+
+
+def evaluate_model(demo: Demo) -> None:
+    """d. The evaluation train on the testing patients."""
+    r = demo.researcher
+    train = r.build(REPOSITORY / "train_images" / "cxr-evaluation")
+    sent = r.submit(train)
+    share = sent["moved_bytes"] / sent["bytes"]
+    demo.facts["second_train_moved"] = {
+        "bytes": sent["bytes"],
+        "moved": sent["moved_bytes"],
+        "share": round(share, 5),
+    }
+    demo.say(f"second train on the same base: {share:.3%} of its bytes had to move")
+    policy = govern(demo, train, "cxr-evaluation")
+    weights = demo.output / "model.safetensors"
+    digest = r.send(r.order(train, policy, "evaluation", weights=weights), weights)
+    r.watch(digest)
+    out = r.results(digest, demo.output / "evaluation")
+    demo.facts["evaluation"] = {"order": digest, **json.loads((out / "metrics.json").read_bytes())}
+    show_test(demo.console, demo.facts["evaluation"])
+
+
+def close_books(demo: Demo) -> None:
+    """f. Each station's verified audit and ledger, and the summary."""
+    demo.facts["chains"] = {}
+    for hospital in demo.consortium.hospitals:
+        folder = demo.output / hospital.name
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(hospital.home / "card.json", folder / "card.json")
+        views = {}
+        for chain in ("audit", "egress"):
+            hospital.call(chain, "export", folder / f"{chain}.jsonl")
+            views[chain] = run_json(
+                "pht-station", chain, "verify", "--file", folder / f"{chain}.jsonl", "--home", hospital.home
+            )
+        demo.facts["chains"][hospital.name] = views
+        demo.say(
+            f"{hospital.name}: audit of {views['audit']['entries']} entries and egress ledger of "
+            f"{views['egress']['entries']} entries, unbroken, head signed by the station"
+        )
+
+
+def perform(demo: Demo, data: Path) -> None:
+    """The whole demo, in order."""
+    with demo.step("found", "a. A board, an orchestrator, three hospitals"):
+        found(demo, data)
+    with demo.step("intake", "b. Radiographs in: pseudonymised, with consent and eCRF labels"):
+        take_in(demo)
+    with demo.step("govern", "c. The train: built, dry-run, reviewed, signed, published"):
+        train, policy, weights = prepare_train(demo)
+    with demo.step("train", f"d. {demo.rounds} federated rounds in three sandboxes at once"):
+        ordered = train_model(demo, train, policy, weights)
+    with demo.step("evaluate", "d. The test: an evaluation train on patients the model never saw"):
+        evaluate_model(demo)
+    with demo.step("protect", "e. The protection at work: tried for real, refused by code"):
+        protection.show(demo, govern, train, policy, ordered["order"])
+    with demo.step("books", "f. What is left behind"):
+        close_books(demo)
+
+
+def radiographs(choice: Path | None, scratch: Path, console: Console) -> Path:
+    """Return the radiographs to use: the folder named, the shared ones, or generated ones."""
+    if choice is not None:
+        missing = [name for name in HOSPITALS if not (choice / name / "dicom").is_dir()]
+        if missing:
+            sys.exit(f"{choice}: needs a folder {missing[0]}/dicom with ecrf.csv and consent.csv beside it")
+        return choice
+    if SHARED.is_dir():
+        return SHARED
+    console.print("no shared radiographs here: generating some with a learnable finding")
+    run("pht-train", "phantoms", scratch / "radiographs", "--hospitals", 3, "--patients", 60)
+    return scratch / "radiographs"
+
+
+def main() -> int:
+    """Parse, perform, write the summary."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument(
+        "--phantoms", action="store_true", help="generate radiographs though others are there"
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--keep", action="store_true", help="keep the parties' folders")
+    choices = parser.parse_args()
+    console = Console(highlight=False)
+    start = time.monotonic()
+    scratch = Path(tempfile.mkdtemp(prefix="pht-demo-"))
+    # Each station's services run under users of their own and have to get at their folder.
+    scratch.chmod(0o755)
+    output = choices.output.resolve()
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    consortium = Consortium(scratch / "consortium")
+    consortium.root.mkdir()
+    demo = Demo(consortium, Researcher(consortium), output, choices.rounds, console)
+    try:
+        data = scratch / "radiographs"
+        if choices.phantoms:
+            run("pht-train", "phantoms", data, "--hospitals", 3, "--patients", 60)
+        else:
+            data = radiographs(choices.data, scratch, console)
+        demo.facts["data"] = "generated" if data.is_relative_to(scratch) else data.name
+        with stopping(consortium.servers):
+            perform(demo, data)
+    finally:
+        if choices.keep:
+            console.print(f"the parties' folders are kept in {scratch}")
+        else:
+            shutil.rmtree(scratch, ignore_errors=True)
+    demo.seconds["total"] = round(time.monotonic() - start, 1)
+    write_summary(demo.output, demo.facts, demo.seconds, COLLECTION)
+    console.rule("[bold]done", align="left")
+    console.print(
+        f"  {demo.seconds['total']:.0f} s; results in {choices.output}: model.safetensors, metrics.json,"
+    )
+    console.print(
+        "  metrics.png, provenance.json, evaluation/, hospital-*/audit.jsonl and egress.jsonl, summary.json"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

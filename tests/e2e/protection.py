@@ -1,0 +1,198 @@
+"""What should be refused, tried for real: each attempt ends at a rule, and the rule's code is shown.
+
+The hostile parties here hold what they would hold in life: a researcher with a key and an approved train, a secretary with the
+publishing key, an orchestrator with all its folders. What stops them is at the stations.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.e2e import adversary
+from tests.e2e.programs import run_json
+from tests.e2e.researcher import REPOSITORY, Train
+
+if TYPE_CHECKING:
+    from tests.e2e.demo import Demo
+
+TRAINS = REPOSITORY / "tests" / "e2e" / "trains"
+Govern = Callable[..., Path]
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One attempt and what became of it."""
+
+    what: str
+    by: str
+    codes: dict[str, str]
+
+
+def show(demo: Demo, govern: Govern, train: Train, policy: Path, order: Path) -> None:
+    """Try everything, show every code, and note it all in the demo's facts."""
+    tried: list[Tried] = []
+
+    def note(what: str, by: str, codes: dict[str, str], expected: str) -> None:
+        if not codes or set(codes.values()) != {expected}:
+            raise AssertionError(f"{what}: expected {expected} everywhere, saw {codes}")
+        tried.append(Tried(what, by, codes))
+        demo.console.print(f"  {what:<64} [green]{expected}[/green]  at {len(codes)} stations")
+
+    tiny = _approve_tiny(demo, govern)
+    note("a run order used twice", "orchestrator", _again(demo, train, policy, order), "ORDER_SPENT")
+    note("a train whose image differs by one byte", "orchestrator", _one_byte(demo, tiny), "IMAGE_DIGEST")
+    note("a policy signed by one member", "secretary", _one_member(demo, tiny), "POLICY_SIGNATURES_TOO_FEW")
+    hostile = _hostile(demo, govern)
+    note("a hostile train's extra tensor", "train", hostile["codes"], "RELEASE_TENSOR_EXTRA")
+    killed = _killed(demo, tiny)
+    note("a revoked train", "researcher", _revoked(demo, tiny), "POLICY_REVOKED")
+    demo.facts["protection"] = [{"what": each.what, "by": each.by, "codes": each.codes} for each in tried] + [
+        {
+            "what": "a hostile train's attempts inside the sandbox",
+            "by": "train",
+            "attempts": hostile["attempts"],
+        }
+    ]
+    demo.facts["killed_station"] = killed
+    _capacity(demo)
+
+
+@dataclass(frozen=True, slots=True)
+class Tiny:
+    """A small approved train to try things with."""
+
+    train: Train
+    policy: Path
+    weights: Path
+
+
+def _approve_tiny(demo: Demo, govern: Govern) -> Tiny:
+    r = demo.researcher
+    train = r.build(TRAINS / "tiny")
+    r.submit(train)
+    policy = govern(demo, train, "tiny", ANSWERS)
+    return Tiny(train, policy, r.initial_weights(train))
+
+
+ANSWERS = {
+    "data.collections": "[thorax-cxr]", "data.minimum_patients": 5, "runs.runs": 20, "runs.rounds": 5, "runs.releases": 100,
+    "release.minimum_patients_per_metric": 5,
+}  # fmt: skip
+
+
+def _codes(demo: Demo, digest: str) -> dict[str, str]:
+    return dict(adversary.outcome(demo.consortium, digest).missing)
+
+
+def _again(demo: Demo, train: Train, policy: Path, order: Path) -> dict[str, str]:
+    digest = adversary.impose_order(demo.consortium, order, train.bundle / "train.yaml", policy)
+    return _codes(demo, digest)
+
+
+def _one_byte(demo: Demo, tiny: Tiny) -> dict[str, str]:
+    r, c = demo.researcher, demo.consortium
+    layer = tiny.train.index["layers"][-1]["digest"]
+    order = r.order(tiny.train, tiny.policy, "one-byte", weights=tiny.weights)
+    adversary.flip_one_byte(c, layer)
+    try:
+        return _codes(demo, r.send(order, tiny.weights))
+    finally:
+        adversary.flip_one_byte(c, layer)
+
+
+def _one_member(demo: Demo, tiny: Tiny) -> dict[str, str]:
+    r, c = demo.researcher, demo.consortium
+    lonely = c.board / "lonely.yaml"
+    lonely.write_text(tiny.policy.read_text().replace("id: tiny\n", "id: lonely\n"))
+    c.sign(lonely, ("clinician",))
+    adversary.publish_unchecked(c, lonely.with_name("lonely.yaml.dsse.json"), "lonely", 1)
+    order = r.order(tiny.train, lonely, "one-member", weights=tiny.weights)
+    return _codes(demo, adversary.impose_order(c, order, tiny.train.bundle / "train.yaml", lonely))
+
+
+def _hostile(demo: Demo, govern: Govern) -> dict[str, Any]:
+    r = demo.researcher
+    train = r.build(TRAINS / "hostile")
+    r.submit(train)
+    policy = govern(demo, train, "hostile", ANSWERS)
+    weights = r.folder / "tiny-initial.safetensors"
+    digest = r.send(r.order(train, policy, "hostile", weights=weights), weights)
+    codes = _codes(demo, digest)
+    attempts = {}
+    for hospital in demo.consortium.hospitals:
+        lines = hospital.call("logs", digest).splitlines()
+        attempts[hospital.name] = [
+            line.removeprefix("ATTEMPT ") for line in lines if line.startswith("ATTEMPT ")
+        ]
+    first = next(iter(attempts.values()))
+    for line in first:
+        demo.say(f"hostile train, {line}")
+    reached = [line for lines in attempts.values() for line in lines if "REACHED" in line]
+    if reached or len(first) < 9:
+        raise AssertionError(f"the hostile train got somewhere, or did not try: {reached or first}")
+    return {"codes": codes, "attempts": attempts}
+
+
+def _killed(demo: Demo, tiny: Tiny) -> dict[str, Any]:
+    """SIGKILL a station in the middle of a round; it comes back and finishes it."""
+    r, c = demo.researcher, demo.consortium
+    victim = c.hospitals[1]
+    settings = {"local_epochs": 60000, "learning_rate": 0.01}
+    order = r.order(tiny.train, tiny.policy, "killed", weights=tiny.weights, settings=settings)
+    digest = r.send(order, tiny.weights)
+    _await_state(victim, digest, "busy")
+    assert victim.server is not None
+    victim.server.kill()
+    killed_at = time.monotonic()
+    demo.say(f"{victim.name}: SIGKILL in the middle of its round")
+    back = threading.Thread(target=victim.server.start)
+    back.start()
+    r.watch(digest)
+    back.join()
+    entry = run_json("pht-orchestrator", "runs", "show", c.orchestrator, digest)["rounds"][-1]
+    if victim.name not in entry["took_part"] or entry["missing"]:
+        raise AssertionError(f"the killed station did not finish its round: {entry}")
+    releases = [row for row in victim.ask("releases") if row["order"] == digest]
+    if len(releases) != len({(row["round"], row["stage"]) for row in releases}):
+        raise AssertionError("the killed station released something twice")
+    took = round(time.monotonic() - killed_at, 1)
+    demo.say(
+        f"{victim.name} came back and finished it: {len(entry['took_part'])} of 3 took part, {took} s later"
+    )
+    return {
+        "station": victim.name,
+        "took_part": entry["took_part"],
+        "seconds": took,
+        "releases": len(releases),
+    }
+
+
+def _await_state(hospital: Any, digest: str, state: str, timeout_s: float = 120) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        found = [row for row in hospital.ask("runs") if row["order"] == digest]
+        if found and found[0]["state"] == state:
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"{hospital.name} never got to {state}")
+
+
+def _revoked(demo: Demo, tiny: Tiny) -> dict[str, str]:
+    r, c = demo.researcher, demo.consortium
+    order = r.order(tiny.train, tiny.policy, "revoked", weights=tiny.weights)
+    c.revoke("tiny", 1, "shown to be revocable")
+    return _codes(demo, adversary.impose_order(c, order, tiny.train.bundle / "train.yaml", tiny.policy))
+
+
+def _capacity(demo: Demo) -> None:
+    capacity = demo.facts["review"]["capacity"]
+    demo.say(
+        "and the honest line: the declared weights of cxr-classification could carry out at most "
+        f"{capacity['bits_per_round']:,} bits per round and station, {capacity['bits_per_run']:,} per run: "
+        f"about {capacity['radiographs']:,.0f} radiographs"
+    )

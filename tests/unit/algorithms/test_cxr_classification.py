@@ -1,0 +1,132 @@
+"""The chest X-ray train as its container runs it: a cohort on disk, Flower messages in and out."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from algorithms.cxr_classification import client_app
+from algorithms.cxr_classification.data import load_split
+from algorithms.cxr_classification.initial_weights import initial_weights
+from algorithms.cxr_classification.training import auc
+from algorithms.cxr_evaluation.client_app import BINS, histogram
+from algorithms.cxr_evaluation.client_app import app as evaluation_app
+
+# MONAI looks for a decoder plugin of a package that neither we nor the image have, and says so.
+pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodec")
+
+CONFIG = {"learning_rate": 3e-4, "local_epochs": 1, "batch_size": 4, "image_size": 64, "seed": 7, "server-round": 1}
+
+
+@pytest.fixture
+def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    random = np.random.default_rng(5)
+    (tmp_path / "images").mkdir()
+    listed: dict[str, list[dict[str, object]]] = {"training": [], "validation": [], "testing": []}
+    for split, count in (("training", 9), ("validation", 6), ("testing", 6)):
+        for number in range(count):
+            label = number % 2
+            pixels = random.integers(0, 20000, (80, 72), dtype=np.uint16)
+            pixels[20:40, 20:40] += np.uint16(30000 * label)
+            name = f"images/{split}-{number}.nii"
+            nibabel.save(nibabel.Nifti1Image(pixels, np.eye(4), dtype=np.uint16), tmp_path / name)
+            listed[split].append({"image": name, "label": label})
+    (tmp_path / "datalist.json").write_text(json.dumps(listed))
+    monkeypatch.setenv("PHT_DATA", str(tmp_path))
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    torch.set_num_threads(1)
+    yield tmp_path
+    load_split.cache_clear()
+    client_app._warm.clear()
+
+
+def context() -> Context:
+    return Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
+
+
+def message(kind: str, arrays: dict[str, np.ndarray], **changes: float) -> Message:
+    content = RecordDict(
+        {
+            "arrays": ArrayRecord({name: Array(np.asarray(value)) for name, value in arrays.items()}),
+            "config": ConfigRecord(CONFIG | changes),
+        }
+    )
+    return Message(content=content, dst_node_id=1, message_type=kind, ttl=3600.0)
+
+
+def trained(reply: Message) -> dict[str, np.ndarray]:
+    return {name: array.numpy() for name, array in reply.content["arrays"].items()}
+
+
+def test_a_round_returns_every_tensor_changed_and_a_loss(cohort: Path) -> None:
+    before = initial_weights()
+    reply = client_app.app(message("train", before), context())
+    after = trained(reply)
+    assert after.keys() == before.keys()
+    assert all(
+        after[name].shape == before[name].shape and after[name].dtype == before[name].dtype for name in before
+    )
+    changed = [name for name in before if not np.array_equal(after[name], before[name])]
+    assert len(changed) > 0.9 * len(before)
+    assert 0 < reply.content["metrics"]["loss"] < 10
+    assert "num-examples" not in reply.content["metrics"]
+
+
+def test_the_same_seed_gives_the_same_weights(cohort: Path) -> None:
+    first = trained(client_app.app(message("train", initial_weights()), context()))
+    second = trained(client_app.app(message("train", initial_weights()), context()))
+    other = trained(client_app.app(message("train", initial_weights(), seed=8), context()))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert any(not np.array_equal(first[name], other[name]) for name in first)
+
+
+def test_validation_is_scored_with_the_inbound_weights_and_leaves_no_arrays(cohort: Path) -> None:
+    reply = client_app.app(message("evaluate", initial_weights()), context())
+    assert set(reply.content["metrics"]) == {"loss", "auc"}
+    assert "arrays" not in reply.content
+
+
+def test_the_evaluation_train_counts_testing_images_only(cohort: Path) -> None:
+    reply = evaluation_app(message("evaluate", initial_weights()), context())
+    table = reply.content["tables"]["score_histogram"]
+    assert len(table) == 2 * BINS
+    assert sum(table) == 6
+
+
+def test_foreign_weights_are_refused(cohort: Path) -> None:
+    weights = initial_weights()
+    weights.pop(next(iter(weights)))
+    with pytest.raises(RuntimeError, match="Missing key"):
+        client_app.app(message("train", weights), context())
+
+
+def test_auc_by_hand_and_without_both_classes() -> None:
+    scores, labels = torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([0.0, 0.0, 1.0, 1.0])
+    assert auc(scores, labels) == pytest.approx(0.75)
+    assert auc(scores, torch.ones(4)) is None
+
+
+def test_histogram_rows_are_bins_and_columns_classes() -> None:
+    assert histogram(torch.tensor([0.0, 0.1, 1.0, 0.6]), torch.tensor([0.0, 1.0, 1.0, 0.0])) == [
+        1,
+        1,
+        0,
+        0,
+        1,
+        0,
+        0,
+        1,
+    ]
+
+
+def test_images_are_normalised_and_labels_are_columns(cohort: Path) -> None:
+    images, labels = load_split(cohort, "training", 64).tensors
+    assert images.shape == (9, 1, 64, 64)
+    assert labels.shape == (9, 1)
+    assert images.mean().abs() < 1e-4
