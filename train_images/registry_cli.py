@@ -77,8 +77,8 @@ def submit(
         echo_json(sent)
         return
     say(
-        f"Submitted {train.manifest.name} {train.manifest.version}: {sent.bytes_moved} of {sent.bytes_total} bytes "
-        f"moved, {sent.blobs_moved} of {sent.blobs_total} blobs."
+        f"Submitted {train.manifest.name} {train.manifest.version}: {sent.moved_bytes} of {sent.bytes} bytes "
+        f"moved, {sent.moved_blobs} of {sent.blobs} blobs."
     )
 
 

@@ -20,7 +20,7 @@ from station.cohorts import CohortKey, FrozenCohort, define, freeze, wipe
 from station.egress.contract import ReleaseContract
 from station.sandbox.spec import MIB
 from train_images.tool.dry_cohort import FINDING, DryCases, make_cases
-from train_images.tool.dry_messages import DryMessage, DryTerms, converse
+from train_images.tool.dry_messages import DryMessage, DryTerms, Outcome, converse
 from train_images.tool.dry_terms import dry_policy, patients_for
 from train_images.tool.folders import PackedTrain
 from train_images.tool.hyperparameters import choose
@@ -60,6 +60,7 @@ class DryReport:
     """What a dry run found.
 
     Attributes:
+        outcome: released, or what became of the message that released nothing.
         policy: what the train was held to.
         patients: in the cohort, by split.
         left_out: images that could not be used, by reason.
@@ -71,6 +72,7 @@ class DryReport:
 
     train: str
     version: str
+    outcome: Outcome
     policy: str
     hyperparameters: dict[str, HyperparameterValue]
     patients: dict[str, int]
@@ -128,6 +130,7 @@ def dry_run(train: PackedTrain, choice: DryChoice, progress: Progress) -> DryRep
     return DryReport(
         train=manifest.name,
         version=manifest.version,
+        outcome=said.messages[-1].outcome,
         policy="the board's draft" if choice.policy is None else f"{policy.id} version {policy.version}",
         hyperparameters=config,
         patients={split.value: len(found) for split, found in cohort.patients_by_split.items() if found},

@@ -14,16 +14,16 @@ class Submitted:
     """What was sent.
 
     Attributes:
-        bytes_moved: of blobs that the registry did not have.
-        bytes_total: of the whole bundle.
-        blobs_moved: how many blobs that were.
-        blobs_total: how many the bundle has.
+        moved_bytes: of blobs that the registry did not have.
+        bytes: of the whole bundle.
+        moved_blobs: how many blobs that were.
+        blobs: how many the bundle has.
     """
 
-    bytes_moved: int
-    bytes_total: int
-    blobs_moved: int
-    blobs_total: int
+    moved_bytes: int
+    bytes: int
+    moved_blobs: int
+    blobs: int
 
 
 def submit(train: PackedTrain, registry: RegistryClient, progress: Progress) -> Submitted:
