@@ -22,6 +22,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 30.0
+MAX_OUTPUT_BYTES = 20 << 20
 STEADY_AFTER_S = 60.0
 """A child that ran this long is well: its next end starts the waits anew."""
 
@@ -67,7 +68,7 @@ class Child:
             if os.getppid() != parent:
                 os._exit(1)
 
-        self.plan.output.parent.mkdir(parents=True, exist_ok=True)
+        _make_room(self.plan.output)
         with self.plan.output.open("ab") as output:
             self.process = subprocess.Popen(
                 list(self.plan.command),
@@ -127,3 +128,10 @@ class Child:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         self.process = None
+
+
+def _make_room(output: Path) -> None:
+    """Keep what a child writes bounded over its restarts: one older file is kept."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.exists() and output.stat().st_size > MAX_OUTPUT_BYTES:
+        output.replace(output.with_name(output.name + ".1"))

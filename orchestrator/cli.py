@@ -11,13 +11,13 @@ from orchestrator.initialise import initialise, renew_certificate
 from orchestrator.logs import start_logging
 from orchestrator.registry.access import Principal, Role
 from orchestrator.registry.runs import RunView
-from orchestrator.registry.trust import pin_root
+from orchestrator.registry.trust import pin_root, verified_policies
 from orchestrator.services import Services, open_services
 from orchestrator.settings import Home, load_settings, parse_settings
 from policies import console
 from policies.console import JsonOption
 from policies.documents import format_moment
-from policies.errors import NotFoundError, StorageError, UsageError
+from policies.errors import NotFoundError, StorageError, TrustError, UsageError
 
 app = console.new_app("The consortium's side: SuperLink, registry, mirror of the board's repository, runs.")
 token_app = console.new_app("Tokens of researchers, the board, its witness and operators.")
@@ -107,7 +107,7 @@ def status(home: HomeArgument, as_json: JsonOption = False) -> None:
         found = {
             "running": is_held(place),
             "url": services.settings.url,
-            "root_pinned": (place.trust / "root.json").exists(),
+            "mirror": _mirror_state(place),
             "stations": len(stations),
             "bundles": len(services.bundles.all()),
             "runs": {state: sum(run.progress.state == state for run in runs) for state in _states(runs)},
@@ -254,8 +254,40 @@ def runs_show(
         console.say(f"round {entry.get('round')}: took part {', '.join(entry.get('took_part', []))}")
 
 
+@runs_app.command("stop")
+def runs_stop(home: HomeArgument, order: Annotated[str, typer.Argument(help="As for `show`.")]) -> None:
+    """Ask that a run stops; its stations are told to finish."""
+    services = _services(home)
+    try:
+        view = _find(services, order)
+        services.runs.stop(_OPERATOR, view.digest)
+    finally:
+        services.close()
+    console.say(f"asked {view.digest[7:19]} to stop")
+
+
+@runs_app.command("resume")
+def runs_resume(home: HomeArgument, order: Annotated[str, typer.Argument(help="As for `show`.")]) -> None:
+    """Let a failed or stopped run go on from its last checkpoint."""
+    services = _services(home)
+    try:
+        view = _find(services, order)
+        services.runs.resume(_OPERATOR, view.digest)
+    finally:
+        services.close()
+    console.say(f"queued {view.digest[7:19]} again")
+
+
 def _home(path: Path) -> Home:
     return Home(path.absolute())
+
+
+def _mirror_state(home: Home) -> str:
+    try:
+        state = verified_policies(home).state
+    except TrustError as error:
+        return error.message
+    return f"verified, fresh until {format_moment(state.expires)}"
 
 
 def _services(path: Path) -> Services:

@@ -22,6 +22,7 @@ KEEP_ALIVE_S = 75
 SHUTDOWN_S = 2
 """Idle connections of clients that do not say goodbye are not waited for longer."""
 
+STALE_UPLOAD_S = 7 * 24 * 3600
 _CATCH_UP_WAITS_S = (0.5, 2.0, 4.0, 8.0, 16.0)
 
 
@@ -100,6 +101,7 @@ async def _serve(services: Services, config: uvicorn.Config, listener: socket.so
 
 async def _catch_up(services: Services) -> None:
     """Follow a register that was published while we were away; the SuperLink may still be starting."""
+    await asyncio.to_thread(services.blobs.forget_stale_uploads, STALE_UPLOAD_S)
     if not (services.home.trust / "root.json").is_file():
         return
     for wait_s in _CATCH_UP_WAITS_S:

@@ -6,7 +6,7 @@ has sent in full, so naming a digest opens nothing.
 """
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -97,7 +97,7 @@ class Access:
             TrustError: unknown or withdrawn.
         """
         # A lookup by hash: its time says nothing about the token itself.
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             row = session.scalar(
                 select(TokenRow).where(
                     TokenRow.secret_digest == digest_of(token.encode()), TokenRow.revoked.is_(None)
@@ -108,26 +108,35 @@ class Access:
             return Principal(Role(row.role), row.name)
 
     def by_station_key(self, fingerprint: Digest) -> Principal:
-        """Return the registered station with this node key, and note that it was seen.
+        """Return the registered station with this node key.
 
         Raises:
             TrustError: no registered station has it.
         """
-        with self._database.transaction() as session:
-            row = session.scalar(select(StationRow).where(StationRow.key_fingerprint == fingerprint))
-            if row is None:
-                raise TrustError("the key is not of a station in the board's register")
-            row.last_seen = _now()
-            return Principal(Role.STATION, row.name)
+        with self._database.reading() as session:
+            name = session.scalar(select(StationRow.name).where(StationRow.key_fingerprint == fingerprint))
+        if name is None:
+            raise TrustError("the key is not of a station in the board's register")
+        return Principal(Role.STATION, name)
+
+    def orders_of(self, principal: Principal) -> Sequence[Digest]:
+        """The orders that a party gave, or that name it; the newest first."""
+        query = select(OrderRow.digest).order_by(OrderRow.accepted.desc())
+        if principal.role is Role.STATION:
+            query = query.join(OrderStationRow).where(OrderStationRow.station == principal.name)
+        else:
+            query = query.where(OrderRow.requester == principal.id)
+        with self._database.reading() as session:
+            return session.scalars(query).all()
 
     def may_read_blob(self, principal: Principal, digest: Digest) -> bool:
         """Whether one of the blob's grants covers the principal."""
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             return _readable(session, principal, digest)
 
     def is_party(self, principal: Principal, order_digest: Digest) -> bool:
         """Whether the principal is the requester of an order or a station it names."""
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             return _is_party(session, principal, order_digest)
 
     def grant(self, digest: Digest, scope: str) -> None:

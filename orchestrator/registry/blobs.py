@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,6 +90,16 @@ class BlobStore:
                 yield Upload(self, digest, file, total)
         except OSError as error:
             raise StorageError(f"the blob cannot be stored ({error.strerror})") from error
+
+    def forget_stale_uploads(self, older_than_s: float) -> int:
+        """Remove what was left of uploads that nobody goes on with; return how many."""
+        count = 0
+        limit = time.time() - older_than_s
+        for path in self._partial.iterdir() if self._partial.is_dir() else ():
+            if path.stat().st_mtime < limit:
+                path.unlink(missing_ok=True)
+                count += 1
+        return count
 
     def place(self, partial: Path, digest: Digest) -> None:
         """Give a verified file its name; only `Upload` calls this."""

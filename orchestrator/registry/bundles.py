@@ -108,7 +108,7 @@ class Bundles:
 
     def all(self) -> list[BundleView]:
         """All bundles, by name and age."""
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             rows = session.scalars(select(BundleRow).order_by(BundleRow.name, BundleRow.created)).all()
         return [
             BundleView(row.name, row.version, row.manifest_digest, row.config_digest, row.owner, row.created)
@@ -116,7 +116,7 @@ class Bundles:
         ]
 
     def _find(self, condition: ColumnElement[bool], what: str) -> list[bytes]:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             rows = session.scalars(
                 select(BundleRow).where(condition).order_by(BundleRow.created.desc())
             ).all()

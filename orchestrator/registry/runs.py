@@ -48,7 +48,7 @@ class Runs:
 
     def all(self, principal: Principal) -> list[RunView]:
         """The runs that a party may see, the newest first."""
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             rows = session.scalars(select(OrderRow).order_by(OrderRow.accepted.desc())).all()
         return [self._view(row) for row in rows if _sees(principal, row)]
 
@@ -98,6 +98,16 @@ class Runs:
         self._row(principal, digest)
         self._queue.request_stop(digest)
 
+    def resume(self, principal: Principal, digest: Digest) -> None:
+        """Queue a failed or stopped run again.
+
+        Raises:
+            NotFoundError: there is none that this party may see.
+            UsageError: it is neither failed nor stopped.
+        """
+        self._row(principal, digest)
+        self._queue.resume(digest)
+
     def result_file(self, principal: Principal, digest: Digest, name: str) -> Path:
         """Return a file of a finished run's result: for its requester and the operator.
 
@@ -114,11 +124,7 @@ class Runs:
 
     def may_read_weights(self, principal: Principal, digest: Digest) -> bool:
         """Whether a blob is weights of a run of this party: the current or the previous round's."""
-        with self._database.transaction() as session:
-            orders = session.scalars(select(OrderRow.digest).order_by(OrderRow.accepted.desc())).all()
-        for order_digest in orders:
-            if not self._access.is_party(principal, order_digest):
-                continue
+        for order_digest in self._access.orders_of(principal):
             folder = self._queue.folder(order_digest)
             try:
                 if digest in weights_of(folder, folder.read_order()):
@@ -128,7 +134,7 @@ class Runs:
         return False
 
     def _row(self, principal: Principal, digest: Digest) -> OrderRow:
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             row = session.get(OrderRow, digest)
         if row is None or not _sees(principal, row):
             raise NotFoundError("there is no such run")

@@ -52,7 +52,7 @@ class Stations:
 
     def all(self) -> list[StationView]:
         """All stations, by name."""
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             rows = session.scalars(select(StationRow).order_by(StationRow.name)).all()
         return [
             StationView(
@@ -67,7 +67,7 @@ class Stations:
 
     def is_registered(self, fingerprint: str) -> bool:
         """Whether a node key is of a station in the register."""
-        with self._database.transaction() as session:
+        with self._database.reading() as session:
             return (
                 session.scalar(select(StationRow.name).where(StationRow.key_fingerprint == fingerprint))
                 is not None

@@ -5,8 +5,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from orchestrator.federation.orders import FolderQueue, RunFolder
 from orchestrator.logs import start_logging
+from orchestrator.registry.retention import forget_intermediate_weights
 from orchestrator.settings import Home
+from orchestrator.storage import open_database
 from policies.bundle import BlobFolder
 from policies.errors import ExitCode, PhtError
 
@@ -21,11 +24,22 @@ def main() -> int:
         from orchestrator.results.write import write_result  # noqa: PLC0415 - after the line above
 
         try:
-            write_result(home.runs / order_hex, BlobFolder(home.blobs))
+            blobs = BlobFolder(home.blobs)
+            write_result(home.runs / order_hex, blobs)
+            _tidy_up(home, order_hex, blobs)
         except PhtError as error:
             sys.stderr.write(f"results: {error.message}\n")
             return int(error.exit_code)
     return int(ExitCode.OK)
+
+
+def _tidy_up(home: Home, order_hex: str, blobs: BlobFolder) -> None:
+    queue = FolderQueue(home.runs)
+    database = open_database(home.database)
+    try:
+        forget_intermediate_weights(queue, RunFolder(home.runs / order_hex), database, blobs)
+    finally:
+        database.close()
 
 
 if __name__ == "__main__":

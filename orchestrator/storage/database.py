@@ -11,12 +11,13 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import create_engine, event
+from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from policies.errors import StateError
 
+_READING = "pht_reading"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -27,13 +28,22 @@ class Database:
         self.path = path
         self._engine = create_engine(f"sqlite:///{path}")
         event.listen(self._engine, "connect", _prepare_connection)
-        event.listen(self._engine, "begin", _begin_immediately)
-        self._sessions = sessionmaker(self._engine, expire_on_commit=False)
+        event.listen(self._engine, "begin", _begin)
+        self._writing = sessionmaker(self._engine, expire_on_commit=False)
+        self._reading = sessionmaker(
+            self._engine.execution_options(**{_READING: True}), expire_on_commit=False
+        )
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """One transaction: committed at the end, rolled back on any exception."""
-        with self._sessions.begin() as session:
+        """One transaction that may write: committed at the end, rolled back on any exception."""
+        with self._writing.begin() as session:
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """One transaction that sees one state and waits for no writer."""
+        with self._reading.begin() as session:
             yield session
 
     def migrate(self) -> None:
@@ -77,7 +87,7 @@ def open_database(path: Path) -> Database:
 
 
 def _prepare_connection(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's own type
-    # The driver would begin transactions lazily and in deferred mode: two readers that then write would deadlock.
+    # The driver would begin transactions by itself, lazily; we say when, and which.
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
@@ -85,5 +95,7 @@ def _prepare_connection(connection: Any, _record: object) -> None:  # noqa: ANN4
     cursor.close()
 
 
-def _begin_immediately(connection: Any) -> None:  # noqa: ANN401 - SQLAlchemy's own type
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _begin(connection: Connection) -> None:
+    # Who will write says so at once: two that read first and write later would deadlock.
+    reading = connection.get_execution_options().get(_READING, False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

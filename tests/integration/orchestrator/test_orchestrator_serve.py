@@ -158,6 +158,7 @@ def test_an_order_runs_to_its_result_over_a_kill_of_everything(
             (tmp_path / "initial").write_bytes(weights())
             client.put_blob(tmp_path / "initial")
             order = signed_order(requester, policy_digest, weights(), rounds=4)
+            wait_until(lambda: all(_seen(home).values()), 60, "the stations' first contact")
             digest = client.post_order(order)
             with pytest.raises(RefusedError, match="given already"):
                 client.post_order(order)
@@ -169,6 +170,10 @@ def test_an_order_runs_to_its_result_over_a_kill_of_everything(
                 status = client.wait_run(digest, 120)
                 assert status.progress.state == "finished", status
                 files = client.download_result(digest, tmp_path / "result")
+                # Config, layer, manifest, initial and final weights: nothing of the rounds between stays.
+                wait_until(
+                    lambda: len(list((home.blobs / "sha256").iterdir())) == 5, 20, "the end of old weights"
+                )
             seen = {
                 view["name"]: view["last_seen"]
                 for view in json.loads(run("station", "list", home.path, "--json").stdout)
@@ -180,6 +185,14 @@ def test_an_order_runs_to_its_result_over_a_kill_of_everything(
     assert sorted(seen) == sorted(STATIONS)
     assert all(seen.values())
     _check_result({path.name: path for path in files}, digest)
+
+
+def _seen(home: Home) -> dict[str, str | None]:
+    services = open_services(home)
+    try:
+        return {view.name: view.last_seen and view.last_seen.isoformat() for view in services.stations.all()}
+    finally:
+        services.close()
 
 
 def _check_result(files: dict[str, Path], digest: str) -> None:
@@ -277,3 +290,24 @@ def test_init_leaves_nothing_when_it_fails(tmp_path: Path) -> None:
     )
     assert result.returncode == ExitCode.TRUST
     assert sorted(path.name for path in tmp_path.iterdir()) == ["root.json"]
+
+
+def test_the_operators_commands_say_what_is_wrong(home: Home, board: Board, tmp_path: Path) -> None:
+    assert run("runs", "show", home.path, "abc").returncode == ExitCode.NOT_FOUND
+    assert json.loads(run("runs", "list", home.path, "--json").stdout) == []
+    assert "does not verify" in json.loads(run("status", home.path, "--json").stdout)["mirror"]
+    token = json.loads(run("token", "new", home.path, "--role", "board", "--name", "b", "--json").stdout)[
+        "token"
+    ]
+    assert token.startswith("pht_")
+    assert run("token", "new", home.path, "--role", "station", "--name", "s").returncode == ExitCode.USAGE
+    assert run("token", "revoke", home.path, "--role", "board", "--name", "b").returncode == 0
+    assert (
+        run("token", "revoke", home.path, "--role", "board", "--name", "b").returncode == ExitCode.NOT_FOUND
+    )
+    other = tmp_path / "other"
+    other.mkdir()
+    (tmp_path / "other.json").write_bytes(Board.found(other).root)
+    assert run("pin-root", home.path, tmp_path / "other.json").returncode == ExitCode.TRUST
+    assert run("pin-root", home.path, tmp_path / "root.json").returncode == 0
+    assert board.root == (home.trust / "root.json").read_bytes()
