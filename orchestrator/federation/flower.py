@@ -14,12 +14,13 @@ import io
 import ssl
 import zipfile
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import httpx
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.app.message.message import make_message, remove_content_from_message
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode, SubStatus
 from flwr.common.serde import context_from_proto, message_to_proto, metadata_from_proto
@@ -48,12 +49,9 @@ from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.inflatable.inflatable_object import (
     UnexpectedObjectContentError,
     get_all_nested_objects,
-    get_object_head_values_from_object_content,
     get_object_tree,
-    iterate_object_tree,
     no_object_id_recompute,
 )
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.interceptors.http.runtime_token import RuntimeTokenHttpInterceptor
 from flwr.supercore.interceptors.http.superexec_auth import SuperExecAuthHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
@@ -64,12 +62,12 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from policies.errors import NetworkError, PhtError
 from policies.wire.http import load_public_key
+from policies.wire.instructions import RECORD_KEY
 
 MAX_REPLY_OBJECTS = 3
 """Message, RecordDict, ConfigRecord: a station's reply has these and nothing more."""
 
 _MAX_REPLY_OBJECT_BYTES = 2 * 1024 * 1024
-_OBJECT_TYPES = frozenset({"Message", "RecordDict", "ConfigRecord"})
 _ACQUIRE_TASK = "/flwr.proto.Runtime/AcquireTask"
 
 _PYPROJECT = """\
@@ -218,6 +216,9 @@ class OrderGrid(Grid):
         self._node = Node(node_id=SUPERLINK_NODE_ID)
         self._run = Run.create_empty(0)
         self._unfinished: dict[str, tuple[ProtoMessage, ObjectTree]] = {}
+        self._unconfirmed: list[str] = []
+        # One call costs the SuperLink about 5 ms, most of it waiting: some at once.
+        self._calls = ThreadPoolExecutor(4, thread_name_prefix="grid-call")
 
     def start_task(self) -> Context:
         """Start the claimed task. Answers once per task: after that, `resume_task`."""
@@ -290,8 +291,13 @@ class OrderGrid(Grid):
             return []
         request = PushAppMessagesRequest(messages_list=protos, message_object_trees=trees)
         response = _call_as_task(lambda: self._client.PushMessages(request))
-        for object_id in response.objects_to_push:
-            self._push_object(response.session_id, object_id, contents[object_id])
+        session_id = response.session_id
+
+        def push(object_id: str) -> None:
+            self._push_object(session_id, object_id, contents[object_id])
+
+        for _ in self._calls.map(push, response.objects_to_push):
+            pass
         return list(response.message_ids)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -305,15 +311,16 @@ class OrderGrid(Grid):
             for proto, tree in zip(response.messages_list, response.message_object_trees, strict=False):
                 self._unfinished[proto.metadata.message_id] = (proto, tree)
         complete: list[Message] = []
-        for message_id, (proto, tree) in list(self._unfinished.items()):
-            contents = self._pull_objects(tree)
-            if contents is None:
-                continue
-            del self._unfinished[message_id]
-            message = _read_reply(proto, contents)
+        waiting = list(self._unfinished.items())
+        found = self._calls.map(lambda item: self._completed(*item[1]), waiting)
+        for (message_id, _), message in zip(waiting, found, strict=True):
             if message is not None:
-                self._confirm(message_id)
+                del self._unfinished[message_id]
+                self._unconfirmed.append(message_id)
                 complete.append(message)
+        if not complete and self._unconfirmed:
+            # While stations compute: the SuperLink's copies can go.
+            self._confirm(self._unconfirmed.pop())
         return complete
 
     def send_and_receive(
@@ -324,6 +331,7 @@ class OrderGrid(Grid):
 
     def close(self) -> None:
         """Drop the connection."""
+        self._calls.shutdown(wait=True)
         self._client.close()
 
     def _push_object(self, session_id: str, object_id: str, content: bytes) -> None:
@@ -337,21 +345,24 @@ class OrderGrid(Grid):
         if not _call_as_task(lambda: self._client.PushObject(request)).stored:
             raise SuperLinkDownError("the SuperLink did not store an instruction's object")
 
-    def _pull_objects(self, tree: ObjectTree) -> dict[str, bytes] | None:
-        """All objects of a reply; empty when it cannot be read; None while it is still being sent."""
-        ids = [entry.object_id for entry in iterate_object_tree(tree)]
-        if len(ids) > MAX_REPLY_OBJECTS:
-            return {}
-        contents: dict[str, bytes] = {}
-        for object_id in ids:
-            request = PullObjectRequest(node=self._node, run_id=self._run.run_id, object_id=object_id)
-            response = _call_as_task(lambda request=request: self._client.PullObject(request))  # type: ignore[misc]
-            if not response.object_found or len(response.object_content) > _MAX_REPLY_OBJECT_BYTES:
-                return {}
-            if not response.object_available:
-                return None
-            contents[object_id] = bytes(response.object_content)
-        return contents
+    def _completed(self, proto: ProtoMessage, tree: ObjectTree) -> Message | None:
+        """The whole reply, or an error in its place when it cannot be read; None while it is still being sent.
+
+        Of the three objects that Flower keeps a message as, only the innermost says something new.
+        """
+        chain = [tree]
+        while len(chain[-1].children) == 1 and len(chain) <= MAX_REPLY_OBJECTS:
+            chain.append(chain[-1].children[0])
+        if chain[-1].children:
+            return _unreadable(proto)
+        object_id = chain[-1].object_id
+        request = PullObjectRequest(node=self._node, run_id=self._run.run_id, object_id=object_id)
+        response = _call_as_task(lambda: self._client.PullObject(request))
+        if not response.object_found or len(response.object_content) > _MAX_REPLY_OBJECT_BYTES:
+            return _unreadable(proto)
+        if not response.object_available:
+            return None
+        return _read_reply(proto, len(chain), bytes(response.object_content))
 
     def _confirm(self, message_id: str) -> None:
         request = ConfirmMessageReceivedRequest(
@@ -360,31 +371,18 @@ class OrderGrid(Grid):
         _call_as_task(lambda: self._client.ConfirmMessageReceived(request))
 
 
-def _read_reply(proto: ProtoMessage, contents: dict[str, bytes]) -> Message | None:
-    message_id = proto.metadata.message_id
+def _read_reply(proto: ProtoMessage, depth: int, content: bytes) -> Message:
+    metadata = metadata_from_proto(proto.metadata)
     try:
-        if not contents:
-            return _unreadable(proto)
-        for content in contents.values():
-            if get_object_head_values_from_object_content(content)[0] not in _OBJECT_TYPES:
-                return _unreadable(proto)
-        message = inflate_object_from_contents(message_id, contents)
-    except (
-        UnexpectedObjectContentError,
-        DecodeError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-    ):
+        if depth == MAX_REPLY_OBJECTS:
+            # Refuses every other class than this one, which parses protobuf and nothing else.
+            return make_message(metadata, content=RecordDict({RECORD_KEY: ConfigRecord.inflate(content)}))
+        if depth == 1:
+            # A message without content: Flower's own word about a node or a lost reply.
+            return make_message(metadata, error=Message.inflate(content).error)
+    except (UnexpectedObjectContentError, DecodeError, ValueError, KeyError, TypeError, IndexError):
         return _unreadable(proto)
-    if not isinstance(message, Message):
-        return _unreadable(proto)
-    message.metadata.__dict__["_message_id"] = message_id
-    # The address that the SuperLink vouches for, not the one inside the object.
-    message.metadata.__dict__["_reply_to_message_id"] = proto.metadata.reply_to_message_id
-    return message
+    return _unreadable(proto)
 
 
 def _unreadable(proto: ProtoMessage) -> Message:

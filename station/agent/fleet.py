@@ -15,6 +15,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -39,12 +40,9 @@ from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.inflatable.inflatable_object import (
     UnexpectedObjectContentError,
     get_all_nested_objects,
-    get_object_head_values_from_object_content,
     get_object_tree,
-    iterate_object_tree,
     no_object_id_recompute,
 )
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.protobuf.client import ProtobufRequestContext
 from flwr.supernode.fleet_http_client import FleetHttpClient
@@ -56,8 +54,6 @@ from policies.wire.http import load_private_key
 from policies.wire.instructions import (
     ARRAYS_KEY,
     BODY_KEY,
-    MAX_INLINE_ARRAYS_BYTES,
-    MAX_INSTRUCTION_BYTES,
     RECORD_KEY,
 )
 
@@ -65,11 +61,6 @@ HEARTBEAT_INTERVAL_S = 10.0
 """The shortest Flower takes; a node that is silent for twice as long counts as offline."""
 
 MAX_RESPONSE_BYTES = 2 * 1024 * 1024
-MAX_OBJECTS = 3
-"""Message, RecordDict, ConfigRecord: a message of ours has these and nothing more."""
-
-_OBJECT_TYPES = frozenset({"Message", "RecordDict", "ConfigRecord"})
-_MAX_OBJECT_BYTES = MAX_INSTRUCTION_BYTES + MAX_INLINE_ARRAYS_BYTES + 4096
 _RETRIED_STATUS = frozenset({502, 503, 504})
 _TRIES = 4
 _INCOMPLETE_S = 60.0
@@ -145,6 +136,7 @@ class FleetConnection:
         self._node: Node | None = None
         self._stop = threading.Event()
         self._incomplete: list[_Incomplete] = []
+        self._calls = ThreadPoolExecutor(3, thread_name_prefix="fleet-call")
 
     @property
     def url(self) -> str:
@@ -238,6 +230,7 @@ class FleetConnection:
     def close(self) -> None:
         """Drop the connection. The node stays registered and active."""
         self._stop.set()
+        self._calls.shutdown(wait=True)
         self._client.close()
 
     def _known_node(self) -> Node:
@@ -250,11 +243,11 @@ class FleetConnection:
         metadata = entry.metadata
         body, arrays = None, None
         try:
-            contents = self._pull_objects(metadata.run_id, entry.tree)
-            if contents is None and time.monotonic() < entry.given_up:
+            content = self._pull_record(metadata.run_id, entry.tree)
+            if content is not None:
+                body, arrays = _read_record(content)
+            elif time.monotonic() < entry.given_up:
                 return None
-            if contents:
-                body, arrays = _read_message(entry.tree.object_id, contents)
         except (WireError, RunOverError, OversizeError):
             # Not one of ours, or of a run that ended meanwhile: either way nothing to hand on.
             body, arrays = None, None
@@ -271,18 +264,23 @@ class FleetConnection:
             expires=metadata.created_at + metadata.ttl,
         )
 
-    def _pull_objects(self, run_id: int, tree: ObjectTree) -> dict[str, bytes] | None:
-        """The objects of a message; empty when they are not those of ours; None while one is being sent."""
-        contents: dict[str, bytes] = {}
-        for object_id in _object_ids(tree):
-            request = PullObjectRequest(node=self._known_node(), run_id=run_id, object_id=object_id)
-            response = self._call(lambda request=request: self._client.PullObject(request))  # type: ignore[misc]
-            if not response.object_found:
-                return {}
-            if not response.object_available:
-                return None
-            contents[object_id] = bytes(response.object_content)
-        return contents
+    def _pull_record(self, run_id: int, tree: ObjectTree) -> bytes | None:
+        """The bytes of the message's one record; None while it is still being sent.
+
+        Flower keeps a message as three objects. The other two hold its address, which came with it, and the record's
+        name: they are not asked for.
+        """
+        object_id = _record_id(tree)
+        request = PullObjectRequest(node=self._known_node(), run_id=run_id, object_id=object_id)
+        response = self._call(lambda: self._client.PullObject(request))
+        if not response.object_found:
+            raise WireError("the message's record is not there")
+        if not response.object_available:
+            return None
+        content = bytes(response.object_content)
+        if hashlib.sha256(content).hexdigest() != object_id:
+            raise WireError("the message's record is not what its id says")
+        return content
 
     def _push_object(self, run_id: int, session_id: str, object_id: str, content: bytes) -> None:
         request = PushObjectRequest(
@@ -379,39 +377,25 @@ class _Incomplete:
     given_up: float
 
 
-def _object_ids(tree: ObjectTree) -> list[str]:
-    ids: list[str] = []
-    for entry in iterate_object_tree(tree):
-        ids.append(entry.object_id)
-        if len(ids) > MAX_OBJECTS:
-            return []
-    return ids
+def _record_id(tree: ObjectTree) -> str:
+    """The id of the one record of a message of ours: Message, RecordDict, ConfigRecord, one under the other."""
+    entry = tree
+    for _ in range(2):
+        if len(entry.children) != 1:
+            raise WireError("the message is not one of ours")
+        entry = entry.children[0]
+    if entry.children:
+        raise WireError("the message is not one of ours")
+    return str(entry.object_id)
 
 
-def _read_message(message_id: str, contents: dict[str, bytes]) -> tuple[bytes | None, bytes | None]:
-    for object_id, content in contents.items():
-        if len(content) > _MAX_OBJECT_BYTES or hashlib.sha256(content).hexdigest() != object_id:
-            raise WireError("an object of the message is too large or is not what its id says")
+def _read_record(content: bytes) -> tuple[bytes, bytes | None]:
     try:
-        for content in contents.values():
-            # Only these three classes are ever inflated: they parse protobuf and nothing else.
-            if get_object_head_values_from_object_content(content)[0] not in _OBJECT_TYPES:
-                raise WireError("the message holds an object of another kind")
-        message = inflate_object_from_contents(message_id, contents, keep_object_contents=True)
-        if not isinstance(message, Message) or not message.has_content():
-            raise WireError("the message has no content")
-        record = message.content.config_records[RECORD_KEY]
+        # Refuses every other class than this one, which parses protobuf and nothing else.
+        record = ConfigRecord.inflate(content)
         body, arrays = record[BODY_KEY], record.get(ARRAYS_KEY)
-    except (
-        UnexpectedObjectContentError,
-        DecodeError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-    ) as error:
-        raise WireError(f"the message is not one of ours ({type(error).__name__})") from None
+    except (UnexpectedObjectContentError, DecodeError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise WireError(f"the message's record is not one of ours ({type(error).__name__})") from None
     if not isinstance(body, bytes) or not (arrays is None or isinstance(arrays, bytes)):
         raise WireError("the message's record is not one of ours")
     return body, arrays

@@ -72,7 +72,7 @@ class Pace:
         grace_s: how long after a run's end another run may take its order up before the warm container stops.
     """
 
-    fast_s: float = 0.02
+    fast_s: float = 0.03
     slow_s: float = 0.5
     idle_s: float = 2.0
     heartbeat_s: float = 5.0

@@ -11,6 +11,7 @@ import queue
 import random
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from station.agent.spool import Spool, Spooled
 log = logging.getLogger(__name__)
 
 _MAX_RUNS = 64
+_MAX_UNCONFIRMED = 4096
 
 
 @dataclass(slots=True)
@@ -64,6 +66,7 @@ class Agent:
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._quiet_polls = 0
+        self._unconfirmed: deque[IncomingMessage] = deque(maxlen=_MAX_UNCONFIRMED)
         self._last_contact: float | None = None
         self._threads: list[threading.Thread] = []
 
@@ -177,16 +180,18 @@ class Agent:
             log.warning("message_dropped", extra={"run_id": message.run_id})
         else:
             self._spool.keep(message)
-        try:
-            self._connection.confirm(message)
-        except RunOverError:
-            self._spool.forget(message)
-            return
-        except NetworkError:
-            # Stored is what counts; the SuperLink keeps the objects until the run ends.
-            log.info("confirm_failed", extra={"run_id": message.run_id})
-        if instruction is not None:
             self._dispatch(Spooled(message, None), instruction.order_digest)
+        # Stored is what counts: with the next heartbeat the SuperLink's copy can go.
+        self._unconfirmed.append(message)
+
+    def _confirm_some(self) -> None:
+        while self._unconfirmed and not self._stopping.is_set():
+            message = self._unconfirmed.popleft()
+            try:
+                self._connection.confirm(message)
+            except RunOverError:
+                # Its objects went with the run.
+                continue
 
     def _dispatch(self, spooled: Spooled, order_digest: str) -> None:
         run_id = spooled.message.run_id
@@ -325,6 +330,7 @@ class Agent:
                 continue
             try:
                 self._connection.heartbeat()
+                self._confirm_some()
                 self._check_runs(time.monotonic())
             except (NetworkError, StorageError) as error:
                 log.warning("heartbeat_failed", extra={"reason": str(error)})

@@ -27,7 +27,7 @@ from policies.wire.instructions import Blob, Instruction, Kind, StationReply, St
 from station.agent import Agent, FleetConnection, Pace
 
 NAMES = ("amstel", "berkel", "dommel")
-PACE = Pace(fast_s=0.01, slow_s=0.1, idle_s=0.1, heartbeat_s=2.0, check_s=1.0, grace_s=2.0)
+PACE = Pace(fast_s=0.02, slow_s=0.1, idle_s=0.1, heartbeat_s=2.0, check_s=1.0, grace_s=2.0)
 
 
 def manifest() -> TrainManifest:

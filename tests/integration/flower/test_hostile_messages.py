@@ -50,7 +50,9 @@ def hostile(tmp_path: Path) -> Iterator[Hostile]:
         grid.start_task()
         station = PlainStation(1, 10)
         running.join(NAMES[0], station)
-        yield Hostile(grid, running.nodes[NAMES[0]], station)
+        node_id = running.nodes[NAMES[0]]
+        wait_until(lambda: node_id in grid.get_node_ids(), 20, "the station")
+        yield Hostile(grid, node_id, station)
         grid.close()
         control.close()
 

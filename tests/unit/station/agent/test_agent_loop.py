@@ -101,7 +101,7 @@ def test_an_instruction_is_answered_and_nothing_is_left(
     agent = start()
     _until(lambda: len(link.answers) == 1)
     assert link.replies()[0].status is Status.RELEASED
-    assert link.confirmed == [message.message_id]
+    _until(lambda: link.confirmed == [message.message_id])
     _until(lambda: _left(tmp_path) == [])
     assert agent.active_orders == {ORDER}
 
@@ -168,7 +168,7 @@ def test_a_message_that_is_not_ours_is_dropped_and_the_loop_goes_on(
     link.ask(_train())
     start()
     _until(lambda: len(link.answers) == 1)
-    assert bad.message_id in link.confirmed
+    _until(lambda: bad.message_id in link.confirmed)
     assert len(station.asked) == 1
 
 
