@@ -171,7 +171,7 @@ def init_weights(
 
     train = read_bundle(bundle)
     with sandbox_home(train, engine or DEFAULT_ENGINE) as home:
-        made = make_weights(train, home.launcher, out)
+        made = make_weights(train, home, out)
     tensors, size = len(made.layout.tensors), made.layout.file_bytes
     if as_json:
         echo_json(

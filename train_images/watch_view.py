@@ -8,7 +8,15 @@ from rich.table import Table
 
 from policies.console import say
 from policies.wire.registry_client import RunEvents
-from train_images.tool.watching import COLUMNS, RoundRow, progress_line, round_row
+from train_images.tool.watching import (
+    RoundNews,
+    progress_line,
+    round_lines,
+    round_news,
+    table_columns,
+    table_rows,
+    taking_part,
+)
 
 
 class View(Protocol):
@@ -30,7 +38,7 @@ class View(Protocol):
 
 
 class PlainView:
-    """One line per round and per change of state.
+    """A few lines per round, and one per change of state.
 
     Args:
         quiet: show nothing at all.
@@ -38,7 +46,8 @@ class PlainView:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._said = ""
+        # A state comes back when a stage begins again; said once is enough.
+        self._said: set[str] = set()
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -53,19 +62,18 @@ class PlainView:
         """Write what is new."""
         if self._quiet:
             return
-        for entry in news.events:
-            say(round_row(entry).line())
-        line = progress_line(news.progress)
-        if line != self._said:
-            say(line)
-            self._said = line
+        lines = [line for entry in news.events for line in round_lines(round_news(entry))]
+        for line in (*lines, taking_part(news.progress), progress_line(news.progress)):
+            if line and line not in self._said:
+                say(line)
+                self._said.add(line)
 
 
 class TableView:
-    """A table that grows by a row per round, with the run's state under it."""
+    """A table that grows with every round, with the run's state under it."""
 
     def __init__(self) -> None:
-        self._rows: list[RoundRow] = []
+        self._rounds: list[RoundNews] = []
         self._live = Live(self._table(""), refresh_per_second=4)
 
     def __enter__(self) -> Self:
@@ -81,13 +89,14 @@ class TableView:
 
     def show(self, news: RunEvents) -> None:
         """Draw what is new."""
-        self._rows += [round_row(entry) for entry in news.events]
-        self._live.update(self._table(progress_line(news.progress)), refresh=True)
+        self._rounds += [round_news(entry) for entry in news.events]
+        caption = "\n".join(filter(None, (taking_part(news.progress), progress_line(news.progress))))
+        self._live.update(self._table(caption), refresh=True)
 
     def _table(self, caption: str) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold", caption=caption, caption_justify="left")
-        for column in COLUMNS:
+        for column in table_columns(self._rounds) if self._rounds else ():
             table.add_column(column, overflow="fold")
-        for row in self._rows:
-            table.add_row(*row.cells())
+        for row in table_rows(self._rounds):
+            table.add_row(*row)
         return table

@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final, Literal
 
 from policies.documents import digest_of
@@ -90,7 +89,6 @@ class DryTerms:
     config: Mapping[str, HyperparameterValue]
     rounds: int
     weights: Weights | None
-    engine: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +123,7 @@ def converse(home: SandboxHome, terms: DryTerms, progress: Progress) -> Conversa
         return Conversation((_failed(1, first, error.failure, terms.train.manifest),), None, error.log)
     try:
         messages = tuple(_rounds(home, terms, session, progress))
-        return Conversation(messages, peak_memory_bytes(spec.run_id, terms.engine), session.logs(_LOG_BYTES))
+        return Conversation(messages, peak_memory_bytes(spec.run_id, home.engine), session.logs(_LOG_BYTES))
     finally:
         session.finish()
 

@@ -110,7 +110,6 @@ def dry_run(train: PackedTrain, choice: DryChoice, progress: Progress) -> DryRep
     policy = dry_policy(train, choice.policy)
     config = choose(manifest, choice.settings)
     with sandbox_home(train, choice.engine) as home:
-        home.launcher.engine_info()
         # 2
         patients = patients_for(policy, choice.patients)
         progress(f"making radiographs of {patients} patients who do not exist")
@@ -123,7 +122,7 @@ def dry_run(train: PackedTrain, choice: DryChoice, progress: Progress) -> DryRep
             if contract.problems:
                 raise _refusal(contract.problems)
             # 4
-            terms = DryTerms(train, cohort, contract, config, choice.rounds, weights, choice.engine)
+            terms = DryTerms(train, cohort, contract, config, choice.rounds, weights)
             said = converse(home, terms, progress)
         finally:
             wipe(cohort)
@@ -168,7 +167,7 @@ def _weights(home: SandboxHome, train: PackedTrain, choice: DryChoice, progress:
             hint="Give --weights, or let the image make its own: see `pht-train init-weights --help`.",
         )
     progress("making initial weights with the image's own program")
-    return make_weights(train, home.launcher, home.work / "initial.safetensors")
+    return make_weights(train, home, home.work / "initial.safetensors")
 
 
 def _notes(cases: DryCases) -> tuple[str, ...]:

@@ -68,6 +68,10 @@ def _released(message: DryMessage) -> str:
     parts = [f"{name} {value:g}" for name, value in message.metrics.items()]
     parts += [f"table {name}, {len(table)} rows" for name, table in message.tables.items()]
     if message.arrays_bytes:
-        parts.append(f"update of {message.arrays_bytes / 1e6:.3g} MB")
+        parts.append(f"update of {_size(message.arrays_bytes)}")
     parts.append(f"about {message.num_examples} images")
     return ", ".join(parts)
+
+
+def _size(count: int) -> str:
+    return f"{count} bytes" if count < 10_000 else f"{count / 1e6:.2f} MB"

@@ -17,9 +17,9 @@ from typing import Final
 from policies.documents import digest_of_file
 from policies.errors import DocumentError, PhtError, StorageError, UnavailableError, UsageError
 from policies.wire.arrays import ArrayLayout, read_layout
-from station.sandbox.spec import Launcher
 from train_images.tool.description import DESCRIPTION, INITIAL_WEIGHTS, require_interface
 from train_images.tool.folders import PackedTrain
+from train_images.tool.sandbox_home import SandboxHome
 
 _TIMEOUT_S: Final = 600
 _LAST_BYTES: Final = 2000
@@ -88,12 +88,12 @@ def can_make_weights(train: PackedTrain) -> bool:
     return isinstance(require_interface(train).get(INITIAL_WEIGHTS), str)
 
 
-def make_weights(train: PackedTrain, launcher: Launcher, out: Path) -> Weights:
+def make_weights(train: PackedTrain, home: SandboxHome, out: Path) -> Weights:
     """Run the image's program for its initial weights.
 
     Args:
         train: packed.
-        launcher: brings the verified image into the engine.
+        home: with the launcher that brings the verified image into the engine.
         out: the file; replaced when it is there.
 
     Raises:
@@ -107,12 +107,12 @@ def make_weights(train: PackedTrain, launcher: Launcher, out: Path) -> Weights:
             f"the image's /{DESCRIPTION} names no {INITIAL_WEIGHTS}",
             hint='Add "initial_weights": "module:function" to it, or give weights of your own.',
         )
-    image_id = launcher.load_image(train.index.config.digest).image_id
+    image_id = home.launcher.load_image(train.index.config.digest).image_id
     part = out.with_name(f".{out.name}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
-            _run(_command(image_id, train), file.fileno())
+            _run(_command(image_id, train, home.engine), file.fileno())
         made = read_weights(part)
         part.replace(out)
     except OSError as error:
@@ -122,11 +122,11 @@ def make_weights(train: PackedTrain, launcher: Launcher, out: Path) -> Weights:
     return Weights(out, made.digest, made.layout)
 
 
-def _command(image_id: str, train: PackedTrain) -> list[str]:
+def _command(image_id: str, train: PackedTrain, engine: Path) -> list[str]:
     resources = train.manifest.resources
     tmpfs = "rw,nosuid,nodev,noexec,mode=1777"
     return [
-        "docker", "run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL",
+        "docker", "--host", f"unix://{engine}", "run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL",
         "--security-opt", "no-new-privileges:true", "--user", "65534:65534", "--env", f"HOME={_HOME}",
         "--env", "USER=train", "--env", "LOGNAME=train", "--env", "PYTHONDONTWRITEBYTECODE=1",
         "--tmpfs", f"{_HOME}:{tmpfs}", "--tmpfs", f"/train/scratch:{tmpfs}",

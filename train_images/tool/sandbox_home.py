@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from policies.errors import StorageError
+from policies.errors import StorageError, UnavailableError
 from station.sandbox.launcher import local_launcher
 from station.sandbox.spec import MIB, Launcher, LauncherSettings
 from train_images.tool.folders import PackedTrain
@@ -26,9 +26,16 @@ DEFAULT_ENGINE: Final = Path("/var/run/docker.sock")
 
 @dataclass(frozen=True, slots=True)
 class SandboxHome:
-    """The folder and the launcher over it."""
+    """The folder and the launcher over it.
+
+    Attributes:
+        path: the folder.
+        engine: the container engine's socket.
+        launcher: a station's own, in this process.
+    """
 
     path: Path
+    engine: Path
     launcher: Launcher
 
     @property
@@ -53,6 +60,7 @@ def sandbox_home(train: PackedTrain, engine: Path = DEFAULT_ENGINE) -> Iterator[
 
     Raises:
         StorageError: it cannot be made.
+        UnavailableError: no container engine answers.
     """
     resources = train.manifest.resources
     settings = LauncherSettings(
@@ -73,4 +81,16 @@ def sandbox_home(train: PackedTrain, engine: Path = DEFAULT_ENGINE) -> Iterator[
             (home / "compute" / "layers").symlink_to(train.store.root.resolve())
         except OSError as error:
             raise StorageError(f"the dry run's folder cannot be made ({error.strerror})") from error
-        yield SandboxHome(home, local_launcher(home, settings))
+        launcher = local_launcher(home, settings)
+        _require_engine(launcher)
+        yield SandboxHome(home, engine, launcher)
+
+
+def _require_engine(launcher: Launcher) -> None:
+    try:
+        launcher.engine_info()
+    except UnavailableError as error:
+        raise UnavailableError(
+            error.message,
+            hint="Install and start Docker and let this user reach its socket, or name it with --engine.",
+        ) from error

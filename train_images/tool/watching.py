@@ -1,111 +1,126 @@
-"""A run's news as lines for a person: each round with who took part, what they released, and what it took.
+"""A run's news for a person: each round with who took part, what they released, and what it took.
 
 Pure: takes what the orchestrator sends and gives text. The orchestrator's form may grow; what is not there is not shown.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from policies.refusal_texts import CATALOGUE
 from policies.refusals import RefusalCode
 from policies.wire.registry_client import Progress, RunStatus
 
-COLUMNS = ("round", "took part", "released", "mean", "not released", "compute s", "overhead s")
-_STAGES = ("train", "evaluate", "analyse")
+NOTHING: Final = "-"
+"""Stands where a station released nothing, or a rule left the value out."""
+
+_STAGES: Final = ("train", "evaluate", "analyse")
 
 
 @dataclass(frozen=True, slots=True)
-class RoundRow:
+class RoundNews:
     """One finished round.
 
     Attributes:
         number: from 1.
         took_part: stations whose releases count.
-        metrics: by stage and metric, per station.
-        means: by stage and metric.
         missing: stations that are not in it, with the code.
+        metrics: by stage and name, what each station released.
+        means: by stage and name.
+        tables: by stage and name, the stations that released one.
         compute_s: of the slowest station, over all stages; in the policy's quantum.
         overhead_s: the rest of the round's time.
     """
 
     number: int
     took_part: tuple[str, ...]
+    missing: Mapping[str, str]
     metrics: Mapping[str, Mapping[str, float]]
     means: Mapping[str, float]
-    missing: Mapping[str, str]
+    tables: Mapping[str, tuple[str, ...]]
     compute_s: float
     overhead_s: float
 
-    def cells(self) -> tuple[str, ...]:
-        """Return the row of a table, in the order of `COLUMNS`."""
-        per_station = (
-            f"{name} " + ", ".join(f"{station} {value:.4g}" for station, value in values.items())
-            for name, values in self.metrics.items()
-        )
-        return (
-            str(self.number),
-            ", ".join(self.took_part),
-            "\n".join(per_station),
-            "\n".join(f"{name} {value:.4g}" for name, value in self.means.items()),
-            ", ".join(f"{station} {code}" for station, code in self.missing.items()),
-            f"{self.compute_s:.1f}",
-            f"{self.overhead_s:.1f}",
-        )
 
-    def line(self) -> str:
-        """Return the row as one line."""
-        _, took_part, released, means, missing, compute, overhead = self.cells()
-        parts = [f"round {self.number}: {took_part or 'nobody took part'}"]
-        parts += [f"mean {means.replace(chr(10), ', ')}"] if means else []
-        parts += [released.replace("\n", "; ")] if released else []
-        parts += [f"not released: {missing}"] if missing else []
-        return " | ".join([*parts, f"compute {compute} s, overhead {overhead} s"])
-
-
-def round_row(entry: Mapping[str, Any]) -> RoundRow:
+def round_news(entry: Mapping[str, Any]) -> RoundNews:
     """Read one round as the orchestrator sends it."""
     metrics: dict[str, dict[str, float]] = {}
+    tables: dict[str, list[str]] = {}
     for stage in _STAGES:
-        for station, values in sorted(_mapping(entry, stage).items()):
-            for name, value in sorted(_mapping({"found": values}, "found").items()):
-                metrics.setdefault(f"{stage} {name}", {})[str(station)] = float(value)
-    means = {
-        f"{stage} {name}": float(value)
-        for stage in _STAGES
-        for name, value in sorted(_mapping(_mapping(entry, "means"), stage).items())
-    }
+        for station, values in _sorted(entry, stage):
+            for name, value in _sorted({"found": values}, "found"):
+                metrics.setdefault(f"{stage} {name}", {})[station] = float(value)
+        for station, found in _sorted(_mapping(entry, "tables"), stage):
+            for name in sorted(found):
+                tables.setdefault(f"{stage} {name}", []).append(station)
     compute = _mapping(entry, "compute_s")
     slowest = (max(map(float, _mapping(compute, stage).values()), default=0.0) for stage in compute)
-    return RoundRow(
+    return RoundNews(
         number=int(entry.get("round", 0)),
         took_part=tuple(map(str, entry.get("took_part", ()))),
+        missing={name: str(code) for name, code in _sorted(entry, "missing")},
         metrics=metrics,
-        means=means,
-        missing={str(name): str(code) for name, code in sorted(_mapping(entry, "missing").items())},
+        means={
+            f"{stage} {name}": float(value)
+            for stage in _STAGES
+            for name, value in _sorted(_mapping(entry, "means"), stage)
+        },
+        tables={name: tuple(stations) for name, stations in tables.items()},
         compute_s=sum(slowest),
         overhead_s=float(entry.get("overhead_s", 0.0)),
     )
 
 
-def _mapping(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = value.get(key)
-    return found if isinstance(found, Mapping) else {}
+def round_lines(news: RoundNews) -> Iterator[str]:
+    """Yield a round as lines, each of which says which round it is."""
+    for name, values in news.metrics.items():
+        each = ", ".join(_released(station, values) for station in dict.fromkeys((*news.took_part, *values)))
+        mean = f"mean {news.means[name]:.4g} " if name in news.means else ""
+        yield f"round {news.number}: {name} {mean}({each})"
+    for name, stations in news.tables.items():
+        yield f"round {news.number}: {name}, a table of {', '.join(stations)}"
+    missing = ", ".join(f"{station} {code}" for station, code in news.missing.items())
+    yield (
+        f"round {news.number}: {len(news.took_part)} took part"
+        + (f", not {missing}" if missing else "")
+        + f"; compute {news.compute_s:.1f} s, overhead {news.overhead_s:.1f} s"
+    )
+
+
+def table_columns(rounds: Iterable[RoundNews]) -> tuple[str, ...]:
+    """Return the columns of `table_rows` over these rounds."""
+    return ("round", "released", "mean", *_stations(rounds), "compute s", "overhead s")
+
+
+def table_rows(rounds: Sequence[RoundNews]) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of a table: one per round and metric, a column per station."""
+    stations = _stations(rounds)
+    for news in rounds:
+        times = (f"{news.compute_s:.1f}", f"{news.overhead_s:.1f}")
+        names = [*news.metrics, *(f"{name} (table)" for name in news.tables)] or [NOTHING]
+        for name in names:
+            first = name == names[0]
+            mean = f"{news.means[name]:.4g}" if name in news.means else ""
+            cells = (_cell(news, name, station) for station in stations)
+            yield (str(news.number) if first else "", name, mean, *cells, *(times if first else ("", "")))
 
 
 def progress_line(progress: Progress) -> str:
     """Return where a run stands, in one line."""
-    where = f"round {progress.round} of {progress.rounds}" if progress.rounds else f"round {progress.round}"
     parts = [progress.state]
     if not progress.is_over and progress.round:
-        parts.append(where)
+        parts.append(f"round {progress.round} of {progress.rounds or '?'}")
     if progress.stage:
         parts.append(progress.stage)
-    if progress.accepted:
-        parts.append(f"taking part: {', '.join(progress.accepted)}")
+    return ", ".join(parts)
+
+
+def taking_part(progress: Progress) -> str:
+    """Return who takes part and who does not, in one line; empty while nobody has said."""
+    parts = [f"taking part: {', '.join(progress.accepted)}"] if progress.accepted else []
     if progress.missing:
         parts.append("not: " + ", ".join(f"{name} {code}" for name, code in sorted(progress.missing.items())))
-    return " | ".join(parts)
+    return "; ".join(parts)
 
 
 def why(status: RunStatus) -> tuple[str, str, str]:
@@ -119,3 +134,29 @@ def why(status: RunStatus) -> tuple[str, str, str]:
         if name in RefusalCode.__members__
     ]
     return code, f"the run {progress.state}" + (f"; {missing}" if missing else ""), "\n  ".join(hints)
+
+
+def _released(station: str, values: Mapping[str, float]) -> str:
+    return f"{station} {values[station]:.4g}" if station in values else f"{station} {NOTHING}"
+
+
+def _cell(news: RoundNews, name: str, station: str) -> str:
+    if station in news.missing and station not in news.took_part:
+        return news.missing[station]
+    if name.removesuffix(" (table)") in news.tables:
+        return "yes" if station in news.tables[name.removesuffix(" (table)")] else NOTHING
+    value = news.metrics.get(name, {}).get(station)
+    return NOTHING if value is None else f"{value:.4g}"
+
+
+def _stations(rounds: Iterable[RoundNews]) -> tuple[str, ...]:
+    return tuple(sorted({name for news in rounds for name in (*news.took_part, *news.missing)}))
+
+
+def _mapping(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = value.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _sorted(value: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
+    return sorted((str(name), item) for name, item in _mapping(value, key).items())
