@@ -18,6 +18,7 @@ from policies import console
 from policies.console import JsonOption
 from policies.documents import format_moment
 from policies.errors import NotFoundError, StorageError, TrustError, UsageError
+from policies.tls import read_certificate
 
 app = console.new_app("The consortium's side: SuperLink, registry, mirror of the board's repository, runs.")
 token_app = console.new_app("Tokens of researchers, the board, its witness and operators.")
@@ -107,6 +108,7 @@ def status(home: HomeArgument, as_json: JsonOption = False) -> None:
         found = {
             "running": is_held(place),
             "url": services.settings.url,
+            "certificate": f"until {format_moment(read_certificate(place.server_certificate).not_valid_after_utc)}",
             "mirror": _mirror_state(place),
             "stations": len(stations),
             "bundles": len(services.bundles.all()),

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from orchestrator.federation.superlink import SuperLinkFiles
 from orchestrator.registry.trust import pin_root
 from orchestrator.settings import SETTINGS_FILE, Home, Settings, load_settings, render_settings
 from orchestrator.storage import open_database
@@ -74,6 +73,9 @@ def _fill(home: Home, settings: Settings, root: bytes | None) -> None:
     authority = create_ca(f"PHT authority of {settings.front.name}")
     authority.write(home.ca_certificate, home.tls / _CA_KEY)
     _issue(home, authority, settings)
+    # Flower takes a second to import, and only `init` and `serve` need it.
+    from orchestrator.federation.superlink import SuperLinkFiles  # noqa: PLC0415
+
     SuperLinkFiles(home.superlink).prepare()
     if root is not None:
         pin_root(home, root)

@@ -19,6 +19,7 @@ from policies.tls import check_certificate
 KEEP_ALIVE_S = 75
 """Longer than a station waits between polls, so that it polls on one connection."""
 
+MAX_CONNECTIONS = 2048
 SHUTDOWN_S = 2
 """Idle connections of clients that do not say goodbye are not waited for longer."""
 
@@ -67,6 +68,7 @@ def _config(services: Services) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         ws="none",
+        limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_S,
         h11_max_incomplete_event_size=64 * 1024,

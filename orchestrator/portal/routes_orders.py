@@ -1,6 +1,6 @@
 """Run orders: signed by the requester, given by a researcher, queued once."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 
@@ -8,6 +8,7 @@ from orchestrator.portal.auth import CallerOf, ServicesOf, require
 from orchestrator.portal.body import bounded_body
 from orchestrator.registry.access import Role
 from orchestrator.registry.orders import MAX_ORDER_BYTES
+from policies.documents import Digest
 
 router = APIRouter(prefix="/orders", tags=["orders"])
 
@@ -29,3 +30,10 @@ async def post_order(request: Request, asking: CallerOf, parts: ServicesOf) -> O
     return OrderAccepted(
         digest=accepted.order_digest, rounds=accepted.order.rounds, stations=list(accepted.order.stations)
     )
+
+
+@router.get("/{digest}", summary="An order as it was given", response_class=Response)
+def get_order(digest: Digest, asking: CallerOf, parts: ServicesOf) -> Response:
+    """Return the signed envelope."""
+    principal = require(asking, Role.RESEARCHER, Role.BOARD, Role.OPERATOR)
+    return Response(parts.runs.envelope(principal, digest), media_type="application/json")

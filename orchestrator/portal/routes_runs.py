@@ -64,13 +64,6 @@ def get_run(digest: Digest, asking: CallerOf, parts: ServicesOf) -> RunDetail:
     return RunDetail(**_fields(view), rounds=parts.runs.rounds(principal, digest))
 
 
-@router.get("/{digest}/order", summary="The order as it was given", response_class=Response)
-def get_order(digest: Digest, asking: CallerOf, parts: ServicesOf) -> Response:
-    """Return the signed envelope."""
-    envelope = parts.runs.envelope(require(asking, *_WATCHERS), digest)
-    return Response(envelope, media_type="application/json")
-
-
 @router.get("/{digest}/events", summary="Wait for the next round or a change of state")
 async def get_events(
     digest: Digest,

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from orchestrator.federation.orders import AcceptedOrder, FolderQueue, Timing
 from orchestrator.registry.access import Principal, add_grants, order_scope, unreadable
 from orchestrator.registry.bundles import Bundles
+from orchestrator.registry.runs import Runs
 from orchestrator.registry.stations import Stations
 from orchestrator.registry.trust import verified_policies
 from orchestrator.settings import Home
@@ -32,10 +33,16 @@ class Orders:
     """Takes orders in."""
 
     def __init__(
-        self, home: Home, database: Database, bundles: Bundles, stations: Stations, timing: Timing
+        self,
+        home: Home,
+        database: Database,
+        bundles: Bundles,
+        stations: Stations,
+        runs: Runs,
+        timing: Timing,
     ) -> None:
         self._home, self._database = home, database
-        self._bundles, self._stations, self._timing = bundles, stations, timing
+        self._bundles, self._stations, self._runs, self._timing = bundles, stations, runs, timing
         self._queue = FolderQueue(home.runs)
 
     def accept(self, principal: Principal, envelope: bytes, now: datetime | None = None) -> AcceptedOrder:
@@ -64,12 +71,14 @@ class Orders:
             nodes=self._nodes(order),
             timing=self._timing,
         )
+        weights = order.initial_weights
+        # The model of an earlier run is its requester's to start from, though they never sent it.
+        own_model = weights is not None and self._runs.may_read_weights(principal, weights.digest)
         with self._database.transaction() as session:
             # 4
             _refuse_repetition(session, accepted)
             # 5
-            weights = order.initial_weights
-            if weights is not None and unreadable(session, principal, [weights.digest]):
+            if weights and not own_model and unreadable(session, principal, [weights.digest]):
                 raise RefusedError(
                     RefusalCode.ORDER_WEIGHTS,
                     "the initial weights are not here",

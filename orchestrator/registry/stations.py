@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 
 from sqlalchemy import delete, select
 
-from orchestrator.federation.superlink import LOOPBACK, SuperLinkFiles
 from orchestrator.registry.superlink_port import read_superlink_port
 from orchestrator.registry.trust import verified_policies
 from orchestrator.settings import Home
@@ -149,6 +148,7 @@ class Stations:
             return 0
         # Flower takes a second to import: only who registers pays.
         from orchestrator.federation.flower import Address, Control  # noqa: PLC0415
+        from orchestrator.federation.superlink import LOOPBACK, SuperLinkFiles  # noqa: PLC0415
 
         files = SuperLinkFiles(self._home.superlink)
         try:
