@@ -49,6 +49,7 @@ def open_services(home: Home) -> Services:
     )
     bundles = Bundles(database, blobs)
     stations = Stations(home, database)
+    runs = Runs(home, database, access)
     return Services(
         home=home,
         settings=settings,
@@ -57,7 +58,7 @@ def open_services(home: Home) -> Services:
         blobs=blobs,
         bundles=bundles,
         mirror=Mirror(home.mirror),
-        orders=Orders(home, database, bundles, stations, settings.timing),
-        runs=Runs(home, database, access),
+        orders=Orders(home, database, bundles, stations, runs, settings.timing),
+        runs=runs,
         stations=stations,
     )
