@@ -33,7 +33,7 @@ from station.layout import StationPaths
 from station.runs.bundles import Bundles
 from station.runs.repository import STATION_ACTOR, Run
 from station.sandbox.session import Sandbox, TrainSession
-from station.sandbox.spec import MIB, ContainerSpec, Launcher
+from station.sandbox.spec import MIB, ContainerSpec, Launcher, TrainStartError
 from station.settings import StationSettings
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,7 @@ class Prepared:
         session: the warm container; None between a crash and the next message.
         ended_by: why the station itself ended the container (withdrawal, the operator), so that it is not taken for
             the train's failure.
+        killed: the session whose end is audited and done; a later one is another.
     """
 
     admitted: Admitted
@@ -61,6 +62,7 @@ class Prepared:
     contract: ReleaseContract
     session: TrainSession | None
     ended_by: RefusalCode | None = None
+    killed: TrainSession | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,51 +122,44 @@ class Preparation:
         control = self.paths.control / self.run_id(run)
         _fresh_folder(control, 0o711)
         self._note(run, AuditEvent.CONTAINER_STARTED, order.image_config_digest, {})
-        prepared.session = self.sandbox.start(
-            ContainerSpec(
-                run_id=self.run_id(run),
-                image_config_digest=order.image_config_digest,
-                cohort_dir=str(prepared.cohort.path),
-                control_dir=str(control),
-                interface="command" if manifest.interface is Interface.COMMAND else "flower",
-                memory_bytes=manifest.resources.memory_mib * MIB,
-                cpus=min(manifest.resources.cpus, self.settings.ceilings.cpus),
-                pids=min(manifest.resources.pids, self.settings.ceilings.pids),
-                scratch_bytes=min(manifest.resources.scratch_mib, self.settings.ceilings.scratch_mib) * MIB,
-                wall_clock_s=int(prepared.admitted.verified.in_force.policy.resources.run_hours * 3600),
-            )
+        spec = ContainerSpec(
+            run_id=self.run_id(run),
+            image_config_digest=order.image_config_digest,
+            cohort_dir=str(prepared.cohort.path),
+            control_dir=str(control),
+            interface="command" if manifest.interface is Interface.COMMAND else "flower",
+            memory_bytes=manifest.resources.memory_mib * MIB,
+            cpus=min(manifest.resources.cpus, self.settings.ceilings.cpus),
+            pids=min(manifest.resources.pids, self.settings.ceilings.pids),
+            scratch_bytes=min(manifest.resources.scratch_mib, self.settings.ceilings.scratch_mib) * MIB,
+            wall_clock_s=max(1, int(prepared.admitted.verified.in_force.policy.resources.run_hours * 3600)),
         )
+        try:
+            prepared.session = self.sandbox.start(spec)
+        except TrainStartError as error:
+            if error.log:
+                self._write_log(run, error.log)
+            raise
         return prepared.session
 
-    def refreeze(self, run: Run, prepared: Prepared) -> Permitted[Prepared] | Refused:
-        """After a withdrawal: a new cohort without those patients, and nothing kept of the old one."""
-        self.dispose(run, prepared, keep_work=True)
-        frozen = self._freeze(run, prepared.admitted)
-        if isinstance(frozen, Refused):
-            return frozen
-        return self._equip_or_wipe(run, prepared.admitted, frozen.value)
-
-    def dispose(self, run: Run, prepared: Prepared, *, keep_work: bool = False) -> None:
+    def dispose(self, run: Run, prepared: Prepared) -> None:
         """Stop the container and wipe cohort, control socket and work files."""
-        if prepared.session is not None:
-            self._note(run, AuditEvent.CONTAINER_ENDED, prepared.admitted.order.image_config_digest, {})
-            self.keep_log(run, prepared.session)
-            self.kill(prepared.session)
-            prepared.session = None
-        self._note(run, AuditEvent.COHORT_WIPED, prepared.cohort.digest, {})
-        wipe(prepared.cohort)
-        shutil.rmtree(self.paths.control / self.run_id(run), ignore_errors=True)
-        if not keep_work:
-            shutil.rmtree(prepared.work, ignore_errors=True)
-
-    @staticmethod
-    def kill(session: TrainSession) -> None:
-        """Kill a container now, whatever it is doing; what it had prepared is disposed of afterwards."""
         try:
-            session.stop()
-        except UnavailableError:
-            # The launcher removes every container of ours when it is back.
-            log.warning("container.stop_failed")
+            self.end_container(run, prepared)
+        finally:
+            self._discard(run, prepared.cohort)
+
+    def end_container(self, run: Run, prepared: Prepared, why: RefusalCode | None = None) -> None:
+        """Audit a container's end, keep the end of its log, and kill it; killed also where the audit fails."""
+        session = prepared.session
+        if session is None or session is prepared.killed:
+            return
+        try:
+            self._note(run, AuditEvent.CONTAINER_ENDED, prepared.admitted.order.image_config_digest, {}, why)
+            self._keep_log(run, session)
+        finally:
+            _kill(session)
+            prepared.killed = session
 
     def kept_log(self, run: Run) -> str:
         """Return what a train printed before its container ended; empty where nothing was kept."""
@@ -173,12 +168,15 @@ class Preparation:
         except FileNotFoundError:
             return ""
 
-    def keep_log(self, run: Run, session: TrainSession) -> None:
+    def _keep_log(self, run: Run, session: TrainSession) -> None:
         """Keep the end of what the train wrote, for the operator; asked before its container goes."""
         try:
             text = session.logs()
         except (UnavailableError, RefusedError):
             return
+        self._write_log(run, text)
+
+    def _write_log(self, run: Run, text: str) -> None:
         write_atomically(self.paths.train_logs / f"{self.run_id(run)}.log", text.encode(), mode=0o600)
 
     @staticmethod
@@ -204,14 +202,22 @@ class Preparation:
     def _equip_or_wipe(
         self, run: Run, admitted: Admitted, cohort: FrozenCohort
     ) -> Permitted[Prepared] | Refused:
+        result: Permitted[Prepared] | Refused | None = None
         try:
             result = self._equip(run, admitted, cohort)
-        except BaseException:
-            wipe(cohort)
-            raise
-        if isinstance(result, Refused):
-            wipe(cohort)
+        finally:
+            if not isinstance(result, Permitted):
+                self._discard(run, cohort)
         return result
+
+    def _discard(self, run: Run, cohort: FrozenCohort) -> None:
+        try:
+            self._note(run, AuditEvent.COHORT_WIPED, cohort.digest, {})
+        finally:
+            # Data that nobody may use any more does not wait for an audit that cannot be written.
+            wipe(cohort)
+            for folder in (self.paths.control, self.paths.work):
+                shutil.rmtree(folder / self.run_id(run), ignore_errors=True)
 
     def _equip(self, run: Run, admitted: Admitted, cohort: FrozenCohort) -> Permitted[Prepared] | Refused:
         work = self.paths.work / self.run_id(run)
@@ -238,16 +244,27 @@ class Preparation:
         self.start(run, prepared)
         return Permitted(prepared)
 
-    def _note(self, run: Run, event: AuditEvent, about: str, numbers: dict[str, int]) -> None:
+    def _note(
+        self, run: Run, event: AuditEvent, about: str, numbers: dict[str, int], why: RefusalCode | None = None
+    ) -> None:
         self.audit.append(
             AuditRecord(
                 event=event,
                 actor=STATION_ACTOR,
                 object=about,
+                codes=() if why is None else (why.value,),
                 numbers=numbers,
                 detail=f"order {run.order_digest} policy {run.policy_id} v{run.policy_version}",
             )
         )
+
+
+def _kill(session: TrainSession) -> None:
+    try:
+        session.stop()
+    except UnavailableError:
+        # The launcher removes every container of ours when it is back.
+        log.warning("container.stop_failed")
 
 
 def _fresh_folder(path: Path, mode: int) -> None:

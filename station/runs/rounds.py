@@ -6,6 +6,7 @@ Invariants: weights are used only with the digest the instruction names and the 
 a release leaves only after it is recorded; a recorded one is sent again as it is, never made again.
 """
 
+import contextlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Literal
 from sqlalchemy.orm import Session
 
 from policies.documents import digest_of
-from policies.errors import NotFoundError, StorageError, WireError
+from policies.errors import NotFoundError, StateError, StorageError, WireError
 from policies.order import Stage
 from policies.refusals import Reason, RefusalCode, Refused
 from policies.wire.arrays import read_layout
@@ -143,8 +144,12 @@ class TrainRounds:
         if failure.exit_class is ExitClass.DECLARED_ERROR and failure.error_code in declared:
             # One of at most 32 codes that the policy's manifest lists: its name may leave.
             code = failure.error_code
-        self._count_failure(run, code, failure.detail)
+        self._count(run, code, failure.detail)
         return self.outbox.status(instruction, Status.FAILED, code, run)
+
+    def count_failure(self, run: Run, failure: TrainFailure) -> None:
+        """Count a container that did not start, like a failed message: it cost the hospital as much."""
+        self._count(run, _FAILURES.get(failure.exit_class, RefusalCode.TRAIN_CRASHED).value, failure.detail)
 
     def _inbound(
         self, instruction: Instruction, arrays: bytes | None, prepared: Prepared
@@ -155,7 +160,8 @@ class TrainRounds:
         order = prepared.admitted.order
         if order.initial_weights is not None and weights.digest == order.initial_weights.digest:
             return prepared.initial
-        path = prepared.work / "inbound.safetensors"
+        # Under their own name: half of what was fetched before must not become the beginning of these.
+        path = prepared.work / f"{weights.digest.removeprefix('sha256:')}.safetensors"
         if prepared.initial is not None and weights.size > 2 * prepared.initial.stat().st_size:
             return Refused.because(RefusalCode.ORDER_WEIGHTS, "larger than the initial weights can explain")
         try:
@@ -188,7 +194,8 @@ class TrainRounds:
             resources.message_timeout_s, self.settings.ceilings.message_timeout_s, instruction.deadline_s
         )
         return session.exchange(
-            TrainRequest(kind, instruction.round, dict(instruction.config), inbound),
+            # The order's own values: the instruction's are equal, but 1, 1.0 and true are equal too.
+            TrainRequest(kind, instruction.round, dict(prepared.admitted.order.hyperparameters), inbound),
             ReplyLimits(prepared.work / "reply.safetensors", prepared.contract.reply_arrays_limit(kind)),
             timeout_s=float(limit),
         )
@@ -207,7 +214,7 @@ class TrainRounds:
             )
         )
         # Counted as a failure: which rule withholds is a signal that a train could send on purpose.
-        self._count_failure(run, withheld.code.value, "withheld")
+        self._count(run, withheld.code.value, "withheld")
         return self.outbox.status(instruction, Status.WITHHELD, withheld.code, run)
 
     def _release(
@@ -263,11 +270,12 @@ class TrainRounds:
         self.blobs.push(reply.release, stored.arrays, stored.order_digest)
         return reply, None
 
-    def _count_failure(self, run: Run, code: str, detail: str) -> None:
+    def _count(self, run: Run, code: str, detail: str) -> None:
         failures = self.runs.record_failure(run.order_digest, code, detail=detail)
-        current = self.runs.get(run.order_digest)
-        if failures >= self.settings.hospital.failed_messages and current and current.state not in TERMINAL:
-            self.runs.transition(run.order_digest, RunEvent.FAIL, code=RefusalCode.TRAIN_FAILED_TOO_OFTEN)
+        if failures >= self.settings.hospital.failed_messages:
+            # Where the operator stopped or held it meanwhile, that stands.
+            with contextlib.suppress(StateError):
+                self.runs.transition(run.order_digest, RunEvent.FAIL, code=RefusalCode.TRAIN_FAILED_TOO_OFTEN)
 
     def _note(self, run: Run, prepared: Prepared, event: AuditEvent, instruction: Instruction) -> None:
         policy = prepared.admitted.verified.in_force.policy

@@ -18,6 +18,7 @@ from policies.errors import (
     NotFoundError,
     PhtError,
     RefusedError,
+    StateError,
     StorageError,
     TrustError,
     UnavailableError,
@@ -32,20 +33,17 @@ from station.audit.log import AuditLog
 from station.runs.outbox import Outbox
 from station.runs.preparation import Prepared
 from station.runs.repository import STATION_ACTOR, NewOrder, Run, RunRepository
-from station.runs.states import HOLDS_RESOURCES, RunEvent, RunState
+from station.runs.states import RunEvent, RunState
 from station.runs.warm import WarmRuns, describe
 from station.sandbox.spec import TrainFailure, TrainStartError
 
 log = logging.getLogger(__name__)
 
-_WAITING = frozenset({RunState.SEEN, RunState.WAITING_OPERATOR, RunState.HELD, RunState.REFUSED})
 _SPENT = {
     RunState.FINISHED: RefusalCode.ORDER_SPENT,
     RunState.STOPPED: RefusalCode.RUN_STOPPED,
     RunState.FAILED: RefusalCode.TRAIN_FAILED_TOO_OFTEN,
 }
-_REVOCATIONS = frozenset({RefusalCode.POLICY_REVOKED, RefusalCode.POLICY_MISSING, RefusalCode.POLICY_EXPIRED})
-"""Refusals after which a run that was under way is over, not waiting."""
 
 
 class Rounds(Protocol):
@@ -63,6 +61,9 @@ class Rounds(Protocol):
         self, instruction: Instruction, run: Run, failure: TrainFailure, declared: tuple[str, ...]
     ) -> StationReply:
         """Count a failed message and say so."""
+
+    def count_failure(self, run: Run, failure: TrainFailure) -> None:
+        """Count a container that did not start."""
 
 
 class RunService:
@@ -86,6 +87,7 @@ class RunService:
         self._audit = audit
         self._runs_at_once = runs_at_once
         self._workers: dict[str, threading.Thread] = {}
+        self._admitting = threading.Lock()
         # What a preparation in the background was refused for, until the next prepare has told it.
         self._untold: dict[str, Refused] = {}
 
@@ -106,7 +108,7 @@ class RunService:
             log.error("instruction.storage", extra={"reason": error.message})  # noqa: TRY400 - no text of others
             return self._outbox.status(instruction, Status.FAILED, RefusalCode.STATION_STORAGE), None
         except RefusedError as error:
-            return self._refuse(instruction, Refused.because(RefusalCode(error.code), error.message)), None
+            return self._refuse(instruction, Refused.because(_code_of(error), error.message)), None
         except NetworkError as error:
             log.warning("instruction.network", extra={"reason": error.message})
             return self._outbox.status(instruction, Status.FAILED, RefusalCode.NETWORK_UNAVAILABLE), None
@@ -121,8 +123,11 @@ class RunService:
         """Stop what is warm for an order that no Flower run carries; the order itself stays as it is."""
 
         def let_go() -> None:
-            with self._warm.lock(order_digest):
-                self._warm.let_go(order_digest, RunEvent.RECOVER)
+            try:
+                with self._warm.lock(order_digest):
+                    self._warm.let_go(order_digest, RunEvent.RECOVER)
+            except PhtError as error:
+                log.error("run_over.fault", extra={"reason": type(error).__name__})  # noqa: TRY400
 
         # A message under way holds the lock; the agent does not wait for it.
         threading.Thread(target=let_go, name=f"over-{order_digest[7:15]}", daemon=True).start()
@@ -142,13 +147,20 @@ class RunService:
         known = self._runs.get(digest)
         if known is not None and known.state in _SPENT:
             return self._refuse(instruction, Refused.because(_SPENT[known.state]))
-        if known is not None and digest in self._workers and self._workers[digest].is_alive():
-            # The worker holds the order's lock; an answer does not wait for it.
+        lock = self._warm.lock(digest)
+        if not lock.acquire(blocking=False):
+            # Its preparation or a message holds the lock; an answer does not wait for it.
             return self._outbox.status(instruction, Status.PENDING, None, known)
-        with self._warm.lock(digest):
-            if (refused := self._untold.pop(digest, None)) is not None:
-                return self._refuse(instruction, refused, audited=True)
+        try:
+            if digest in self._workers:
+                # Its preparation is about to begin.
+                return self._outbox.status(instruction, Status.PENDING, None, known)
+            if (untold := self._untold.pop(digest, None)) is not None:
+                # Told once; who asks again has the order looked at again.
+                return self._refuse(instruction, untold, audited=True)
             return self._consider(instruction, envelope)
+        finally:
+            lock.release()
 
     def _consider(self, instruction: Instruction, envelope: bytes) -> StationReply:
         """Verify an order, decide about it, and act on the decision."""
@@ -166,13 +178,17 @@ class RunService:
             return self._not_now(instruction, run, decision)
         if run.state is RunState.READY and self._warm.has(run.order_digest):
             return self._outbox.status(instruction, Status.ACCEPTED, None, run)
-        if run.state in _WAITING:
+        # Nothing is at work under the lock: what is not ready is left over, and made again.
+        self._warm.let_go(run.order_digest, RunEvent.RECOVER)
+        with self._admitting:
+            # Two orders at once must not both take the last place: what others changed since is asked again.
+            decision = self._decide(run, verified.value)
+            if isinstance(decision, Refused):
+                return self._not_now(instruction, run, decision)
             if self._is_full(run.order_digest):
                 return self._refuse(instruction, Refused.because(RefusalCode.RESOURCES_BUSY))
             run = self._admit(run)
-        elif run.state is not RunState.PREPARING:
-            run = self._runs.transition(run.order_digest, RunEvent.RECOVER)
-        self._work_on(run, decision.value)
+            self._work_on(run, decision.value)
         return self._outbox.status(instruction, Status.PENDING, None, run)
 
     def _see(self, verified: VerifiedOrder, envelope: bytes) -> Run:
@@ -199,28 +215,24 @@ class RunService:
                 self._runs.transition(run.order_digest, RunEvent.ASK_OPERATOR)
             return self._outbox.status(instruction, Status.PENDING, RefusalCode.OPERATOR_PENDING, run)
         self._warm.let_go(run.order_digest, RunEvent.RECOVER)
-        current = self._runs.get(run.order_digest) or run
-        if (
-            current.state in {*_WAITING, RunState.PREPARING, RunState.READY}
-            and current.state is not RunState.REFUSED
-        ):
-            self._runs.transition(
-                run.order_digest, RunEvent.REFUSE, code=refused.code, detail=describe(refused)
-            )
+        self._warm.refuse(run.order_digest, refused)
         return self._refuse(instruction, refused, audited=True)
 
     def _admit(self, run: Run) -> Run:
-        if run.state is RunState.SEEN:
-            return self._runs.transition(run.order_digest, RunEvent.ADMIT)
-        # The operator's word moved it on already, or the hospital no longer asks for one.
-        event = (
-            RunEvent.APPROVE if run.state in {RunState.WAITING_OPERATOR, RunState.HELD} else RunEvent.ADMIT
-        )
-        return self._runs.transition(run.order_digest, event)
+        current = self._runs.get(run.order_digest) or run
+        match current.state:
+            case RunState.SEEN:
+                return self._runs.transition(run.order_digest, RunEvent.ADMIT)
+            case RunState.WAITING_OPERATOR | RunState.HELD:
+                # The hospital no longer asks for the operator's word.
+                return self._runs.transition(run.order_digest, RunEvent.APPROVE)
+            case _:
+                return current
 
     def _is_full(self, besides: str) -> bool:
-        busy = [run for run in self._runs.list(HOLDS_RESOURCES) if run.order_digest != besides]
-        return len(busy) >= self._runs_at_once
+        # What is held now, not what is on record: an order that nobody carries on must not keep others out.
+        held = self._warm.orders() | frozenset(self._workers)
+        return len(held - {besides}) >= self._runs_at_once
 
     def _work_on(self, run: Run, admitted: Admitted) -> None:
         thread = threading.Thread(
@@ -233,21 +245,36 @@ class RunService:
     def _prepare_in_background(self, run: Run, admitted: Admitted) -> None:
         with self._warm.lock(run.order_digest):
             try:
-                result = self._warm.make_ready(run, admitted)
-                if isinstance(result, Refused):
-                    self._untold[run.order_digest] = result
-            except (NetworkError, UnavailableError) as error:
+                outcome = self._make_ready(run, admitted)
+            except NetworkError as error:
                 # It stays in preparation: the next prepare tries again.
-                log.warning("preparation.unavailable", extra={"reason": error.message})
+                log.warning("preparation.network", extra={"reason": error.message})
             except PhtError as error:
-                log.error("preparation.failed", extra={"reason": type(error).__name__})  # noqa: TRY400
-                self._untold[run.order_digest] = Refused.because(_code_of(error))
-                self._runs.transition(
-                    run.order_digest, RunEvent.REFUSE, code=_code_of(error), detail=error.message
-                )
-            except Exception:  # the outermost boundary of this thread: the order must not hang in preparation
+                log.error("preparation.fault", extra={"reason": type(error).__name__})  # noqa: TRY400
+            except Exception:  # the outermost boundary of this thread: the orchestrator must hear of it
                 log.exception("preparation.bug")
-                self._runs.transition(run.order_digest, RunEvent.REFUSE, code=RefusalCode.STATION_FAULT)
+                self._untold[run.order_digest] = Refused.because(RefusalCode.STATION_FAULT)
+            else:
+                current = self._runs.get(run.order_digest)
+                if isinstance(outcome, Refused) and current and current.state is RunState.REFUSED:
+                    self._untold[run.order_digest] = outcome
+            finally:
+                del self._workers[run.order_digest]
+
+    def _make_ready(self, run: Run, admitted: Admitted) -> Permitted[Prepared] | Refused:
+        """Prepare; a fault that asking again at once would not mend is a refusal."""
+        try:
+            return self._warm.make_ready(run, admitted)
+        except NetworkError:
+            raise
+        except TrainStartError as error:
+            self._rounds.count_failure(run, error.failure)
+            refused = Refused.because(RefusalCode.TRAIN_CRASHED, error.message)
+        except PhtError as error:
+            log.error("preparation.failed", extra={"reason": type(error).__name__})  # noqa: TRY400
+            refused = Refused.because(_code_of(error), error.message)
+        self._warm.refuse(run.order_digest, refused)
+        return refused
 
     # -- messages --------------------------------------------------------------------------------------------
 
@@ -257,6 +284,10 @@ class RunService:
             return self._refuse(instruction, Refused.because(RefusalCode.INSTRUCTION_UNKNOWN_ORDER)), None
         if run.state in _SPENT:
             return self._refuse(instruction, Refused.because(_SPENT[run.state])), None
+        if run.state is RunState.BUSY:
+            # Nothing is at work under the lock: the end of an earlier message could not be recorded.
+            self._warm.let_go(run.order_digest, RunEvent.RECOVER)
+            run = self._runs.get(run.order_digest) or run
         admitted = self._readmit(run)
         if isinstance(admitted, Refused):
             return self._refuse(instruction, admitted), None
@@ -267,14 +298,20 @@ class RunService:
         try:
             prepared = self._warm.warm(run, admitted.value)
         except TrainStartError as error:
-            return self._rounds.failed(instruction, run, error.failure, ()), None
+            failed = self._rounds.failed(instruction, run, error.failure, ())
+            self._let_go_if_spent(run.order_digest)
+            return failed, None
         if isinstance(prepared, Refused):
             return self._refuse(instruction, prepared), None
-        self._runs.transition(run.order_digest, RunEvent.BEGIN)
+        try:
+            self._runs.transition(run.order_digest, RunEvent.BEGIN)
+        except StateError:
+            return self._refuse(instruction, Refused.because(RefusalCode.RUN_STOPPED)), None
         try:
             return self._rounds.answer(instruction, arrays, run, prepared.value)
         finally:
-            self._after(run.order_digest)
+            self._runs.transition(run.order_digest, RunEvent.ANSWERED)
+            self._let_go_if_spent(run.order_digest)
 
     def _readmit(self, run: Run) -> Permitted[Admitted] | Refused:
         """Ask every rule again, as for each message (invariant I7); a run whose policy is gone ends here."""
@@ -282,17 +319,14 @@ class RunService:
         if isinstance(verified, Refused):
             self._warm.end_if_revoked(run.order_digest, verified)
             return verified
-        try:
-            decision = self._decide(run, verified.value)
-        except NetworkError:
-            return Refused.because(RefusalCode.IMAGE_UNAVAILABLE)
+        decision = self._decide(run, verified.value)
         if isinstance(decision, Refused):
             self._warm.let_go(run.order_digest, RunEvent.RECOVER)
         return decision
 
-    def _after(self, order_digest: str) -> None:
-        run = self._runs.transition(order_digest, RunEvent.ANSWERED)
-        if run.state in _SPENT:
+    def _let_go_if_spent(self, order_digest: str) -> None:
+        run = self._runs.get(order_digest)
+        if run is not None and run.state in _SPENT:
             self._warm.let_go(order_digest, None)
 
     # -- ends ------------------------------------------------------------------------------------------------
@@ -335,8 +369,10 @@ def _outside_the_order(instruction: Instruction, admitted: Admitted) -> Reason |
         return Reason(RefusalCode.ORDER_CONFIG, "not the hyperparameters that the order signs")
     if (instruction.weights is None) != (order.initial_weights is None):
         return Reason(RefusalCode.ORDER_WEIGHTS)
+    # Only training moves on from the weights that the order signs.
     first = instruction.round == 1 and instruction.kind.value == order.stages[0]
-    if first and instruction.weights is not None and order.initial_weights is not None:
+    unmoved = first or "train" not in order.stages
+    if unmoved and instruction.weights is not None and order.initial_weights is not None:
         named = (order.initial_weights.digest, order.initial_weights.size)
         if (instruction.weights.digest, instruction.weights.size) != named:
             return Reason(RefusalCode.ORDER_WEIGHTS, "not the initial weights that the order signs")
@@ -344,10 +380,14 @@ def _outside_the_order(instruction: Instruction, admitted: Admitted) -> Reason |
 
 
 def _code_of(error: PhtError) -> RefusalCode:
-    if isinstance(error, RefusedError):
-        return RefusalCode(error.code)
-    if isinstance(error, StorageError):
-        return RefusalCode.STATION_STORAGE
-    if isinstance(error, TrainStartError):
-        return RefusalCode.TRAIN_CRASHED
-    return RefusalCode.STATION_FAULT
+    match error:
+        case RefusedError() if error.code in RefusalCode.__members__:
+            return RefusalCode(error.code)
+        case StorageError():
+            return RefusalCode.STATION_STORAGE
+        case NetworkError():
+            return RefusalCode.NETWORK_UNAVAILABLE
+        case UnavailableError():
+            return RefusalCode.ENGINE_UNAVAILABLE
+        case _:
+            return RefusalCode.STATION_FAULT

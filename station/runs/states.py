@@ -82,6 +82,10 @@ def _table() -> dict[tuple[RunState, RunEvent], RunState]:
         (RunState.SEEN, RunEvent.APPROVE): RunState.PREPARING,
         (RunState.PREPARING, RunEvent.HOLD): RunState.HELD,
         (RunState.READY, RunEvent.HOLD): RunState.HELD,
+        (RunState.BUSY, RunEvent.HOLD): RunState.HELD,
+        # The operator's word stands whatever else refuses just now.
+        (RunState.REFUSED, RunEvent.HOLD): RunState.HELD,
+        (RunState.REFUSED, RunEvent.APPROVE): RunState.REFUSED,
         (RunState.REFUSED, RunEvent.REASSESS): RunState.SEEN,
         (RunState.PREPARING, RunEvent.PREPARED): RunState.READY,
         (RunState.PREPARING, RunEvent.REASSESS): RunState.SEEN,
@@ -91,13 +95,16 @@ def _table() -> dict[tuple[RunState, RunEvent], RunState]:
     for state in HOLDS_RESOURCES:
         table[state, RunEvent.RECOVER] = RunState.PREPARING
         table[state, RunEvent.FAIL] = RunState.FAILED
-    for state in (*_WAITING, RunState.PREPARING, RunState.READY):
+    # Not from `held`: a refusal must not take the operator's word away.
+    for state in (
+        RunState.SEEN, RunState.WAITING_OPERATOR, RunState.REFUSED, RunState.PREPARING, RunState.READY
+    ):  # fmt: skip
         table[state, RunEvent.REFUSE] = RunState.REFUSED
     for state in _LIVE:
         table[state, RunEvent.STOP] = RunState.STOPPED
         table[state, RunEvent.FINISH] = RunState.FINISHED
-    # A container's last answer may come after the operator stopped the run: the end stands.
-    for state in TERMINAL:
+    # A container's last answer may come after the operator's word: the word stands.
+    for state in (*TERMINAL, RunState.HELD, RunState.PREPARING):
         table[state, RunEvent.ANSWERED] = state
     return table
 

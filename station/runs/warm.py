@@ -1,15 +1,17 @@
 """The runs that are warm: what is prepared for each order, one lock per order, and how it all ends.
 
-A withdrawal, a revocation, the operator's stop and a message never interleave on one order, and nothing waits on another.
-Whoever ends a container from outside an order's lock says why first, so that its end is not taken for the train's failure.
+A withdrawal, a revocation, the operator's word and a message never interleave on one order, and nothing waits on another.
+A container can be killed from outside its order's lock, which a message under way holds: whoever does so says why first (so
+that its end is not taken for the train's failure), and a run that was ended so takes no further message as it stands.
 """
 
+import contextlib
 import logging
 import threading
-from collections import defaultdict
 from collections.abc import Callable
+from weakref import WeakValueDictionary
 
-from policies.errors import NotFoundError
+from policies.errors import NotFoundError, PhtError, StateError
 from policies.refusals import Permitted, Reason, RefusalCode, Refused
 from station.admission.gatekeeper import Admitted, Gatekeeper, VerifiedOrder
 from station.audit.events import AuditEvent, AuditRecord
@@ -20,6 +22,7 @@ from station.runs.states import HOLDS_RESOURCES, TERMINAL, Decision, RunEvent, R
 
 log = logging.getLogger(__name__)
 
+_PATIENCE_S = 0.5
 _REVOCATIONS = frozenset({RefusalCode.POLICY_REVOKED, RefusalCode.POLICY_MISSING, RefusalCode.POLICY_EXPIRED})
 """Refusals after which a run that was under way is over, not waiting."""
 
@@ -35,13 +38,21 @@ class WarmRuns:
         self._preparation = preparation
         self._audit = audit
         self._prepared: dict[str, Prepared] = {}
-        self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+        # Weak, so that what strangers ask about does not pile up: whoever holds or waits for a lock keeps it.
+        self._locks: WeakValueDictionary[str, threading.RLock] = WeakValueDictionary()
         self._guard = threading.Lock()
 
     def lock(self, order_digest: str) -> threading.RLock:
         """Return the order's lock."""
         with self._guard:
-            return self._locks[order_digest]
+            lock = self._locks.get(order_digest)
+            if lock is None:
+                lock = self._locks[order_digest] = threading.RLock()
+            return lock
+
+    def orders(self) -> frozenset[str]:
+        """The orders that hold a container or a cohort now."""
+        return frozenset(self._prepared)
 
     def has(self, order_digest: str) -> bool:
         """Whether the order is prepared."""
@@ -54,12 +65,17 @@ class WarmRuns:
             return Refused.because(RefusalCode.RUN_STOPPED)
         result = self._preparation.prepare(current, admitted)
         if isinstance(result, Refused):
-            self._runs.transition(
-                run.order_digest, RunEvent.REFUSE, code=result.code, detail=describe(result)
-            )
+            self.refuse(run.order_digest, result)
             return result
-        self._runs.transition(run.order_digest, RunEvent.PREPARED)
         self._prepared[run.order_digest] = result.value
+        try:
+            self._runs.transition(run.order_digest, RunEvent.PREPARED)
+        except PhtError as error:
+            self.let_go(run.order_digest, None)
+            if isinstance(error, StateError):
+                # The operator's word came while it was prepared.
+                return Refused.because(RefusalCode.RUN_STOPPED)
+            raise
         return result
 
     def warm(self, run: Run, admitted: Admitted) -> Permitted[Prepared] | Refused:
@@ -71,22 +87,25 @@ class WarmRuns:
             if run.state is not RunState.PREPARING:
                 self._runs.transition(run.order_digest, RunEvent.RECOVER)
             return self.make_ready(run, admitted)
+        if prepared.ended_by is not None and prepared.ended_by is not RefusalCode.CONSENT_WITHDRAWN:
+            return self._ended(run.order_digest, prepared.ended_by)
         now_consenting = self._gatekeeper.consenting(admitted)
         if isinstance(now_consenting, Refused):
             self.let_go(run.order_digest, RunEvent.RECOVER)
             return now_consenting
-        if not prepared.cohort.patients <= now_consenting:
+        if prepared.ended_by is not None or not prepared.cohort.patients <= now_consenting:
             self.let_go(run.order_digest, RunEvent.RECOVER)
             return self.make_ready(run, admitted)
         if prepared.session is None or not prepared.session.alive:
-            self._restart(run, prepared)
+            self._preparation.end_container(run, prepared)
+            self._preparation.start(run, prepared)
+            if why := _why_ended(prepared):
+                return self._ended(run.order_digest, why)
         return Permitted(prepared)
 
-    def _restart(self, run: Run, prepared: Prepared) -> None:
-        if prepared.session is not None:
-            self._preparation.keep_log(run, prepared.session)
-            self._preparation.kill(prepared.session)
-        self._preparation.start(run, prepared)
+    def _ended(self, order_digest: str, why: RefusalCode) -> Refused:
+        self.let_go(order_digest, RunEvent.RECOVER)
+        return Refused.because(why)
 
     def withdraw(self, still_consenting: Callable[[Admitted], frozenset[str] | Refused]) -> list[str]:
         """Stop every run whose cohort holds a patient who no longer consents; returns the orders stopped.
@@ -95,50 +114,63 @@ class WarmRuns:
         """
         stopped = []
         for order_digest, prepared in list(self._prepared.items()):
+            if prepared.ended_by is not None:
+                continue
             now = still_consenting(prepared.admitted)
             if not isinstance(now, Refused) and prepared.cohort.patients <= now:
                 continue
             gone = 0 if isinstance(now, Refused) else len(prepared.cohort.patients - now)
-            self._audit.append(
-                AuditRecord(
-                    event=AuditEvent.CONSENT_WITHDRAWN,
-                    actor=STATION_ACTOR,
-                    object=order_digest,
-                    numbers={"patients": gone},
+            try:
+                self._audit.append(
+                    AuditRecord(
+                        event=AuditEvent.CONSENT_WITHDRAWN,
+                        actor=STATION_ACTOR,
+                        object=order_digest,
+                        numbers={"patients": gone},
+                    )
                 )
-            )
-            self.end(prepared, RefusalCode.CONSENT_WITHDRAWN)
-            with self.lock(order_digest):
-                self.let_go(order_digest, RunEvent.RECOVER)
+            finally:
+                self.end(prepared, RefusalCode.CONSENT_WITHDRAWN)
             stopped.append(order_digest)
+        self._clear_ended()
         return stopped
 
     def revoke(self, gone: Callable[[VerifiedOrder], Reason | None]) -> None:
         """Stop every prepared run whose policy is no longer in force, also in the middle of a message."""
+        for prepared in list(self._prepared.values()):
+            if prepared.ended_by is None and (reason := gone(prepared.admitted.verified)) is not None:
+                self.end(prepared, reason.code)
+        self._clear_ended()
+
+    def _clear_ended(self) -> None:
+        """Wipe what was ended; where a message still answers, at the next look: one order delays no other."""
         for order_digest, prepared in list(self._prepared.items()):
-            reason = gone(prepared.admitted.verified)
-            if reason is None:
+            lock = self.lock(order_digest)
+            if prepared.ended_by is None or not lock.acquire(timeout=_PATIENCE_S):
                 continue
-            self.end(prepared, reason.code)
-            with self.lock(order_digest):
-                self.end_if_revoked(order_digest, Refused((reason,)))
+            try:
+                if self._prepared.get(order_digest) is prepared:
+                    self.let_go(order_digest, RunEvent.RECOVER)
+                    self._stop_if_revoked(order_digest, prepared.ended_by)
+            finally:
+                lock.release()
 
     def stop(self, order_digest: str, decide: Callable[[], Run]) -> Run:
-        """Let an operator's word on an order happen: a waiting request of the train ends first.
+        """Let an operator's hold or stop happen: recorded first, then a message under way is ended.
 
         Args:
             order_digest: which order.
-            decide: records the word; called under the order's lock.
+            decide: records the word; from then on nothing of this order can be released.
         """
+        run = decide()
         prepared = self._prepared.get(order_digest)
         if prepared is not None:
             # Outside the lock: a message under way holds it until its container is gone.
-            self.end(prepared, RefusalCode.RUN_STOPPED)
+            held = run.decision is Decision.HELD
+            self.end(prepared, RefusalCode.HOSPITAL_HELD if held else RefusalCode.RUN_STOPPED)
         with self.lock(order_digest):
-            run = decide()
-            if run.state in TERMINAL or run.decision is Decision.HELD:
-                self.let_go(order_digest, None)
-            return run
+            self.let_go(order_digest, None)
+        return run
 
     def recover(self) -> None:
         """After a start: whatever an earlier life held is gone, and its orders go back to preparation."""
@@ -147,8 +179,8 @@ class WarmRuns:
 
     def close(self) -> None:
         """Stop every container; orders stay as they are for the next life."""
-        for order_digest in list(self._prepared):
-            self.end(self._prepared[order_digest], RefusalCode.RUN_STOPPED)
+        for order_digest, prepared in list(self._prepared.items()):
+            self.end(prepared, RefusalCode.RUN_STOPPED)
             with self.lock(order_digest):
                 self.let_go(order_digest, None)
 
@@ -165,24 +197,27 @@ class WarmRuns:
 
     def end(self, prepared: Prepared, why: RefusalCode) -> None:
         """Kill a container from outside its order's lock; `why` is what a message under way is answered with."""
-        prepared.ended_by = why
-        session = prepared.session
-        if session is not None:
-            run = self._runs.get(prepared.admitted.verified.digest)
-            if run is not None:
-                self._preparation.keep_log(run, session)
-            self._preparation.kill(session)
+        prepared.ended_by = prepared.ended_by or why
+        run = self._runs.get(prepared.admitted.verified.digest)
+        if run is not None:
+            self._preparation.end_container(run, prepared, why)
 
     def end_if_revoked(self, order_digest: str, refused: Refused) -> None:
         """After a policy that is not (or not verifiably) in force: nothing stays warm, and a withdrawn one ends its run."""
-        run = self._runs.get(order_digest)
-        if run is None or run.state in TERMINAL:
-            return
         self.let_go(order_digest, RunEvent.RECOVER)
-        if refused.code in _REVOCATIONS:
+        self._stop_if_revoked(order_digest, refused.code)
+
+    def _stop_if_revoked(self, order_digest: str, code: RefusalCode) -> None:
+        run = self._runs.get(order_digest)
+        if run is not None and run.state not in TERMINAL and code in _REVOCATIONS:
             self._runs.transition(
-                order_digest, RunEvent.STOP, code=refused.code, detail="its policy is no longer in force"
+                order_digest, RunEvent.STOP, code=code, detail="its policy is no longer in force"
             )
+
+    def refuse(self, order_digest: str, refused: Refused) -> None:
+        """Record why an order does not run now, unless it ended or was held meanwhile: that stands."""
+        with contextlib.suppress(StateError):
+            self._runs.transition(order_digest, RunEvent.REFUSE, code=refused.code, detail=describe(refused))
 
     def let_go(self, order_digest: str, event: RunEvent | None) -> None:
         """Stop and wipe what is prepared for an order; `event` tells the run's state of it, where it holds anything."""
@@ -197,3 +232,8 @@ class WarmRuns:
 def describe(refused: Refused) -> str:
     """Return a refusal in words, for the hospital's audit."""
     return "; ".join(f"{reason.code} {reason.detail}".strip() for reason in refused.reasons)
+
+
+def _why_ended(prepared: Prepared) -> RefusalCode | None:
+    # Another thread may have ended it since it was looked at last.
+    return prepared.ended_by
