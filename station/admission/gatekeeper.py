@@ -164,10 +164,9 @@ class Gatekeeper:
         return Permitted(VerifiedOrder(digest, verified.value, found.value, policies.value.register))
 
     def no_longer_in_force(self, verified: VerifiedOrder) -> Reason | None:
-        """Return why a policy that was in force is not any more, from the last verified set; asks no network."""
-        with self._lock:
-            known = self._set
-        if known is None or self._clock() >= known.state.expires:
+        """Return why an order may not go on, from the last verified set; asks no network and waits for none."""
+        known, now = self._set, self._clock()
+        if known is None or now >= known.state.expires:
             return Reason(RefusalCode.TRUST_EXPIRED)
         policy = verified.in_force.policy
         found = known.find(policy.id, policy.version)
@@ -175,7 +174,9 @@ class Gatekeeper:
             return found.reasons[0]
         if found.value.digest != verified.in_force.digest:
             return Reason(RefusalCode.POLICY_DIGEST)
-        return Reason(RefusalCode.POLICY_EXPIRED) if self._clock() >= policy.valid_until else None
+        if now >= policy.valid_until:
+            return Reason(RefusalCode.POLICY_EXPIRED)
+        return Reason(RefusalCode.ORDER_EXPIRED) if now >= verified.order.expires else None
 
     def manifest(self, verified: VerifiedOrder) -> Permitted[TrainManifest] | Refused:
         """Read the train's manifest by the digest that the policy names.

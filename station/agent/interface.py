@@ -55,6 +55,13 @@ class InstructionHandler(Protocol):
         Called from the run's own thread; may take as long as training takes.
         """
 
+    def fault(self, instruction: Instruction) -> StationReply:
+        """Answer that the station failed; entered in the egress ledger like every other answer.
+
+        Raises:
+            PhtError: it cannot be entered, so nothing may be answered.
+        """
+
     def run_over(self, order_digest: str) -> None:
         """No Flower run carries this order any more: stop what is warm for it. Must not take long."""
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from policies.errors import NetworkError, PhtError, StorageError, WireError
-from policies.refusals import RefusalCode
 from policies.wire.instructions import (
     MAX_INLINE_ARRAYS_BYTES,
     Instruction,
@@ -253,9 +252,9 @@ class Agent:
             run.busy = True
             try:
                 self._answer(spooled, run)
-            except StorageError as error:
-                # Not stored, so not sent: the orchestrator asks again.
-                log.error("answer_not_stored", extra={"run_id": run_id, "reason": str(error)})  # noqa: TRY400
+            except PhtError as error:
+                # Not stored, or not in the egress ledger, so not sent: the orchestrator asks again.
+                log.error("answer_not_stored", extra={"run_id": run_id, "reason": type(error).__name__})  # noqa: TRY400
             finally:
                 run.busy = False
             self._quiet_polls = 0
@@ -291,13 +290,13 @@ class Agent:
             encode(reply)
         except PhtError as error:
             log.error("handler_fault", extra={"reason": type(error).__name__})  # noqa: TRY400
-            return _fault(instruction), None
+            return self._handler.fault(instruction), None
         except Exception:  # the outermost boundary of the run's thread: one run's fault must not silence it
             log.exception("handler_bug")
-            return _fault(instruction), None
+            return self._handler.fault(instruction), None
         if out is not None and len(out) > MAX_INLINE_ARRAYS_BYTES:
             log.error("handler_arrays_too_large")
-            return _fault(instruction), None
+            return self._handler.fault(instruction), None
         return reply, out
 
     def _deliver(self, message: IncomingMessage, answer: Answer) -> bool:
@@ -380,17 +379,6 @@ def _understood(message: IncomingMessage) -> Instruction | None:
     except WireError as error:
         log.warning("instruction_invalid", extra={"run_id": message.run_id, "reason": str(error)})
         return None
-
-
-def _fault(instruction: Instruction) -> StationReply:
-    return StationReply(
-        order_digest=instruction.order_digest,
-        kind=instruction.kind,
-        round=instruction.round,
-        attempt=instruction.attempt,
-        status=Status.FAILED,
-        code=RefusalCode.STATION_FAULT.value,
-    )
 
 
 def _backoff(failures: int, *, ceiling_s: float) -> float:

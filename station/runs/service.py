@@ -119,6 +119,10 @@ class RunService:
             log.error("instruction.fault", extra={"reason": type(error).__name__})  # noqa: TRY400
             return self._outbox.status(instruction, Status.FAILED, RefusalCode.STATION_FAULT), None
 
+    def fault(self, instruction: Instruction) -> StationReply:
+        """Answer that the station failed, through the ledger."""
+        return self._outbox.status(instruction, Status.FAILED, RefusalCode.STATION_FAULT)
+
     def run_over(self, order_digest: str) -> None:
         """Stop what is warm for an order that no Flower run carries; the order itself stays as it is."""
 

@@ -106,6 +106,16 @@ class PlainStation:
         reply = reply.model_copy(update={"attempt": instruction.attempt})
         return self.alter(instruction, reply, out) if self.alter else (reply, out)
 
+    def fault(self, instruction: Instruction) -> StationReply:
+        return StationReply(
+            order_digest=instruction.order_digest,
+            kind=instruction.kind,
+            round=instruction.round,
+            attempt=instruction.attempt,
+            status=Status.FAILED,
+            code="STATION_FAULT",
+        )
+
     def run_over(self, order_digest: str) -> None:
         self.over.append(order_digest)
 

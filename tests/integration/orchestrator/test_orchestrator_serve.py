@@ -115,6 +115,16 @@ class TrivialStation:
         reply = StationReply(**common, status=Status.RELEASED, metrics={"loss": 1.0}, release=blob)
         return reply, delta
 
+    def fault(self, instruction: Instruction) -> StationReply:
+        return StationReply(
+            order_digest=instruction.order_digest,
+            kind=instruction.kind,
+            round=instruction.round,
+            attempt=instruction.attempt,
+            status=Status.FAILED,
+            code="STATION_FAULT",
+        )
+
     def run_over(self, order_digest: str) -> None:
         """Nothing to stop."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from link_simulator import LinkSimulator, OverLink
 
-from policies.errors import DataError
+from policies.errors import DataError, StorageError
 from policies.wire.instructions import Blob, Instruction, Kind, StationReply, Status
 from station.agent import Agent, Pace
 from station.agent.spool import Spool
@@ -25,15 +25,16 @@ class Station:
         self.over: list[str] = []
         self.hold = threading.Event()
         self.hold.set()
-        self.fault: Exception | None = None
+        self.fails_with: Exception | None = None
         self.arrays: bytes | None = None
+        self.ledger_full = False
 
     def handle(self, instruction: Instruction, arrays: bytes | None) -> tuple[StationReply, bytes | None]:
         self.asked.append(instruction)
         if instruction.order_digest == ORDER:
             self.hold.wait(10)
-        if self.fault is not None:
-            raise self.fault
+        if self.fails_with is not None:
+            raise self.fails_with
         status = {Kind.PREPARE: Status.ACCEPTED, Kind.FINISH: Status.FINISHED}.get(
             instruction.kind, Status.RELEASED
         )
@@ -45,6 +46,18 @@ class Station:
             status=status,
         )
         return reply, self.arrays
+
+    def fault(self, instruction: Instruction) -> StationReply:
+        if self.ledger_full:
+            raise StorageError("the disk is full")
+        return StationReply(
+            order_digest=instruction.order_digest,
+            kind=instruction.kind,
+            round=instruction.round,
+            attempt=instruction.attempt,
+            status=Status.FAILED,
+            code="STATION_FAULT",
+        )
 
     def run_over(self, order_digest: str) -> None:
         self.over.append(order_digest)
@@ -190,16 +203,30 @@ def test_arrays_that_are_too_large_are_not_handed_on(
 def test_a_fault_of_the_station_is_answered_without_its_text(
     link: LinkSimulator, station: Station, start: Callable[..., Agent], fault: Exception
 ) -> None:
-    station.fault = fault
+    station.fails_with = fault
     link.ask(_train())
     start()
     _until(lambda: len(link.answers) == 1)
     reply = link.replies()[0]
     assert (reply.status, reply.code) == (Status.FAILED, "STATION_FAULT")
     assert b"text of a train" not in link.answers[0].body
-    station.fault = None
+    station.fails_with = None
     link.ask(_train(2))
     _until(lambda: len(link.answers) == 2)
+
+
+def test_a_fault_that_cannot_be_entered_in_the_ledger_is_not_told(
+    link: LinkSimulator, station: Station, start: Callable[..., Agent], tmp_path: Path
+) -> None:
+    station.fails_with, station.ledger_full = RuntimeError("x"), True
+    link.ask(_train())
+    start()
+    _until(lambda: len(station.asked) == 1)
+    station.fails_with = None
+    link.ask(_train(2))
+    _until(lambda: len(link.answers) == 1)
+    assert link.replies()[0].round == 2
+    assert len(_left(tmp_path)) == 1, "kept for the next life"
 
 
 def test_arrays_of_the_station_above_the_inline_limit_do_not_leave(
