@@ -261,3 +261,15 @@ def test_a_stale_mirror_takes_no_order(tmp_path: Path) -> None:
         envelope = signed_order(load_signer(tmp_path / "requester.pem"), digest_of(b"p"), weights())
         with pytest.raises(UsageError, match="does not verify"):
             place.client(Role.RESEARCHER).post_order(envelope)
+
+
+def test_the_model_of_a_run_is_its_requesters_to_start_from(world: World) -> None:
+    first = world.alice.post_order(world.order())
+    model = weights().replace(b"layer", b"LAYER")
+    (world.place.home.blobs / "sha256" / digest_of(model)[7:]).write_bytes(model)
+    blob = {"digest": digest_of(model), "size": len(model)}
+    assert world.refused(world.order(initial_weights=blob)) == "ORDER_WEIGHTS"
+    FolderQueue(world.place.home.runs).folder(first).write_json("checkpoint.json", {"weights": blob})
+    second = world.alice.post_order(world.order(initial_weights=blob))
+    assert world.place.station(world.keys["amstel"]).has_blob(digest_of(model))
+    assert {run.digest for run in world.alice.runs()} == {first, second}
