@@ -7,6 +7,7 @@ through the agent's outbound connections. Wiring and nothing else: every rule li
 import logging
 import shutil
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,8 +83,7 @@ def serve(home: Path) -> None:
     station.warm.recover()
     station.releases.sweep()
     watch = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(station, settings, watch), name="watch", daemon=True)
-    watcher.start()
+    _start_watching(station, settings, watch)
     station.agent.start()
     try:
         serve_local(create_api(station.desk, read_token(paths.api_token)), paths.api_socket)
@@ -168,14 +168,35 @@ def _authority(paths: StationPaths, settings: StationSettings) -> Path:
     return ca
 
 
-def _watch(station: _Station, settings: StationSettings, stop: threading.Event) -> None:
-    """Take up what intake hands over, and end runs whose patients withdrew or whose policy is gone, between messages."""
-    while not stop.wait(settings.polling.handover_s):
-        try:
-            station.catalogue.sync()
-            station.warm.withdraw(station.gatekeeper.consenting)
-            station.warm.revoke(station.gatekeeper.no_longer_in_force)
-        except PhtError as error:
-            log.error("watch.fault", extra={"reason": type(error).__name__})  # noqa: TRY400 - no text of others
-        except Exception:  # the outermost boundary of this thread: it must go on watching
-            log.exception("watch.bug")
+def _start_watching(station: _Station, settings: StationSettings, stop: threading.Event) -> None:
+    """Look after what changes between messages and in the middle of one; the two looks wait for each other never.
+
+    - What intake hands over is taken up, and runs whose patients withdrew are ended.
+    - The policy repository is asked again, and runs whose policy or order is over are ended.
+    """
+    looks: dict[str, tuple[Callable[[], object], ...]] = {
+        "consent": (
+            station.catalogue.sync,
+            lambda: station.warm.withdraw(station.gatekeeper.consenting),
+        ),
+        "policies": (
+            lambda: station.gatekeeper.policy_set(fresh=False),
+            lambda: station.warm.revoke(station.gatekeeper.no_longer_in_force),
+        ),
+    }
+    for name, steps in looks.items():
+        threading.Thread(
+            target=_watch, args=(steps, settings.polling.handover_s, stop), name=f"watch-{name}", daemon=True
+        ).start()
+
+
+def _watch(steps: tuple[Callable[[], object], ...], every_s: float, stop: threading.Event) -> None:
+    while not stop.wait(every_s):
+        for step in steps:
+            # Each by itself: a handover that does not verify must not keep a run of a withdrawn patient going.
+            try:
+                step()
+            except PhtError as error:
+                log.error("watch.fault", extra={"reason": type(error).__name__})  # noqa: TRY400 - no text of others
+            except Exception:  # the outermost boundary of this thread: it must go on watching
+                log.exception("watch.bug")

@@ -1,35 +1,24 @@
 """Intake's local API (FastAPI) on a Unix socket: parses, calls one use case, renders.
 
-Every request shows the token of `run/intake.token`. Errors are RFC 9457 problem details; neither they nor the answers
+Every request shows the token of `run/intake.token`. Errors are problem details (`station.web.edge`); neither they nor the answers
 hold anything of a patient.
 """
 
-import hmac
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Header, Query, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse
 
 from policies.documents import Moment, Name, StrictModel
-from policies.errors import ExitCode, NotFoundError, PhtError, UsageError
+from policies.errors import NotFoundError, UsageError
 from station.intake.clinical import DEFAULT_PROFILE
 from station.intake.csv_reader import MAX_CSV_BYTES
 from station.intake.intake import Intake
 from station.intake.outcomes import BatchReport
-
-_HTTP_STATUS = {
-    ExitCode.USAGE: 409,
-    ExitCode.DOCUMENT: 422,
-    ExitCode.TRUST: 403,
-    ExitCode.UNAVAILABLE: 503,
-    ExitCode.STORAGE: 507,
-    ExitCode.DATA: 422,
-    ExitCode.NOT_FOUND: 404,
-}
+from station.web.edge import put_behind_token
 
 
 class BatchRequest(StrictModel):
@@ -85,12 +74,6 @@ class StatusView(StrictModel):
     key_version: int
 
 
-class TokenError(UsageError):
-    """The request shows no token, or another one."""
-
-    exit_code = ExitCode.TRUST
-
-
 class BodyError(UsageError):
     """The request's body is too large."""
 
@@ -103,13 +86,8 @@ def create_api(intake: Intake, token: str, work: Callable[[str], None]) -> FastA
         token: what a caller must show as a bearer token.
         work: takes the name of an accepted batch and has it processed soon.
     """
-
-    def authorised(authorization: Annotated[str, Header()] = "") -> None:
-        if not hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
-            raise TokenError("intake's token is missing or wrong", hint="It is in run/intake.token.")
-
-    app = FastAPI(title="pht-station intake", version="1", dependencies=[Depends(authorised)], redoc_url=None)
-    app.exception_handler(PhtError)(_problem)
+    app = FastAPI(title="pht-station intake", version="1", redoc_url=None)
+    put_behind_token(app, token, "run/intake.token")
     _batches(app, intake, work)
     _registers(app, intake)
     return app
@@ -179,19 +157,3 @@ def _batch_view(report: BatchReport) -> BatchView:
         quarantined=report.quarantined,
         finished=report.finished_at is not None,
     )
-
-
-def _problem(_request: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, PhtError):
-        raise error
-    code = type(error).__name__
-    status = _HTTP_STATUS.get(error.exit_code, 500)
-    body = {
-        "type": f"urn:pht:error:{code}",
-        "title": error.message,
-        "status": status,
-        "detail": error.hint,
-        "code": code,
-        "exit_code": int(error.exit_code),
-    }
-    return JSONResponse(body, status_code=status, media_type="application/problem+json")

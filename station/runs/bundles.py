@@ -94,12 +94,16 @@ class Bundles:
             NetworkError: it does not answer.
         """
         if not self._store.has(manifest_digest):
-            index = self.indexes(image_config_digest)[0]
-            if index.manifest.digest != manifest_digest:
+            # One image can stand in several bundles, each with a manifest of its own.
+            named = [i for i in self.indexes(image_config_digest) if i.manifest.digest == manifest_digest]
+            if not named:
                 raise NotFoundError(
                     "the orchestrator has another manifest for this image than the policy names"
                 )
-            self._bring(index.manifest.digest, index.manifest.size)
+            if named[0].manifest.size > _MAX_MANIFEST_BYTES:
+                raise NotFoundError("the orchestrator's manifest is larger than a manifest can be")
+            with self._lock:
+                self._bring(manifest_digest, named[0].manifest.size)
         data = self._store.read_bytes(manifest_digest, max_bytes=_MAX_MANIFEST_BYTES)
         if digest_of(data) != manifest_digest:
             raise TrustError("the stored manifest is not what its digest says")

@@ -1,17 +1,16 @@
 """The local API (FastAPI, OpenAPI) on a Unix socket: parses, calls one use case of the desk, renders.
 
-Every request shows the token of `run/api.token`. Errors are RFC 9457 problem details.
+Every request shows the token of `run/api.token`; errors are problem details (`station.web.edge`).
 """
 
-import hmac
 from typing import Annotated, Literal
 
-from fastapi import Depends, FastAPI, Header, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi import FastAPI, Response
+from fastapi.responses import PlainTextResponse
 from pydantic import Field
 
 from policies.documents import StrictModel
-from policies.errors import ExitCode, PhtError, RefusedError, UsageError
+from station.web.edge import put_behind_token
 from station.web.views import (
     ChainView,
     CollectionView,
@@ -22,17 +21,6 @@ from station.web.views import (
     StatusView,
 )
 
-_HTTP_STATUS = {
-    ExitCode.USAGE: 409,
-    ExitCode.DOCUMENT: 422,
-    ExitCode.REFUSED: 403,
-    ExitCode.TRUST: 403,
-    ExitCode.UNAVAILABLE: 503,
-    ExitCode.STORAGE: 507,
-    ExitCode.DATA: 422,
-    ExitCode.NOT_FOUND: 404,
-}
-
 Chain = Literal["audit", "egress"]
 
 
@@ -42,12 +30,6 @@ class Word(StrictModel):
     actor: Annotated[str, Field(min_length=1, max_length=100)]
 
 
-class TokenError(UsageError):
-    """The request shows no token, or another one."""
-
-    exit_code = ExitCode.TRUST
-
-
 def create_api(desk: Desk, token: str) -> FastAPI:
     """Build the application.
 
@@ -55,13 +37,8 @@ def create_api(desk: Desk, token: str) -> FastAPI:
         desk: the use cases.
         token: what a caller must show as a bearer token.
     """
-
-    def authorised(authorization: Annotated[str, Header()] = "") -> None:
-        if not hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
-            raise TokenError("the station's token is missing or wrong", hint="It is in run/api.token.")
-
-    app = FastAPI(title="pht-station", version="1", dependencies=[Depends(authorised)], redoc_url=None)
-    app.exception_handler(PhtError)(_problem)
+    app = FastAPI(title="pht-station", version="1", redoc_url=None)
+    put_behind_token(app, token, "run/api.token")
     _reading(app, desk)
     _deciding(app, desk)
     return app
@@ -113,19 +90,3 @@ def _deciding(app: FastAPI, desk: Desk) -> None:
     @app.post("/v1/runs/{order}/stop")
     def stop(order: str, word: Word) -> RunView:
         return desk.decide(order, "stop", word.actor)
-
-
-def _problem(_request: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, PhtError):
-        raise error
-    code = error.code if isinstance(error, RefusedError) else type(error).__name__
-    status = _HTTP_STATUS.get(error.exit_code, 500)
-    body = {
-        "type": f"urn:pht:error:{code}",
-        "title": error.message,
-        "status": status,
-        "detail": error.hint,
-        "code": code,
-        "exit_code": int(error.exit_code),
-    }
-    return JSONResponse(body, status_code=status, media_type="application/problem+json")

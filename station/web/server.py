@@ -13,6 +13,9 @@ from fastapi import FastAPI
 
 from policies.errors import StateError, UnavailableError
 
+_GRACE_S = 5
+"""How long a caller who is being answered may hold up the end."""
+
 
 class _Server(uvicorn.Server):
     """Uvicorn that leaves signals to us: its own handling ends the process before the threads could stop."""
@@ -28,7 +31,10 @@ def serve_local(app: FastAPI, path: Path) -> None:
     Raises:
         UnavailableError: the socket cannot be made.
     """
-    server = _Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none"))
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=_GRACE_S
+    )
+    server = _Server(config)
 
     def end(_number: int, _frame: FrameType | None) -> None:
         server.should_exit = True
