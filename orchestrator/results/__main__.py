@@ -2,7 +2,6 @@
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 from orchestrator.federation.orders import FolderQueue, RunFolder
@@ -18,18 +17,17 @@ def main() -> int:
     """Write it."""
     home, order_hex = Home(Path(sys.argv[1])), sys.argv[2]
     start_logging(home.logs, "results")
-    with tempfile.TemporaryDirectory(prefix="pht-mpl-") as cache:
-        # matplotlib writes a font cache to where this points; the service's own home folder is not asked for it.
-        os.environ["MPLCONFIGDIR"] = cache
-        from orchestrator.results.write import write_result  # noqa: PLC0415 - after the line above
+    # matplotlib keeps a font cache, slow to make, where this points; no user's home folder is asked for it.
+    os.environ["MPLCONFIGDIR"] = str(home.run / "matplotlib")
+    from orchestrator.results.write import write_result  # noqa: PLC0415 - after the line above
 
-        try:
-            blobs = BlobFolder(home.blobs)
-            write_result(home.runs / order_hex, blobs)
-            _tidy_up(home, order_hex, blobs)
-        except PhtError as error:
-            sys.stderr.write(f"results: {error.message}\n")
-            return int(error.exit_code)
+    try:
+        blobs = BlobFolder(home.blobs)
+        write_result(home.runs / order_hex, blobs)
+        _tidy_up(home, order_hex, blobs)
+    except PhtError as error:
+        sys.stderr.write(f"results: {error.message}\n")
+        return int(error.exit_code)
     return int(ExitCode.OK)
 
 

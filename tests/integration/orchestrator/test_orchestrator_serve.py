@@ -146,7 +146,7 @@ def home(tmp_path: Path, board: Board) -> Home:
     return Home(tmp_path / "home")
 
 
-def test_an_order_runs_to_its_result_over_a_kill_of_everything(
+def test_an_order_runs_to_its_result_over_kills_of_the_superlink_and_of_everything(
     home: Home, board: Board, tmp_path: Path
 ) -> None:
     keys = station_keys()
@@ -167,12 +167,16 @@ def test_an_order_runs_to_its_result_over_a_kill_of_everything(
             send_bundle(client, tmp_path)
             (tmp_path / "initial").write_bytes(weights())
             client.put_blob(tmp_path / "initial")
-            order = signed_order(requester, policy_digest, weights(), rounds=4)
+            order = signed_order(requester, policy_digest, weights(), rounds=5)
             wait_until(lambda: all(_seen(home).values()), 60, "the stations' first contact")
             digest = client.post_order(order)
             with pytest.raises(RefusedError, match="given already"):
                 client.post_order(order)
             wait_until(lambda: len(client.get_run(digest).rounds) >= 1, 60, "the first round")
+            os.kill(
+                next(pid for pid in descendants(home.path) if _is(pid, "flower-superlink")), signal.SIGKILL
+            )
+            wait_until(lambda: len(client.get_run(digest).rounds) >= 2, 90, "a round over another SuperLink")
             os.kill(process.pid, signal.SIGKILL)
             process.wait(30)
             wait_until(lambda: not descendants(home.path), 30, "the children's end")
@@ -207,10 +211,10 @@ def _seen(home: Home) -> dict[str, str | None]:
 
 def _check_result(files: dict[str, Path], digest: str) -> None:
     model = load_file(files["model.safetensors"])
-    # Four rounds of the mean of 1, 2 and 3.
-    np.testing.assert_allclose(model["layer.bias"], np.full(3, 8.0), rtol=1e-6)
+    # Five rounds of the mean of 1, 2 and 3.
+    np.testing.assert_allclose(model["layer.bias"], np.full(3, 10.0), rtol=1e-6)
     metrics = json.loads(files["metrics.json"].read_bytes())
-    assert [entry["round"] for entry in metrics["rounds"]] == [1, 2, 3, 4]
+    assert [entry["round"] for entry in metrics["rounds"]] == [1, 2, 3, 4, 5]
     assert metrics["final"]["evaluate"]["auc"] == pytest.approx(0.7)
     assert files["metrics.png"].read_bytes().startswith(b"\x89PNG")
     statement = json.loads(files["provenance.json"].read_bytes())
@@ -218,7 +222,7 @@ def _check_result(files: dict[str, Path], digest: str) -> None:
     assert subjects["model.safetensors"] == digest_of_file(files["model.safetensors"])
     assert statement["predicate"]["order"]["digest"] == digest
     assert {name: entry["rounds"] for name, entry in statement["predicate"]["stations"].items()} == {
-        name: [1, 2, 3, 4] for name in STATIONS
+        name: [1, 2, 3, 4, 5] for name in STATIONS
     }
 
 
