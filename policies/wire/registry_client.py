@@ -12,103 +12,40 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Self
 from urllib.parse import quote, urlsplit
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from policies.bundle import BundleIndex
 from policies.documents import Digest, canonical_json, digest_of, digest_of_file, parse_json
-from policies.errors import (
-    NetworkError,
-    NotFoundError,
-    PhtError,
-    RefusedError,
-    StorageError,
-    TrustError,
-    UsageError,
-    WireError,
-)
+from policies.errors import NetworkError, StorageError, UsageError, WireError
 from policies.files import sync_folder
-from policies.refusals import RefusalCode
 from policies.tls import client_context
 from policies.wire.http import EMPTY_DIGEST, sign_request
+from policies.wire.registry_answers import (
+    MAX_ANSWER_BYTES,
+    BlobUpload,
+    Bundles,
+    OrderAccepted,
+    Progress,
+    RunEvents,
+    RunStatus,
+    bounded_body,
+    fault_of,
+    read_answer,
+)
+
+__all__ = ["MAX_ANSWER_BYTES", "BlobUpload", "Progress", "RegistryClient", "RunEvents", "RunStatus"]
 
 API = "/api/v1"
 RECEIVED_HEADER = "PHT-Received"
-MAX_ANSWER_BYTES = 8 << 20
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
 _PIECE_BYTES = 1 << 20
 _TRIES = 4
 _LONG_POLL_S = 20.0
-
-Short = Annotated[str, Field(max_length=300)]
-
-
-class _Answer(BaseModel):
-    """Answers may grow keys in later versions of the orchestrator; the ones we know are strict."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
-
-
-class BlobUpload(_Answer):
-    """What became of an upload."""
-
-    digest: Digest
-    size: int
-    complete: bool
-
-
-class Progress(_Answer):
-    """How far a run is."""
-
-    state: Short
-    round: int
-    rounds: int
-    stage: Short = ""
-    accepted: list[Short] = Field(default_factory=list)
-    missing: dict[str, Short] = Field(default_factory=dict)
-    code: Short = ""
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more happens."""
-        return self.state in {"finished", "failed", "stopped"}
-
-
-class RunStatus(_Answer):
-    """One run; `rounds` and `events` have the orchestrator's own form."""
-
-    digest: Digest
-    order_id: Short
-    policy_id: Short
-    policy_version: int
-    requester: Short
-    accepted: Short
-    stations: list[Short]
-    progress: Progress
-    result: list[Short]
-    rounds: list[dict[str, Any]] = Field(default_factory=list)
-
-
-class RunEvents(_Answer):
-    """New finished rounds, and where the run stands."""
-
-    events: list[dict[str, Any]]
-    next: int
-    mark: Short
-    progress: Progress
-
-
-class _OrderAccepted(_Answer):
-    digest: Digest
-
-
-class _Bundles(_Answer):
-    bundles: list[BundleIndex]
 
 
 class RegistryClient:
@@ -260,25 +197,25 @@ class RegistryClient:
 
     def post_order(self, envelope: bytes) -> Digest:
         """Give a signed order; returns the digest that names its run."""
-        return _read(_OrderAccepted, self._call("POST", "/orders", envelope)).digest
+        return read_answer(OrderAccepted, self._call("POST", "/orders", envelope)).digest
 
     def runs(self) -> list[RunStatus]:
         """Our runs, the newest first."""
         value = parse_json(self._call("GET", "/runs"), what="runs", max_bytes=MAX_ANSWER_BYTES)
         if not isinstance(value, list):
             raise WireError("the list of runs is no list")
-        return [_read(RunStatus, canonical_json(item)) for item in value]
+        return [read_answer(RunStatus, canonical_json(item)) for item in value]
 
     def get_run(self, digest: Digest) -> RunStatus:
         """One run with its rounds."""
-        return _read(RunStatus, self._call("GET", f"/runs/{digest}"))
+        return read_answer(RunStatus, self._call("GET", f"/runs/{digest}"))
 
     def events(
         self, digest: Digest, after: int = 0, mark: str = "", wait_s: float = _LONG_POLL_S
     ) -> RunEvents:
         """Wait for rounds beyond `after`, or for another state than `mark` names."""
         target = f"/runs/{digest}/events?after={after}&mark={quote(mark)}&wait_s={wait_s:g}"
-        return _read(RunEvents, self._call("GET", target))
+        return read_answer(RunEvents, self._call("GET", target))
 
     def wait_run(
         self, digest: Digest, timeout_s: float, on_event: Callable[[RunEvents], None] | None = None
@@ -332,7 +269,7 @@ class RegistryClient:
     # How a request is made
 
     def _bundles(self, target: str) -> list[BundleIndex]:
-        return _read(_Bundles, self._call("GET", target)).bundles
+        return read_answer(Bundles, self._call("GET", target)).bundles
 
     def _head(self, digest: Digest) -> tuple[bool, int]:
         with self._open("HEAD", f"/blobs/{digest}") as response:
@@ -341,7 +278,7 @@ class RegistryClient:
             if response.status_code == 404:
                 received = response.headers.get(RECEIVED_HEADER, "0")
                 return False, int(received) if received.isdigit() else 0
-            raise _fault(response.status_code, b"")
+            raise fault_of(response.status_code, b"")
 
     def _send_file(self, target: str, path: Path, digest: Digest, offset: int, size: int) -> BlobUpload:
         headers = {"Content-Length": str(size - offset), "Content-Type": "application/octet-stream"}
@@ -354,10 +291,10 @@ class RegistryClient:
                 headers["Content-Range"] = f"bytes {offset}-{size - 1}/{size}"
                 body_digest = _digest_from(path, offset)
         with self._open("PUT", target, _pieces(path, offset), body_digest, headers) as response:
-            answer = _bounded(response)
+            answer = bounded_body(response)
             if response.status_code >= 400:
-                raise _fault(response.status_code, answer)
-        return _read(BlobUpload, answer)
+                raise fault_of(response.status_code, answer)
+        return read_answer(BlobUpload, answer)
 
     def _fetch(self, target: str, part: Path, max_bytes: int | None) -> None:
         here = part.stat().st_size if part.exists() else 0
@@ -367,7 +304,7 @@ class RegistryClient:
                 # All of it is here already (or too much: the digest will tell).
                 return
             if response.status_code not in {200, 206}:
-                raise _fault(response.status_code, _bounded(response))
+                raise fault_of(response.status_code, bounded_body(response))
             written = here if response.status_code == 206 else 0
             try:
                 with part.open("r+b" if written else "wb") as file:
@@ -384,9 +321,9 @@ class RegistryClient:
 
     def _call(self, method: str, target: str, body: bytes | None = None) -> bytes:
         with self._open(method, target, body, EMPTY_DIGEST if body is None else digest_of(body)) as response:
-            answer = _bounded(response)
+            answer = bounded_body(response)
             if response.status_code >= 300:
-                raise _fault(response.status_code, answer)
+                raise fault_of(response.status_code, answer)
             return answer
 
     @contextlib.contextmanager
@@ -416,45 +353,6 @@ class RegistryClient:
 
     def _http_host(self) -> str:
         return urlsplit(self._base).netloc
-
-
-_Model = TypeVar("_Model", bound=BaseModel)
-
-
-def _read(model: type[_Model], data: bytes) -> _Model:
-    try:
-        return model.model_validate_json(data)
-    except ValidationError as error:
-        raise WireError(f"the orchestrator's answer is not a {model.__name__}") from error
-
-
-def _bounded(response: httpx.Response) -> bytes:
-    body = bytearray()
-    for chunk in response.iter_raw():
-        body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            raise WireError("the orchestrator's answer is too large")
-    return bytes(body)
-
-
-def _fault(status: int, body: bytes) -> PhtError:
-    title, hint, code = f"the orchestrator answered {status}", "", ""
-    try:
-        value = parse_json(body, what="problem", max_bytes=64 * 1024)
-    except PhtError:
-        value = None
-    if isinstance(value, dict):
-        title, hint, code = (str(value.get(key, ""))[:500] for key in ("title", "hint", "code"))
-    if code in RefusalCode.__members__:
-        return RefusedError(code, title, hint=hint)
-    kinds: dict[int, type[PhtError]] = {
-        401: TrustError,
-        403: TrustError,
-        404: NotFoundError,
-        507: StorageError,
-    }
-    kind = kinds.get(status, NetworkError if status >= 500 else UsageError)
-    return kind(title, hint=hint)
 
 
 def _pieces(path: Path, offset: int) -> Iterator[bytes]:
