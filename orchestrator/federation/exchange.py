@@ -45,6 +45,8 @@ _PASSING = frozenset(
 )
 """Refusals that may be another answer later."""
 
+_PENDING_MAX_S = 15.0
+
 LATE = "LATE"
 LOST = "LOST"
 
@@ -80,7 +82,7 @@ class Patience:
         deadline_s: for each station.
         enough: how many answers make waiting for the rest optional.
         grace_s: how long the rest may take after that, or as long as it took until then if that is more.
-        pending_s: before a station that answered "pending" is asked again.
+        pending_s: before a station that answered "pending" is asked again; slowly grows to 15 s.
         silence_s: before a silent station is asked again; doubles.
         tries: how many answers "failed" end the question at a station.
     """
@@ -88,7 +90,7 @@ class Patience:
     deadline_s: float
     enough: int
     grace_s: float
-    pending_s: float = 2.0
+    pending_s: float = 0.8
     silence_s: float = 30.0
     tries: int = 3
 
@@ -236,7 +238,7 @@ class _Asking:
         reply = answered.reply
         entry.last_code = reply.code or LATE
         if reply.status is Status.PENDING or (reply.status is Status.REFUSED and reply.code in _PASSING):
-            entry.ask_at = now + min(self.patience.pending_s * 1.5 ** min(entry.attempt, 5), 15.0)
+            entry.ask_at = now + min(self.patience.pending_s * 1.25 ** min(entry.attempt, 20), _PENDING_MAX_S)
             entry.silence_s = self.patience.silence_s
         elif reply.status is Status.FAILED and entry.failures + 1 < self.patience.tries:
             entry.failures += 1

@@ -50,9 +50,10 @@ class BlobClient:
         self._client.close()
 
     def fetch(self, blob: Blob, path: Path) -> None:
-        """Bring a blob's bytes into `path`, whole and verified.
+        """Bring a blob's bytes into `path`, whole and verified; nothing moves when they are there already.
 
-        Bytes on the way lie beside it as ``<name>.part`` and are used by the next try.
+        (A round's new weights are asked for twice: to evaluate them, and to train on.) Bytes on the way lie beside it as
+        ``<name>.part`` and are used by the next try.
 
         Raises:
             NotFoundError: the orchestrator does not hold it, or not for this station.
@@ -60,9 +61,11 @@ class BlobClient:
             NetworkError: it does not answer, after several tries.
             StorageError: the disk.
         """
+        if _holds(path, blob):
+            return
         part = path.with_name(path.name + ".part")
         self._patiently(lambda: self._fetch_rest(blob, part))
-        if digest_of_file(part) != blob.digest:
+        if not _holds(part, blob):
             part.unlink()
             raise WireError("a blob's bytes are not what its digest says")
         part.replace(path)
@@ -151,6 +154,13 @@ class BlobClient:
             else:
                 return
             self._stop.wait(0.2 * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+
+
+def _holds(path: Path, blob: Blob) -> bool:
+    try:
+        return path.stat().st_size == blob.size and digest_of_file(path) == blob.digest
+    except FileNotFoundError:
+        return False
 
 
 class _PassingError(Exception):

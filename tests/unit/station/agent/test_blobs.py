@@ -180,6 +180,18 @@ def test_bytes_of_an_earlier_life_are_used(
     assert server[1].requests[0][2] == "bytes=1000-"
 
 
+def test_what_is_there_already_is_not_fetched_again(
+    server: tuple[str, Store], client: BlobClient, tmp_path: Path
+) -> None:
+    server[1].blobs[digest_of(DATA)] = DATA
+    client.fetch(_blob(), tmp_path / "weights")
+    client.fetch(_blob(), tmp_path / "weights")
+    assert len(server[1].requests) == 1
+    (tmp_path / "weights").write_bytes(DATA[:-1] + b"?")
+    client.fetch(_blob(), tmp_path / "weights")
+    assert (tmp_path / "weights").read_bytes() == DATA
+
+
 def test_wrong_bytes_are_refused_and_dropped(
     server: tuple[str, Store], client: BlobClient, tmp_path: Path
 ) -> None:
