@@ -256,17 +256,14 @@ def runs(
     if as_json:
         echo_json(found)
         return
-    rows = [
-        (
-            run.accepted,
-            f"{run.policy_id} v{run.policy_version}",
-            run.progress.state,
-            run.progress.round,
-            run.digest,
+    for run in found:
+        # A line and not a table: a digest that is folded cannot be copied.
+        say(
+            f"{run.digest}  {run.accepted}  {run.policy_id} v{run.policy_version}  {run.progress.state}"
+            + (f", round {run.progress.round} of {run.progress.rounds}" if run.progress.round else "")
         )
-        for run in found
-    ]
-    say_table("Runs", ("ordered", "policy", "state", "round", "digest"), rows)
+    if not found:
+        say("You have ordered no run.")
 
 
 def stop(

@@ -7,7 +7,7 @@ from policies.refusals import RefusalCode
 from train_images.tool.dry_messages import DryMessage
 from train_images.tool.dry_run import DryReport
 
-COLUMNS = ("round", "message", "outcome", "what would leave", "left out by a rule", "seconds")
+COLUMNS = ("round", "message", "outcome", "what would leave", "seconds")
 _MIB = 1 << 20
 _LOG_LINES = 20
 
@@ -18,9 +18,8 @@ def rows(report: DryReport) -> Iterator[tuple[str, ...]]:
         yield (
             str(message.round),
             message.stage,
-            message.outcome if message.outcome == "released" else f"{message.outcome}: {message.code}",
+            message.outcome,
             _released(message),
-            ", ".join(f"{each.key} ({each.code})" for each in message.suppressed),
             f"{message.seconds:.2f}",
         )
 
@@ -40,7 +39,10 @@ def lines_before(report: DryReport) -> Iterator[str]:
 
 
 def lines_after(report: DryReport) -> Iterator[str]:
-    """Yield what it took, and where something went wrong, what to do."""
+    """Yield what a rule left out, what it took, and where something went wrong, what."""
+    for message in report.messages:
+        for each in message.suppressed:
+            yield f"Left out of round {message.round}, {message.stage}: {each.key} ({each.code})"
     if report.peak_memory_bytes is not None:
         limit = report.memory_limit_bytes // _MIB
         yield f"Memory: at most {report.peak_memory_bytes // _MIB} MiB (cached files counted) of {limit} MiB"

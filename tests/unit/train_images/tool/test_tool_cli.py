@@ -1,0 +1,92 @@
+"""`pht-train` as a program: what it offers, how fast it says so, and its exit codes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from tool_kit import Tool, make_bundle
+
+from policies.errors import ExitCode
+from train_images.cli import app
+
+HEAVY = ("numpy", "httpx", "pydicom", "docker", "flwr", "torch", "tuf", "safetensors")
+
+
+@pytest.fixture
+def tool(capsys: pytest.CaptureFixture[str]) -> Tool:
+    return Tool(capsys)
+
+
+def commands() -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+
+    def walk(command: object, path: tuple[str, ...]) -> None:
+        below = getattr(command, "commands", None)
+        if below is None:
+            found.append(path)
+            return
+        for name, child in below.items():
+            walk(child, (*path, name))
+
+    walk(typer.main.get_command(app), ())
+    return found
+
+
+def test_every_command_explains_itself(tool: Tool) -> None:
+    assert ("order", "new") in commands()
+    for path in commands():
+        assert "Usage" in tool(*path, "--help"), path
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys\nfrom train_images.cli import app\nfrom policies.console import run\nrun(app, ['--help'])\n"
+        f"sys.exit(bool({{name for name in {HEAVY!r} if name in sys.modules}}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, timeout=60)
+    assert done.returncode == 0
+
+
+def test_phantoms_are_made(tool: Tool, tmp_path: Path) -> None:
+    made = tool.json("phantoms", tmp_path, "--hospitals", 2, "--patients", 2, "--seed", 5)
+    assert [hospital["name"] for hospital in made] == ["hospital-a", "hospital-b"]
+    assert (tmp_path / "hospital-b" / "consent.csv").is_file()
+    assert "already" in tool.error(ExitCode.USAGE, "phantoms", tmp_path, "--patients", 2)
+
+
+def test_an_orchestrator_must_be_named(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    make_bundle(tmp_path / "bundle")
+    assert "--to, --token-file, --ca: not given" in tool.error(ExitCode.USAGE, "submit", tmp_path / "bundle")
+
+
+def test_an_orchestrator_that_does_not_answer_is_unavailable(tool: Tool, tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("token")
+    ca = subprocess.run(
+        [sys.executable, "-m", "certifi"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    where = ("--to", "https://localhost:9", "--token-file", tmp_path / "t", "--ca", ca)
+    assert "does not answer" in tool.error(ExitCode.UNAVAILABLE, "runs", *where)
+
+
+def test_an_address_without_tls_is_refused(tool: Tool, tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("token")
+    (tmp_path / "ca").write_text("")
+    where = ("--to", "http://localhost:9", "--token-file", tmp_path / "t", "--ca", tmp_path / "ca")
+    assert "https://" in tool.error(ExitCode.USAGE, "runs", *where)
+
+
+def test_a_machine_without_docker_is_told_so(
+    tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
+    bundle = make_bundle(tmp_path / "bundle").path
+    (tmp_path / "Dockerfile").write_text("FROM pht-train-base:0.1\n")
+    (tmp_path / "train.yaml").write_bytes((bundle / "train.yaml").read_bytes())
+    for command in (("build", tmp_path), ("pack", tmp_path, tmp_path / "out")):
+        assert "Docker" in tool.error(ExitCode.UNAVAILABLE, *command)
+    assert "--engine" in tool.error(
+        ExitCode.UNAVAILABLE, "check", bundle, "--engine", tmp_path / "nothing.sock"
+    )
