@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from policies.bundle import MAX_INDEX_BYTES, BlobFolder, BundleIndex
+from policies.bundle import MAX_CONFIG_BYTES, MAX_INDEX_BYTES, BlobFolder, BundleIndex, diff_ids_of
 from policies.documents import canonical_json, digest_of, parse_json
-from policies.errors import DocumentError, NetworkError, NotFoundError, TrustError
+from policies.errors import DocumentError, NetworkError, NotFoundError, TrustError, WireError
 from policies.wire.http import EMPTY_DIGEST, sign_request
 from policies.wire.instructions import Blob
 from station.agent.blobs import BlobClient
@@ -118,8 +118,25 @@ class Bundles:
             StorageError: the disk.
         """
         with self._lock:
-            index = self.indexes(image_config_digest)[0]
-            return sum(self._bring(blob.digest, blob.size) for blob in (index.config, *index.layers))
+            found = self.indexes(image_config_digest)
+            moved = self._bring(image_config_digest, found[0].config.size)
+            wanted = self._layers_of(image_config_digest)
+            # The config says which layers make the image; an index only tells their sizes.
+            layers = next(
+                (i.layers for i in found if tuple(each.digest for each in i.layers) == wanted), None
+            )
+            if layers is None:
+                raise WireError("the orchestrator's bundles list other layers than the image's config names")
+            return moved + sum(self._bring(layer.digest, layer.size) for layer in layers)
+
+    def _layers_of(self, image_config_digest: str) -> tuple[str, ...]:
+        try:
+            config = parse_json(
+                self._store.read_bytes(image_config_digest, max_bytes=MAX_CONFIG_BYTES), what="image config"
+            )
+            return diff_ids_of(config)
+        except DocumentError as error:
+            raise WireError("the image's config names no layers") from error
 
     def _bring(self, digest: str, size: int) -> int:
         if self._store.has(digest):
