@@ -169,7 +169,7 @@ class Consortium:
         server = Server(
             self.root / "witness.log", "pht-board", "witness", "--repository", self.repository, "--key",
             self.key("witness"), "--every", 20, "--lifetime", 600, "--publish-to", f"{self.url}/api/v1/mirror",
-            "--token-file", self.token("witness"), "--ca", self.ca, ready="vouch",
+            "--token-file", self.token("witness"), "--ca", self.ca, ready="witness_vouched",
         )  # fmt: skip
         server.start()
         self.servers.append(server)

@@ -98,6 +98,8 @@ def govern(demo: Demo, train: Train, name: str, changes: dict[str, object] | Non
         "pht-board", "draft", "--from", train.bundle, "--out", policy, "--requester-key",
         demo.researcher.key.with_suffix(".pub"), "--board", BOARD, *settings,
     )  # fmt: skip
+    # A train that is not shipped has no example policy; the board writes what stands in capitals.
+    policy.write_text(policy.read_text().replace("FILL IN", "For the demonstration,"))
     c.sign(policy, ("clinician", "patient"), "--train", train.bundle)
     c.publish(policy)
     return policy
@@ -222,7 +224,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--keep", action="store_true", help="keep the parties' folders")
     choices = parser.parse_args()
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     start = time.monotonic()
     scratch = Path(tempfile.mkdtemp(prefix="pht-demo-"))
     # Each station's services run under users of their own and have to get at their folder.

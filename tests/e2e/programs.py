@@ -70,7 +70,7 @@ class Server:
         process = subprocess.Popen(
             self._command,
             stdout=subprocess.PIPE,
-            stderr=log,
+            stderr=subprocess.STDOUT,
             text=True,
             env=environment(),
             start_new_session=True,

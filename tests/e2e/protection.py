@@ -6,6 +6,7 @@ publishing key, an orchestrator with all its folders. What stops them is at the 
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.e2e import adversary
+from tests.e2e.consortium import Hospital
 from tests.e2e.programs import run_json
 from tests.e2e.researcher import REPOSITORY, Train
 
@@ -38,7 +40,7 @@ def show(demo: Demo, govern: Govern, train: Train, policy: Path, order: Path) ->
     tried: list[Tried] = []
 
     def note(what: str, by: str, codes: dict[str, str], expected: str) -> None:
-        if not codes or set(codes.values()) != {expected}:
+        if len(codes) != len(demo.consortium.hospitals) or set(codes.values()) != {expected}:
             raise AssertionError(f"{what}: expected {expected} everywhere, saw {codes}")
         tried.append(Tried(what, by, codes))
         demo.console.print(f"  {what:<64} [green]{expected}[/green]  at {len(codes)} stations")
@@ -85,8 +87,30 @@ ANSWERS = {
 }  # fmt: skip
 
 
-def _codes(demo: Demo, digest: str) -> dict[str, str]:
-    return dict(adversary.outcome(demo.consortium, digest).missing)
+def _codes(demo: Demo, digest: str, timeout_s: float = 120) -> dict[str, str]:
+    """Wait until the run is over, and read from each station's own audit with which code it said no."""
+    adversary.outcome(demo.consortium, digest)
+    deadline = time.monotonic() + timeout_s
+    codes: dict[str, str] = {}
+    for hospital in demo.consortium.hospitals:
+        # The orchestrator does not wait for the third "no"; the third station says it all the same.
+        while hospital.name not in codes and time.monotonic() < deadline:
+            refusals = [entry for entry in _audit(demo, hospital) if _refuses(entry, digest)]
+            if refusals:
+                codes[hospital.name] = refusals[-1]["codes"][0]
+            else:
+                time.sleep(0.2)
+    return codes
+
+
+def _audit(demo: Demo, hospital: Hospital) -> list[dict[str, Any]]:
+    path = demo.consortium.root / f"{hospital.name}-audit.jsonl"
+    hospital.call("audit", "export", path)
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _refuses(entry: dict[str, Any], digest: str) -> bool:
+    return entry.get("object") == digest and entry.get("outcome") == "refused" and bool(entry.get("codes"))
 
 
 def _again(demo: Demo, train: Train, policy: Path, order: Path) -> dict[str, str]:
@@ -172,7 +196,7 @@ def _killed(demo: Demo, tiny: Tiny) -> dict[str, Any]:
     }
 
 
-def _await_state(hospital: Any, digest: str, state: str, timeout_s: float = 120) -> None:
+def _await_state(hospital: Hospital, digest: str, state: str, timeout_s: float = 120) -> None:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         found = [row for row in hospital.ask("runs") if row["order"] == digest]
