@@ -1,8 +1,10 @@
 """`pht-train` as a program: what it offers, how fast it says so, and its exit codes."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -11,6 +13,7 @@ from tool_kit import Tool, make_bundle
 from policies.errors import ExitCode
 from train_images.cli import app
 
+README = Path(__file__).resolve().parents[4] / "train_images" / "README.md"
 HEAVY = ("numpy", "httpx", "pydicom", "docker", "flwr", "torch", "tuf", "safetensors")
 
 
@@ -19,24 +22,39 @@ def tool(capsys: pytest.CaptureFixture[str]) -> Tool:
     return Tool(capsys)
 
 
-def commands() -> list[tuple[str, ...]]:
-    found: list[tuple[str, ...]] = []
+def commands() -> dict[str, list[str]]:
+    """Every command with its arguments, and the options that people are told of."""
+    found: dict[str, list[str]] = {}
 
-    def walk(command: object, path: tuple[str, ...]) -> None:
-        below = getattr(command, "commands", None)
-        if below is None:
-            found.append(path)
+    def walk(command: Any, path: tuple[str, ...]) -> None:
+        if below := getattr(command, "commands", None):
+            for name, child in below.items():
+                walk(child, (*path, name))
             return
-        for name, child in below.items():
-            walk(child, (*path, name))
+        arguments = [each.name.upper() for each in command.params if each.param_type_name == "argument"]
+        found[" ".join([*path, *arguments])] = [
+            each.opts[0] for each in command.params if each.param_type_name == "option" and not each.hidden
+        ]
 
     walk(typer.main.get_command(app), ())
     return found
 
 
+def test_the_readme_has_every_command_with_its_options() -> None:
+    rows = [line.split("|")[1:3] for line in README.read_text("utf-8").splitlines() if line.startswith("| `")]
+    connection = {"--to", "--token-file", "--ca", "--profile"}
+    described = {
+        row[0].strip(" `"): set(re.findall(r"--[a-z-]+", row[1]))
+        | (connection if "connection" in row[1] else set())
+        for row in rows
+        if "/" not in row[0]
+    }
+    assert described == {name: set(options) - {"--json"} for name, options in commands().items()}
+
+
 def test_every_command_explains_itself(tool: Tool) -> None:
-    assert ("order", "new") in commands()
-    for path in commands():
+    for command in commands():
+        path = [word for word in command.split() if not word.isupper()]
         assert "Usage" in tool(*path, "--help"), path
 
 
