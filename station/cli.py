@@ -4,6 +4,7 @@ Parses, calls one use case (over the local API, or the installation), renders. E
 """
 
 import getpass
+import os
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from policies.console import JsonOption, echo_json, new_app, program, say, say_table
-from policies.errors import RefusedError, UsageError
+from policies.errors import NotFoundError, RefusedError, StorageError, UsageError
+from station.cli_tables import show_report, show_runs
 from station.layout import StationPaths
 
 app = new_app("Run a hospital's station: images stay here; approved trains come to them.")
@@ -55,9 +57,15 @@ def init(
     home: Annotated[Path, typer.Argument(help="A new folder for the station.")],
     name: Annotated[str, typer.Option(help="The station's name in the board's register.")],
     orchestrator: Annotated[str, typer.Option(help="The orchestrator's address, https://host:port.")],
-    ca: Annotated[Path, typer.Option(help="The certificate authority to trust for it (PEM).", exists=True)],
+    ca: Annotated[
+        Path,
+        typer.Option(help="The certificate authority to trust for it (PEM).", exists=True, dir_okay=False),
+    ],
     root: Annotated[
-        Path, typer.Option(help="The board's root metadata, received by a trusted way.", exists=True)
+        Path,
+        typer.Option(
+            help="The board's root metadata, received by a trusted way.", exists=True, dir_okay=False
+        ),
     ],
     collection: Annotated[list[str], typer.Option(help="A collection to offer; may be given again.")],
     marking: Annotated[
@@ -76,7 +84,7 @@ def init(
     settings = first_settings(
         Choices(name, orchestrator, tuple(collection), marking.value, approval.value, separated)
     )
-    card = install(home, settings, root.read_bytes(), ca.read_bytes())
+    card = install(home, settings, _read(root), _read(ca))
     if as_json:
         echo_json(card)
         return
@@ -90,8 +98,6 @@ def init(
 
 
 def _separated(word: str) -> bool:
-    import os  # noqa: PLC0415
-
     root = os.geteuid() == 0
     if word == "users" and not root:
         raise UsageError("--separation users needs root", hint="Run as root, or give --separation none.")
@@ -105,7 +111,7 @@ def serve(home: HomeOption) -> None:
     """Run intake, compute with its agent, and the launcher, until stopped."""
     from station.serving import serve_station  # noqa: PLC0415
 
-    serve_station(home.resolve())
+    serve_station(_paths(home).home)
 
 
 @app.command()
@@ -152,7 +158,7 @@ def consent_import(
     as_json: JsonOption = False,
 ) -> None:
     """Replace the consent state by a register's export; takes effect at the next message."""
-    _render(_intake(home).post_bytes("/v1/consent", csv.read_bytes(), {}), as_json=as_json)
+    show_report(_intake(home).post_bytes("/v1/consent", _read(csv), {}), as_json=as_json)
 
 
 @clinical_app.command("import")
@@ -163,8 +169,8 @@ def clinical_import(
     as_json: JsonOption = False,
 ) -> None:
     """Link clinical data to the images' pseudonyms."""
-    report = _intake(home).post_bytes("/v1/clinical", csv.read_bytes(), {"collection": collection})
-    _render(report, as_json=as_json)
+    report = _intake(home).post_bytes("/v1/clinical", _read(csv), {"collection": collection})
+    show_report(report, as_json=as_json)
 
 
 @app.command()
@@ -182,13 +188,13 @@ def catalogue(home: HomeOption, as_json: JsonOption = False) -> None:
 def trains(home: HomeOption, as_json: JsonOption = False) -> None:
     """Trains that wait for the operator's word."""
     rows = [row for row in _compute(home).get("/v1/runs") if row["operator"] == "pending"]
-    _show_runs("Waiting for your word", rows, as_json=as_json)
+    show_runs("Waiting for your word", rows, as_json=as_json)
 
 
 @app.command()
 def runs(home: HomeOption, as_json: JsonOption = False) -> None:
     """Every order this station has seen."""
-    _show_runs("Runs", _compute(home).get("/v1/runs"), as_json=as_json)
+    show_runs("Runs", _compute(home).get("/v1/runs"), as_json=as_json)
 
 
 @app.command()
@@ -276,7 +282,7 @@ def audit_verify(
 @audit_app.command("export")
 def audit_export(out: Annotated[Path, typer.Argument()], home: HomeOption) -> None:
     """Write the audit as JSON lines with a signed head."""
-    out.write_bytes(_compute(home).get_bytes("/v1/chains/audit/export"))
+    _export(home, "audit", out)
 
 
 @egress_app.command("verify")
@@ -294,7 +300,7 @@ def egress_verify(
 @egress_app.command("export")
 def egress_export(out: Annotated[Path, typer.Argument()], home: HomeOption) -> None:
     """Write the egress ledger as JSON lines with a signed head."""
-    out.write_bytes(_compute(home).get_bytes("/v1/chains/egress/export"))
+    _export(home, "egress", out)
 
 
 def _verify(home: Path, chain: str, file: Path | None, *, as_json: bool) -> None:
@@ -321,8 +327,8 @@ def _verify(home: Path, chain: str, file: Path | None, *, as_json: bool) -> None
 
 def _word(home: Path, order: str, word: str, *, as_json: bool) -> None:
     api = _compute(home)
-    view = api.post(f"/v1/runs/{_full(api, order)}/{word}", {"actor": getpass.getuser()})
-    _show_runs(word, [view], as_json=as_json)
+    view = api.post(f"/v1/runs/{_full(api, order)}/{word}", {"actor": _operator()})
+    show_runs(word, [view], as_json=as_json)
 
 
 def _full(api: Any, start: str) -> str:  # noqa: ANN401 - LocalApi, imported late
@@ -331,47 +337,56 @@ def _full(api: Any, start: str) -> str:  # noqa: ANN401 - LocalApi, imported lat
         for row in api.get("/v1/runs")
         if row["order"].removeprefix("sha256:").startswith(start.removeprefix("sha256:"))
     ]
-    if len(matches) != 1:
-        raise UsageError(f"{len(matches)} orders start with {start!r}", hint="`pht-station runs` lists them.")
+    if not matches:
+        raise NotFoundError(f"no order starts with {start!r}", hint="`pht-station runs` lists them.")
+    if len(matches) > 1:
+        raise UsageError(f"{len(matches)} orders start with {start!r}", hint="Give more of the digest.")
     return str(matches[0])
 
 
-def _show_runs(title: str, rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    if as_json:
-        echo_json(rows)
-        return
-    say_table(
-        title,
-        ("order", "policy", "state", "operator", "rounds", "releases", "why not"),
-        [
-            [
-                row["order"].removeprefix("sha256:")[:12], f"{row['policy']} v{row['version']}", row["state"],
-                row["operator"], row["rounds"], row["releases"], " ".join(reason["code"] for reason in row["reasons"]),
-            ]
-            for row in rows
-        ],
-    )  # fmt: skip
+def _operator() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A user without an entry on this host, as in some containers.
+        return f"uid-{os.getuid()}"
 
 
-def _render(report: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        echo_json(report)
-        return
-    for key, value in report.items():
-        say(f"{key.replace('_', ' '):22} {value}")
+def _export(home: Path, chain: str, out: Path) -> None:
+    data = _compute(home).get_bytes(f"/v1/chains/{chain}/export")
+    try:
+        out.write_bytes(data)
+    except OSError as error:
+        raise StorageError(f"{out.name} cannot be written ({error.strerror})") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"{path.name} cannot be read ({error.strerror})") from error
+
+
+def _paths(home: Path) -> StationPaths:
+    paths = StationPaths(home.resolve())
+    if not paths.settings.is_file():
+        raise NotFoundError(
+            f"there is no station in {home}", hint="Name its folder with --home, or make one with init."
+        )
+    return paths
 
 
 def _compute(home: Path) -> Any:  # noqa: ANN401 - imported late, so that --help is quick
     from station.web.client import LocalApi  # noqa: PLC0415
 
-    paths = StationPaths(home.resolve())
+    paths = _paths(home)
     return LocalApi(paths.api_socket, paths.api_token)
 
 
 def _intake(home: Path) -> Any:  # noqa: ANN401 - imported late, so that --help is quick
     from station.web.client import LocalApi  # noqa: PLC0415
 
-    paths = StationPaths(home.resolve())
+    paths = _paths(home)
     return LocalApi(paths.intake_socket, paths.run / "intake.token")
 
 

@@ -27,7 +27,7 @@ from policies.trust.client import PolicyClient
 from policies.wire.http import openssh_public_key
 from station.cohorts.keys import CohortKey
 from station.intake.installation import init_intake
-from station.layout import StationPaths
+from station.layout import GROUP, StationPaths
 from station.settings import (
     CeilingSettings,
     CollectionSettings,
@@ -39,11 +39,25 @@ from station.settings import (
 from station.settings_text import render
 from station.supervisor import Account, account, require_reachable
 
-GROUP = "pht-station"
 INTAKE_USER, COMPUTE_USER, LAUNCHER_USER = "pht-intake", "pht-compute", "pht-launcher"
 USERS = (INTAKE_USER, COMPUTE_USER, LAUNCHER_USER)
 
 CA_FILE = "ca.pem"
+
+_FOLDERS = {
+    "run": 0o700,
+    "logs": 0o700,
+    "compute": 0o750,
+    "compute/layers": 0o750,
+    "compute/cohorts": 0o750,
+    "compute/control": 0o750,
+    "compute/keys": 0o700,
+    "compute/trust": 0o700,
+    "compute/releases": 0o700,
+    "compute/work": 0o700,
+    "compute/agent": 0o700,
+    "compute/train-logs": 0o700,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,40 +160,46 @@ def install(home: Path, settings: StationSettings, root: bytes, ca_pem: bytes) -
     Raises:
         StateError: the home is in use.
         SettingsError: the services' users cannot reach the home.
+        StorageError: it cannot be written; nothing is left.
     """
-    if home.exists() and any(home.iterdir()):
-        raise StateError(
-            f"{home} is not empty", hint="Give a new folder; a station's home is never overwritten."
-        )
-    if settings.services.separation == "users":
-        make_users()
-    home.mkdir(parents=True, exist_ok=True)
     try:
-        return _fill(StationPaths(home.resolve()), settings, root, ca_pem)
-    except BaseException:
-        shutil.rmtree(home, ignore_errors=True)
-        raise
+        if home.exists() and (not home.is_dir() or any(home.iterdir())):
+            raise StateError(
+                f"{home} is not empty", hint="Give a new folder; a station's home is never overwritten."
+            )
+        if settings.services.separation == "users":
+            make_users()
+        home.mkdir(parents=True, exist_ok=True)
+        try:
+            return _fill(StationPaths(home.resolve()), settings, root, ca_pem)
+        except BaseException:
+            shutil.rmtree(home, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise StorageError(
+            f"{home.name} cannot be written ({error.strerror})",
+            hint="Look at the free space and at who may write there.",
+        ) from error
 
 
 def _fill(paths: StationPaths, settings: StationSettings, root: bytes, ca_pem: bytes) -> StationCard:
     separated = settings.services.separation == "users"
     users = {user: account(user) for user in USERS} if separated else {}
-    os.chmod(paths.home, 0o755)  # noqa: S103, PTH101 - entered by the services; every folder below has its own mode
+    paths.home.chmod(0o711)
     if separated:
         require_reachable(paths.home, users[COMPUTE_USER])
-    for folder in (paths.run, paths.logs, paths.compute):
-        folder.mkdir()
-    for folder in (
-        paths.keys, paths.layers, paths.cohorts, paths.control, paths.releases, paths.work, paths.agent,
-        paths.train_logs,
-    ):  # fmt: skip
-        folder.mkdir(mode=0o750)
+    for folder, mode in _FOLDERS.items():
+        place = paths.home / folder
+        place.mkdir()
+        # Whatever the umask of whoever installs.
+        place.chmod(mode)
     _write(paths.settings, render(settings).encode(), 0o644)
     _write(paths.home / CA_FILE, ca_pem, 0o644)
-    _write(paths.api_token, secrets.token_hex(32).encode(), 0o640)
+    _write(paths.api_token, secrets.token_hex(32).encode(), 0o600)
     init_intake(paths.home)
     card = _make_keys(paths, settings.name)
     PolicyClient.pin(paths.trust, root)
+    paths.trust.chmod(0o700)
     # Pinned: compute never asks intake's folder which key to believe.
     _write(paths.handover_key, (paths.handover / "handover.pub").read_bytes(), 0o644)
     _write(
@@ -214,17 +234,12 @@ def _give(paths: StationPaths, users: dict[str, Account]) -> None:
     os.chown(paths.api_token, users[COMPUTE_USER].uid, group)
     intake_token = paths.run / "intake.token"
     os.chown(intake_token, users[INTAKE_USER].uid, group)
-    intake_token.chmod(0o600)
-    paths.api_token.chmod(0o600)
     # Each service makes its own socket here; the sticky bit keeps one from removing another's.
     os.chown(paths.run, 0, group)
     paths.run.chmod(0o1770)
-    paths.compute.chmod(0o750)
-    paths.keys.chmod(0o700)
     # The group is handed down to every file that intake adds: compute reads them, and cannot write.
     for folder in (paths.handover, *(path for path in paths.handover.rglob("*") if path.is_dir())):
         folder.chmod(0o2750)
-    paths.logs.chmod(0o700)
 
 
 def _own(folder: Path, uid: int, gid: int) -> None:
@@ -236,6 +251,7 @@ def _write(path: Path, data: bytes, mode: int) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -1,19 +1,24 @@
 """Where everything of a station lies, and who may read it.
 
-    HOME/                 root's (or the operator's); others may enter, not list
-      station.toml        the hospital's settings and rules
-      run/                sockets, tokens and the supervisor's lock
-      logs/               what the services print
-      intake/             intake's alone (0700): keys, spool, quarantine, consent register
-      handover/           written by intake, read by compute: pseudonymised files and the signed log
-      compute/            compute's (0750): database, keys, trust, releases, cohorts, control sockets
-        layers/           images by digest; the launcher reads them
+    HOME/                 0711   root's (or the operator's); others may enter, not list
+      station.toml        0644   the hospital's settings and rules
+      run/                1770   sockets, tokens (0600) and the supervisor's lock; 0700 without separation
+      logs/               0700   what the services print; the supervisor opens them
+      intake/             0700   intake's alone: keys, spool, quarantine, consent register
+      handover/           2750   written by intake, read by compute: pseudonymised files and the signed log
+      compute/            0750   compute's: database (0600), cohorts, control sockets
+        keys/, trust/, releases/, work/, agent/, train-logs/   0700
+        layers/           0750   images by digest; the launcher reads them
+
+`GROUP` is what the services' users share: it opens run/, handover/ and layers/, each to those who need it, and no key.
 
 Knows paths and modes only.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+
+GROUP = "pht-station"
 
 
 @dataclass(frozen=True, slots=True)

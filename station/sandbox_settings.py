@@ -5,7 +5,7 @@ import os
 import pwd
 from pathlib import Path
 
-from station.installation import GROUP
+from station.layout import GROUP
 from station.sandbox.spec import MIB, LauncherSettings
 from station.settings import load_settings
 

@@ -1,13 +1,15 @@
 """One service of the station as a process: `python -m station.services {intake,compute,launcher} HOME`.
 
-Started by the supervisor and by nothing else. Asks the kernel for a signal when its parent dies, so that no service
-outlives a supervisor that was killed.
+Started by the supervisor and by nothing else. Asks the kernel for a signal when its parent dies, and ends itself where that
+signal does not end it in time, so that no service outlives a supervisor that was killed.
 """
 
 import ctypes
 import os
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 from policies.console import show_error
@@ -15,6 +17,8 @@ from policies.errors import ExitCode, PhtError
 from station.logs import log_as_json_lines
 
 _PR_SET_PDEATHSIG = 1
+_LOOK_S = 1.0
+_GRACE_S = 20.0
 
 
 def main() -> int:
@@ -36,8 +40,16 @@ def _die_with_parent() -> bool:
     if parent is None:
         return True
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    threading.Thread(target=_outlive_nobody, args=(int(parent),), name="parent", daemon=True).start()
     # It may have died before the kernel was asked.
     return os.getppid() == int(parent)
+
+
+def _outlive_nobody(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_S)
+    time.sleep(_GRACE_S)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _run(name: str, home: Path) -> None:

@@ -1,5 +1,6 @@
 """The operator's desk: implements `station.web.views.Desk` on the station's state."""
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -10,6 +11,7 @@ from policies.manifest import TrainManifest
 from policies.order import PAYLOAD_TYPE, RunOrder
 from policies.refusals import Permitted, Reason, RefusalCode, Refused
 from policies.signing import unsafe_payload
+from policies.trust.policy_set import PolicySet
 from policies.wire.instructions import decode_reply
 from station.admission.gatekeeper import Gatekeeper, VerifiedOrder
 from station.agent.loop import Agent
@@ -54,8 +56,8 @@ class StationDesk:
 
     def status(self) -> StatusView:
         """How the station is: never fails because one of its parts does not answer."""
-        policies = self.gatekeeper.policy_set(fresh=False)
-        self.catalogue.sync()
+        policies = self._policies()
+        handover = self._take_up()
         consent = self.catalogue.consent_state()
         contact = self.agent.last_contact
         return StatusView(
@@ -66,6 +68,7 @@ class StationDesk:
             policy_count=len(policies.value.policies) if isinstance(policies, Permitted) else 0,
             consent_sequence=None if consent is None else consent.sequence,
             consent_source=None if consent is None else consent.source_date,
+            handover=handover,
             runs_active=len(self.run_repository.list(HOLDS_RESOURCES)),
             separation=self.settings.services.separation,
         )
@@ -77,9 +80,7 @@ class StationDesk:
     def decide(self, order: str, word: Literal["approve", "hold", "stop"], actor: str) -> RunView:
         """Record the operator's word."""
         self._run(order)
-        name = "".join(
-            character if character.isalnum() or character in "_.@-" else "_" for character in actor
-        )
+        name = re.sub(r"[^A-Za-z0-9_.@-]", "_", actor)[:100]
 
         def record() -> Run:
             try:
@@ -123,7 +124,7 @@ class StationDesk:
 
     def collections(self) -> list[CollectionView]:
         """What the station holds."""
-        self.catalogue.sync()
+        self._take_up()
         return [
             CollectionView(name=c.collection, patients=c.patients, studies=c.studies, images=c.images)
             for c in self.catalogue.collections()
@@ -143,6 +144,19 @@ class StationDesk:
             AuditRecord(event=AuditEvent.AUDIT_EXPORTED, actor="operator:desk", object=f"chain:{chain}")
         )
         return self.chains.export(chain)
+
+    def _policies(self) -> Permitted[PolicySet] | Refused:
+        try:
+            return self.gatekeeper.policy_set(fresh=False)
+        except PhtError as error:
+            return Refused.because(RefusalCode.TRUST_UNVERIFIED, error.message)
+
+    def _take_up(self) -> str:
+        try:
+            self.catalogue.sync()
+        except PhtError as error:
+            return error.message
+        return "taken up"
 
     def _engine(self) -> str:
         try:
@@ -166,7 +180,7 @@ class StationDesk:
 
     def _view(self, run: Run) -> RunView:
         order = load_json(RunOrder, unsafe_payload(run.envelope, PAYLOAD_TYPE), what="run order")
-        policies = self.gatekeeper.policy_set(fresh=False)
+        policies = self._policies()
         found = (
             policies.value.find(run.policy_id, run.policy_version)
             if isinstance(policies, Permitted)

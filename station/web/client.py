@@ -1,12 +1,13 @@
 """How `pht-station` reaches a service's local API over its Unix socket."""
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from policies.errors import ExitCode, PhtError, RefusedError, UnavailableError
+from policies.errors import ExitCode, PhtError, RefusedError, TrustError, UnavailableError
 
 _ERRORS = {error.exit_code: error for error in PhtError.__subclasses__() if error is not RefusedError}
 
@@ -14,19 +15,33 @@ _ERRORS = {error.exit_code: error for error in PhtError.__subclasses__() if erro
 class LocalApi:
     """A client of one local API.
 
+    Speaks only to a socket of the user who owns the token: the services share the folder, and one must not take in what is
+    meant for another.
+
     Raises:
-        UnavailableError: the token cannot be read.
+        UnavailableError: the token cannot be read, or the service does not run.
+        TrustError: the socket is another user's.
     """
 
     def __init__(self, socket: Path, token: Path) -> None:
-        self._name = socket.stem
+        self._name = {"api": "compute"}.get(socket.stem, socket.stem)
         try:
             secret = token.read_text(encoding="ascii").strip()
-        except OSError as error:
+            owner = token.stat().st_uid
+        except (OSError, UnicodeDecodeError) as error:
             raise UnavailableError(
-                f"{token.name} cannot be read ({error.strerror})",
+                f"{token.name} cannot be read",
                 hint="Name the station's folder with --home, and run this as its operator (root).",
             ) from error
+        try:
+            status = socket.lstat()
+        except OSError as error:
+            raise self._silent() from error
+        if status.st_uid != owner or not stat.S_ISSOCK(status.st_mode):
+            raise TrustError(
+                f"{socket.name} is not the socket of the station's {self._name} service",
+                hint="Stop the station, remove the file, and find out who made it.",
+            )
         self._client = httpx.Client(
             transport=httpx.HTTPTransport(uds=str(socket)),
             base_url="http://station",
@@ -55,10 +70,12 @@ class LocalApi:
         try:
             return self._client.request(method, path, **options)
         except httpx.TransportError as error:
-            raise UnavailableError(
-                f"the station's {self._name} service does not answer",
-                hint="Start it with `pht-station serve`.",
-            ) from error
+            raise self._silent() from error
+
+    def _silent(self) -> UnavailableError:
+        return UnavailableError(
+            f"the station's {self._name} service does not answer", hint="Start it with `pht-station serve`."
+        )
 
     @staticmethod
     def _read(response: httpx.Response) -> httpx.Response:

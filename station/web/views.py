@@ -56,7 +56,7 @@ class ReleaseView(StrictModel):
 
 
 class CollectionView(StrictModel):
-    """What the station holds of one collection, exactly: for the operator's eyes."""
+    """What the station holds of one collection, rounded to ten."""
 
     name: str
     patients: int
@@ -74,6 +74,7 @@ class StatusView(StrictModel):
     policy_count: int
     consent_sequence: int | None
     consent_source: Moment | None
+    handover: str
     runs_active: int
     separation: str
 
