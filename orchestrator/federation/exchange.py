@@ -121,6 +121,14 @@ class Exchange:
         self._stop = stop
         self._poll_s = poll_s
 
+    def online(self, stations: Iterable[str]) -> list[str]:
+        """Those of the stations that the SuperLink takes for online; none while it is down."""
+        try:
+            nodes = set(self._grid.get_node_ids())
+        except SuperLinkDownError:
+            return []
+        return [name for name in stations if self._nodes[name] in nodes]
+
     def ask(
         self,
         question: Instruction,

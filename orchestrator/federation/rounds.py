@@ -8,7 +8,7 @@ round has so far) and after evaluation (`rounds.jsonl`). A crash between them as
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from policies.wire.releases import ReleaseTensor, release_tensors
 log = logging.getLogger(__name__)
 
 _FINISH_S = 20.0
+_LATE_JOINER_S = 2.0
 
 
 class RunFailedError(PhtError):
@@ -60,6 +61,7 @@ class Rounds:
         self._ready: set[str] = set()
         self._refused: dict[str, str] = {}
         self._waiting: dict[str, str] = {}
+        self._releases: set[str] = set()
 
     def run(self) -> None:
         """Prepare, run the rounds that are left, finish.
@@ -75,6 +77,8 @@ class Rounds:
         for round_ in range(len(self._folder.read_rounds()) + 1, self._order.rounds + 1):
             checkpoint = self._one_round(round_, checkpoint)
         self.finish()
+        # One that a station sent again after it was averaged.
+        self._forget_releases(digest.removeprefix("sha256:") for digest in self._releases)
         self._show(state=RunState.FINISHED, stage="")
 
     def finish(self) -> None:
@@ -90,15 +94,13 @@ class Rounds:
     def _prepare(self) -> None:
         timing, needed = self._accepted.timing, self._order.minimum_stations
         self._show(state=RunState.RUNNING, stage="prepare")
-        self._ask_ready(timing.prepare_s, needed, timing.prepare_grace_s)
+        self._ask_ready(self._order.stations, timing.prepare_s, needed, timing.prepare_grace_s)
         if len(self._ready) < needed:
             raise RunFailedError("TOO_FEW_STATIONS_ACCEPTED")
 
-    def _ask_ready(self, deadline_s: float, enough: int, grace_s: float) -> None:
-        """Ask the stations that neither take part nor refused."""
-        stations = [name for name in self._order.stations if name not in self._ready | self._refused.keys()]
+    def _ask_ready(self, stations: Sequence[str], deadline_s: float, enough: int, grace_s: float) -> None:
         question = self._instruction(Kind.PREPARE, 0, None, deadline_s)
-        patience = Patience(deadline_s=deadline_s, enough=max(0, enough - len(self._ready)), grace_s=grace_s)
+        patience = Patience(deadline_s=deadline_s, enough=enough, grace_s=grace_s)
 
         def judge(name: str, answered: Answered) -> Outcome:
             verdict = check_reply(answered.reply, question, self._accepted.manifest)
@@ -120,9 +122,9 @@ class Rounds:
     # -- one round -------------------------------------------------------------------------------------------
 
     def _one_round(self, round_: int, checkpoint: dict[str, Any]) -> dict[str, Any]:
-        if self._waiting:
-            # Who was late or restarting may join now; nobody waits for it.
-            self._ask_ready(self._accepted.timing.prepare_grace_s, 0, 0.0)
+        if late := self._exchange.online(sorted(self._waiting)):
+            # Who was late or restarting may join now; the others wait no longer than a moment.
+            self._ask_ready(late, _LATE_JOINER_S, 0, _LATE_JOINER_S)
         started = time.monotonic()
         entry: dict[str, Any] = {"round": round_, "missing": self._refused | self._waiting, "took_part": []}
         weights = _blob(checkpoint.get("weights"))
@@ -138,7 +140,9 @@ class Rounds:
         self._close_entry(entry, time.monotonic() - started)
         rounds = self._folder.read_rounds()[: round_ - 1]
         self._folder.write_rounds([*rounds, entry])
-        self._show(round=round_, stage="", weights=weights.digest if weights else None)
+        self._show(
+            round=round_, stage="", missing=entry["missing"], weights=weights.digest if weights else None
+        )
         log.info("round_done", extra={"round": round_, "took_part": len(entry["took_part"])})
         return checkpoint
 
@@ -159,6 +163,8 @@ class Rounds:
         def judge(_: str, answered: Answered) -> Outcome:
             verdict = check_reply(answered.reply, question, self._accepted.manifest)
             release = answered.reply.release
+            if release is not None:
+                self._releases.add(release.digest)
             if not isinstance(verdict, Rejected) and release is not None and inbound is not None:
                 path = self._release_path(release, answered.arrays)
                 if path is None:
@@ -216,11 +222,10 @@ class Rounds:
             "weights": weights.model_dump(),
             "previous_weights": inbound.model_dump(),
             "entry": entry,
+            "releases": sorted(self._releases),
         }
         self._folder.write_json("checkpoint.json", checkpoint)
-        for update in updates:
-            # A station's own update is of no use after the average, and is not kept.
-            self._forget_release(update.delta)
+        self._forget_releases([update.delta.name for update in updates])
         return weights, checkpoint
 
     def _close_entry(self, entry: dict[str, Any], wall_s: float) -> None:
@@ -274,6 +279,7 @@ class Rounds:
                 "round": 0,
                 "weights": {"digest": initial.digest, "size": initial.size} if initial else None,
             }
+        self._releases |= set(checkpoint.get("releases", ()))
         weights = _blob(checkpoint.get("weights"))
         if weights is not None and not self._blobs.path(weights.digest).exists():
             raise RunFailedError("WEIGHTS_ABSENT")
@@ -300,13 +306,17 @@ class Rounds:
     def _inline_path(self, release: Blob) -> Path:
         return self._folder.replies / release.digest.removeprefix("sha256:")
 
-    def _forget_release(self, path: Path) -> None:
-        # A station chooses what it releases; what some order uses as weights is not deleted for it.
-        digest = "sha256:" + path.name
+    def _forget_releases(self, names: Iterable[str]) -> None:
+        """A station's own update is of no use after the average, and is not kept.
+
+        A station chooses what it calls its release: what some order uses as weights is not deleted for it.
+        """
+        used: set[str] = set()
         for folder in FolderQueue(self._folder.path.parent).folders():
-            if digest in weights_of(folder, folder.read_order()):
-                return
-        path.unlink(missing_ok=True)
+            used |= weights_of(folder, folder.read_order())
+        for name in names:
+            if "sha256:" + name not in used:
+                self._blobs.path("sha256:" + name).unlink(missing_ok=True)
 
     def _forget_replies(self) -> None:
         shutil.rmtree(self._folder.replies, ignore_errors=True)
