@@ -31,6 +31,7 @@ from policies.rules.order_rules import manifest_reasons, order_reasons
 Marking = Literal["patient", "public", "synthetic"]
 OperatorWord = Literal["not-needed", "approved", "pending", "held"]
 
+CLOCK_TOLERANCE = timedelta(minutes=5)
 SUPPORTED_INTERFACES = frozenset({Interface.FLOWER, Interface.COMMAND})
 
 
@@ -235,6 +236,9 @@ def _hospital(facts: Facts) -> list[Reason]:
 def _consent(facts: Facts) -> list[Reason]:
     if facts.consent_age is None:
         return [Reason(RefusalCode.CONSENT_UNKNOWN, "no consent register was imported")]
+    if facts.consent_age < -CLOCK_TOLERANCE:
+        # Dated in the future: how old it is cannot be known.
+        return [Reason(RefusalCode.CONSENT_UNKNOWN, "the consent register is dated in the future")]
     if facts.consent_age > facts.hospital.consent_limit:
         return [Reason(RefusalCode.CONSENT_STALE)]
     return []
