@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 Picture = NDArray[np.float64]
 
 _RIBS: Final = 9
+_RIB_DISTANCE: Final = 0.075
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +108,11 @@ def _body(x: Picture, y: Picture, chest: _Chest) -> Picture:
 
 
 def _ribs(x: Picture, y: Picture, chest: _Chest) -> Picture:
-    arcs = np.zeros_like(x)
-    for rib in range(_RIBS):
-        middle = -0.33 + rib * 0.075 + 0.9 * (np.abs(x) - chest.lung_x) ** 2
-        arcs += np.exp(-(((y - middle) / 0.011) ** 2))
-    return np.clip(arcs, 0, 1)
+    # Ribs lie further apart than they are thick, so the nearest one is all that shows.
+    height = y + 0.33 - 0.9 * (np.abs(x) - chest.lung_x) ** 2
+    nearest = np.clip(np.rint(height / _RIB_DISTANCE), 0, _RIBS - 1)
+    arcs: Picture = np.exp(-(((height - nearest * _RIB_DISTANCE) / 0.011) ** 2))
+    return arcs
 
 
 def _finding(
@@ -147,13 +148,10 @@ def _blurred(picture: Picture, sigma_px: float) -> Picture:
     kernel = np.exp(-0.5 * (offsets / sigma_px) ** 2)
     kernel /= kernel.sum()
     for dimension in (0, 1):
-        padded = np.pad(picture, [(reach, reach) if d == dimension else (0, 0) for d in (0, 1)], mode="edge")
-        length = picture.shape[dimension]
-        picture = sum(
-            (
-                weight * np.take(padded, range(i, i + length), axis=dimension)
-                for i, weight in enumerate(kernel)
-            ),
-            start=np.zeros_like(picture),
-        )
+        turned = np.moveaxis(picture, dimension, 0)
+        padded = np.pad(turned, [(reach, reach), (0, 0)], mode="edge")
+        summed = np.zeros_like(turned)
+        for offset, weight in enumerate(kernel):
+            summed += weight * padded[offset : offset + len(turned)]
+        picture = np.moveaxis(summed, 0, dimension)
     return picture

@@ -93,6 +93,7 @@ def _identify(dataset: Dataset, site: Site, person: Person, study: Study, seed: 
     dataset.StudyInstanceUID = made_up_uid(seed, site.institution, study.accession, "study")
     dataset.SeriesInstanceUID = made_up_uid(seed, site.institution, study.accession, "series")
     dataset.FrameOfReferenceUID = made_up_uid(seed, site.institution, study.accession, "frame")
+    dataset.PositionReferenceIndicator = ""
     dataset.StudyDate = dataset.SeriesDate = dataset.AcquisitionDate = dataset.ContentDate = day
     dataset.StudyTime = dataset.SeriesTime = dataset.AcquisitionTime = dataset.ContentTime = time
     dataset.AccessionNumber = study.accession
@@ -130,6 +131,7 @@ def _describe_acquisition(dataset: Dataset, site: Site, study: Study) -> None:
     dataset.ProcedureCodeSequence = Sequence([_code("36643-5", "LN", "XR Chest 2 Views")])
     dataset.AcquisitionContextSequence = Sequence([])
     dataset.DetectorType = "SCINTILLATOR"
+    dataset.PositionerType = ""
     dataset.KVP = "110"
     dataset.ExposureInuAs = 900 + study.time_s % 1500
     dataset.BurnedInAnnotation = "NO"
