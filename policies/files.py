@@ -35,10 +35,13 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         if temporary is not None:
             with suppress(OSError):
                 Path(temporary).unlink()
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise StorageError(
+                f"{path.name}: the disk is full", hint="Free disk space, then try again."
+            ) from error
         raise StorageError(
             f"{path.name}: cannot be written ({error.strerror})",
-            hint="Free some space on this disk." if full else "Look at the owner and mode of the folder.",
+            hint="Look at the owner and mode of the folder.",
         ) from error
 
 

@@ -248,8 +248,9 @@ def window(values: NDArray[np.float64], centre: float, width: float, function: s
 
 
 def _look_up(
-    values: NDArray[np.int32 | np.int64], item: Any
-) -> tuple[NDArray[np.float64], tuple[float, float]]:  # noqa: ANN401
+    values: NDArray[np.int32 | np.int64],
+    item: Any,  # noqa: ANN401 - pydicom's own
+) -> tuple[NDArray[np.float64], tuple[float, float]]:
     """Apply a LUT item (PS3.3 C.11.1.1): descriptor (entries, first value mapped, bits), data."""
     entries, first, bits = (int(number) for number in item.LUTDescriptor)
     entries = entries or 65_536

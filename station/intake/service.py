@@ -4,24 +4,17 @@ Invariant: killed at any point, the next start finishes the spool; nothing is ha
 """
 
 import logging
-import os
 import queue
-import signal
-import socket
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
-import uvicorn
-
-from policies.errors import PhtError, StateError, UnavailableError
+from policies.errors import PhtError
 from station.intake.api import create_api
 from station.intake.intake import Intake
 from station.intake.paths import IntakePaths
 from station.intake.settings import IntakeSettings
+from station.web.server import read_token, serve_local
 
 LOG = logging.getLogger("station.intake")
 
@@ -75,14 +68,6 @@ class _Worker:
             raise _StoppingError
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn that leaves signals to us: its own handling ends the process before the worker could stop."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 def serve(home: Path, settings: IntakeSettings | None = None) -> None:
     """Run intake until SIGTERM or SIGINT.
 
@@ -97,31 +82,16 @@ def serve(home: Path, settings: IntakeSettings | None = None) -> None:
     paths = IntakePaths(home)
     # pydicom's warnings quote values; nothing of this process may.
     warnings.simplefilter("ignore")
-    token = _token(paths)
+    token = read_token(paths.token)
     with Intake(paths, settings or _from_station(home)) as intake:
         worker = _Worker(intake)
         for name in intake.recover():
             worker.add(name)
-        config = uvicorn.Config(
-            create_api(intake, token, worker.add),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            ws="none",
-        )
-        server = _Server(config)
-
-        def end(_number: int, _frame: FrameType | None) -> None:
-            server.should_exit = True
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, end)
-        with _listening(paths.socket) as listener:
-            worker.start()
-            try:
-                server.run(sockets=[listener])
-            finally:
-                worker.stop()
+        worker.start()
+        try:
+            serve_local(create_api(intake, token, worker.add), paths.socket)
+        finally:
+            worker.stop()
 
 
 def _from_station(home: Path) -> IntakeSettings:
@@ -133,34 +103,3 @@ def _from_station(home: Path) -> IntakeSettings:
         default_issuer=settings.pseudonyms.default_issuer,
         collections=tuple(collection.name for collection in settings.collections),
     )
-
-
-def _token(paths: IntakePaths) -> str:
-    try:
-        token = paths.token.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise StateError("intake's token cannot be read", hint="Run the station's init.") from error
-    if not token:
-        raise StateError("intake's token is empty", hint="Run the station's init.")
-    return token
-
-
-@contextmanager
-def _listening(path: Path) -> Iterator[socket.socket]:
-    """Listen on a Unix socket that its owner (and root) alone can open."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
-    try:
-        path.unlink(missing_ok=True)
-        listener.bind(str(path))
-        listener.listen(64)
-    except OSError as error:
-        listener.close()
-        raise UnavailableError(f"intake's socket cannot be made ({error.strerror})") from error
-    finally:
-        os.umask(mask)
-    try:
-        yield listener
-    finally:
-        listener.close()
-        path.unlink(missing_ok=True)

@@ -4,16 +4,19 @@ A full disk or a folder without permission is a `StorageError` that says what to
 """
 
 import errno
-import os
 from pathlib import Path
 
+from policies import files
 from policies.errors import StorageError
+from policies.files import sync_folder
+
+__all__ = ["move_durably", "remove_durably", "storage_fault", "sync_folder", "write_atomically"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Write a file durably, replacing the one that stands there.
+    """Write a file durably, replacing the one that stands there; the station's files are its owner's alone unless told.
 
     Args:
         path: in a folder that exists.
@@ -23,19 +26,10 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
     Raises:
         StorageError: the disk is full or the folder cannot be written; the old file, if any, is as before.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise storage_fault(error, path.name) from error
+    if not path.parent.is_dir():
+        # The station's folders are made at init, with their owners; one that is gone is not made anew by whoever writes.
+        raise storage_fault(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)), path.name)
+    files.write_atomically(path, data, mode=mode)
 
 
 def move_durably(source: Path, target: Path) -> None:
@@ -62,15 +56,6 @@ def remove_durably(path: Path) -> None:
         sync_folder(path.parent)
     except OSError as error:
         raise storage_fault(error, path.name) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def storage_fault(error: OSError, name: str) -> StorageError:
