@@ -4,6 +4,7 @@ A full disk or a folder without permission is a `StorageError` that says what to
 """
 
 import errno
+import os
 from pathlib import Path
 
 from policies import files
