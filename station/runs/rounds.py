@@ -160,10 +160,9 @@ class TrainRounds:
         order = prepared.admitted.order
         if order.initial_weights is not None and weights.digest == order.initial_weights.digest:
             return prepared.initial
-        # Under their own name: half of what was fetched before must not become the beginning of these.
-        path = prepared.work / f"{weights.digest.removeprefix('sha256:')}.safetensors"
         if prepared.initial is not None and weights.size > 2 * prepared.initial.stat().st_size:
             return Refused.because(RefusalCode.ORDER_WEIGHTS, "larger than the initial weights can explain")
+        path = _place(prepared.work / "inbound", f"{weights.digest.removeprefix('sha256:')}.safetensors")
         try:
             if arrays is not None:
                 if digest_of(arrays) != weights.digest:
@@ -289,6 +288,21 @@ class TrainRounds:
                 detail=f"stage {instruction.kind} cohort {prepared.cohort.digest} policy {policy.id} v{policy.version}",
             )
         )
+
+
+def _place(folder: Path, name: str) -> Path:
+    """Return where weights go: under their own name, so that half of others' cannot become their beginning.
+
+    They stay for the next message, which may ask for the same; others' are removed.
+    """
+    try:
+        folder.mkdir(exist_ok=True, mode=0o700)
+        for entry in folder.iterdir():
+            if not entry.name.startswith(name):
+                entry.unlink()
+    except OSError as error:
+        raise StorageError(f"weights cannot be stored ({error.strerror})", hint="Free disk space.") from error
+    return folder / name
 
 
 def _write(path: Path, data: bytes) -> None:
