@@ -17,7 +17,9 @@ MAX_TENSORS = 20_000
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 ErrorCode = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{1,47}$")]
 TensorPattern = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.*\-]{1,200}$")]
-DType = Literal["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"]
+DType = Literal[
+    "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"
+]
 
 
 class TrainKind(StrEnum):
@@ -134,7 +136,9 @@ class MetricOutput(StrictModel):
     minimum: float
     maximum: float
     decimals: Annotated[int, Field(ge=0, le=9)] = 4
-    split: Split = Field(description="The patients it is computed on: the minimum count is asked of this split.")
+    split: Split = Field(
+        description="The patients it is computed on: the minimum count is asked of this split."
+    )
     required: bool = True
 
     @model_validator(mode="after")
@@ -223,7 +227,9 @@ class TrainManifest(StrictModel):
         if self.kind is not TrainKind.TRAINING and self.outputs.tensors is not None:
             raise ValueError(f"an {self.kind} train returns no tensors")
         if self.kind is TrainKind.TRAINING and any(m.split is Split.TESTING for m in self.outputs.metrics):
-            raise ValueError("a training train is given no testing cases, so no metric can be computed on them")
+            raise ValueError(
+                "a training train is given no testing cases, so no metric can be computed on them"
+            )
         return self
 
     def image_digest(self, variant: Literal["cpu", "cuda"] = "cpu") -> str | None:

@@ -164,7 +164,9 @@ class ReleaseRules(StrictModel):
     tables: Sequence[MetricName] = ()
     minimum_cell_count: Annotated[int, Field(ge=1)] = 10
     minimum_patients_per_metric: Annotated[int, Field(ge=1)] = 10
-    maximum_bytes: Annotated[int, Field(ge=1)] = Field(description="Per release, arrays and numbers together.")
+    maximum_bytes: Annotated[int, Field(ge=1)] = Field(
+        description="Per release, arrays and numbers together."
+    )
     differential_privacy: DifferentialPrivacy | None = None
     secure_aggregation: bool = False
     timing_quantum_s: Annotated[float, Field(ge=0)] = 0.0
@@ -253,7 +255,8 @@ def _contradictions(policy: Policy) -> list[str]:
             "evaluation and analysis take the strategy 'none'",
         ),
         (
-            policy.requester.requester_class is RequesterClass.COMMERCIAL and not policy.commercial_use_approved,
+            policy.requester.requester_class is RequesterClass.COMMERCIAL
+            and not policy.commercial_use_approved,
             "a commercial requester needs commercial_use_approved: true",
         ),
         (
@@ -267,7 +270,10 @@ def _contradictions(policy: Policy) -> list[str]:
             and release.trust_statement is None,
             "without secure aggregation and noise, release.trust_statement must say whom that leaves to trust",
         ),
-        (private and (release.tensors is None or release.tensors.clipping_norm is None), "noise needs a clipping_norm"),
+        (
+            private and (release.tensors is None or release.tensors.clipping_norm is None),
+            "noise needs a clipping_norm",
+        ),
         (runs.releases < runs.rounds, "runs.releases is smaller than the releases one run makes"),
     ]
     return [sentence for wrong, sentence in found if wrong]
