@@ -1,0 +1,111 @@
+"""The demo is a test: the whole main job on generated radiographs, and what it leaves behind holds what it says."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.e2e.programs import environment, run, run_json
+
+ROUNDS = 2
+HOSPITALS = {"hospital-a", "hospital-b", "hospital-c"}
+
+pytestmark = [pytest.mark.e2e, pytest.mark.docker, pytest.mark.superlink, pytest.mark.timeout(1500)]
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("demo") / "demo-output"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.e2e.demo", "--output", str(out), "--phantoms", "--rounds", str(ROUNDS)],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        cwd=Path(__file__).resolve().parents[2],
+        check=False,
+        timeout=1400,
+    )
+    sys.stdout.write(done.stdout)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return out
+
+
+@pytest.fixture(scope="module")
+def summary(output: Path) -> dict[str, Any]:
+    return dict(json.loads((output / "summary.json").read_text()))
+
+
+def test_every_round_had_all_three_hospitals(summary: dict[str, Any]) -> None:
+    rounds = summary["training"]["rounds"]
+    assert [entry["round"] for entry in rounds] == list(range(1, ROUNDS + 1))
+    assert all(set(entry["took_part"]) == HOSPITALS and not entry["missing"] for entry in rounds)
+    assert all(set(entry["train"]) == HOSPITALS for entry in rounds)
+
+
+def test_the_model_is_whole_and_was_trained(output: Path, summary: dict[str, Any]) -> None:
+    weights = load_file(output / "model.safetensors")
+    assert len(weights) > 700
+    assert all(np.isfinite(tensor).all() for tensor in weights.values() if tensor.dtype.kind == "f")
+    provenance = json.loads((output / "provenance.json").read_text())
+    text = json.dumps(provenance)
+    assert summary["training"]["order"] in text
+    assert all(name in text for name in HOSPITALS)
+    assert (output / "metrics.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_the_test_auc_is_there_per_hospital(summary: dict[str, Any]) -> None:
+    entry = summary["evaluation"]["rounds"][-1]
+    assert set(entry["evaluate"]) == HOSPITALS
+    assert any("auc" in metrics for metrics in entry["evaluate"].values())
+
+
+def test_what_should_be_refused_was_refused_by_its_code(summary: dict[str, Any]) -> None:
+    codes = {each["what"]: set(each["codes"].values()) for each in summary["protection"] if "codes" in each}
+    assert codes == {
+        "a run order used twice": {"ORDER_SPENT"},
+        "a train whose image differs by one byte": {"IMAGE_DIGEST"},
+        "a policy signed by one member": {"POLICY_SIGNATURES_TOO_FEW"},
+        "a hostile train's extra tensor": {"RELEASE_TENSOR_EXTRA"},
+        "a revoked train": {"POLICY_REVOKED"},
+    }
+    attempts = next(each["attempts"] for each in summary["protection"] if "attempts" in each)
+    assert set(attempts) == HOSPITALS
+    assert all(len(lines) >= 10 and not any("REACHED" in line for line in lines) for lines in attempts.values())
+
+
+def test_the_killed_station_finished_its_round_once(summary: dict[str, Any]) -> None:
+    killed = summary["killed_station"]
+    assert set(killed["took_part"]) == HOSPITALS
+    assert killed["releases"] == 2
+
+
+def test_the_capacity_is_said(summary: dict[str, Any]) -> None:
+    capacity = summary["review"]["capacity"]
+    assert capacity["bits_per_round"] > 32 * 6_000_000
+    assert capacity["radiographs"] > 1
+
+
+@pytest.mark.parametrize("hospital", sorted(HOSPITALS))
+@pytest.mark.parametrize("chain", ["audit", "egress"])
+def test_the_books_verify_without_the_station_and_show_tampering(
+    output: Path, hospital: str, chain: str, tmp_path: Path
+) -> None:
+    folder = output / hospital
+    view = run_json("pht-station", chain, "verify", "--file", folder / f"{chain}.jsonl", "--home", folder)
+    assert view["intact"]
+    assert view["entries"] > 5
+    bent = tmp_path / f"{chain}.jsonl"
+    data = bytearray((folder / f"{chain}.jsonl").read_bytes())
+    data[len(data) // 2] ^= 1
+    bent.write_bytes(bytes(data))
+    run("pht-station", chain, "verify", "--file", bent, "--home", folder, expect=4)
+
+
+def test_nothing_identified_is_in_what_the_demo_leaves(output: Path) -> None:
+    # The phantoms' patients are called PHANTOM-like names and carry seven-digit numbers; no DICOM and no CSV stays behind.
+    assert not [path for path in output.rglob("*") if path.suffix in {".dcm", ".csv", ".nii"}]
