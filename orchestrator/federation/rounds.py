@@ -40,6 +40,7 @@ from policies.wire.releases import ReleaseTensor, release_tensors
 log = logging.getLogger(__name__)
 
 _FINISH_S = 20.0
+_PREPARE_SILENCE_S = 5.0
 _LATE_JOINER_S = 2.0
 
 
@@ -100,7 +101,10 @@ class Rounds:
 
     def _ask_ready(self, stations: Sequence[str], deadline_s: float, enough: int, grace_s: float) -> None:
         question = self._instruction(Kind.PREPARE, 0, None, deadline_s)
-        patience = Patience(deadline_s=deadline_s, enough=enough, grace_s=grace_s)
+        # Answered at once by a station that is there: a silent one is just coming, and is asked again soon.
+        patience = Patience(
+            deadline_s=deadline_s, enough=enough, grace_s=grace_s, silence_s=_PREPARE_SILENCE_S
+        )
 
         def judge(name: str, answered: Answered) -> Outcome:
             verdict = check_reply(answered.reply, question, self._accepted.manifest)
