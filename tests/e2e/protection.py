@@ -7,6 +7,7 @@ publishing key, an orchestrator with all its folders. What stops them is at the 
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -217,6 +218,7 @@ def _capacity(demo: Demo) -> None:
     capacity = demo.facts["review"]["capacity"]
     demo.say(
         "and the honest line: the declared weights of cxr-classification could carry out at most "
-        f"{capacity['bits_per_round']:,} bits per round and station, {capacity['bits_per_run']:,} per run: "
-        f"about {capacity['radiographs']:,.0f} radiographs"
+        f"{math.ceil(capacity['bits_per_round']):,} bits per round and station, "
+        f"{math.ceil(capacity['bits_per_run']):,} over all rounds the policy grants: about "
+        f"{capacity['radiographs']:,.0f} radiographs"
     )

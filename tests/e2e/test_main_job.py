@@ -75,7 +75,9 @@ def test_what_should_be_refused_was_refused_by_its_code(summary: dict[str, Any])
     }
     attempts = next(each["attempts"] for each in summary["protection"] if "attempts" in each)
     assert set(attempts) == HOSPITALS
-    assert all(len(lines) >= 10 and not any("REACHED" in line for line in lines) for lines in attempts.values())
+    assert all(
+        len(lines) >= 10 and not any("REACHED" in line for line in lines) for lines in attempts.values()
+    )
 
 
 def test_the_killed_station_finished_its_round_once(summary: dict[str, Any]) -> None:
