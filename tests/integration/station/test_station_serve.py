@@ -6,7 +6,6 @@ import signal
 import stat
 import subprocess
 
-import pytest
 from station_programs import ROOT, SERVICES, Installed, as_user, python_as, until
 
 from tests.e2e.programs import BIN, environment
@@ -118,9 +117,12 @@ def test_tokens_and_keys_are_their_owners_alone(station: Installed) -> None:
         assert mode(path) == 0o600, path
 
 
-@pytest.mark.skipif(not ROOT, reason="only root can run services as users of their own")
 def test_services_run_as_users_of_their_own_and_cannot_read_each_others(station: Installed) -> None:
     station.serve()
+    if not ROOT:
+        # Only root can start services as others; everyone else is told that they share a user.
+        assert station.ask("status")["separation"] == "none"
+        return
     owners = {name: os.stat(f"/proc/{pid}").st_uid for name, pid in station.services().items()}  # noqa: PTH116
     assert len(set(owners.values()) | {0}) == 4
     home = station.home
@@ -145,13 +147,13 @@ def test_services_run_as_users_of_their_own_and_cannot_read_each_others(station:
     assert "PermissionError" in python_as("pht-compute", code).stderr
 
 
-@pytest.mark.skipif(not ROOT, reason="only root can run services as users of their own")
 def test_another_users_socket_is_not_spoken_to(station: Installed) -> None:
-    code = (
-        "import os, socket; s = socket.socket(socket.AF_UNIX); "
-        f"s.bind({str(station.home / 'run' / 'intake.sock')!r}); s.listen()"
-    )
-    assert python_as("pht-compute", code).returncode == 0
+    place = station.home / "run" / "intake.sock"
+    if ROOT:
+        code = f"import socket; s = socket.socket(socket.AF_UNIX); s.bind({str(place)!r}); s.listen()"
+        assert python_as("pht-compute", code).returncode == 0
+    else:
+        place.write_text("no socket at all")
     csv = station.folder / "consent.csv"
     csv.write_text("patient_id,decision,purpose,date\n")
     said = station.run("consent", "import", csv, expect=5)
