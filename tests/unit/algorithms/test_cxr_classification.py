@@ -21,7 +21,14 @@ from algorithms.cxr_evaluation.client_app import app as evaluation_app
 # MONAI looks for a decoder plugin of a package that neither we nor the image have, and says so.
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodec")
 
-CONFIG = {"learning_rate": 3e-4, "local_epochs": 1, "batch_size": 4, "image_size": 64, "seed": 7, "server-round": 1}
+CONFIG = {
+    "learning_rate": 3e-4,
+    "local_epochs": 1,
+    "batch_size": 4,
+    "image_size": 64,
+    "seed": 7,
+    "server-round": 1,
+}
 
 
 @pytest.fixture
