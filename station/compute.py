@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policies.bundle import BlobFolder
-from policies.errors import PhtError, SettingsError
+from policies.errors import PhtError, RefusedError, SettingsError, UnavailableError
 from policies.trust.client import PolicyClient
 from policies.wire.http import load_private_key
 from station.admission.gatekeeper import Gatekeeper
@@ -39,6 +39,7 @@ from station.runs.service import RunService
 from station.runs.warm import WarmRuns
 from station.sandbox.client import LauncherClient
 from station.sandbox.session import TrainSandbox
+from station.sandbox.spec import Launcher
 from station.settings import StationSettings, load_settings
 from station.storage.database import Database, open_database
 from station.web.api import create_api
@@ -78,8 +79,10 @@ def serve(home: Path) -> None:
     database = open_database(paths.database)
     audit = AuditLog(database)
     audit.append(AuditRecord(event=AuditEvent.STATION_STARTED, actor=STATION_ACTOR))
+    launcher = LauncherClient(paths.launcher_socket)
+    _end_containers(launcher)
     _clear(paths)
-    station = _Station.assemble(paths, settings, database, audit)
+    station = _Station.assemble(paths, settings, database, audit, launcher)
     station.warm.recover()
     station.releases.sweep()
     watch = threading.Event()
@@ -95,8 +98,22 @@ def serve(home: Path) -> None:
         database.close()
 
 
+def _end_containers(launcher: Launcher) -> None:
+    """Remove the containers of an earlier life of compute: the launcher may have lived on.
+
+    Where it does not answer it is starting too, and removes them before it starts any.
+    """
+    try:
+        removed = launcher.remove_orphans()
+    except (RefusedError, UnavailableError):
+        log.warning("containers.not_asked")
+        return
+    if removed:
+        log.warning("containers.removed", extra={"count": removed})
+
+
 def _clear(paths: StationPaths) -> None:
-    """Remove what an earlier life had in hand; the launcher removes its containers when it starts."""
+    """Remove what an earlier life had in hand."""
     wiped = sweep(paths.cohorts, ())
     for folder in (paths.work, paths.control):
         for entry in folder.iterdir():
@@ -118,7 +135,12 @@ class _Station:
 
     @classmethod
     def assemble(
-        cls, paths: StationPaths, settings: StationSettings, database: Database, audit: AuditLog
+        cls,
+        paths: StationPaths,
+        settings: StationSettings,
+        database: Database,
+        audit: AuditLog,
+        launcher: Launcher,
     ) -> "_Station":
         url = settings.orchestrator.url
         ca = _authority(paths, settings)
@@ -130,7 +152,6 @@ class _Station:
         catalogue = Catalogue(database, paths.handover, load_public_key(paths.handover_key))
         blobs = BlobClient(url, ca, key, proxy)
         bundles = Bundles(url, ca, key, blobs, BlobFolder(paths.layers), proxy)
-        launcher = LauncherClient(paths.launcher_socket)
         outbox = Outbox(ledger, audit)
         gatekeeper = Gatekeeper(
             settings,

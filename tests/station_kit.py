@@ -254,10 +254,16 @@ class LauncherSimulator:
 
     def __init__(self) -> None:
         self.away = False
+        self.removed = 0
 
     def load_image(self, config_digest: str) -> None:
         if self.away:
             raise UnavailableError("the container engine does not answer")
+
+    def remove_orphans(self) -> int:
+        self.load_image(IMAGE)
+        self.removed += 1
+        return self.removed
 
     def engine_info(self) -> EngineInfo:
         self.load_image(IMAGE)
@@ -375,12 +381,14 @@ class StationKit:
 
     def again(self) -> None:
         """What SIGKILL leaves: the disk; then a start, as `station.compute` does it."""
-        from station.compute import _clear
+        from station.compute import _clear, _end_containers
 
         for session in self.sandbox.running:
             session.killed.set()
         self.database.close()
         self.open()
+        launcher: Any = self.launcher
+        _end_containers(launcher)
         _clear(self.paths)
         self.warm.recover()
         self.releases.sweep()

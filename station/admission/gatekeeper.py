@@ -112,9 +112,8 @@ class Gatekeeper:
         self._counters = counters
         self._manifests = manifests
         self._clock = clock
-        self._lock = threading.Lock()
-        self._set: PolicySet | None = None
-        self._asked: datetime | None = None
+        self._refreshing = threading.Lock()
+        self._last: tuple[PolicySet | None, datetime | None] = (None, None)
 
     def now(self) -> datetime:
         """Return the moment it is, by the station's clock."""
@@ -127,15 +126,15 @@ class Gatekeeper:
             fresh: ask the mirror now; else only when the settings' interval has passed.
         """
         now = self._clock()
-        with self._lock:
+        known, asked = self._last
+        if not fresh and known is not None and asked is not None and now < known.state.expires:
             interval = timedelta(seconds=self._settings.polling.trust_refresh_s)
-            known = self._set
-            young = self._asked is not None and now - self._asked < interval
-            if known is not None and not fresh and young and now < known.state.expires:
+            # Where the mirror is being asked just now, what was verified last counts meanwhile.
+            if now - asked < interval or self._refreshing.locked():
                 return Permitted(known)
+        with self._refreshing:
             result = self._policies.refresh(now)
-            self._asked = now
-            self._set = result.value if isinstance(result, Permitted) else None
+            self._last = (result.value if isinstance(result, Permitted) else None, now)
             return result
 
     def verify(self, envelope: bytes, *, fresh: bool) -> Permitted[VerifiedOrder] | Refused:
@@ -165,7 +164,7 @@ class Gatekeeper:
 
     def no_longer_in_force(self, verified: VerifiedOrder) -> Reason | None:
         """Return why an order may not go on, from the last verified set; asks no network and waits for none."""
-        known, now = self._set, self._clock()
+        known, now = self._last[0], self._clock()
         if known is None or now >= known.state.expires:
             return Reason(RefusalCode.TRUST_EXPIRED)
         policy = verified.in_force.policy

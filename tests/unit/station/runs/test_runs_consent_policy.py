@@ -272,6 +272,8 @@ def test_a_mirror_that_hangs_keeps_no_release_and_no_audit_waiting(kit: StationK
     verified = kit.warm._prepared[order_digest(envelope)].admitted.verified
     # As in the transaction that makes a release: answered although the refresh holds its lock.
     assert kit.gatekeeper.no_longer_in_force(verified) is None
+    kit.clock.forward(seconds=60)
+    assert answered(kit, envelope) == ("released", None), "the set that was verified last counts meanwhile"
     go_on.set()
     thread.join(10)
 

@@ -67,6 +67,9 @@ def test_a_restart_leaves_no_cohort_and_no_weights_behind(kit: StationKit) -> No
     kit.ready()
     assert list(kit.paths.cohorts.iterdir())
     kit.again()
+    assert kit.launcher.removed == 1, "compute alone may have died: its containers go before their data"
+    kit.launcher.away = True
+    kit.again()
     for folder in (kit.paths.cohorts, kit.paths.work, kit.paths.control):
         assert list(folder.iterdir()) == []
 
