@@ -100,8 +100,6 @@ class Bundles:
                 raise NotFoundError(
                     "the orchestrator has another manifest for this image than the policy names"
                 )
-            if named[0].manifest.size > _MAX_MANIFEST_BYTES:
-                raise NotFoundError("the orchestrator's manifest is larger than a manifest can be")
             with self._lock:
                 self._bring(manifest_digest, named[0].manifest.size)
         data = self._store.read_bytes(manifest_digest, max_bytes=_MAX_MANIFEST_BYTES)

@@ -1,0 +1,173 @@
+"""Bundles from an orchestrator over real HTTPS: only what is missing moves, and nothing is taken on its word."""
+
+import http.server
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from board_kit import https_server
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from policies.bundle import BlobFolder
+from policies.documents import digest_of
+from policies.errors import NetworkError, NotFoundError, WireError
+from station.agent.blobs import BlobClient
+from station.runs.bundles import Bundles
+
+LAYERS = (b"layer one" * 100, b"layer two" * 50)
+CONFIG = json.dumps(
+    {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest_of(data) for data in LAYERS]}}
+).encode()  # fmt: skip
+IMAGE = digest_of(CONFIG)
+MANIFESTS = (b"name: one\n", b"name: two\n")
+
+
+def blob(data: bytes, **changes: Any) -> dict[str, Any]:
+    return {"digest": digest_of(data), "size": len(data), **changes}
+
+
+def index(
+    manifest: bytes = MANIFESTS[0], layers: tuple[bytes, ...] = LAYERS, **changes: Any
+) -> dict[str, Any]:
+    return {
+        "config": blob(CONFIG),
+        "layers": [blob(data) for data in layers],
+        "manifest": blob(manifest),
+        **changes,
+    }
+
+
+class Shelves:
+    """What the orchestrator answers with."""
+
+    def __init__(self) -> None:
+        self.blobs = {digest_of(data): data for data in (CONFIG, *LAYERS, *MANIFESTS)}
+        self.bundles: Any = {"bundles": [index(MANIFESTS[0]), index(MANIFESTS[1])]}
+        self.asked: list[str] = []
+        self.signed: list[bool] = []
+
+
+@pytest.fixture
+def shelves() -> Shelves:
+    return Shelves()
+
+
+@pytest.fixture
+def bundles(tmp_path: Path, shelves: Shelves) -> Iterator[Bundles]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            shelves.asked.append(self.path)
+            shelves.signed.append(any("signature" in name.lower() for name in self.headers))
+            if "/by-image/" in self.path:
+                body = (
+                    shelves.bundles
+                    if isinstance(shelves.bundles, bytes)
+                    else json.dumps(shelves.bundles).encode()
+                )
+            else:
+                body = shelves.blobs.get(self.path.rpartition("/")[2], b"")
+            self.send_response(200 if body else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    (tmp_path / "layers").mkdir()
+    with https_server(Handler) as (url, authority):
+        ca = tmp_path / "ca.pem"
+        authority.cert_pem.write_to_path(str(ca))
+        key = ec.generate_private_key(ec.SECP256R1())
+        client = BlobClient(url, ca, key)
+        made = Bundles(url, ca, key, client, BlobFolder(tmp_path / "layers"))
+        yield made
+        made._client.close()
+        client.close()
+
+
+def stored(tmp_path: Path) -> set[str]:
+    return {
+        "sha256:" + path.name for path in (tmp_path / "layers").iterdir() if not path.name.endswith(".part")
+    }
+
+
+def test_what_is_there_does_not_move_again(bundles: Bundles, shelves: Shelves, tmp_path: Path) -> None:
+    assert bundles.fetch(IMAGE) == len(CONFIG) + sum(map(len, LAYERS))
+    assert stored(tmp_path) == {IMAGE, *map(digest_of, LAYERS)}
+    shelves.asked.clear()
+    assert bundles.fetch(IMAGE) == 0
+    assert len(shelves.asked) == 1, "the index alone is asked for"
+    assert all(shelves.signed)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_manifest_that_the_policy_names_is_found_among_several(
+    bundles: Bundles, shelves: Shelves, number: int
+) -> None:
+    wanted = MANIFESTS[number]
+    assert bundles.manifest(IMAGE, digest_of(wanted)) == wanted
+    shelves.asked.clear()
+    assert bundles.manifest(IMAGE, digest_of(wanted)) == wanted
+    assert shelves.asked == [], "kept, so that a message asks no network"
+
+
+def test_a_manifest_that_is_not_there(bundles: Bundles, shelves: Shelves) -> None:
+    with pytest.raises(NotFoundError, match="another manifest"):
+        bundles.manifest(IMAGE, "sha256:" + "0" * 64)
+    shelves.bundles = {
+        "bundles": [index(manifest=MANIFESTS[0]) | {"manifest": blob(MANIFESTS[0], size=2**30)}]
+    }
+    with pytest.raises(NotFoundError, match="larger than a manifest"):
+        bundles.manifest(IMAGE, digest_of(MANIFESTS[0]))
+
+
+@pytest.mark.parametrize("which", [CONFIG, LAYERS[1]])
+def test_bytes_that_are_not_their_digest_are_not_kept(
+    bundles: Bundles, shelves: Shelves, tmp_path: Path, which: bytes
+) -> None:
+    shelves.blobs[digest_of(which)] = which[:-1] + b"!"
+    with pytest.raises(WireError):
+        bundles.fetch(IMAGE)
+    assert digest_of(which) not in stored(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"bundles": [index(layers=LAYERS[:1])]},
+        {"bundles": [index(layers=(LAYERS[1], LAYERS[0]))]},
+        {"bundles": [index(layers=(*LAYERS, b"more"))]},
+        {"bundles": [index(config=blob(CONFIG, size=2**40))]},
+    ],
+)
+def test_an_index_that_lists_other_layers_than_the_config(
+    bundles: Bundles, shelves: Shelves, lie: Any
+) -> None:
+    shelves.bundles = lie
+    with pytest.raises(WireError):
+        bundles.fetch(IMAGE)
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"{", b"[]", b"{}", b'{"bundles": 1}', b'{"bundles": [1]}', b'{"bundles": [{}]}', b"x" * 100,
+     {"bundles": [index(config=blob(b"another image"))]}],
+)  # fmt: skip
+def test_an_index_that_is_none(bundles: Bundles, shelves: Shelves, nonsense: Any) -> None:
+    shelves.bundles = nonsense
+    with pytest.raises(NetworkError):
+        bundles.fetch(IMAGE)
+
+
+def test_an_image_that_nobody_has(bundles: Bundles, shelves: Shelves) -> None:
+    shelves.bundles = {"bundles": []}
+    with pytest.raises(NotFoundError):
+        bundles.fetch(IMAGE)
+    shelves.bundles = b""
+    with pytest.raises(NotFoundError):
+        bundles.fetch(IMAGE)
