@@ -92,7 +92,9 @@ def bundles(tmp_path: Path, shelves: Shelves) -> Iterator[Bundles]:
 
 def stored(tmp_path: Path) -> set[str]:
     return {
-        "sha256:" + path.name for path in (tmp_path / "layers").iterdir() if not path.name.endswith(".part")
+        "sha256:" + path.name
+        for path in (tmp_path / "layers").rglob("*")
+        if path.is_file() and not path.name.endswith(".part")
     }
 
 
@@ -119,11 +121,6 @@ def test_the_manifest_that_the_policy_names_is_found_among_several(
 def test_a_manifest_that_is_not_there(bundles: Bundles, shelves: Shelves) -> None:
     with pytest.raises(NotFoundError, match="another manifest"):
         bundles.manifest(IMAGE, "sha256:" + "0" * 64)
-    shelves.bundles = {
-        "bundles": [index(manifest=MANIFESTS[0]) | {"manifest": blob(MANIFESTS[0], size=2**30)}]
-    }
-    with pytest.raises(NotFoundError, match="larger than a manifest"):
-        bundles.manifest(IMAGE, digest_of(MANIFESTS[0]))
 
 
 @pytest.mark.parametrize("which", [CONFIG, LAYERS[1]])
@@ -142,7 +139,6 @@ def test_bytes_that_are_not_their_digest_are_not_kept(
         {"bundles": [index(layers=LAYERS[:1])]},
         {"bundles": [index(layers=(LAYERS[1], LAYERS[0]))]},
         {"bundles": [index(layers=(*LAYERS, b"more"))]},
-        {"bundles": [index(config=blob(CONFIG, size=2**40))]},
     ],
 )
 def test_an_index_that_lists_other_layers_than_the_config(
@@ -156,7 +152,8 @@ def test_an_index_that_lists_other_layers_than_the_config(
 @pytest.mark.parametrize(
     "nonsense",
     [b"{", b"[]", b"{}", b'{"bundles": 1}', b'{"bundles": [1]}', b'{"bundles": [{}]}', b"x" * 100,
-     {"bundles": [index(config=blob(b"another image"))]}],
+     {"bundles": [index(config=blob(b"another image"))]}, {"bundles": [index(config=blob(CONFIG, size=2**40))]},
+     {"bundles": [index() | {"manifest": blob(MANIFESTS[0], size=2**30)}]}],
 )  # fmt: skip
 def test_an_index_that_is_none(bundles: Bundles, shelves: Shelves, nonsense: Any) -> None:
     shelves.bundles = nonsense
