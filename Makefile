@@ -35,7 +35,7 @@ test: setup engine images lint ## run every test: unit, contracts, security, int
 fast: ## only the quick tests (needs: make setup)
 	$(PY) -m pytest tests/unit -q -m "not docker and not superlink"
 
-lint: ## ruff and mypy strict
+lint: setup ## ruff and mypy strict
 	$(STAGE) lint bash -c '.venv/bin/ruff check . && .venv/bin/ruff format --check -q . && .venv/bin/mypy'
 
 bench-round: setup engine images ## round overhead against stock Flower, as a ratio
