@@ -1,6 +1,7 @@
 """The operator's local API over a real Unix socket, on a real station's state; and how its client reads what goes wrong."""
 
 import json
+import tempfile
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -52,11 +53,10 @@ def desk(kit: StationKit) -> StationDesk:
 
 
 @pytest.fixture
-def folder(kit: StationKit) -> Path:
+def folder() -> Iterator[Path]:
     # A socket's path is at most 108 bytes long.
-    import tempfile
-
-    return Path(tempfile.mkdtemp(prefix="api-", dir="/tmp"))
+    with tempfile.TemporaryDirectory(prefix="api-", dir="/tmp") as name:
+        yield Path(name)
 
 
 @pytest.fixture
