@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-BIN = Path(sys.prefix) / "bin"
+BIN = Path(sys.prefix).resolve() / "bin"
 
 
 class ProgramError(AssertionError):
