@@ -169,9 +169,6 @@ class PollingSettings(StrictModel):
     idle_s: Annotated[float, Field(ge=0.1, le=3600)] = Field(
         default=5.0, description="While no run is active."
     )
-    heartbeat_s: Annotated[int, Field(ge=10, le=1800)] = Field(
-        default=60, description="The interval promised to the orchestrator; Flower allows 10 to 1800."
-    )
     trust_refresh_s: Annotated[float, Field(ge=0.5, le=86_400)] = Field(
         default=60.0, description="How often the policy repository is refreshed: how fast a revocation bites."
     )
