@@ -21,6 +21,7 @@ class IntakeReason(StrEnum):
 
     TOO_LARGE = "too-large"
     SOP_CLASS_NOT_ACCEPTED = "sop-class-not-accepted"
+    PIXELS_MISSING = "pixels-missing"
     STUDY_PATIENT_MISMATCH = "study-patient-mismatch"
     INSTANCE_CONFLICT = "instance-conflict"
 

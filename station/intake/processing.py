@@ -118,6 +118,9 @@ class BatchProcessor:
             sop_class, accession, study_date = contain(partial(_linking_values, dataset))
             if sop_class and sop_class not in self._settings.sop_classes:
                 return _Refused(IntakeReason.SOP_CLASS_NOT_ACCEPTED)
+            if "PixelData" not in dataset:
+                # An image that was cut off before its pixels, or that never had any.
+                return _Refused(IntakeReason.PIXELS_MISSING)
             instance = self._pseudonymiser.pseudonymise(dataset)
             issuer, patient_id = contain(partial(self._pseudonymiser.patient_identity, dataset))
             if instance.study_uid in disputed:

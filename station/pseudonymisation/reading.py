@@ -14,12 +14,14 @@ from io import BytesIO
 from typing import BinaryIO, TypeVar, cast
 
 from pydicom import config, dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from station.pseudonymisation.faults import PseudonymisationError, PseudonymisationFault
 
 _T = TypeVar("_T")
+_UNDEFINED_LENGTH = 0xFFFFFFFF
 
 FAULTS = (
     ArithmeticError, AttributeError, BytesLengthException, EOFError, InvalidDicomError, LookupError, MemoryError,
@@ -55,11 +57,29 @@ def read_dicom(data: bytes) -> Dataset:
     """Read a DICOM file from memory.
 
     Raises:
-        PseudonymisationError: `not-dicom` without the DICM prefix, else `unreadable`.
+        PseudonymisationError: `not-dicom` without the DICM prefix, else `unreadable`; a file that was cut short is.
     """
     if data[128:132] != b"DICM":
         raise PseudonymisationError(PseudonymisationFault.NOT_DICOM)
-    return contain(lambda: cast("Dataset", dcmread(BytesIO(data))))
+    return contain(lambda: _read_whole(data))
+
+
+def _read_whole(data: bytes) -> Dataset:
+    dataset = cast("Dataset", dcmread(BytesIO(data)))
+    # A Dataset iterates over elements, which converts them; the raw ones are looked at by tag.
+    if any(_is_cut(dataset.get_item(tag)) for tag in dataset.keys()):  # noqa: SIM118
+        raise PseudonymisationError(PseudonymisationFault.UNREADABLE)
+    return dataset
+
+
+def _is_cut(element: object) -> bool:
+    """Whether the file ended inside this element: pydicom takes what is there and says nothing."""
+    return (
+        isinstance(element, RawDataElement)
+        and element.value is not None
+        and element.length != _UNDEFINED_LENGTH
+        and len(element.value) != element.length
+    )
 
 
 def read_header(file: BinaryIO, keywords: tuple[str, ...]) -> Dataset:
