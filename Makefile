@@ -20,7 +20,7 @@ engine: ## see that a Docker engine answers (installs one as root on Debian/Ubun
 	$(STAGE) engine bash .ci/engine
 
 images: setup engine ## build the base images that trains are made on
-	$(STAGE) images $(PY) -m train_images.base.build
+	$(STAGE) images $(PY) -m train_images.base
 
 demo: setup engine images ## the main job: three hospitals train one model; results in demo-output/
 	$(STAGE) demo $(PY) -m tests.e2e.demo --output demo-output $(if $(DATA),--data $(DATA))
