@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 
 from tests.e2e import protection
-from tests.e2e.consortium import BOARD, COLLECTION, MEMBERS, Consortium
+from tests.e2e.consortium import BOARD, COLLECTION, MEMBERS, Consortium, Hospital
 from tests.e2e.programs import run, run_json, stopping
 from tests.e2e.report import show_rounds, show_test, write_summary
 from tests.e2e.researcher import REPOSITORY, Researcher, Train
@@ -163,8 +163,8 @@ def evaluate_model(demo: Demo) -> None:
 
 def close_books(demo: Demo) -> None:
     """f. Each station's verified audit and ledger, and the summary."""
-    demo.facts["chains"] = {}
-    for hospital in demo.consortium.hospitals:
+
+    def close(hospital: Hospital) -> dict[str, Any]:
         folder = demo.output / hospital.name
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(hospital.home / "card.json", folder / "card.json")
@@ -174,9 +174,15 @@ def close_books(demo: Demo) -> None:
             views[chain] = run_json(
                 "pht-station", chain, "verify", "--file", folder / f"{chain}.jsonl", "--home", hospital.home
             )
-        demo.facts["chains"][hospital.name] = views
+        return views
+
+    hospitals = demo.consortium.hospitals
+    with ThreadPoolExecutor(len(hospitals)) as pool:
+        books = dict(zip((hospital.name for hospital in hospitals), pool.map(close, hospitals), strict=True))
+    demo.facts["chains"] = books
+    for name, views in books.items():
         demo.say(
-            f"{hospital.name}: audit of {views['audit']['entries']} entries and egress ledger of "
+            f"{name}: audit of {views['audit']['entries']} entries and egress ledger of "
             f"{views['egress']['entries']} entries, unbroken, head signed by the station"
         )
 

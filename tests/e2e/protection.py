@@ -11,6 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,16 +93,22 @@ def _codes(demo: Demo, digest: str, timeout_s: float = 120) -> dict[str, str]:
     """Wait until the run is over, and read from each station's own audit with which code it said no."""
     adversary.outcome(demo.consortium, digest)
     deadline = time.monotonic() + timeout_s
-    codes: dict[str, str] = {}
-    for hospital in demo.consortium.hospitals:
+
+    def code_of(hospital: Hospital) -> str | None:
         # The orchestrator does not wait for the third "no"; the third station says it all the same.
-        while hospital.name not in codes and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
             refusals = [entry for entry in _audit(demo, hospital) if _refuses(entry, digest)]
             if refusals:
-                codes[hospital.name] = refusals[-1]["codes"][0]
-            else:
-                time.sleep(0.2)
-    return codes
+                return str(refusals[-1]["codes"][0])
+            time.sleep(0.2)
+        return None
+
+    hospitals = demo.consortium.hospitals
+    with ThreadPoolExecutor(len(hospitals)) as pool:
+        found = dict(
+            zip((hospital.name for hospital in hospitals), pool.map(code_of, hospitals), strict=True)
+        )
+    return {name: code for name, code in found.items() if code is not None}
 
 
 def _audit(demo: Demo, hospital: Hospital) -> list[dict[str, Any]]:
