@@ -97,6 +97,11 @@ class PlainStation:
         None
     )
 
+    @property
+    def questions(self) -> list[tuple[str, int]]:
+        """The kind and round of every question in the order of its first attempt; delivery is at least once."""
+        return list(dict.fromkeys((kind, round_) for kind, round_, _ in self.seen))
+
     def handle(self, instruction: Instruction, arrays: bytes | None) -> tuple[StationReply, bytes | None]:
         self.seen.append((instruction.kind.value, instruction.round, instruction.attempt))
         key = (instruction.order_digest, instruction.kind.value, instruction.round)

@@ -55,7 +55,7 @@ def test_an_order_runs_its_rounds_and_averages_by_examples(running: Federation) 
     assert final["norm.count"].tolist() == [13]
     expected = ["prepare 0", "train 1", "evaluate 1", "train 2", "evaluate 2", "finish 0"]
     for handler in handlers.values():
-        assert [f"{kind} {round_}" for kind, round_, _ in handler.seen] == expected
+        assert [f"{kind} {round_}" for kind, round_ in handler.questions] == expected
     # The updates of single stations are gone once they are averaged.
     assert not (folder.path / "replies").exists()
 
@@ -155,4 +155,4 @@ def test_an_evaluation_order_aggregates_nothing(running: Federation) -> None:
     assert folder.read_progress().state is RunState.FINISHED
     assert "weights" not in folder.read_rounds()[0]
     assert folder.read_rounds()[0]["means"]["evaluate"]["auc"] == pytest.approx(44 / 60)
-    assert [kind for kind, _, _ in handlers["amstel"].seen] == ["prepare", "evaluate", "finish"]
+    assert [kind for kind, _ in handlers["amstel"].questions] == ["prepare", "evaluate", "finish"]
