@@ -296,10 +296,16 @@ class OrderGrid(Grid):
         def push(object_id: str) -> None:
             self._push_object(session_id, object_id, contents[object_id])
 
-        # Messages with one content share its object, and Flower names it once for each. Pushed a second time it may
-        # have been taken and confirmed by every station already: refused as unknown, though nothing is missing.
-        for _ in self._calls.map(push, dict.fromkeys(response.objects_to_push)):
-            pass
+        # A station takes a message by its innermost object and may confirm it at once, which deletes all three: the
+        # innermost go last. Messages of one content share it, named once for each: it goes once.
+        wanted = dict.fromkeys(response.objects_to_push)
+        innermost = {leaf for tree in trees for leaf in _leaves(tree)}
+        for part in (
+            [key for key in wanted if key not in innermost],
+            [key for key in wanted if key in innermost],
+        ):
+            for _ in self._calls.map(push, part):
+                pass
         return list(response.message_ids)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -371,6 +377,10 @@ class OrderGrid(Grid):
             node=self._node, run_id=self._run.run_id, message_object_id=message_id
         )
         _call_as_task(lambda: self._client.ConfirmMessageReceived(request))
+
+
+def _leaves(tree: ObjectTree) -> list[str]:
+    return [leaf for child in tree.children for leaf in _leaves(child)] if tree.children else [tree.object_id]
 
 
 def _read_reply(proto: ProtoMessage, depth: int, content: bytes) -> Message:

@@ -101,7 +101,7 @@ class Answering:
 )
 def test_the_beginning_of_an_order(start: str, code: ExitCode | None) -> None:
     from policies.errors import PhtError
-    from station.cli import _full
+    from station.cli.trains import _full
 
     if code is None:
         assert _full(Answering(*ORDERS), start) == ORDERS[0]

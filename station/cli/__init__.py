@@ -1,0 +1,13 @@
+"""`pht-station`: what a hospital's operator and data steward type.
+
+Each module parses its commands, calls one use case (over the local API, or the installation) and renders. Exit codes:
+`policies.errors.ExitCode`.
+"""
+
+from policies.console import program as run_program
+from station.cli import data, installing, records, trains
+from station.cli.program import app
+
+__all__ = ["app", "data", "installing", "main", "records", "trains"]
+
+main = run_program(app)

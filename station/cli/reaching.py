@@ -1,0 +1,59 @@
+"""How the commands reach a station: its folder, its two local APIs, and who is asking."""
+
+import getpass
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from policies.errors import NotFoundError, StorageError
+from station.layout import StationPaths
+
+HomeOption = Annotated[
+    Path,
+    typer.Option("--home", envvar="PHT_HOME", help="The station's folder.", file_okay=False),
+]
+
+
+def operator_name() -> str:
+    """Return the name of who types, as this host knows it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A user without an entry on this host, as in some containers.
+        return f"uid-{os.getuid()}"
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file that the operator named."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"{path.name} cannot be read ({error.strerror})") from error
+
+
+def station_paths(home: Path) -> StationPaths:
+    """Return the paths of a station that is there."""
+    paths = StationPaths(home.resolve())
+    if not paths.settings.is_file():
+        raise NotFoundError(
+            f"there is no station in {home}", hint="Name its folder with --home, or make one with init."
+        )
+    return paths
+
+
+def compute_api(home: Path) -> Any:  # noqa: ANN401 - imported late, so that --help is quick
+    """Return the local API of compute."""
+    from station.web.client import LocalApi  # noqa: PLC0415
+
+    paths = station_paths(home)
+    return LocalApi(paths.api_socket, paths.api_token)
+
+
+def intake_api(home: Path) -> Any:  # noqa: ANN401 - imported late, so that --help is quick
+    """Return the local API of intake."""
+    from station.web.client import LocalApi  # noqa: PLC0415
+
+    paths = station_paths(home)
+    return LocalApi(paths.intake_socket, paths.run / "intake.token")

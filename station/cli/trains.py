@@ -1,0 +1,116 @@
+"""Trains: who waits, who runs, and the operator's word."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from policies.console import JsonOption, echo_json, say, say_table
+from policies.errors import NotFoundError, RefusedError, UsageError
+from station.cli.program import app
+from station.cli.reaching import HomeOption, compute_api, operator_name
+from station.cli.tables import show_runs
+
+OrderArgument = Annotated[str, typer.Argument(help="The order's digest, or enough of it to be the only one.")]
+
+
+@app.command()
+def trains(home: HomeOption, as_json: JsonOption = False) -> None:
+    """Trains that wait for the operator's word."""
+    rows = [row for row in compute_api(home).get("/v1/runs") if row["operator"] == "pending"]
+    show_runs("Waiting for your word", rows, as_json=as_json)
+
+
+@app.command()
+def runs(home: HomeOption, as_json: JsonOption = False) -> None:
+    """Every order this station has seen."""
+    show_runs("Runs", compute_api(home).get("/v1/runs"), as_json=as_json)
+
+
+@app.command()
+def approve(order: OrderArgument, home: HomeOption, as_json: JsonOption = False) -> None:
+    """Let a waiting train run here."""
+    _word(home, order, "approve", as_json=as_json)
+
+
+@app.command()
+def hold(order: OrderArgument, home: HomeOption, as_json: JsonOption = False) -> None:
+    """Keep a train from running here; approve lets it on again."""
+    _word(home, order, "hold", as_json=as_json)
+
+
+@app.command()
+def stop(order: OrderArgument, home: HomeOption, as_json: JsonOption = False) -> None:
+    """Stop a run for good: its container is killed and its scratch wiped."""
+    _word(home, order, "stop", as_json=as_json)
+
+
+@app.command()
+def explain(order: OrderArgument, home: HomeOption, as_json: JsonOption = False) -> None:
+    """Every rule of board, hospital, consent, data and resources, with its verdict now."""
+    api = compute_api(home)
+    rules = api.get(f"/v1/runs/{_full(api, order)}/explain")
+    if as_json:
+        echo_json(rules)
+    else:
+        say_table(
+            "Would it run now?",
+            ("rule", "verdict", "why not"),
+            [
+                [
+                    r["rule"],
+                    r["verdict"],
+                    "; ".join(f"{x['code']} {x['detail']}".strip() for x in r["reasons"]),
+                ]
+                for r in rules
+            ],
+        )
+    refused = [reason["code"] for rule in rules for reason in rule["reasons"]]
+    if refused:
+        raise RefusedError(refused[0], "It would not run here now.", hint="The rules above say why.")
+
+
+@app.command()
+def logs(order: OrderArgument, home: HomeOption) -> None:
+    """What a train printed; it never leaves the station."""
+    api = compute_api(home)
+    say(api.get_bytes(f"/v1/runs/{_full(api, order)}/logs").decode("utf-8", "replace"))
+
+
+@app.command()
+def releases(home: HomeOption, as_json: JsonOption = False) -> None:
+    """Every release this station made."""
+    rows = compute_api(home).get("/v1/releases")
+    if as_json:
+        echo_json(rows)
+        return
+    say_table(
+        "Releases",
+        ("released", "policy", "round", "stage", "bytes", "metrics", "suppressed"),
+        [
+            [
+                row["released"], row["policy"], row["round"], row["stage"], row["size"],
+                " ".join(f"{key}={value}" for key, value in row["metrics"].items()), " ".join(row["suppressed"]),
+            ]
+            for row in rows
+        ],
+    )  # fmt: skip
+
+
+def _word(home: Path, order: str, word: str, *, as_json: bool) -> None:
+    api = compute_api(home)
+    view = api.post(f"/v1/runs/{_full(api, order)}/{word}", {"actor": operator_name()})
+    show_runs(word, [view], as_json=as_json)
+
+
+def _full(api: Any, start: str) -> str:  # noqa: ANN401 - LocalApi, imported late
+    matches = [
+        row["order"]
+        for row in api.get("/v1/runs")
+        if row["order"].removeprefix("sha256:").startswith(start.removeprefix("sha256:"))
+    ]
+    if not matches:
+        raise NotFoundError(f"no order starts with {start!r}", hint="`pht-station runs` lists them.")
+    if len(matches) > 1:
+        raise UsageError(f"{len(matches)} orders start with {start!r}", hint="Give more of the digest.")
+    return str(matches[0])
