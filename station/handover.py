@@ -6,6 +6,7 @@ entry names patients, studies and files by pseudonym and digest only.
 
     <home>/handover/handover.pub                     Ed25519 public key, PEM
     <home>/handover/instances/<aa>/<sha256>.dcm      pseudonymised files, named by their content
+    <home>/handover/labels/<aa>/<sha256>             masks, named by their content
     <home>/handover/log/<8-digit sequence>.json      DSSE envelopes (securesystemslib) over canonical JSON
 
 Invariants: sequences start at 1 and have no gap; every entry carries the digest of the file before it; a file that
@@ -41,6 +42,7 @@ from policies.documents import (
     parse_json,
 )
 from policies.errors import DocumentError, PhtError, StateError, TrustError
+from policies.profiles import ClinicalValue, FieldName, ProfileId
 from station.storage.files import storage_fault, sync_folder, write_atomically
 
 GENESIS = "sha256:" + "0" * 64
@@ -59,8 +61,9 @@ WellKnownUid = Annotated[str, Field(pattern=r"^[0-2](?:\.(?:0|[1-9][0-9]*))+$", 
 Code = Annotated[str, Field(pattern=r"^[A-Z0-9_ ]{0,16}$")]
 """A DICOM code string; empty where the file has none."""
 
-FieldName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-ClinicalValue = bool | int | float | Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]{1,32}$")] | None
+Term = Annotated[str, Field(pattern=r"^[A-Za-z0-9 ._+/()-]{0,64}$")]
+"""Text that the pseudonymisation let pass, such as a manufacturer's name; empty where there is none."""
+
 Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
 
 
@@ -68,8 +71,30 @@ class HandoverError(TrustError):
     """The handover log does not verify: a gap, a bad signature, a bad hash link or a file that is not itself."""
 
 
+class Acquisition(StrictModel):
+    """How an instance was acquired, for the hospital's own queries; after pseudonymisation, so nothing here is identified.
+
+    Attributes:
+        study_year: of the shifted Study Date.
+        image_type: the first four values.
+        recognizable_face: whether a face could be rebuilt from its series (thin head CT); None where nobody looked.
+        pixels: whether burned-in text was looked for, and masked.
+    """
+
+    manufacturer: Term = ""
+    model: Term = ""
+    kernel: Term = ""
+    slice_thickness_mm: Annotated[float, Field(ge=0, le=1000)] | None = None
+    study_year: Annotated[int, Field(ge=1000, le=9999)] | None = None
+    rows: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    columns: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    image_type: Sequence[Code] = ()
+    recognizable_face: bool | None = None
+    pixels: Literal["not-inspected", "inspected", "masked"] = "not-inspected"
+
+
 class InstanceRecord(StrictModel):
-    """One pseudonymised instance that compute may take up."""
+    """One pseudonymised instance that compute may take up; replaces an earlier record of the same instance."""
 
     file: Digest
     size_bytes: Annotated[int, Field(ge=1, le=MAX_INSTANCE_BYTES)]
@@ -83,6 +108,40 @@ class InstanceRecord(StrictModel):
     modality: Code
     body_part: Code
     view_position: Code
+    acquisition: Acquisition = Acquisition()
+
+
+class Removal(StrictModel):
+    """An instance that compute may use no longer, and why."""
+
+    collection: Name
+    sop_instance_uid: RemappedUid
+    reason: Literal["rejected", "deleted", "quarantined", "retention"]
+
+
+class Merge(StrictModel):
+    """A patient who was known under two pseudonyms; `patient` is from now on `into`, everywhere."""
+
+    patient: PatientPseudonym
+    into: PatientPseudonym
+
+
+class LabelRecord(StrictModel):
+    """A mask drawn on one series: a pseudonymised DICOM SEG, or a NIfTI file with an empty header text.
+
+    Attributes:
+        series_uid: of the images that the mask lies on.
+        names: what the mask's values 1, 2, ... mean, in order.
+    """
+
+    file: Digest
+    size_bytes: Annotated[int, Field(ge=1, le=MAX_INSTANCE_BYTES)]
+    format: Literal["dicom-seg", "nifti"]
+    collection: Name
+    patient: PatientPseudonym
+    study_uid: RemappedUid
+    series_uid: RemappedUid
+    names: Sequence[Name] = Field(min_length=1)
 
 
 class ClinicalRow(StrictModel):
@@ -114,7 +173,7 @@ class ClinicalContent(StrictModel):
 
     kind: Literal["clinical"] = "clinical"
     collection: Name
-    profile: Name
+    profile: ProfileId
     rows: Sequence[ClinicalRow]
 
 
@@ -132,7 +191,28 @@ class ConsentContent(StrictModel):
     records: Sequence[ConsentRecord]
 
 
-Content = InstancesContent | ClinicalContent | ConsentContent
+class RemovedContent(StrictModel):
+    """Instances that were rejected or deleted at the source, or whose term is over."""
+
+    kind: Literal["removed"] = "removed"
+    removals: Sequence[Removal]
+
+
+class MergedContent(StrictModel):
+    """Patients whose pseudonyms became one."""
+
+    kind: Literal["merged"] = "merged"
+    merges: Sequence[Merge]
+
+
+class LabelsContent(StrictModel):
+    """Masks that have arrived; a later one for the same series and names replaces the earlier."""
+
+    kind: Literal["labels"] = "labels"
+    labels: Sequence[LabelRecord]
+
+
+Content = InstancesContent | ClinicalContent | ConsentContent | RemovedContent | MergedContent | LabelsContent
 
 
 class HandoverEntry(StrictModel):

@@ -36,7 +36,7 @@ from station.settings import (
     ServiceSettings,
     StationSettings,
 )
-from station.settings_text import render
+from station.settings.text import render
 from station.supervisor import Account, account, require_reachable
 
 INTAKE_USER, COMPUTE_USER, LAUNCHER_USER = "pht-intake", "pht-compute", "pht-launcher"

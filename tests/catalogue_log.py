@@ -73,7 +73,9 @@ class Intake:
             records.append(InstanceRecord(file=digest, size_bytes=len(data), **values))
         self.log.append(InstancesContent(instances=tuple(records)), self.operation(), now=NOW)
 
-    def clinical(self, *numbers: int, profile: str = "thorax-1", **values: str | float | bool | None) -> None:
+    def clinical(
+        self, *numbers: int, profile: str = "thorax-1@1", **values: str | float | bool | None
+    ) -> None:
         """Hand over the same fields for each number's study; pneumonia is the number's parity unless told."""
         rows = tuple(
             ClinicalRow(

@@ -17,9 +17,10 @@ from sqlalchemy.orm import Session
 from policies.errors import TrustError
 from policies.policy import ConsentMode
 from policies.refusals import RefusalCode, Refused
-from station.catalogue.consent import Answer, ConsentState, Decision, check_age, consenting
+from station.catalogue.choosing import choose
+from station.catalogue.consent import Answer, ConsentState, Decision, check_age
 from station.catalogue.tables import SINGLE_ROW, CatalogueState, Clinical, ConsentDecision, Instance
-from station.cohorts import CaseSource, CohortDefinition, JsonScalar, rounded
+from station.cohorts import CaseSource, CohortDefinition, rounded
 from station.handover import (
     GENESIS,
     ClinicalContent,
@@ -27,13 +28,9 @@ from station.handover import (
     ConsentRecord,
     InstancesContent,
     VerifiedEntry,
-    instance_path,
     read_handover,
 )
 from station.storage import Database
-
-HANDED_OVER_VERSION = "1"
-"""The handover log names profiles without a version; all it holds is version 1 of each."""
 
 _STRICTNESS: dict[Answer, int] = {"consent": 0, "none": 1, "objection": 2}
 _ANSWERS: dict[str, Answer] = {answer: answer for answer in _STRICTNESS}
@@ -154,8 +151,7 @@ class Catalogue:
         2. A collection counts if the policy grants it, the hospital offers it, and the policy accepts the way its
            patients were asked.
         3. A patient counts if `consenting`.
-        4. The definition's minimal-dataset profile is one that intake hands over.
-        5. An image counts by modality and body part; its study's clinical row under the definition's profile, if
+        4. An image counts by modality and body part; its study's clinical row under the definition's profile, if
            there is one, gives label and fields.
 
         Args:
@@ -181,12 +177,7 @@ class Catalogue:
                 return Refused.because(
                     RefusalCode.HOSPITAL_COLLECTION, "no collection is both granted and offered"
                 )
-            profile, _, version = definition.profile.partition("@")
-            if version != HANDED_OVER_VERSION:
-                return Refused.because(
-                    RefusalCode.DATA_FIELDS, f"profile {profile} is here in version 1 only"
-                )
-            return _choose(session, definition, usable, state, self._handover)
+            return choose(session, definition, usable, state, self._handover)
 
     def consenting_patients(
         self,
@@ -222,7 +213,7 @@ def _take_up(session: Session, entry: VerifiedEntry) -> None:
 def _take_instances(session: Session, content: InstancesContent) -> None:
     for record in content.instances:
         # A later record of the same instance replaces the earlier: intake pseudonymised it again.
-        session.merge(Instance(**record.model_dump()))
+        session.merge(Instance(**record.model_dump(exclude={"acquisition"})))
 
 
 def _take_clinical(session: Session, content: ClinicalContent) -> None:
@@ -265,51 +256,3 @@ def _consent_state(session: Session) -> ConsentState | None:
         answer = _ANSWERS.get(row.decision, "objection")
         decisions[row.patient] = (*decisions.get(row.patient, ()), Decision(row.purpose, answer, row.date))
     return ConsentState(state.consent_sequence, state.consent_source_date, decisions)
-
-
-def _choose(
-    session: Session,
-    definition: CohortDefinition,
-    usable: Mapping[str, ConsentMode],
-    consent: ConsentState,
-    handover: Path,
-) -> tuple[CaseSource, ...]:
-    fields = _clinical_fields(session, definition, usable)
-    query = select(Instance).where(
-        Instance.collection.in_(usable),
-        Instance.modality.in_([str(modality) for modality in definition.modalities]),
-        Instance.body_part == definition.body_part,
-    )
-    chosen: dict[str, CaseSource] = {}
-    for instance in session.scalars(query.order_by(Instance.sop_instance_uid, Instance.collection)):
-        decisions = consent.decisions.get(instance.patient, ())
-        if not consenting(decisions, definition.consent_purposes, usable[instance.collection]):
-            continue
-        clinical = fields.get((instance.collection, instance.patient, instance.study_uid), {})
-        label = clinical.get(definition.label) if definition.label else None
-        # One image may stand in two collections; it is one case.
-        chosen.setdefault(
-            instance.sop_instance_uid,
-            CaseSource(
-                case=instance.sop_instance_uid,
-                patient=instance.patient,
-                study=instance.study_uid,
-                path=instance_path(handover, instance.file),
-                label=None if isinstance(label, str) else label,
-                clinical={name: clinical.get(name) for name in definition.clinical_fields},
-                modality=instance.modality,
-                view_position=instance.view_position,
-                digest=instance.file,
-            ),
-        )
-    return tuple(chosen.values())
-
-
-def _clinical_fields(
-    session: Session, definition: CohortDefinition, usable: Mapping[str, ConsentMode]
-) -> dict[tuple[str, str, str], Mapping[str, JsonScalar]]:
-    """Return the clinical row of each (collection, patient, study) under the definition's profile."""
-    query = select(Clinical).where(
-        Clinical.collection.in_(usable), Clinical.profile == definition.profile.partition("@")[0]
-    )
-    return {(row.collection, row.patient, row.study_uid): row.fields for row in session.scalars(query)}

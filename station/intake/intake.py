@@ -18,11 +18,14 @@ from sqlalchemy.orm import Session
 
 from policies.documents import Name
 from policies.errors import DataError, NotFoundError, StateError, UsageError
+from policies.profiles import DEFAULT_PROFILE, load_profile
 from station.handover import HandoverLog, InstanceRecord, InstancesContent
-from station.intake import clinical_register, consent_register, outbox, spool
+from station.intake import outbox, spool
 from station.intake.audit import IntakeEvent, record
-from station.intake.clinical import DEFAULT_PROFILE, load_profile, read_export
-from station.intake.consent import read_register
+from station.intake.clinical import register as clinical_register
+from station.intake.clinical.export import read_export
+from station.intake.consent import register as consent_register
+from station.intake.consent.register_file import read_register
 from station.intake.csv_reader import MAX_CSV_BYTES
 from station.intake.installation import MIGRATIONS, load_handover_key
 from station.intake.outcomes import (

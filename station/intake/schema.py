@@ -1,4 +1,7 @@
-"""Intake's tables. They hold identified data (patient ids, accessions) and never leave intake's folder."""
+"""Intake's tables: what came in and what was handed over. Identified data; they never leave intake's folder.
+
+The registers have theirs beside them: `consent.tables`, `clinical.tables`.
+"""
 
 from datetime import datetime
 
@@ -6,7 +9,6 @@ from sqlalchemy import JSON, ForeignKey, LargeBinary, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from station.audit.chain import ChainedRow
-from station.handover import ClinicalValue
 from station.storage.schema import UtcTime
 
 
@@ -71,42 +73,6 @@ class InstanceRow(IntakeBase):
     file: Mapped[str] = mapped_column(String(71))
     record: Mapped[dict[str, object]] = mapped_column(JSON)
     outbox: Mapped[int | None] = mapped_column(ForeignKey("outbox.id"), index=True)
-
-
-class ClinicalEntryRow(IntakeBase):
-    """One row of an eCRF export: the agreed fields, and the digest of what was last handed over of it."""
-
-    __tablename__ = "clinical"
-
-    collection: Mapped[str] = mapped_column(String(64), primary_key=True)
-    patient_id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    accession: Mapped[str] = mapped_column(String(64), primary_key=True)
-    profile: Mapped[str] = mapped_column(String(64))
-    birth_date: Mapped[str | None] = mapped_column(String(10))
-    fields: Mapped[dict[str, ClinicalValue]] = mapped_column(JSON)
-    handed_over: Mapped[str | None] = mapped_column(String(71))
-
-
-class ConsentRow(IntakeBase):
-    """What a patient decided for a purpose, as the hospital's register says."""
-
-    __tablename__ = "consent"
-
-    patient_id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    purpose: Mapped[str] = mapped_column(String(64), primary_key=True)
-    decision: Mapped[str] = mapped_column(String(16))
-    date: Mapped[str] = mapped_column(String(10))
-
-
-class ConsentSourceRow(IntakeBase):
-    """The one consent source: when it was read, how many states were handed over, and the last one's digest."""
-
-    __tablename__ = "consent_source"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    source_date: Mapped[datetime] = mapped_column(UtcTime)
-    sequence: Mapped[int]
-    handed_over: Mapped[str | None] = mapped_column(String(71))
 
 
 class OutboxRow(IntakeBase):

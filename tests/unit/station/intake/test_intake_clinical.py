@@ -1,7 +1,8 @@
 import pytest
 
 from policies.errors import NotFoundError
-from station.intake.clinical import load_profile, read_export, values_at
+from policies.profiles import load_profile
+from station.intake.clinical.export import read_export, values_at
 from station.intake.csv_reader import CsvError
 
 HEADER = b"patient_id,accession,pneumonia,sex,birth_date,temperature_c,crp_mg_l,smoker\n"

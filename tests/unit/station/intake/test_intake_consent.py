@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from station.intake.consent import Entry, Patient, merge, read_register, resolve
+from station.intake.consent.register_file import Entry, Patient, merge, read_register, resolve
 from station.intake.csv_reader import CsvError
 
 PURPOSE = "research-participants"

@@ -15,7 +15,7 @@ from policies.errors import ExitCode, NotFoundError, SettingsError
 from policies.manifest import TrainKind
 from policies.policy import ConsentMode
 from station.settings import StationSettings, example, load_settings, parse_settings
-from station.settings_text import key_lines, literal, render
+from station.settings.text import key_lines, literal, render
 
 EXAMPLE = Path(station.settings.__file__).with_name("settings.example.toml").read_text(encoding="utf-8")
 

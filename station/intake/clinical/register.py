@@ -10,11 +10,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from policies.documents import canonical_json, digest_of
+from policies.profiles import load_profile
 from station.handover import ClinicalContent, ClinicalRow
 from station.intake import outbox
 from station.intake.audit import IntakeEvent, record
-from station.intake.clinical import ClinicalEntry, load_profile, values_at
-from station.intake.schema import ClinicalEntryRow, PatientRow, StudyRow
+from station.intake.clinical.export import ClinicalEntry, values_at
+from station.intake.clinical.tables import ClinicalEntryRow
+from station.intake.schema import PatientRow, StudyRow
 
 _ROWS_PER_ENTRY = 2000
 

@@ -12,9 +12,10 @@ from policies.documents import canonical_json, digest_of
 from station.handover import ConsentContent
 from station.intake import outbox
 from station.intake.audit import IntakeEvent, record
-from station.intake.consent import Entry, Patient, decision_of, merge, resolve
+from station.intake.consent.register_file import Entry, Patient, decision_of, merge, resolve
+from station.intake.consent.tables import ConsentRow, ConsentSourceRow
 from station.intake.outcomes import ConsentReport
-from station.intake.schema import ConsentRow, ConsentSourceRow, PatientRow
+from station.intake.schema import PatientRow
 
 _THE_SOURCE = 1
 

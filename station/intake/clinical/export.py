@@ -5,51 +5,13 @@ never read. Labels link on (patient, accession); the hospital's own ids stay in 
 """
 
 import math
-import re
 from dataclasses import dataclass
 from datetime import date
-from functools import cache
-from importlib.resources import files
-from typing import Annotated, Literal
 
-from pydantic import Field
-
-from policies.documents import Name, Sequence, StrictModel, load_json
-from policies.errors import NotFoundError
-from station.handover import ClinicalValue, FieldName
+from policies.profiles import ClinicalValue, Profile, ProfileField
 from station.intake.csv_reader import CsvRow, read_csv
 
-DEFAULT_PROFILE = "thorax-1"
-_PROFILE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _FLAGS = {"yes": True, "no": False}
-
-
-class ProfileField(StrictModel):
-    """One agreed field.
-
-    Attributes:
-        column: where it stands in the export; of kind `age`, the date of birth, which is never handed over.
-        maximum: inclusive; of kind `age`, older patients share this value.
-    """
-
-    name: FieldName
-    column: FieldName
-    kind: Literal["integer", "number", "code", "flag", "age"]
-    minimum: float | None = None
-    maximum: float | None = None
-    codes: Sequence[str] = ()
-
-
-class Profile(StrictModel):
-    """A minimal-dataset profile; its name carries its version."""
-
-    name: Name
-    fields: Annotated[Sequence[ProfileField], Field(min_length=1)]
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns an export under this profile has."""
-        return ("patient_id", "accession", *dict.fromkeys(field.column for field in self.fields))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +27,6 @@ class ClinicalEntry:
     accession: str
     birth_date: str | None
     fields: dict[str, ClinicalValue]
-
-
-@cache
-def load_profile(name: str = DEFAULT_PROFILE) -> Profile:
-    """Read a shipped profile.
-
-    Raises:
-        NotFoundError: there is no such profile.
-    """
-    resource = files("station.intake").joinpath("profiles", f"{name}.json")
-    if not _PROFILE_NAME.fullmatch(name) or not resource.is_file():
-        raise NotFoundError("there is no such minimal-dataset profile")
-    return load_json(Profile, resource.read_bytes(), what=f"profile {name}")
 
 
 def read_export(data: bytes, profile: Profile, *, file: str = "ecrf.csv") -> list[ClinicalEntry]:

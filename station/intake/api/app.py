@@ -14,7 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from policies.documents import Moment, Name, StrictModel
 from policies.errors import NotFoundError, UsageError
-from station.intake.clinical import DEFAULT_PROFILE
+from policies.profiles import DEFAULT_PROFILE, ProfileId
 from station.intake.csv_reader import MAX_CSV_BYTES
 from station.intake.intake import Intake
 from station.intake.outcomes import BatchReport
@@ -127,7 +127,7 @@ def _registers(app: FastAPI, intake: Intake) -> None:
     async def clinical(
         request: Request,
         collection: Annotated[Name, Query()],
-        profile: Annotated[Name, Query()] = DEFAULT_PROFILE,
+        profile: Annotated[ProfileId, Query()] = DEFAULT_PROFILE,
     ) -> ClinicalView:
         data = await _body(request)
         report = await run_in_threadpool(intake.import_clinical, data, collection, profile=profile)

@@ -1,0 +1,1 @@
+"""Clinical data and labels, joined on the patient under a minimal-dataset profile."""

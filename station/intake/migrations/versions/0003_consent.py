@@ -1,0 +1,13 @@
+"""The consent register in full.
+
+Revision: 0003
+"""
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Nothing yet."""

@@ -1,0 +1,42 @@
+"""A hospital's settings with every section filled; `settings.example.toml` is this, rendered."""
+
+from policies.policy import ConsentMode, PurposeCode, RequesterClass
+from station.settings.model import StationSettings
+from station.settings.sections import (
+    CeilingSettings,
+    CollectionSettings,
+    HospitalSettings,
+    OrchestratorSettings,
+    ServiceSettings,
+)
+
+
+def example() -> StationSettings:
+    """Return a hospital's settings with every section filled; `settings.example.toml` is this, rendered."""
+    return StationSettings(
+        name="hospital-a",
+        orchestrator=OrchestratorSettings(
+            url="https://orchestrator.example.org",
+            mirror_url="https://orchestrator.example.org/mirror",
+            ca_file="orchestrator-ca.pem",
+        ),
+        services=ServiceSettings(separation="users"),
+        ceilings=CeilingSettings(memory_mib=16_384, cpus=4.0),
+        hospital=HospitalSettings(
+            operator_approval="training",
+            consent_max_age_days=7,
+            quiet_hours=(("22:00", "06:00"),),
+            timezone="Europe/Amsterdam",
+        ),
+        collections=(
+            CollectionSettings(
+                name="chest-radiographs",
+                consent_mode=ConsentMode.OPT_IN,
+                legal_ground="GDPR art. 9(2)(a) and art. 24 UAVG: explicit consent",
+                marking="patient",
+                requester_classes=(RequesterClass.PARTICIPANT, RequesterClass.NON_PROFIT),
+                purposes=(PurposeCode.METHOD_DEVELOPMENT, PurposeCode.HEALTH_RESEARCH),
+                countries=("NL", "BE", "DE"),
+            ),
+        ),
+    )

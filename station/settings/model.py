@@ -1,0 +1,96 @@
+"""All settings of one station, and the hospital's own rules in them."""
+
+from datetime import datetime, time, timedelta
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from policies.documents import Name, Sequence, StrictModel
+from policies.manifest import TrainKind
+from policies.policy import ConsentMode
+from policies.rules.admission import CollectionOffer, HospitalRules
+from station.settings.sections import (
+    CeilingSettings,
+    CollectionSettings,
+    EngineSettings,
+    HospitalSettings,
+    OrchestratorSettings,
+    PollingSettings,
+    PseudonymSettings,
+    ServiceSettings,
+    time_zone,
+)
+
+
+class StationSettings(StrictModel):
+    """All settings of one station."""
+
+    name: Name = Field(description="The station's name in the board's register.")
+    orchestrator: OrchestratorSettings
+    services: ServiceSettings
+    pseudonyms: PseudonymSettings = Field(default_factory=PseudonymSettings)
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    ceilings: CeilingSettings
+    hospital: HospitalSettings
+    polling: PollingSettings = Field(default_factory=PollingSettings)
+    collections: Sequence[CollectionSettings] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        names = [collection.name for collection in self.collections]
+        if len(set(names)) != len(names):
+            raise ValueError("collections: a name stands twice")
+        return self
+
+    def collection(self, name: str) -> CollectionSettings | None:
+        """Return the settings of an offered collection, or None where it is not offered."""
+        return next((collection for collection in self.collections if collection.name == name), None)
+
+    @property
+    def consent_modes(self) -> dict[str, ConsentMode]:
+        """How the patients of each offered collection were asked."""
+        return {collection.name: collection.consent_mode for collection in self.collections}
+
+    @property
+    def consent_limit(self) -> timedelta:
+        """How old the consent source may be."""
+        return timedelta(days=self.hospital.consent_max_age_days)
+
+    def needs_operator(self, kind: TrainKind) -> bool:
+        """Tell whether a train of this kind waits for the operator's word."""
+        approval = self.hospital.operator_approval
+        return approval == "always" or (approval == "training" and kind is TrainKind.TRAINING)
+
+    def quiet(self, now: datetime) -> bool:
+        """Tell whether `now` (with a time zone) falls in the quiet hours; a range may pass midnight."""
+        clock = now.astimezone(time_zone(self.hospital.timezone)).time()
+        for first, last in self.hospital.quiet_hours:
+            start, end = time.fromisoformat(first), time.fromisoformat(last)
+            if (start <= clock < end) if start < end else (clock >= start or clock < end):
+                return True
+        return False
+
+    def hospital_rules(self, now: datetime) -> HospitalRules:
+        """Return the hospital's rules as admission asks for them."""
+        return HospitalRules(
+            station=self.name,
+            collections={
+                collection.name: CollectionOffer(
+                    marking=collection.marking,
+                    consent_mode=collection.consent_mode,
+                    requester_classes=frozenset(collection.requester_classes),
+                    purposes=frozenset(collection.purposes),
+                    countries=frozenset(collection.countries),
+                )
+                for collection in self.collections
+            },
+            memory_mib=self.ceilings.memory_mib,
+            cpus=self.ceilings.cpus,
+            consent_limit=self.consent_limit,
+            quiet=self.quiet(now),
+        )
+
+    def path(self, home: Path, value: str) -> Path:
+        """Resolve a path of the settings: relative ones lie under the station's home."""
+        return home / value
