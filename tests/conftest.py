@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is, never whether the code is right.
+settings.register_profile("pht", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("pht")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from policies.errors import TrustError
+from policies.errors import NotFoundError, TrustError
 from policies.policy import ConsentMode
+from policies.profiles import load_profile
 from policies.refusals import RefusalCode, Refused
 from station.catalogue.choosing import choose
 from station.catalogue.consent import Answer, ConsentState, Decision, check_age
@@ -151,7 +152,8 @@ class Catalogue:
         2. A collection counts if the policy grants it, the hospital offers it, and the policy accepts the way its
            patients were asked.
         3. A patient counts if `consenting`.
-        4. An image counts by modality and body part; its study's clinical row under the definition's profile, if
+        4. The definition's minimal-dataset profile is one that this version knows.
+        5. An image counts by modality and body part; its study's clinical row under the definition's profile, if
            there is one, gives label and fields.
 
         Args:
@@ -176,6 +178,12 @@ class Catalogue:
             if not usable:
                 return Refused.because(
                     RefusalCode.HOSPITAL_COLLECTION, "no collection is both granted and offered"
+                )
+            try:
+                load_profile(definition.profile)
+            except NotFoundError:
+                return Refused.because(
+                    RefusalCode.DATA_FIELDS, f"profile {definition.profile} is not known here"
                 )
             return choose(session, definition, usable, state, self._handover)
 

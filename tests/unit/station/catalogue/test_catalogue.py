@@ -187,7 +187,7 @@ def test_an_instance_handed_over_again_replaces_the_earlier(intake: Intake, cata
 
 def test_without_a_clinical_row_there_is_no_label(intake: Intake, catalogue: Catalogue) -> None:
     intake.instances(1)
-    intake.clinical(1, profile="another-profile")
+    intake.clinical(1, profile="another-profile@1")
     intake.consent(p1="consent")
     (case,) = chosen(catalogue)
     assert case.label is None

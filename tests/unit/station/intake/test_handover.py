@@ -255,7 +255,7 @@ def test_contents_of_all_kinds_are_read_back(tmp_path: Path, key: Ed25519Private
         InstancesContent(instances=(instance(b"x"),)),
         ClinicalContent(
             collection="cxr",
-            profile="thorax-1",
+            profile="thorax-1@1",
             rows=(ClinicalRow(patient=PATIENT, study_uid="2.25.1", values=values),),
         ),
         consent(1),
