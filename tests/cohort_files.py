@@ -14,7 +14,7 @@ from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRL
 from policies.documents import digest_of
 from policies.manifest import Modality, TrainKind
 from policies.policy import ConsentMode, ConsentPurpose
-from station.cohorts import CaseSource, CohortDefinition, CohortKey
+from station.cohorts import CaseSource, CohortDefinition, CohortKey, SourceFile
 
 KEY = CohortKey(bytes(range(32)))
 DEFINITION = CohortDefinition(
@@ -96,12 +96,11 @@ def case(
         case=f"2.25.{1000 + number}",
         patient=patient or f"PATIENT{number}",
         study=f"2.25.{5000 + number}",
-        path=path,
+        files=(SourceFile(path, digest_of(data)),),
         label=number % 2,
         clinical={"pneumonia": number % 2, "sex": "F", "crp_mg_l": 12.5},
         modality="DX",
         view_position="PA",
-        digest=digest_of(data),
     )
     return replace(source, **changes)
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from policies.policy import ConsentMode
 from station.catalogue.consent import ConsentState, consenting
 from station.catalogue.tables import Clinical, Instance
-from station.cohorts import CaseSource, CohortDefinition, JsonScalar
+from station.cohorts import CaseSource, CohortDefinition, JsonScalar, SourceFile
 from station.handover import instance_path
 
 
@@ -49,12 +49,11 @@ def choose(
                 case=instance.sop_instance_uid,
                 patient=instance.patient,
                 study=instance.study_uid,
-                path=instance_path(handover, instance.file),
+                files=(SourceFile(instance_path(handover, instance.file), instance.file),),
                 label=None if isinstance(label, str) else label,
                 clinical={name: clinical.get(name) for name in definition.clinical_fields},
                 modality=instance.modality,
                 view_position=instance.view_position,
-                digest=instance.file,
             ),
         )
     return tuple(chosen.values())

@@ -25,6 +25,7 @@ from policies.documents import StrictModel, digest_of
 from policies.errors import UnavailableError
 from station.cohorts.decoder_process import MAX_REQUEST_BYTES, REQUEST_HEAD, RESPONSE_HEAD
 from station.cohorts.pixels import MAX_PIXELS, Radiograph, Unusable, UnusableImage
+from station.cohorts.source import SourceFile
 
 DEFAULT_TIMEOUT_S = 60
 _MAX_HEAD_BYTES = 4096
@@ -147,30 +148,30 @@ class DecoderPool:
             decoder.close()
 
     def decode_all(
-        self, work: Iterable[tuple[_Key, Path, str | None]]
+        self, work: Iterable[tuple[_Key, SourceFile]]
     ) -> Iterator[tuple[_Key, Radiograph | Unusable]]:
         """Yield each key with its image, or with the reason why it has none, in the order of `work`.
 
         Args:
-            work: (key, file, the file's digest or None).
+            work: keys and their files.
 
         Raises:
             UnavailableError: no decoder process can be started.
         """
         # A window of twice the processes keeps them busy and few images in memory.
         pending: deque[tuple[_Key, Future[Radiograph | Unusable]]] = deque()
-        for key, path, digest in work:
-            pending.append((key, self._threads.submit(self._decode, path, digest)))
+        for key, file in work:
+            pending.append((key, self._threads.submit(self._decode, file)))
             if len(pending) >= 2 * self._size:
                 first, future = pending.popleft()
                 yield first, future.result()
         for key, future in pending:
             yield key, future.result()
 
-    def _decode(self, path: Path, digest: str | None) -> Radiograph | Unusable:
+    def _decode(self, file: SourceFile) -> Radiograph | Unusable:
         decoder = self._idle.get()
         try:
-            return decoder.decode(_read(path, digest))
+            return decoder.decode(_read(file.path, file.digest))
         except UnusableImage as finding:
             return finding.reason
         finally:

@@ -1,11 +1,8 @@
-"""What a cohort is asked to be, and what it is made from. Values only: no files, no settings, no database.
+"""What a cohort is asked to be. Values only: no files, no settings, no database.
 
 A `CohortDefinition` narrows: a field, a modality or a purpose that it does not name is not in the cohort.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -14,8 +11,6 @@ from policies.documents import Digest, Name, Sequence, StrictModel
 from policies.manifest import MetricName, Modality, Split, TrainKind, TrainManifest
 from policies.policy import ConsentMode, ConsentPurpose, Policy
 from policies.refusals import Reason, RefusalCode, Refused
-
-JsonScalar = str | int | float | bool | None
 
 ROUNDING_BASE = 10
 
@@ -32,33 +27,6 @@ def rounded(count: int, base: int = ROUNDING_BASE) -> int:
     if count < 0 or base < 1:
         raise ValueError("counts are not negative and the base is at least 1")
     return (count + base // 2) // base * base
-
-
-@dataclass(frozen=True, slots=True)
-class CaseSource:
-    """One image that may enter a cohort, by the project's pseudonyms.
-
-    Attributes:
-        case: the image's key in the project (its remapped SOP Instance UID).
-        patient: the patient's pseudonym in the project.
-        study: the study's key in the project.
-        path: the DICOM file.
-        label: the value of the definition's label field; None where the study has none.
-        clinical: the study's clinical fields; what the definition does not grant is not written.
-        modality: as catalogued; the file must say the same.
-        view_position: as catalogued, may be empty.
-        digest: ``sha256:...`` of the file, checked before it is decoded; None where nobody vouched for one (phantoms).
-    """
-
-    case: str
-    patient: str
-    study: str
-    path: Path
-    label: float | int | None
-    clinical: Mapping[str, JsonScalar] = field(default_factory=dict)
-    modality: str = ""
-    view_position: str = ""
-    digest: str | None = None
 
 
 class CohortDefinition(StrictModel):

@@ -20,7 +20,7 @@ from policies.manifest import Split
 from policies.refusals import RefusalCode, Refused
 from station.cohorts import nifti
 from station.cohorts.decoding import DecoderPool
-from station.cohorts.definition import CaseSource, CohortDefinition, unsupported
+from station.cohorts.definition import CohortDefinition, unsupported
 from station.cohorts.frozen import (
     DATA,
     RECEIPT,
@@ -42,6 +42,7 @@ from station.cohorts.layout import (
     write_file,
 )
 from station.cohorts.pixels import Radiograph, Unusable
+from station.cohorts.source import CaseSource
 
 
 @dataclass(slots=True)
@@ -148,7 +149,7 @@ def _missing(definition: CohortDefinition, case: CaseSource) -> Unusable | None:
 
 def _lay_images(making: _Making, cases: Sequence[CaseSource], pool: DecoderPool) -> None:
     scope, key = making.definition.scope, making.key
-    for case, image in pool.decode_all((case, case.path, case.digest) for case in cases):
+    for case, image in pool.decode_all((case, case.files[0]) for case in cases):
         if not isinstance(image, Radiograph):
             making.left_out[image] += 1
             continue

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from policies.documents import canonical_json
 from policies.manifest import Split
-from station.cohorts.definition import CohortDefinition, JsonScalar, rounded
+from station.cohorts.definition import CohortDefinition, rounded
+from station.cohorts.source import JsonScalar
 
 IMAGES = "images"
 # Files carry no date of their own: 2000-01-01T00:00:00Z.

@@ -14,7 +14,7 @@ from typing import Final
 from policies.errors import DataError, RefusedError
 from policies.manifest import Modality, TrainManifest
 from policies.refusals import RefusalCode
-from station.cohorts import CaseSource, JsonScalar
+from station.cohorts import CaseSource, JsonScalar, SourceFile
 from train_images.phantoms import generate_hospitals
 
 FINDING: Final = "pneumonia"
@@ -84,7 +84,7 @@ def _case(path: Path, row: Mapping[str, str], label: str, wanted: tuple[str, ...
         case=row["accession"],
         patient=row["patient_id"],
         study=row["accession"],
-        path=path,
+        files=(SourceFile(path),),
         label=shown if isinstance(shown, int | float) else None,
         clinical=clinical,
         modality=Modality.DX.value,

@@ -12,7 +12,17 @@ from cohort_files import DEFINITION, KEY, case, cases, encoded, picture, radiogr
 from policies.errors import StateError, StorageError
 from policies.manifest import Modality, Split, TrainKind
 from policies.refusals import RefusalCode, Refused
-from station.cohorts import CaseSource, CohortDefinition, FrozenCohort, Unusable, freeze, load, sweep, wipe
+from station.cohorts import (
+    CaseSource,
+    CohortDefinition,
+    FrozenCohort,
+    SourceFile,
+    Unusable,
+    freeze,
+    load,
+    sweep,
+    wipe,
+)
 
 
 @pytest.fixture
@@ -96,7 +106,7 @@ def test_one_pixel_or_one_label_more_or_less_changes_the_digest(source: Path, tm
     ]
     pixels = picture(99)
     repainted = [
-        replace(item, path=case(source, 99, data=encoded(radiograph(pixels))).path, digest=None)
+        replace(item, files=case(source, 99, data=encoded(radiograph(pixels))).files)
         if item is laid[0]
         else item
         for item in sources
@@ -132,13 +142,12 @@ def test_bad_cases_are_left_out_and_counted_by_reason(source: Path, tmp_path: Pa
         replace(good[0], label=None),
         replace(good[1], label=float("nan")),
         replace(good[2], modality="CT"),
-        replace(good[3], digest="sha256:" + "0" * 64),
-        replace(good[4], path=source / "absent.dcm"),
-        replace(good[5], path=case(source, 90, data=b"not DICOM").path, digest=None),
+        replace(good[3], files=(SourceFile(good[3].files[0].path, "sha256:" + "0" * 64),)),
+        replace(good[4], files=(SourceFile(source / "absent.dcm"),)),
+        replace(good[5], files=case(source, 90, data=b"not DICOM").files),
         replace(
             good[6],
-            path=case(source, 91, data=encoded(radiograph(picture(), Modality="CR"))).path,
-            digest=None,
+            files=case(source, 91, data=encoded(radiograph(picture(), Modality="CR"))).files,
         ),
         good[7],
         good[7],
