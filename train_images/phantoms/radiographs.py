@@ -26,7 +26,7 @@ from train_images.phantoms.anatomy import Appearance, Picture
 from train_images.phantoms.people import Person, Study
 
 _PIXEL_AREA_MM: Final = 358.0
-_IMPLEMENTATION: Final = UID("2.25.306953061337049953302640346735212017365")
+IMPLEMENTATION: Final = UID("2.25.306953061337049953302640346735212017365")
 
 
 class Encoding(Enum):
@@ -74,11 +74,11 @@ def write_radiograph(
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
     meta.MediaStorageSOPInstanceUID = made_up_uid(seed, site.institution, study.accession, "instance")
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = _IMPLEMENTATION
+    meta.ImplementationClassUID = IMPLEMENTATION
     dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
     _identify(dataset, site, person, study, seed)
     _describe_acquisition(dataset, site, study)
-    _carry_identifiers_elsewhere(dataset, site, person, study)
+    carry_identifiers_elsewhere(dataset, site.manufacturer, person, study, "X-thorax")
     _set_pixels(dataset, picture, bits=bits, photometric=photometric)
     if syntax != ExplicitVRLittleEndian:
         dataset.compress(syntax, generate_instance_uid=False)
@@ -138,15 +138,18 @@ def _describe_acquisition(dataset: Dataset, site: Site, study: Study) -> None:
     dataset.LossyImageCompression = "00"
 
 
-def _carry_identifiers_elsewhere(dataset: Dataset, site: Site, person: Person, study: Study) -> None:
-    dataset.StudyDescription = f"X-thorax {person.family}"
+def carry_identifiers_elsewhere(
+    dataset: Dataset, manufacturer: str, person: Person, study: Study, examination: str
+) -> None:
+    """Set identifiers in free text, in a sequence and in a private block, as real files have them."""
+    dataset.StudyDescription = f"{examination} {person.family}"
     dataset.PatientComments = f"wekelijks spreekuur, BSN {person.citizen_number}"
     request = Dataset()
     request.AccessionNumber = study.accession
-    request.RequestedProcedureDescription = f"X-thorax {person.given} {person.family}"
+    request.RequestedProcedureDescription = f"{examination} {person.given} {person.family}"
     request.RequestedProcedureID = study.accession
     dataset.RequestAttributesSequence = Sequence([request])
-    block = dataset.private_block(0x0019, f"{site.manufacturer.upper()} PRIVATE", create=True)
+    block = dataset.private_block(0x0019, f"{manufacturer.upper()} PRIVATE", create=True)
     block.add_new(0x01, "LO", f"{person.family} {person.patient_id}")
     block.add_new(0x02, "DS", "3.4")
 

@@ -132,7 +132,7 @@ def test_a_case_carries_file_label_and_granted_fields(intake: Intake, catalogue:
     intake.clinical(1, crp_mg_l=12.5)
     intake.consent(p1="consent")
     (case,) = chosen(catalogue)
-    assert case.path.read_bytes() == b"DICOM"
+    assert case.files[0].path.read_bytes() == b"DICOM"
     assert (case.patient, case.study, case.label, case.modality) == (patient(1), "2.25.2", 1, "DX")
     assert case.clinical == {"pneumonia": 1, "sex": "F"}
 
@@ -182,7 +182,7 @@ def test_an_instance_handed_over_again_replaces_the_earlier(intake: Intake, cata
     intake.instances(1, data=b"pseudonymised again")
     intake.consent(p1="consent")
     (case,) = chosen(catalogue)
-    assert case.path.read_bytes() == b"pseudonymised again"
+    assert case.files[0].path.read_bytes() == b"pseudonymised again"
 
 
 def test_without_a_clinical_row_there_is_no_label(intake: Intake, catalogue: Catalogue) -> None:

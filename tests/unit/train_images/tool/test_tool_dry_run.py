@@ -42,7 +42,7 @@ def test_phantoms_become_cases_with_the_fields_of_the_minimal_dataset(tmp_path: 
         assert case.clinical["pneumonia"] == case.label
         assert case.clinical["sex"] in {"F", "M"}
         assert isinstance(case.clinical["age_years"], int)
-        assert case.path.read_bytes()[128:132] == b"DICM"
+        assert case.files[0].path.read_bytes()[128:132] == b"DICM"
 
 
 def test_what_the_phantoms_do_not_have_is_said(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_train_for_other_images_has_no_phantoms(tmp_path: Path) -> None:
 
 def test_every_image_goes_with_its_own_row_of_the_form(tmp_path: Path) -> None:
     for case in make_cases(manifest(), tmp_path, patients=12, seed=3).cases:
-        image = dcmread(case.path, stop_before_pixels=True)
+        image = dcmread(case.files[0].path, stop_before_pixels=True)
         assert (image.AccessionNumber, image.PatientID) == (case.study, case.patient)
 
 
