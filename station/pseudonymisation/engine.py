@@ -9,6 +9,7 @@ error text holds a value of the input.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import InitVar, dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -24,14 +25,17 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
 from station.pseudonymisation import attributes_written, text_rules
+from station.pseudonymisation.attributes_written import PixelClaims
 from station.pseudonymisation.dates import Shift, shift_date, shift_datetime, shift_time
 from station.pseudonymisation.dummies import dummy_sequence, dummy_value
 from station.pseudonymisation.faults import PseudonymisationError, PseudonymisationFault
 from station.pseudonymisation.iod import AttributeTypes, Path_, types_for
 from station.pseudonymisation.keys import ProjectKeys, PseudonymKey
+from station.pseudonymisation.options import DEFAULT_OPTIONS, DeidentificationOptions
 from station.pseudonymisation.reading import contain
 from station.pseudonymisation.rules import Op, rule_for
 
+Aliases = Callable[[str, str], tuple[str, str]]
 MAX_DEPTH = 32
 CODING_SCHEME_DESIGNATOR = 0x00080102
 _Element = DataElement | RawDataElement
@@ -86,12 +90,25 @@ class Pseudonymiser:
         key: the hospital's key.
         project: pseudonyms of one project do not link to another's.
         default_issuer: the issuer of patient ids that come without one.
+        options: what the collection chose beside the Basic Profile.
+        aliases: says for (issuer, id) which (issuer, id) it is known by since a merge, so that a merged patient has
+            one pseudonym and one shift; itself where there was no merge.
     """
 
-    def __init__(self, key: PseudonymKey, project: str, default_issuer: str = "") -> None:
+    def __init__(
+        self,
+        key: PseudonymKey,
+        project: str,
+        default_issuer: str = "",
+        options: DeidentificationOptions = DEFAULT_OPTIONS,
+        *,
+        aliases: Aliases | None = None,
+    ) -> None:
         self._keys: ProjectKeys = key.for_project(project)
-        self._method = attributes_written.method_text(key)
+        self._method = attributes_written.method_text(key, options)
         self._default_issuer = default_issuer
+        self._options = options
+        self._aliases = aliases
 
     def patient_identity(self, dataset: Dataset) -> tuple[str, str]:
         """Return (issuer, id), the patient key of an instance.
@@ -107,14 +124,22 @@ class Pseudonymiser:
 
     def pseudonym(self, issuer: str, patient_id: str) -> str:
         """Return a patient's pseudonym, for data that does not come as DICOM."""
-        return self._keys.pseudonym(issuer, patient_id)
+        return self._keys.pseudonym(*self._known_by(issuer, patient_id))
 
     def remap_uid(self, uid: str) -> str:
         """Return what a UID becomes."""
         return self._keys.remap_uid(uid)
 
-    def pseudonymise(self, ds: Dataset) -> PseudonymisedInstance:
+    def _known_by(self, issuer: str, patient_id: str) -> tuple[str, str]:
+        return (issuer, patient_id) if self._aliases is None else self._aliases(issuer, patient_id)
+
+    def pseudonymise(self, ds: Dataset, pixels: PixelClaims | None = None) -> PseudonymisedInstance:
         """Pseudonymise one instance; the input is not changed.
+
+        Args:
+            ds: the instance as read.
+            pixels: what the inspection of its pixels found; its data set is taken instead of `ds`. Without it
+                nothing is claimed of the pixels.
 
         1. The patient, the UIDs, the SOP Class and the transfer syntax must be there and known.
         2. Every element is judged by its rule, items of kept sequences likewise (PS3.15 E.1.1, E.2, E.3.6).
@@ -123,9 +148,9 @@ class Pseudonymiser:
         Raises:
             PseudonymisationError: with the reason's code.
         """
-        return contain(lambda: self._pseudonymise(ds))
+        return contain(lambda: self._pseudonymise(ds if pixels is None else pixels.dataset, pixels))
 
-    def _pseudonymise(self, ds: Dataset) -> PseudonymisedInstance:
+    def _pseudonymise(self, ds: Dataset, pixels: PixelClaims | None) -> PseudonymisedInstance:
         sop_class, study_uid, series_uid, sop_uid = (
             _required_uid(ds, word)
             for word in ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
@@ -134,14 +159,14 @@ class Pseudonymiser:
         if types is None:
             raise PseudonymisationError(PseudonymisationFault.SOP_CLASS_UNKNOWN)
         transfer_syntax = _transfer_syntax(ds)
-        issuer, patient_id = self.patient_identity(ds)
+        issuer, patient_id = self._known_by(*self.patient_identity(ds))
         patient = _Patient(
             pseudonym=self._keys.pseudonym(issuer, patient_id),
             shift=self._keys.shift(issuer, patient_id),
             identity=text_rules.IdentityWords.of(ds),
         )
         result = _Cleaner(self._keys, patient, types).clean(ds)
-        attributes_written.write(result, ds, self._method)
+        attributes_written.write(result, ds, self._method, self._options, pixels)
         result.file_meta = _file_meta(sop_class, self._keys.remap_uid(sop_uid), transfer_syntax)
         result.preamble = b"\0" * 128
         _take_encoding(result, ds, transfer_syntax)
