@@ -1,6 +1,7 @@
 """A hospital's settings with every section filled; `settings.example.toml` is this, rendered."""
 
 from policies.policy import ConsentMode, PurposeCode, RequesterClass
+from station.settings.dicom import PacsSettings, ReceiverSettings
 from station.settings.model import StationSettings
 from station.settings.sections import (
     CeilingSettings,
@@ -27,6 +28,26 @@ def example() -> StationSettings:
             consent_max_age_days=7,
             quiet_hours=(("22:00", "06:00"),),
             timezone="Europe/Amsterdam",
+        ),
+        receiver=ReceiverSettings(
+            enabled=True,
+            address="0.0.0.0",  # noqa: S104 - an example of the key, not a listener
+            feeds=(("BUCKY-ROOM-1", "PHT-CXR", "chest-radiographs"),),
+            tls_ca_file="dicom-ca.pem",
+            tls_certificate_file="receiver.pem",
+            tls_key_file="receiver.key",
+        ),
+        pacs=(
+            PacsSettings(
+                name="main",
+                host="pacs.example.org",
+                ae_title="PACS",
+                calling_ae_title="PHT-STATION",
+                tls_ca_file="dicom-ca.pem",
+                tls_certificate_file="receiver.pem",
+                tls_key_file="receiver.key",
+                hours=(("19:00", "06:00"),),
+            ),
         ),
         collections=(
             CollectionSettings(

@@ -10,6 +10,8 @@ from policies.documents import Name, Sequence, StrictModel
 from policies.manifest import TrainKind
 from policies.policy import ConsentMode
 from policies.rules.admission import CollectionOffer, HospitalRules
+from station.settings.dicom import PacsSettings, ReceiverSettings
+from station.settings.consent import ConsentSettings
 from station.settings.sections import (
     CeilingSettings,
     CollectionSettings,
@@ -30,10 +32,13 @@ class StationSettings(StrictModel):
     orchestrator: OrchestratorSettings
     services: ServiceSettings
     pseudonyms: PseudonymSettings = Field(default_factory=PseudonymSettings)
+    consent: ConsentSettings = Field(default_factory=ConsentSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     ceilings: CeilingSettings
     hospital: HospitalSettings
     polling: PollingSettings = Field(default_factory=PollingSettings)
+    receiver: ReceiverSettings = Field(default_factory=ReceiverSettings)
+    pacs: Sequence[PacsSettings] = ()
     collections: Sequence[CollectionSettings] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -41,6 +46,22 @@ class StationSettings(StrictModel):
         names = [collection.name for collection in self.collections]
         if len(set(names)) != len(names):
             raise ValueError("collections: a name stands twice")
+        return self
+
+    @model_validator(mode="after")
+    def _one_network(self) -> Self:
+        names = [pacs.name for pacs in self.pacs]
+        if len(set(names)) != len(names):
+            raise ValueError("pacs: a name stands twice")
+        for _, _, collection in self.receiver.feeds:
+            if self.collection(collection) is None:
+                raise ValueError(f"receiver.feeds: {collection} is not one of [[collections]]")
+        feeds = {(calling, called) for calling, called, _ in self.receiver.feeds}
+        for pacs in self.pacs:
+            if pacs.method == "c-move" and not self.receiver.enabled:
+                raise ValueError(f"pacs {pacs.name}: c-move needs the receiver enabled")
+            if (pacs.ae_title, pacs.destination) in feeds:
+                raise ValueError(f"pacs {pacs.name}: what it sends to {pacs.destination} is a feed already")
         return self
 
     def collection(self, name: str) -> CollectionSettings | None:

@@ -165,6 +165,10 @@ class PollingSettings(StrictModel):
     )
 
 
+OptOutGround = Literal["wgbo-7-458-1-a", "wgbo-7-458-1-b"]
+"""Dutch Civil Code (WGBO) art. 7:458 paragraph 1: (a) asking is not reasonably possible, (b) it cannot reasonably be required."""
+
+
 class CollectionSettings(StrictModel):
     """One collection of images the hospital offers, and to whom. What is not offered here is not there."""
 
@@ -179,3 +183,21 @@ class CollectionSettings(StrictModel):
     requester_classes: Sequence[RequesterClass] = Field(min_length=1, description="Who may ask.")
     purposes: Sequence[PurposeCode] = Field(min_length=1, description="For what.")
     countries: Sequence[Country] = Field(min_length=1, description="From where (ISO 3166-1 alpha-2).")
+    opt_out_ground: OptOutGround | None = Field(
+        default=None,
+        description="With opt-out, and only then: the exception it rests on, 'wgbo-7-458-1-a' (asking is not reasonably "
+        "possible) or 'wgbo-7-458-1-b' (asking cannot reasonably be required).",
+    )
+    opt_out_review: Text | None = Field(
+        default=None,
+        description="With opt-out, and only then: the review that found the exception to apply, by its reference.",
+    )
+
+    @model_validator(mode="after")
+    def _opt_out_is_grounded(self) -> Self:
+        named = (self.opt_out_ground is not None, self.opt_out_review is not None)
+        if self.consent_mode is ConsentMode.OPT_OUT and not all(named):
+            raise ValueError("opt-out needs opt_out_ground and opt_out_review")
+        if self.consent_mode is ConsentMode.OPT_IN and any(named):
+            raise ValueError("opt_out_ground and opt_out_review stand with opt-out only")
+        return self
