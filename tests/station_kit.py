@@ -289,6 +289,8 @@ def settings(**changes: Any) -> StationSettings:
                 name=COLLECTION,
                 consent_mode=ConsentMode.OPT_OUT,
                 legal_ground="GDPR art. 9(2)(j)",
+                opt_out_ground="wgbo-7-458-1-b",
+                opt_out_review="METC 2026-001",
                 marking="patient",
                 requester_classes=tuple(RequesterClass),
                 purposes=tuple(PurposeCode),

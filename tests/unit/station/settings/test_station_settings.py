@@ -116,6 +116,27 @@ def test_what_decides_has_no_default(key: str) -> None:
     assert f"{key} is missing" in problem(text)
 
 
+@pytest.mark.parametrize(
+    ("mode", "keys", "message"),
+    [
+        ("opt-out", (), "opt-out needs opt_out_ground"),
+        ("opt-out", ('opt_out_ground = "wgbo-7-458-1-a"',), "opt-out needs opt_out_ground"),
+        ("opt-out", ('opt_out_review = "METC 2026-001"',), "opt-out needs opt_out_ground"),
+        ("opt-out", ('opt_out_ground = "law"', 'opt_out_review = "METC 2026-001"'), "opt_out_ground"),
+        ("opt-in", ('opt_out_review = "METC 2026-001"',), "stand with opt-out only"),
+        ("opt-out", ('opt_out_ground = "wgbo-7-458-1-b"', 'opt_out_review = "METC 2026-001"'), None),
+    ],
+)
+def test_opt_out_names_its_ground_and_its_review(
+    mode: str, keys: tuple[str, ...], message: str | None
+) -> None:
+    text = EXAMPLE.replace('consent_mode = "opt-in"', "\n".join((f'consent_mode = "{mode}"', *keys)))
+    if message is None:
+        assert parse_settings(text).collections[0].consent_mode is ConsentMode.OPT_OUT
+    else:
+        assert message in problem(text)
+
+
 def test_a_station_that_offers_nothing_or_something_twice_is_refused() -> None:
     assert "collections" in problem(EXAMPLE[: EXAMPLE.index("[[collections]]")])
     collection = EXAMPLE[EXAMPLE.index("[[collections]]") :]
