@@ -7,8 +7,8 @@ holds paths at most. `settings.example.toml` lists every key and is tested again
 A plain key is read from the file, then from ``PHT_STATION_<SECTION>_<KEY>`` (top-level keys: ``PHT_STATION_<KEY>``).
 """
 
-from station.settings.dicom import PacsSettings, ReceiverSettings
 from station.settings.consent import ConsentSettings
+from station.settings.dicom import PacsSettings, ReceiverSettings
 from station.settings.example import example
 from station.settings.loading import SETTINGS_FILE, load_settings, parse_settings
 from station.settings.model import StationSettings

@@ -10,8 +10,8 @@ from policies.documents import Name, Sequence, StrictModel
 from policies.manifest import TrainKind
 from policies.policy import ConsentMode
 from policies.rules.admission import CollectionOffer, HospitalRules
-from station.settings.dicom import PacsSettings, ReceiverSettings
 from station.settings.consent import ConsentSettings
+from station.settings.dicom import PacsSettings, ReceiverSettings
 from station.settings.sections import (
     CeilingSettings,
     CollectionSettings,
