@@ -19,16 +19,16 @@ app.add_typer(clinical_app, name="clinical")
 
 @app.command()
 def ingest(
-    source: Annotated[Path, typer.Argument(help="A folder of DICOM files.", exists=True, file_okay=False)],
+    source: Annotated[Path, typer.Argument(help="A folder of DICOM files, or a .zip of one.", exists=True)],
     collection: Annotated[str, typer.Option(help="The collection they belong to.")],
     home: HomeOption,
     as_json: JsonOption = False,
 ) -> None:
-    """Take a folder of images in: spooled, pseudonymised, handed over. Again is harmless."""
-    from station.intake.staging import stage_folder  # noqa: PLC0415
+    """Take a folder or zip of images in: spooled, pseudonymised, handed over. Again is harmless."""
+    from station.intake.staging import stage  # noqa: PLC0415
 
     intake = intake_api(home)
-    batch = stage_folder(home.resolve(), source)
+    batch = stage(home.resolve(), source)
     report = intake.post("/v1/batches", {"batch": batch, "collection": collection})
     while not report["finished"]:
         time.sleep(0.2)

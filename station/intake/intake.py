@@ -40,6 +40,7 @@ from station.intake.paths import IntakePaths
 from station.intake.processing import BatchProcessor, batch_report, finish_batch, start_batch
 from station.intake.schema import BatchRow, FileRow, InstanceRow, PatientRow, StudyRow
 from station.intake.settings import IntakeSettings
+from station.intake.staging import stage_into
 from station.pseudonymisation.engine import Pseudonymiser
 from station.pseudonymisation.keys import PseudonymKey
 from station.pseudonymisation.reading import quiet_pydicom
@@ -50,6 +51,10 @@ _T = TypeVar("_T")
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _nobody(name: str) -> None:
+    """The caller processes what it takes up."""
 
 
 def _no_progress(done: int, total: int) -> None:
@@ -82,6 +87,7 @@ class Intake:
         self._processing = threading.Lock()
         self._batch_lock = threading.Lock()
         self._outbox_lock = threading.RLock()
+        self._on_accepted: Callable[[str], None] = _nobody
         self._lock = _sole_process(paths.root)
         try:
             key = PseudonymKey.load(paths.pseudonym_key)
@@ -119,7 +125,7 @@ class Intake:
             StorageError: the disk is full; what was done stays done.
         """
         self._require_collection(collection)
-        batch = spool.stage_folder(self._paths.spool, source)
+        batch = stage_into(self._paths.spool, source)
         self.accept_batch(batch.name, collection)
         return self.process_batch(batch.name, progress)
 
@@ -148,6 +154,23 @@ class Intake:
                 record(session, IntakeEvent.BATCH_RECEIVED, fields, now=self._clock())
             return _required(self.batch(name))
 
+    def received(self, batch: spool.StagedBatch) -> BatchReport | None:
+        """Take up a batch whose card names its collection, and have it processed soon; None where it must be told.
+
+        Raises:
+            UsageError: its collection is not one of this station.
+        """
+        if batch.card.collection is None:
+            return None
+        report = self.accept_batch(batch.name, batch.card.collection)
+        if report.finished_at is None:
+            self._on_accepted(batch.name)
+        return report
+
+    def when_accepted(self, work: Callable[[str], None]) -> None:
+        """Say who processes batches that `received` took up."""
+        self._on_accepted = work
+
     def process_batch(self, name: str, progress: Progress = _no_progress) -> BatchReport:
         """Process one accepted batch to its end, and hand over what it brought.
 
@@ -172,12 +195,25 @@ class Intake:
             return known
 
     def recover(self) -> list[str]:
-        """Hand over what an earlier process decided; returns the accepted batches that are still to be processed."""
+        """Hand over what an earlier process decided; returns the accepted batches that are still to be processed.
+
+        A batch whose card names a collection of this station is accepted here.
+        """
         self.flush()
-        spool.remove_incomplete(self._paths.spool)
+        spool.recover_incomplete(self._paths.spool)
+        self._accept_addressed()
         with self._database.read() as session:
             accepted = set(session.scalars(select(BatchRow.id)))
         return [batch.name for batch in spool.batches(self._paths.spool) if batch.name in accepted]
+
+    def _accept_addressed(self) -> None:
+        with self._database.read() as session:
+            known = set(session.scalars(select(BatchRow.id)))
+        for batch in spool.batches(self._paths.spool):
+            collection = batch.card.collection
+            # One for a collection that is offered no more waits for the operator.
+            if batch.name not in known and collection is not None and self._offers(collection):
+                self.accept_batch(batch.name, collection)
 
     def import_consent(self, source: Path | bytes, *, source_date: datetime | None = None) -> ConsentReport:
         """Import the hospital's consent register and hand over the new state.
@@ -258,11 +294,14 @@ class Intake:
             return outbox.flush(self._database, self._log, self._clock)
 
     def _require_collection(self, collection: str) -> None:
-        offered = self._settings.collections
-        if offered is not None and collection not in offered:
+        if not self._offers(collection):
             raise UsageError(
                 "there is no such collection here", hint="Name one of [[collections]] in station.toml."
             )
+
+    def _offers(self, collection: str) -> bool:
+        offered = self._settings.collections
+        return offered is None or collection in offered
 
     def _finish(self, name: str) -> BatchReport:
         with self._database.write() as session:

@@ -88,6 +88,7 @@ def serve(home: Path, settings: IntakeSettings | None = None) -> None:
         for name in intake.recover():
             worker.add(name)
         worker.start()
+        intake.when_accepted(worker.add)
         try:
             serve_local(create_api(intake, token, worker.add), paths.socket)
         finally:
