@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from policies.documents import digest_of
 from station.catalogue import Catalogue
 from station.handover import (
+    Acquisition,
     ClinicalContent,
     ClinicalRow,
     ConsentContent,
@@ -16,6 +17,12 @@ from station.handover import (
     HandoverLog,
     InstanceRecord,
     InstancesContent,
+    LabelRecord,
+    LabelsContent,
+    Merge,
+    MergedContent,
+    Removal,
+    RemovedContent,
     instance_path,
 )
 from station.storage import open_database
@@ -50,7 +57,13 @@ class Intake:
         self.steps += 1
         return f"step-{self.steps}"
 
-    def instances(self, *numbers: int, data: bytes = b"DICOM", **changes: str) -> None:
+    def instances(
+        self,
+        *numbers: int,
+        data: bytes = b"DICOM",
+        acquisition: Acquisition | None = None,
+        **changes: str,
+    ) -> None:
         """Hand over one image per number, of the patient and study of that number."""
         digest = digest_of(data)
         path = instance_path(self.folder, digest)
@@ -70,7 +83,11 @@ class Intake:
                 "body_part": "CHEST",
                 "view_position": "PA",
             } | changes
-            records.append(InstanceRecord(file=digest, size_bytes=len(data), **values))
+            records.append(
+                InstanceRecord(
+                    file=digest, size_bytes=len(data), acquisition=acquisition or Acquisition(), **values
+                )
+            )
         self.log.append(InstancesContent(instances=tuple(records)), self.operation(), now=NOW)
 
     def clinical(
@@ -106,3 +123,33 @@ class Intake:
             self.operation(),
             now=NOW,
         )
+
+    def removed(self, *numbers: int, reason: str = "deleted", collection: str = COLLECTION) -> None:
+        """Take back each number's image."""
+        removals = tuple(
+            Removal(collection=collection, sop_instance_uid=f"2.25.{number + 2000}", reason=reason)  # type: ignore[arg-type]
+            for number in numbers
+        )
+        self.log.append(RemovedContent(removals=removals), self.operation(), now=NOW)
+
+    def merged(self, number: int, into: int) -> None:
+        """Say that two patients are one."""
+        merge = Merge(patient=patient(number), into=patient(into))
+        self.log.append(MergedContent(merges=(merge,)), self.operation(), now=NOW)
+
+    def labels(self, *numbers: int, names: tuple[str, ...] = ("lung",), data: bytes = b"SEG") -> None:
+        """Hand over a mask on each number's series."""
+        records = tuple(
+            LabelRecord(
+                file=digest_of(data),
+                size_bytes=len(data),
+                format="dicom-seg",
+                collection=COLLECTION,
+                patient=patient(number),
+                study_uid=f"2.25.{number + 1}",
+                series_uid=f"2.25.{number + 1000}",
+                names=names,
+            )
+            for number in numbers
+        )
+        self.log.append(LabelsContent(labels=records), self.operation(), now=NOW)

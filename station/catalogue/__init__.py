@@ -2,5 +2,14 @@
 
 from station.catalogue.catalogue import Catalogue, CollectionCounts, SyncReport
 from station.catalogue.consent import ConsentState, Decision, consenting
+from station.catalogue.standing import Standing
 
-__all__ = ["Catalogue", "CollectionCounts", "ConsentState", "Decision", "SyncReport", "consenting"]
+__all__ = [
+    "Catalogue",
+    "CollectionCounts",
+    "ConsentState",
+    "Decision",
+    "Standing",
+    "SyncReport",
+    "consenting",
+]

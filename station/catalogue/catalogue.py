@@ -11,30 +11,25 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from sqlalchemy import delete, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from policies.errors import NotFoundError, TrustError
+from policies.errors import NotFoundError
 from policies.policy import ConsentMode
 from policies.profiles import load_profile
 from policies.refusals import RefusalCode, Refused
 from station.catalogue.choosing import choose
 from station.catalogue.consent import Answer, ConsentState, Decision, check_age
-from station.catalogue.tables import SINGLE_ROW, CatalogueState, Clinical, ConsentDecision, Instance
+from station.catalogue.standing import Standing
+from station.catalogue.tables import SINGLE_ROW, CatalogueState, ConsentDecision, Instance
+from station.catalogue.takeup import STRICTNESS, Taken, take_up
 from station.cohorts import CaseSource, CohortDefinition, rounded
-from station.handover import (
-    GENESIS,
-    ClinicalContent,
-    ConsentContent,
-    ConsentRecord,
-    InstancesContent,
-    VerifiedEntry,
-    read_handover,
-)
+from station.handover import GENESIS, read_handover
 from station.storage import Database
 
-_STRICTNESS: dict[Answer, int] = {"consent": 0, "none": 1, "objection": 2}
-_ANSWERS: dict[str, Answer] = {answer: answer for answer in _STRICTNESS}
+_ANSWERS: dict[str, Answer] = {answer: answer for answer in STRICTNESS}
+_REMEMBERED = 8
+"""Choices of cases that are kept until the catalogue changes: running trains ask for the same ones every few seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +38,26 @@ class SyncReport:
 
     Attributes:
         entries: log entries taken up now.
-        instances, clinical_rows: how many they held.
-        consent: whether the consent state changed; trains that run must then be asked again (I7).
+        instances, clinical_rows, labels: how many they held.
+        removed: instances that are gone.
+        merged: patients who are now known under another pseudonym.
+        consent: whether the consent state changed.
         sequence: the last entry taken up, ever.
     """
 
     entries: int
     instances: int
     clinical_rows: int
+    labels: int
+    removed: int
+    merged: int
     consent: bool
     sequence: int
+
+    @property
+    def taken_away(self) -> bool:
+        """Whether something may be used no longer: trains that run must then be asked again (I7)."""
+        return self.consent or self.removed > 0 or self.merged > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,7 @@ class Catalogue:
         self._database = database
         self._handover = handover
         self._public_key = public_key
+        self._chosen: dict[tuple[object, ...], tuple[CaseSource, ...] | Refused] = {}
 
     def sync(self) -> SyncReport:
         """Take up every new entry of the handover log; doing it again does nothing.
@@ -90,23 +96,23 @@ class Catalogue:
         with self._database.read() as session:
             state = session.get(CatalogueState, SINGLE_ROW)
             sequence, digest = (state.sequence, state.digest) if state else (0, GENESIS)
-        entries = instances = clinical_rows = 0
-        consent = False
+        taken: list[Taken] = []
         for entry in read_handover(
             self._handover, self._public_key, sequence, after_digest=digest if sequence else None
         ):
             with self._database.write() as session:
-                _take_up(session, entry)
+                taken.append(take_up(session, entry))
             sequence = entry.sequence
-            entries += 1
-            match entry.content:
-                case InstancesContent():
-                    instances += len(entry.content.instances)
-                case ClinicalContent():
-                    clinical_rows += len(entry.content.rows)
-                case ConsentContent():
-                    consent = True
-        return SyncReport(entries, instances, clinical_rows, consent, sequence)
+        return SyncReport(
+            entries=len(taken),
+            instances=sum(one.instances for one in taken),
+            clinical_rows=sum(one.clinical_rows for one in taken),
+            labels=sum(one.labels for one in taken),
+            removed=sum(one.removed for one in taken),
+            merged=sum(one.merged for one in taken),
+            consent=any(one.consent for one in taken),
+            sequence=sequence,
+        )
 
     def collections(self) -> tuple[CollectionCounts, ...]:
         """Return each collection in counts rounded to ten, sorted by name."""
@@ -167,9 +173,8 @@ class Catalogue:
             The cases sorted by key, possibly none (the freeze then refuses for too few patients).
         """
         with self._database.read() as session:
-            state = _consent_state(session)
-            if (refused := check_age(state, consent_limit, now)) or state is None:
-                return refused or Refused.because(RefusalCode.CONSENT_UNKNOWN)
+            if refused := check_age(_consent_state(session, decisions=False), consent_limit, now):
+                return refused
             usable = {
                 name: mode
                 for name, mode in offered.items()
@@ -185,7 +190,27 @@ class Catalogue:
                 return Refused.because(
                     RefusalCode.DATA_FIELDS, f"profile {definition.profile} is not known here"
                 )
-            return choose(session, definition, usable, state, self._handover)
+            return self._choose(session, definition, usable)
+
+    def _choose(
+        self,
+        session: Session,
+        definition: CohortDefinition,
+        usable: Mapping[str, ConsentMode],
+    ) -> tuple[CaseSource, ...] | Refused:
+        """Choose, or return what was chosen before from the very same catalogue."""
+        state = session.get(CatalogueState, SINGLE_ROW)
+        digest = state.digest if state else GENESIS
+        key = (digest, definition.model_dump_json(), tuple(sorted(usable.items())))
+        if (known := self._chosen.get(key)) is not None:
+            return known
+        consent = _consent_state(session)
+        if consent is None:
+            return Refused.because(RefusalCode.CONSENT_UNKNOWN)
+        chosen = choose(session, definition, usable, consent, self._handover)
+        remembered = {other: cases for other, cases in self._chosen.items() if other[0] == digest}
+        self._chosen = dict([*remembered.items(), (key, chosen)][-_REMEMBERED:])
+        return chosen
 
     def consenting_patients(
         self,
@@ -194,73 +219,33 @@ class Catalogue:
         consent_limit: timedelta,
         now: datetime,
     ) -> frozenset[str] | Refused:
-        """Return the patients that `cases` would give, for rules that ask again while a train runs (I7)."""
+        """Return the patients that `cases` would give."""
+        standing = self.standing(definition, offered, consent_limit, now)
+        return standing if isinstance(standing, Refused) else standing.patients
+
+    def standing(
+        self,
+        definition: CohortDefinition,
+        offered: Mapping[str, ConsentMode],
+        consent_limit: timedelta,
+        now: datetime,
+    ) -> Standing | Refused:
+        """Return what `cases` would give, for rules that ask again while a train runs (I7)."""
         chosen = self.cases(definition, offered, consent_limit, now)
-        return chosen if isinstance(chosen, Refused) else frozenset(case.patient for case in chosen)
+        return chosen if isinstance(chosen, Refused) else Standing.of(chosen)
 
 
-def _take_up(session: Session, entry: VerifiedEntry) -> None:
-    state = session.get(CatalogueState, SINGLE_ROW)
-    if state is None:
-        state = CatalogueState(
-            id=SINGLE_ROW, sequence=0, digest=GENESIS, consent_sequence=None, consent_source_date=None
-        )
-        session.add(state)
-    if entry.sequence != state.sequence + 1:
-        raise TrustError(f"catalogue: handover entry {entry.sequence} does not follow {state.sequence}")
-    match entry.content:
-        case InstancesContent():
-            _take_instances(session, entry.content)
-        case ClinicalContent():
-            _take_clinical(session, entry.content)
-        case ConsentContent():
-            _take_consent(session, entry.content, state)
-    state.sequence, state.digest = entry.sequence, entry.digest
-
-
-def _take_instances(session: Session, content: InstancesContent) -> None:
-    for record in content.instances:
-        # A later record of the same instance replaces the earlier: intake pseudonymised it again.
-        session.merge(Instance(**record.model_dump(exclude={"acquisition"})))
-
-
-def _take_clinical(session: Session, content: ClinicalContent) -> None:
-    for row in content.rows:
-        session.merge(
-            Clinical(
-                collection=content.collection,
-                profile=content.profile,
-                patient=row.patient,
-                study_uid=row.study_uid,
-                fields=dict(row.values),
-            )
-        )
-
-
-def _take_consent(session: Session, content: ConsentContent, state: CatalogueState) -> None:
-    if state.consent_sequence is not None and content.consent_sequence <= state.consent_sequence:
-        raise TrustError("catalogue: the handover log brings an older consent state than the one in force")
-    session.execute(delete(ConsentDecision))
-    # Two records for one patient and purpose: the one that permits less stands.
-    strictest: dict[tuple[str, str], ConsentRecord] = {}
-    for record in content.records:
-        key = (record.patient, record.purpose)
-        earlier = strictest.get(key)
-        if earlier is None or _STRICTNESS[record.decision] > _STRICTNESS[earlier.decision]:
-            strictest[key] = record
-    session.add_all(ConsentDecision(**record.model_dump()) for record in strictest.values())
-    state.consent_sequence, state.consent_source_date = content.consent_sequence, content.source_date
-
-
-def _consent_state(session: Session) -> ConsentState | None:
+def _consent_state(session: Session, *, decisions: bool = True) -> ConsentState | None:
     state = session.get(CatalogueState, SINGLE_ROW)
     if state is None or state.consent_sequence is None or state.consent_source_date is None:
         return None
-    decisions: dict[str, tuple[Decision, ...]] = {}
+    if not decisions:
+        return ConsentState(state.consent_sequence, state.consent_source_date)
+    found: dict[str, tuple[Decision, ...]] = {}
     for row in session.scalars(
         select(ConsentDecision).order_by(ConsentDecision.patient, ConsentDecision.purpose)
     ):
         # An answer this version does not know is read as an objection.
         answer = _ANSWERS.get(row.decision, "objection")
-        decisions[row.patient] = (*decisions.get(row.patient, ()), Decision(row.purpose, answer, row.date))
-    return ConsentState(state.consent_sequence, state.consent_source_date, decisions)
+        found[row.patient] = (*found.get(row.patient, ()), Decision(row.purpose, answer, row.date))
+    return ConsentState(state.consent_sequence, state.consent_source_date, found)
