@@ -65,13 +65,16 @@ class CsvRow:
         return CsvError(self.file, self.line, column, problem)
 
 
-def read_csv(data: bytes, columns: tuple[str, ...], *, file: str) -> list[CsvRow]:
-    """Read a whole CSV file with exactly these columns, in any order.
+def read_csv(
+    data: bytes, columns: tuple[str, ...], *, file: str, optional: tuple[str, ...] = ()
+) -> list[CsvRow]:
+    """Read a whole CSV file with these columns, in any order.
 
     Args:
         data: the file's bytes: UTF-8, with or without byte order mark, separated by commas.
         columns: the columns that must stand there, and no others.
         file: what to call the file in errors.
+        optional: columns that may stand there too; where one does not, its values are empty.
 
     Raises:
         CsvError: naming line and column.
@@ -86,24 +89,28 @@ def read_csv(data: bytes, columns: tuple[str, ...], *, file: str) -> list[CsvRow
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(reader, [])
-        _check_header([name.strip() for name in header], columns, file)
-        return list(_rows(reader, [name.strip() for name in header], file))
+        names = [name.strip() for name in header]
+        _check_header(names, columns, optional, file)
+        absent = {name: "" for name in optional if name not in names}
+        return list(_rows(reader, names, absent, file))
     except csv.Error:
         raise CsvError(file, reader.line_num, None, "is not valid CSV") from None
 
 
-def _check_header(header: list[str], columns: tuple[str, ...], file: str) -> None:
+def _check_header(header: list[str], columns: tuple[str, ...], optional: tuple[str, ...], file: str) -> None:
     for column in columns:
         if column not in header:
             raise CsvError(file, 1, column, "the column is missing")
     if len(set(header)) != len(header):
         raise CsvError(file, 1, None, "a column stands twice")
     for position, name in enumerate(header, start=1):
-        if name not in columns:
+        if name not in columns and name not in optional:
             raise CsvError(file, 1, f"number {position}", "is not a column this file may have")
 
 
-def _rows(reader: Iterator[list[str]], header: list[str], file: str) -> Iterator[CsvRow]:
+def _rows(
+    reader: Iterator[list[str]], header: list[str], absent: dict[str, str], file: str
+) -> Iterator[CsvRow]:
     for fields in reader:
         line = getattr(reader, "line_num", 0)
         if not any(field.strip() for field in fields):
@@ -114,4 +121,4 @@ def _rows(reader: Iterator[list[str]], header: list[str], file: str) -> Iterator
         for name, value in values.items():
             if len(value) > MAX_FIELD_CHARACTERS or any(character < " " for character in value):
                 raise CsvError(file, line, name, "is too long or holds a control character")
-        yield CsvRow(file, line, values)
+        yield CsvRow(file, line, {**absent, **values})
