@@ -17,7 +17,7 @@ class IntakeBase(DeclarativeBase):
 
 
 class BatchRow(IntakeBase):
-    """A batch that was spooled."""
+    """A batch that was spooled; `source` is a `SourceKind`."""
 
     __tablename__ = "batches"
 
@@ -27,10 +27,14 @@ class BatchRow(IntakeBase):
     skipped: Mapped[int]
     received_at: Mapped[datetime] = mapped_column(UtcTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    source: Mapped[str] = mapped_column(String(16), default="folder")
 
 
 class FileRow(IntakeBase):
-    """What became of one spooled file; written before the file leaves the spool."""
+    """What became of one spooled file; written before the file leaves the spool.
+
+    `decided_at` is when it came to this, `decided_by` who said so where a person did (quarantine).
+    """
 
     __tablename__ = "files"
 
@@ -38,7 +42,9 @@ class FileRow(IntakeBase):
     name: Mapped[str] = mapped_column(String(16), primary_key=True)
     outcome: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str | None] = mapped_column(String(40))
-    study_uid: Mapped[str | None] = mapped_column(String(64))
+    study_uid: Mapped[str | None] = mapped_column(String(64), index=True)
+    decided_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    decided_by: Mapped[str | None] = mapped_column(String(64))
 
 
 class PatientRow(IntakeBase):
@@ -52,7 +58,10 @@ class PatientRow(IntakeBase):
 
 
 class StudyRow(IntakeBase):
-    """A study that came in, by its pseudonymous UID, with what clinical rows are linked on."""
+    """A study that came in, by its pseudonymous UID, with what clinical rows are linked on.
+
+    `standing`: `clear`; `disputed` where its files disagree on the patient; `settled` once a person has said whose it is.
+    """
 
     __tablename__ = "studies"
 
@@ -60,10 +69,14 @@ class StudyRow(IntakeBase):
     patient: Mapped[str] = mapped_column(ForeignKey("patients.pseudonym"))
     accession: Mapped[str] = mapped_column(String(64), index=True)
     study_date: Mapped[str] = mapped_column(String(10))
+    standing: Mapped[str] = mapped_column(String(16), default="clear")
 
 
 class InstanceRow(IntakeBase):
-    """An instance that was pseudonymised; `outbox` names the entry that hands it over."""
+    """An instance that was pseudonymised; `outbox` names the entry that hands it over.
+
+    `source_digest` is of the identified file: the same file again is the same instance, whatever rules came in between.
+    """
 
     __tablename__ = "instances"
 
@@ -73,6 +86,35 @@ class InstanceRow(IntakeBase):
     file: Mapped[str] = mapped_column(String(71))
     record: Mapped[dict[str, object]] = mapped_column(JSON)
     outbox: Mapped[int | None] = mapped_column(ForeignKey("outbox.id"), index=True)
+    source_digest: Mapped[str | None] = mapped_column(String(71))
+    added_at: Mapped[datetime | None] = mapped_column(UtcTime)
+
+
+class RemovedRow(IntakeBase):
+    """An instance that is used no longer, and comes back through a person only. Its file goes when its term is over.
+
+    `collection` is ``*`` for one that was rejected at its source before it came here.
+    """
+
+    __tablename__ = "removed"
+
+    collection: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    reason: Mapped[str] = mapped_column(String(16))
+    file: Mapped[str | None] = mapped_column(String(71), index=True)
+    removed_at: Mapped[datetime] = mapped_column(UtcTime)
+
+
+class MergeRow(IntakeBase):
+    """A patient whom the hospital knows by another (issuer, id) since a merge."""
+
+    __tablename__ = "merges"
+
+    old_issuer: Mapped[str] = mapped_column(String(64), primary_key=True)
+    old_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    new_issuer: Mapped[str] = mapped_column(String(64))
+    new_id: Mapped[str] = mapped_column(String(64))
+    merged_at: Mapped[datetime] = mapped_column(UtcTime)
 
 
 class OutboxRow(IntakeBase):
