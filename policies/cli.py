@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from policies.board import repository_cli
+from policies.board import profile_cli, repository_cli
 from policies.board.options import KeyOption, PassphraseEnvironment, PassphraseFile, YesOption
 from policies.console import JsonOption, echo_json, new_app, program, say
 from policies.errors import UsageError
@@ -25,6 +25,7 @@ app = new_app("Review, sign, publish and revoke what trains may do; keep the pol
 member_app = new_app("The keys of members, secretary, witness and requesters.")
 app.add_typer(member_app, name="member")
 repository_cli.add_commands(app)
+profile_cli.add_commands(app)
 
 TrainOption = Annotated[
     Path | None, typer.Option("--train", help="The train: train.yaml, or a packed bundle's folder.")

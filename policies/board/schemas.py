@@ -11,6 +11,7 @@ from policies.files import write_atomically
 from policies.manifest import TrainManifest
 from policies.order import RunOrder
 from policies.policy import Policy
+from policies.profiles import Profile
 from policies.trust.verification import RevocationList
 
 DOCUMENTS: dict[str, type[StrictModel]] = {
@@ -20,6 +21,7 @@ DOCUMENTS: dict[str, type[StrictModel]] = {
     "charter": Charter,
     "station-register": StationRegister,
     "revocations": RevocationList,
+    "minimal-dataset-profile": Profile,
 }
 
 

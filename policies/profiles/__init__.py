@@ -4,15 +4,27 @@ A manifest names one (`thorax-1@1`), intake reads eCRF exports under it, a cohor
 What a profile does not name does not exist for any of them.
 """
 
-from policies.profiles.model import ClinicalValue, FieldName, Profile, ProfileField, ProfileId
-from policies.profiles.shipped import DEFAULT_PROFILE, load_profile
+from policies.profiles.anonymity import Anonymity, k_anonymity
+from policies.profiles.model import (
+    ClinicalValue,
+    FieldName,
+    Profile,
+    ProfileField,
+    ProfileId,
+    ValueFault,
+)
+from policies.profiles.shipped import DEFAULT_PROFILE, load_profile, shipped_profiles
 
 __all__ = [
     "DEFAULT_PROFILE",
+    "Anonymity",
     "ClinicalValue",
     "FieldName",
     "Profile",
     "ProfileField",
     "ProfileId",
+    "ValueFault",
+    "k_anonymity",
     "load_profile",
+    "shipped_profiles",
 ]

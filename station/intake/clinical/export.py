@@ -40,7 +40,9 @@ def read_export(data: bytes, profile: Profile, *, file: str = "ecrf.csv") -> lis
         key = (row.required("patient_id"), row.required("accession"))
         if key in entries:
             raise row.error("accession", "stands twice for this patient")
-        birth = next((row.day(field.column) for field in profile.fields if field.kind == "age"), None)
+        birth = next(
+            (row.day(field.column or field.name) for field in profile.fields if field.kind == "age"), None
+        )
         values = {field.name: _value(row, field) for field in profile.fields if field.kind != "age"}
         entries[key] = ClinicalEntry(*key, birth, values)
     return list(entries.values())
@@ -62,16 +64,16 @@ def values_at(entry: ClinicalEntry, profile: Profile, study_date: str) -> dict[s
 
 
 def _value(row: CsvRow, field: ProfileField) -> ClinicalValue:
-    text = row.values[field.column]
+    text = row.values[field.column or field.name]
     if not text:
         return None
-    if field.kind == "code":
+    if field.values:
         if text not in field.codes:
-            raise row.error(field.column, f"is not one of {', '.join(field.codes)}")
-        return text
+            raise row.error(field.column or field.name, f"is not one of {', '.join(field.codes)}")
+        return int(text) if field.kind == "integer" else text
     if field.kind == "flag":
         if text not in _FLAGS:
-            raise row.error(field.column, "is neither yes nor no")
+            raise row.error(field.column or field.name, "is neither yes nor no")
         return _FLAGS[text]
     return _number(row, field, text)
 
@@ -83,12 +85,13 @@ def _number(row: CsvRow, field: ProfileField, text: str) -> int | float:
         number = math.nan
     if not math.isfinite(number):
         raise row.error(
-            field.column, "is not a number" if field.kind == "number" else "is not a whole number"
+            field.column or field.name,
+            "is not a number" if field.kind == "number" else "is not a whole number",
         )
     if (field.minimum is not None and number < field.minimum) or (
         field.maximum is not None and number > field.maximum
     ):
-        raise row.error(field.column, f"is not between {field.minimum} and {field.maximum}")
+        raise row.error(field.column or field.name, f"is not between {field.minimum} and {field.maximum}")
     return number
 
 
