@@ -1,67 +1,153 @@
-"""The consent register in intake's database, and the state of it that compute gets.
+"""The consent register in intake's database: its history, what stands of it, and the state that compute gets.
 
-Each function works within the caller's transaction.
+Each function works within the caller's transaction. Invariants: a decision that was stated is never changed or removed; a
+register that forgets an objection does not end it; compute gets decisions that hold today, and no date of birth.
 """
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import date, datetime
+from functools import lru_cache
 
-from sqlalchemy import delete, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from policies.documents import canonical_json, digest_of
+from policies.errors import StateError
 from station.handover import ConsentContent
 from station.intake import outbox
 from station.intake.audit import IntakeEvent, record
-from station.intake.consent.register_file import Entry, Patient, decision_of, merge, resolve
-from station.intake.consent.tables import ConsentRow, ConsentSourceRow
+from station.intake.consent.decisions import (
+    WORDS,
+    Decision,
+    GivenBy,
+    PatientFacts,
+    PatientId,
+    Purpose,
+    Register,
+)
+from station.intake.consent.resolution import Bearer, Resolved, Standing, resolve
+from station.intake.consent.rules import ConsentRules
+from station.intake.consent.tables import (
+    ConsentDecisionRow,
+    ConsentImportRow,
+    ConsentPatientRow,
+    ConsentSourceRow,
+)
 from station.intake.outcomes import ConsentReport
 from station.intake.schema import PatientRow
 
 _THE_SOURCE = 1
+_DEFAULT = ConsentRules()
 
 
-def replace(session: Session, read: list[Entry], *, source_date: datetime, now: datetime) -> None:
-    """Take a register that was read as the new state; objections it forgot stay."""
-    state = merge(_entries(session), read)
-    session.execute(delete(ConsentRow))
-    for entry in state:
-        session.add(
-            ConsentRow(
-                patient_id=entry.patient_id, purpose=entry.purpose, decision=entry.decision, date=entry.date
-            )
-        )
-    source = session.get(ConsentSourceRow, _THE_SOURCE)
-    if source is None:
+def replace(
+    session: Session, read: Register, *, source: str, digest: str, source_date: datetime, now: datetime
+) -> None:
+    """Take a register that was read as what is stated now; the history grows by what that changes.
+
+    Args:
+        session: a write transaction.
+        read: what the file stated.
+        source: its format.
+        digest: of the file.
+        source_date: when the register was read at its source.
+        now: the moment.
+    """
+    row = ConsentImportRow(
+        format=source,
+        digest=digest,
+        source_date=source_date,
+        imported_at=now,
+        decisions=len(read.decisions),
+    )
+    session.add(row)
+    session.flush()
+    before = _stated(session)
+    stated = set(read.decisions)
+    new = [decision for decision in read.decisions if not before.get(decision, False)]
+    gone = [decision for decision, holds in before.items() if holds and decision not in stated]
+    session.add_all(_row(row.id, decision, stated=True) for decision in new)
+    session.add_all(_row(row.id, decision, stated=False) for decision in gone)
+    _keep_facts(session, read.facts)
+    state = session.get(ConsentSourceRow, _THE_SOURCE)
+    if state is None:
         session.add(ConsentSourceRow(id=_THE_SOURCE, source_date=source_date, sequence=0))
     else:
-        source.source_date = source_date
+        state.source_date = source_date
     session.flush()
-    fields: dict[str, str | int] = {"entries": len(state), "source_date": source_date.isoformat()}
+    fields: dict[str, str | int] = {
+        "import": row.id,
+        "format": source,
+        "digest": digest,
+        "decisions": len(stated),
+        "new": len(new),
+        "no_longer_stated": len(gone),
+        "passed_over": read.passed_over,
+        "source_date": source_date.isoformat(),
+    }
     record(session, IntakeEvent.CONSENT_IMPORTED, fields, now=now)
 
 
-def hand_over(session: Session, *, now: datetime) -> ConsentReport | None:
+def add_facts(session: Session, facts: Mapping[PatientId, PatientFacts], *, now: datetime) -> None:
+    """Take up births and deaths from a file of their own; what it does not say stays."""
+    _keep_facts(session, facts)
+    record(session, IntakeEvent.CONSENT_PATIENTS_IMPORTED, {"patients": len(facts)}, now=now)
+
+
+def hand_over(session: Session, *, now: datetime, rules: ConsentRules = _DEFAULT) -> ConsentReport | None:
     """Put the state in the outbox when it differs from the last one; None before the first import.
 
-    Also due after new patients came in: the register may hold decisions of theirs already.
+    Due after an import, after new patients came in (the register may hold decisions of theirs already), and as time goes by:
+    consents begin and end, minors turn 16.
     """
     source = session.get(ConsentSourceRow, _THE_SOURCE)
     if source is None:
         return None
-    entries = _entries(session)
-    patients = [
-        Patient(row.pseudonym, row.issuer, row.patient_id) for row in session.scalars(select(PatientRow))
-    ]
-    records, ambiguous = resolve(entries, patients)
+    standing = standing_of(session, rules)
+    resolved = resolved_of(session, standing, rules.today(now))
     content = ConsentContent(
-        consent_sequence=source.sequence + 1, source_date=source.source_date, records=tuple(records)
+        consent_sequence=source.sequence + 1, source_date=source.source_date, records=resolved.records
     )
     digest = digest_of(canonical_json(content.model_dump(mode="json", exclude={"consent_sequence"})))
     if digest != source.handed_over:
-        outbox.enqueue(session, content, len(records), now=now)
+        outbox.enqueue(session, content, len(resolved.records), now=now)
         source.sequence += 1
         source.handed_over = digest
-    return ConsentReport(len(entries), len(records), ambiguous, source.sequence)
+    entries = sum(len(decisions) for decisions in standing.decisions.values())
+    return ConsentReport(entries, len(resolved.records), resolved.ambiguous, source.sequence)
+
+
+def standing_of(session: Session, rules: ConsentRules) -> Standing:
+    """Return all decisions that stand: what the last import stated, and every objection there ever was.
+
+    Whether an objection still holds is not asked here: a later consent may be in its place, for as long as that is in effect.
+    """
+    history = _stated(session)
+    facts = {
+        PatientId(row.issuer, row.patient_id): PatientFacts(
+            _optional_day(row.birth_date), _optional_day(row.deceased)
+        )
+        for row in session.execute(
+            select(
+                ConsentPatientRow.issuer,
+                ConsentPatientRow.patient_id,
+                ConsentPatientRow.birth_date,
+                ConsentPatientRow.deceased,
+            )
+        )
+    }
+    # Once a register has asked it apart, a later one that is silent about it does not answer it.
+    apart = rules.registry_asked_apart or any(
+        decision.purpose is Purpose.REGISTRY and decision.word != "objection" for decision in history
+    )
+    holding = (decision for decision, stated in history.items() if stated or decision.word == "objection")
+    return Standing.of(holding, facts, registry_apart=apart)
+
+
+def resolved_of(session: Session, standing: Standing, today: date) -> Resolved:
+    """Return the state by pseudonym on a day."""
+    rows = session.execute(select(PatientRow.pseudonym, PatientRow.issuer, PatientRow.patient_id))
+    return resolve(standing, (Bearer(*row) for row in rows), today)
 
 
 def source_of(session: Session) -> tuple[int, datetime | None]:
@@ -70,9 +156,79 @@ def source_of(session: Session) -> tuple[int, datetime | None]:
     return (source.sequence, source.source_date) if source is not None else (0, None)
 
 
-def _entries(session: Session) -> list[Entry]:
-    return [
-        # A word this version does not know is no consent.
-        Entry(row.patient_id, row.purpose, decision_of(row.decision) or "none", row.date)
-        for row in session.scalars(select(ConsentRow))
-    ]
+def imports_of(session: Session) -> int:
+    """Return how many imports there were."""
+    return session.scalar(select(func.count()).select_from(ConsentImportRow)) or 0
+
+
+def _stated(session: Session) -> dict[Decision, bool]:
+    """Return every decision of the history, with whether the last import stated it."""
+    rows = session.execute(
+        select(
+            ConsentDecisionRow.issuer,
+            ConsentDecisionRow.patient_id,
+            ConsentDecisionRow.purpose,
+            ConsentDecisionRow.decision,
+            ConsentDecisionRow.made,
+            ConsentDecisionRow.given_by,
+            ConsentDecisionRow.valid_from,
+            ConsentDecisionRow.valid_until,
+            ConsentDecisionRow.stated,
+        ).order_by(ConsentDecisionRow.id)
+    )
+    found: dict[Decision, bool] = {}
+    for issuer, patient_id, purpose, word, made, given_by, valid_from, valid_until, stated in rows:
+        try:
+            decision = Decision(
+                PatientId(issuer, patient_id),
+                Purpose(purpose),
+                WORDS[word],
+                _day(made),
+                GivenBy(given_by),
+                _optional_day(valid_from),
+                _optional_day(valid_until),
+            )
+        except (KeyError, ValueError) as error:
+            # Left out it could be an objection that nobody sees.
+            raise StateError(
+                "consent register: a stored decision is not one of this version",
+                hint="Install the version that wrote it, or restore a backup.",
+            ) from error
+        found[decision] = stated
+    return found
+
+
+def _row(import_id: int, decision: Decision, *, stated: bool) -> ConsentDecisionRow:
+    return ConsentDecisionRow(
+        import_id=import_id,
+        stated=stated,
+        issuer=decision.patient.issuer,
+        patient_id=decision.patient.patient_id,
+        purpose=decision.purpose.value,
+        decision=decision.word,
+        made=decision.made.isoformat(),
+        given_by=decision.given_by.value,
+        valid_from=decision.valid_from.isoformat() if decision.valid_from else None,
+        valid_until=decision.valid_until.isoformat() if decision.valid_until else None,
+    )
+
+
+def _keep_facts(session: Session, facts: Mapping[PatientId, PatientFacts]) -> None:
+    for patient, known in facts.items():
+        row = session.get(ConsentPatientRow, (patient.issuer, patient.patient_id))
+        if row is None:
+            row = ConsentPatientRow(issuer=patient.issuer, patient_id=patient.patient_id)
+            session.add(row)
+        if known.birth_date is not None:
+            row.birth_date = known.birth_date.isoformat()
+        if known.deceased is not None:
+            row.deceased = known.deceased.isoformat()
+
+
+@lru_cache(maxsize=65536)
+def _day(text: str) -> date:
+    return date.fromisoformat(text)
+
+
+def _optional_day(text: str | None) -> date | None:
+    return None if text is None else _day(text)
