@@ -23,8 +23,17 @@ class IntakeEvent(StrEnum):
     BATCH_RECEIVED = "intake.batch.received"
     BATCH_FINISHED = "intake.batch.finished"
     CONSENT_IMPORTED = "intake.consent.imported"
+    CONSENT_PATIENTS_IMPORTED = "intake.consent.patients-imported"
+    CONSENT_SHOWN = "intake.consent.shown"
+    USAGE_RESOLVED = "intake.usage.resolved"
     CLINICAL_IMPORTED = "intake.clinical.imported"
     HANDED_OVER = "intake.handed-over"
+    INSTANCES_REMOVED = "intake.instances.removed"
+    QUARANTINE_SHOWN = "intake.quarantine.shown"
+    QUARANTINE_RELEASED = "intake.quarantine.released"
+    QUARANTINE_DISCARDED = "intake.quarantine.discarded"
+    PATIENTS_MERGED = "intake.patients.merged"
+    RETENTION_ENFORCED = "intake.retention.enforced"
 
 
 def record(session: Session, event: IntakeEvent, fields: dict[str, str | int], *, now: datetime) -> None:
