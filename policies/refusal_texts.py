@@ -197,7 +197,7 @@ CATALOGUE: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
             "The hospital has no record of consent for this data.", "The data steward imports consent."
         ),
         _C.CONSENT_WITHDRAWN: CatalogueEntry(
-            "A patient withdrew; the run stopped and goes on without that patient's data.",
+            "A patient withdrew, or images were taken back; the run stopped and goes on without them.",
             "Nothing: the station freezes the cohort again.",
         ),
         _C.DATA_MODALITY: CatalogueEntry(

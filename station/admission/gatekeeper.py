@@ -33,7 +33,7 @@ from policies.signing import unsafe_payload
 from policies.trust.client import PolicyClient
 from policies.trust.policy_set import PolicySet
 from policies.trust.verification import PolicyInForce
-from station.catalogue.catalogue import Catalogue
+from station.catalogue import Catalogue, Standing
 from station.cohorts import CohortDefinition, define
 from station.runs.repository import Run
 from station.runs.states import Decision, RunState
@@ -239,11 +239,15 @@ class Gatekeeper:
         modes = self._settings.consent_modes
         return {name: modes[name] for name in admitted.admission.collections}
 
-    def consenting(self, admitted: Admitted) -> frozenset[str] | Refused:
-        """Return the patients whose data this run may use now."""
-        return self._catalogue.consenting_patients(
+    def consenting(self, admitted: Admitted) -> Standing | Refused:
+        """Return the patients whose data this run may use now, and which files."""
+        return self._catalogue.standing(
             admitted.definition, self.offered(admitted), self._settings.consent_limit, self._clock()
         )
+
+    def without_data(self, patients: frozenset[str]) -> frozenset[str]:
+        """Return those of them who have nothing here any more: merged into another, or removed; not who withdrew."""
+        return self._catalogue.without_data(patients)
 
     def _operator(self, run: Run, manifest: TrainManifest) -> OperatorWord:
         if run.decision is Decision.HELD:

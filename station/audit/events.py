@@ -45,6 +45,7 @@ class AuditEvent(StrEnum):
     HANDOVER_REFUSED = "handover-refused"
     CONSENT_UPDATED = "consent-updated"
     CONSENT_WITHDRAWN = "consent-withdrawn"
+    DATA_WITHDRAWN = "data-withdrawn"
     TRUST_REFRESHED = "trust-refreshed"
     TRUST_REFUSED = "trust-refused"
     POLICY_ACCEPTED = "policy-accepted"

@@ -234,6 +234,16 @@ class Catalogue:
         chosen = self.cases(definition, offered, consent_limit, now)
         return chosen if isinstance(chosen, Refused) else Standing.of(chosen)
 
+    def without_data(self, patients: frozenset[str]) -> frozenset[str]:
+        """Return those of them who have no instance here: merged into another, or removed."""
+        with self._database.read() as session:
+            return frozenset(
+                patient
+                for patient in patients
+                if session.scalar(select(Instance.patient).where(Instance.patient == patient).limit(1))
+                is None
+            )
+
 
 def _consent_state(session: Session, *, decisions: bool = True) -> ConsentState | None:
     state = session.get(CatalogueState, SINGLE_ROW)

@@ -26,7 +26,7 @@ from station.admission.gatekeeper import Admitted, Gatekeeper
 from station.agent.blobs import BlobClient
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
-from station.catalogue.catalogue import Catalogue
+from station.catalogue import Catalogue, Standing
 from station.cohorts import CohortKey, FrozenCohort, freeze, wipe
 from station.egress.contract import CohortCounts, ReleaseContract
 from station.layout import StationPaths
@@ -44,6 +44,7 @@ class Prepared:
     """A run that is ready to take messages.
 
     Attributes:
+        used: the patients and files that its cohort was frozen from.
         work: the run's folder for weights and replies on their way.
         initial: the initial weights that the order names; None for analyses.
         layout: of `initial`: every round's weights have it.
@@ -55,6 +56,7 @@ class Prepared:
 
     admitted: Admitted
     cohort: FrozenCohort
+    used: Standing
     counts: CohortCounts
     work: Path
     initial: Path | None
@@ -109,7 +111,7 @@ class Preparation:
         frozen = self._freeze(run, admitted)
         if isinstance(frozen, Refused):
             return frozen
-        return self._equip_or_wipe(run, admitted, frozen.value)
+        return self._equip_or_wipe(run, admitted, *frozen.value)
 
     def start(self, run: Run, prepared: Prepared) -> TrainSession:
         """Start the run's container (again), audited first.
@@ -184,7 +186,7 @@ class Preparation:
         """Return the name of the run's container."""
         return f"run-{run.order_digest.removeprefix('sha256:')[:24]}"
 
-    def _freeze(self, run: Run, admitted: Admitted) -> Permitted[FrozenCohort] | Refused:
+    def _freeze(self, run: Run, admitted: Admitted) -> Permitted[tuple[FrozenCohort, Standing]] | Refused:
         self.catalogue.sync()
         now = self.gatekeeper.now()
         cases = self.catalogue.cases(
@@ -197,14 +199,14 @@ class Preparation:
             return cohort
         counts = {f"{split}_patients": len(patients) for split, patients in cohort.patients_by_split.items()}
         self._note(run, AuditEvent.COHORT_FROZEN, cohort.digest, counts)
-        return Permitted(cohort)
+        return Permitted((cohort, Standing.of(cases, cohort.patients)))
 
     def _equip_or_wipe(
-        self, run: Run, admitted: Admitted, cohort: FrozenCohort
+        self, run: Run, admitted: Admitted, cohort: FrozenCohort, used: Standing
     ) -> Permitted[Prepared] | Refused:
         result: Permitted[Prepared] | Refused | None = None
         try:
-            result = self._equip(run, admitted, cohort)
+            result = self._equip(run, admitted, cohort, used)
         finally:
             if not isinstance(result, Permitted):
                 self._discard(run, cohort)
@@ -219,7 +221,9 @@ class Preparation:
             for folder in (self.paths.control, self.paths.work):
                 shutil.rmtree(folder / self.run_id(run), ignore_errors=True)
 
-    def _equip(self, run: Run, admitted: Admitted, cohort: FrozenCohort) -> Permitted[Prepared] | Refused:
+    def _equip(
+        self, run: Run, admitted: Admitted, cohort: FrozenCohort, used: Standing
+    ) -> Permitted[Prepared] | Refused:
         work = self.paths.work / self.run_id(run)
         _fresh_folder(work, 0o700)
         initial, layout = None, None
@@ -240,7 +244,7 @@ class Preparation:
         counts = CohortCounts.from_cohort(
             cohort.patients_by_split, cohort.images_by_split, cohort.most_images_of_one
         )
-        prepared = Prepared(admitted, cohort, counts, work, initial, layout, contract, None)
+        prepared = Prepared(admitted, cohort, used, counts, work, initial, layout, contract, None)
         self.start(run, prepared)
         return Permitted(prepared)
 

@@ -256,7 +256,7 @@ class TrainRounds:
         consenting = self.gatekeeper.consenting(prepared.admitted)
         if isinstance(consenting, Refused):
             return consenting
-        if not prepared.cohort.patients <= consenting:
+        if not consenting.covers(prepared.used):
             return Refused((Reason(RefusalCode.CONSENT_WITHDRAWN),))
         return None
 

@@ -16,6 +16,7 @@ from policies.refusals import Permitted, Reason, RefusalCode, Refused
 from station.admission.gatekeeper import Admitted, Gatekeeper, VerifiedOrder
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
+from station.catalogue import Standing
 from station.runs.preparation import Preparation, Prepared
 from station.runs.repository import STATION_ACTOR, Run, RunRepository
 from station.runs.states import HOLDS_RESOURCES, TERMINAL, Decision, RunEvent, RunState
@@ -93,7 +94,7 @@ class WarmRuns:
         if isinstance(now_consenting, Refused):
             self.let_go(run.order_digest, RunEvent.RECOVER)
             return now_consenting
-        if prepared.ended_by is not None or not prepared.cohort.patients <= now_consenting:
+        if prepared.ended_by is not None or not now_consenting.covers(prepared.used):
             self.let_go(run.order_digest, RunEvent.RECOVER)
             return self.make_ready(run, admitted)
         if prepared.session is None or not prepared.session.alive:
@@ -107,33 +108,37 @@ class WarmRuns:
         self.let_go(order_digest, RunEvent.RECOVER)
         return Refused.because(why)
 
-    def withdraw(self, still_consenting: Callable[[Admitted], frozenset[str] | Refused]) -> list[str]:
-        """Stop every run whose cohort holds a patient who no longer consents; returns the orders stopped.
+    def withdraw(self, still_consenting: Callable[[Admitted], Standing | Refused]) -> list[str]:
+        """Stop every run whose cohort holds what may be used no longer; returns the orders stopped.
 
-        The container is killed at once, also in the middle of a message; the next message freezes the cohort again.
+        That is a patient who withdrew, one who was merged into another, an instance that was removed. The container is
+        killed at once, also in the middle of a message; the next message freezes the cohort again.
         """
         stopped = []
         for order_digest, prepared in list(self._prepared.items()):
             if prepared.ended_by is not None:
                 continue
             now = still_consenting(prepared.admitted)
-            if not isinstance(now, Refused) and prepared.cohort.patients <= now:
+            if not isinstance(now, Refused) and now.covers(prepared.used):
                 continue
-            gone = 0 if isinstance(now, Refused) else len(prepared.cohort.patients - now)
             try:
-                self._audit.append(
-                    AuditRecord(
-                        event=AuditEvent.CONSENT_WITHDRAWN,
-                        actor=STATION_ACTOR,
-                        object=order_digest,
-                        numbers={"patients": gone},
-                    )
-                )
+                self._note_withdrawal(order_digest, prepared.used, now)
             finally:
                 self.end(prepared, RefusalCode.CONSENT_WITHDRAWN)
             stopped.append(order_digest)
         self._clear_ended()
         return stopped
+
+    def _note_withdrawal(self, order_digest: str, used: Standing, now: Standing | Refused) -> None:
+        event, numbers = AuditEvent.CONSENT_WITHDRAWN, {"patients": 0}
+        if not isinstance(now, Refused):
+            lost = used.patients - now.patients
+            if lost <= self._gatekeeper.without_data(lost):
+                event = AuditEvent.DATA_WITHDRAWN
+            numbers = {"patients": len(now.lost(used)), "files": len(used.files - now.files)}
+        self._audit.append(
+            AuditRecord(event=event, actor=STATION_ACTOR, object=order_digest, numbers=numbers)
+        )
 
     def revoke(self, gone: Callable[[VerifiedOrder], Reason | None]) -> None:
         """Stop every prepared run whose policy is no longer in force, also in the middle of a message."""
