@@ -7,7 +7,7 @@ compute may know leaves through the handover only (I9).
 import fcntl
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -16,12 +16,13 @@ from typing import Self, TypeVar
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from policies.documents import Name
+from policies.documents import Name, digest_of
 from policies.errors import DataError, NotFoundError, StateError, UsageError
 from policies.profiles import DEFAULT_PROFILE, load_profile
 from station.handover import HandoverLog, InstanceRecord, InstancesContent
-from station.intake import outbox, spool
+from station.intake import outbox, removals, spool
 from station.intake.audit import IntakeEvent, record
+from station.intake.books import Books
 from station.intake.clinical import register as clinical_register
 from station.intake.clinical.export import read_export
 from station.intake.consent import register as consent_register
@@ -86,19 +87,20 @@ class Intake:
         # One batch at a time; a consent import need not wait for it.
         self._processing = threading.Lock()
         self._batch_lock = threading.Lock()
-        self._outbox_lock = threading.RLock()
         self._on_accepted: Callable[[str], None] = _nobody
         self._lock = _sole_process(paths.root)
         try:
             key = PseudonymKey.load(paths.pseudonym_key)
             self._key = (key.key_id, key.version)
-            self._log = HandoverLog(paths.handover, load_handover_key(paths))
-            self._database = open_database(paths.database, MIGRATIONS)
+            log = HandoverLog(paths.handover, load_handover_key(paths))
+            self._books = Books(open_database(paths.database, MIGRATIONS), log, clock)
         except BaseException:
             os.close(self._lock)
             raise
+        self._database, self._outbox_lock = self._books.database, self._books.lock
         quiet_pydicom()
         pseudonymiser = Pseudonymiser(key, self._settings.project, self._settings.default_issuer)
+        self._pseudonymiser = pseudonymiser
         self._processor = BatchProcessor(paths, self._settings, self._database, pseudonymiser)
 
     def __enter__(self) -> Self:
@@ -215,6 +217,33 @@ class Intake:
             if batch.name not in known and collection is not None and self._offers(collection):
                 self.accept_batch(batch.name, collection)
 
+    def remove_instances(
+        self, sop_instance_uids: Iterable[str], reason: removals.RemovalReason, *, expected: bool = False
+    ) -> int:
+        """Remove instances that were rejected or deleted at their source; returns how many were held.
+
+        Args:
+            sop_instance_uids: as the source knows them.
+            reason: why.
+            expected: whether one that is not held yet is to be kept out when it comes.
+        """
+        return self.remove_held(map(self.remap_uid, sop_instance_uids), reason, expected=expected)
+
+    def remove_held(
+        self, sop_instance_uids: Iterable[str], reason: removals.RemovalReason, *, expected: bool = False
+    ) -> int:
+        """As `remove_instances`, by their pseudonymous UIDs, such as `held` returns."""
+        return removals.remove(self._books, sop_instance_uids, reason, expected=expected)
+
+    def held(self, collection: Name) -> list[removals.HeldStudy]:
+        """Return what a collection holds, study by study, for comparing with its source."""
+        with self._database.read() as session:
+            return removals.held(session, collection)
+
+    def remap_uid(self, uid: str) -> str:
+        """Return what a UID of the source is here."""
+        return self._pseudonymiser.remap_uid(uid)
+
     def import_consent(self, source: Path | bytes, *, source_date: datetime | None = None) -> ConsentReport:
         """Import the hospital's consent register and hand over the new state.
 
@@ -226,11 +255,19 @@ class Intake:
         Raises:
             CsvError: naming line and column; nothing is imported.
         """
-        entries = read_register(_bytes_of(source))
+        data = _bytes_of(source)
+        register = read_register(data)
         now = self._clock()
         with self._outbox_lock:
             with self._database.write() as session:
-                consent_register.replace(session, entries, source_date=source_date or now, now=now)
+                consent_register.replace(
+                    session,
+                    register,
+                    source="csv",
+                    digest=digest_of(data),
+                    source_date=source_date or now,
+                    now=now,
+                )
                 report = consent_register.hand_over(session, now=now)
             self.flush()
         return _required(report)
@@ -291,7 +328,7 @@ class Intake:
     def flush(self) -> int:
         """Append what waits in the outbox to the handover log; returns how many entries."""
         with self._outbox_lock:
-            return outbox.flush(self._database, self._log, self._clock)
+            return self._books.flush()
 
     def _require_collection(self, collection: str) -> None:
         if not self._offers(collection):
