@@ -4,11 +4,13 @@ What is claimed was done by us to this instance: the profile, the options chosen
 inspection found. Nothing is claimed of pixels that nobody looked at.
 """
 
+from functools import lru_cache
 from typing import Protocol
 
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence
 
+from station.pseudonymisation.encoding import Encoding
 from station.pseudonymisation.keys import SHIFT_DAYS_MAX, SHIFT_MINUTES_MAX, PseudonymKey
 from station.pseudonymisation.options import (
     CLEAN_FACES,
@@ -19,11 +21,15 @@ from station.pseudonymisation.options import (
     Option,
 )
 from station.pseudonymisation.table import load_table
+from station.pseudonymisation.values import ascii_text, element_at, items_of, vr_of
 
 IMPLEMENTATION_CLASS_UID = "2.25.172271352148312817217374155372951862101"
 IMPLEMENTATION_VERSION = "PHT_RADIOLOGY_1"
 NOT_INSPECTED = "not-inspected"
 _SCHEME = "DCM"
+_IDENTITY_REMOVED, _METHOD, _METHOD_CODES = 0x00120062, 0x00120063, 0x00120064
+_BURNED_IN, _RECOGNIZABLE, _DATES_MODIFIED = 0x00280301, 0x00280302, 0x00280303
+_CODE_VALUE, _CODING_SCHEME, _CODE_MEANING = 0x00080100, 0x00080102, 0x00080104
 # Of CID 7050, what an earlier de-identification may have stated and what stays true after ours: that something was
 # removed or cleaned. That something was retained (113106 and on) is ours to state.
 _EARLIER = {
@@ -83,34 +89,39 @@ def method_text(key: PseudonymKey, options: DeidentificationOptions) -> list[str
     return text
 
 
-def write(
-    result: Dataset,
-    source: Dataset,
-    method: list[str],
-    options: DeidentificationOptions,
-    pixels: PixelClaims | None = None,
-) -> None:
-    """Write the de-identification attributes; codes that stand already are kept before ours.
+class Statement:
+    """The attributes that tell what was done, made once for a key and options.
 
     An earlier De-identification Method is free text, and is replaced. Burned In Annotation and Recognizable Visual
-    Features are written where they are known, and stand in no output otherwise (PS3.15 E.3.1, E.3.2).
+    Features are written where they are known, and are not claimed otherwise (PS3.15 E.3.1, E.3.2).
     """
-    result.PatientIdentityRemoved = "YES"
-    result.DeidentificationMethod = method
-    result.LongitudinalTemporalInformationModified = (
-        "MODIFIED" if Option.MODIFIED_DATES in options.chosen else "REMOVED"
-    )
-    ours = [*options.codes(), *_claimed(pixels)]
-    stated = [code for code in _stated(source) if code not in ours]
-    result.DeidentificationMethodCodeSequence = Sequence(
-        [_code(code) for code in (*stated, *sorted(ours, key=lambda code: code.value))]
-    )
-    if pixels is None or pixels.status == NOT_INSPECTED:
-        return
-    if pixels.claims_clean_pixels:
-        result.BurnedInAnnotation = "NO"
-    if pixels.recognizable_face is not None:
-        result.RecognizableVisualFeatures = "YES" if pixels.recognizable_face else "NO"
+
+    def __init__(self, key: PseudonymKey, options: DeidentificationOptions) -> None:
+        self._method = "\\".join(method_text(key, options))
+        self._dates = "MODIFIED" if Option.MODIFIED_DATES in options.chosen else "REMOVED"
+        self._codes = options.codes()
+
+    def elements(
+        self, source: Dataset, encoding: Encoding, pixels: PixelClaims | None
+    ) -> dict[int, RawDataElement]:
+        """Return the elements by tag; codes that stand in the source already come before ours."""
+        ours = sorted((*self._codes, *_claimed(pixels)), key=lambda code: code.value)
+        stated = [code for code in _stated(source) if code not in ours]
+        made = {
+            _IDENTITY_REMOVED: encoding.text(_IDENTITY_REMOVED, "CS", "YES"),
+            _METHOD: encoding.text(_METHOD, "LO", self._method),
+            _METHOD_CODES: _code_sequence(encoding, (*stated, *ours)),
+            _DATES_MODIFIED: encoding.text(_DATES_MODIFIED, "CS", self._dates),
+        }
+        if pixels is None or pixels.status == NOT_INSPECTED:
+            return made
+        if pixels.claims_clean_pixels:
+            made[_BURNED_IN] = encoding.text(_BURNED_IN, "CS", "NO")
+        if pixels.recognizable_face is not None:
+            made[_RECOGNIZABLE] = encoding.text(
+                _RECOGNIZABLE, "CS", "YES" if pixels.recognizable_face else "NO"
+            )
+        return made
 
 
 def _claimed(pixels: PixelClaims | None) -> list[MethodCode]:
@@ -121,20 +132,30 @@ def _claimed(pixels: PixelClaims | None) -> list[MethodCode]:
 
 
 def _stated(source: Dataset) -> list[MethodCode]:
-    sequence = source.get("DeidentificationMethodCodeSequence")
-    if not isinstance(sequence, Sequence):
+    element = element_at(source, _METHOD_CODES)
+    items = items_of(element) if element is not None and vr_of(_METHOD_CODES, element) == "SQ" else None
+    if not items:
         return []
     found = [
-        str(item.get("CodeValue") or "").strip()
-        for item in sequence
-        if str(item.get("CodingSchemeDesignator") or "").strip() == _SCHEME
+        ascii_text(element_at(item, _CODE_VALUE)) or ""
+        for item in items
+        if ascii_text(element_at(item, _CODING_SCHEME)) == _SCHEME
     ]
     return [_EARLIER[code] for code in dict.fromkeys(found) if code in _EARLIER]
 
 
-def _code(code: MethodCode) -> Dataset:
-    item = Dataset()
-    item.CodeValue = code.value
-    item.CodingSchemeDesignator = _SCHEME
-    item.CodeMeaning = code.meaning
-    return item
+@lru_cache(maxsize=64)
+def _code_sequence(encoding: Encoding, codes: tuple[MethodCode, ...]) -> RawDataElement:
+    return encoding.sequence(
+        _METHOD_CODES,
+        [
+            encoding.encode(
+                [
+                    (_CODE_VALUE, encoding.text(_CODE_VALUE, "SH", code.value)),
+                    (_CODING_SCHEME, encoding.text(_CODING_SCHEME, "SH", _SCHEME)),
+                    (_CODE_MEANING, encoding.text(_CODE_MEANING, "LO", code.meaning)),
+                ]
+            )
+            for code in codes
+        ],
+    )

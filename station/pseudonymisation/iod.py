@@ -2,7 +2,7 @@
 
 The tables are highdicom's, read as the JSON files it ships. An attribute that stands in several modules has its
 strictest type; whether one of them is mandatory is told beside it, because a module that is optional may be absent.
-Functional group macros are not among these tables: inside them attributes have no type here.
+The macros of an IOD's functional groups stand in these tables too, under the shared and the per-frame sequence.
 """
 
 import json
@@ -33,6 +33,11 @@ class AttributeTypes:
 
     def __init__(self, types: dict[tuple[Path_, str], AttributeType]) -> None:
         self._types = types
+        self._places = frozenset(path for path, _ in types)
+
+    def has_place(self, path: Path_) -> bool:
+        """Tell whether the IOD has a sequence at this place."""
+        return path in self._places
 
     def lookup(self, path: Path_, keyword: str) -> AttributeType | None:
         """Return the attribute's type at this place, or None where the IOD does not have it."""

@@ -1,9 +1,10 @@
-"""What happens to one attribute: the Basic Profile and one option of it, resolved for a place in an IOD.
+"""What happens to one attribute: the Basic Profile and the options chosen, resolved for a place in an IOD.
 
-Pure: takes a tag, a VR and the attribute's Type, gives a `Rule`. Implements PS3.15 E.1.1 (action codes), E.2 (Basic
-Profile) and E.3.6 (Retain Longitudinal Temporal Information with Modified Dates). What Table E.1-1 leaves open is
-decided here and listed in the package's README: unlisted dates and times shift, unlisted names and free text go,
-unlisted UIDs are remapped, unlisted codes and numbers stay when they have the form their VR asks.
+Pure: takes a tag, a VR, the attribute's Type and the options, gives a `Rule`. Implements PS3.15 E.1.1 (action codes),
+E.2 (Basic Profile), E.3.5 (Clean Descriptors), E.3.6 (Modified Dates), E.3.7 (Patient Characteristics) and E.3.8
+(Device Identity). What Table E.1-1 leaves open is decided here and listed in the package's README: unlisted dates and
+times shift or go, unlisted names and free text go, unlisted UIDs are remapped, unlisted codes and numbers stay when
+they have the form their VR asks. Private attributes are not judged here, see `private`.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from functools import lru_cache
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 
 from station.pseudonymisation.iod import AttributeType
+from station.pseudonymisation.options import Option
 from station.pseudonymisation.table import Action, Row, load_kept_text, rows_by_tag
 
 PATIENT_NAME = 0x00100010
@@ -22,6 +24,7 @@ SPECIFIC_CHARACTER_SET = 0x00080005
 
 _DATE_VRS = frozenset({"DA", "TM", "DT"})
 _FREE_TEXT_VRS = frozenset({"PN", "LO", "SH", "ST", "LT", "UT", "UC", "UR", "AE"})
+_CLEANABLE_VRS = frozenset({"LO", "SH", "ST", "LT", "UT", "UC", "AE"})
 _FORMED_TEXT_VRS = frozenset({"CS", "AS", "DS", "IS"})
 _BINARY_VRS = frozenset({"OB", "OW", "OD", "OF", "OL", "OV", "UN"})
 _FIRST_DATA_GROUP = 0x0008
@@ -40,8 +43,13 @@ class Op(Enum):
     KEEP_FORMED = auto()
     KEEP_TEXT = auto()
     KEEP_CODE_MEANING = auto()
-    PATIENT_ID = auto()
-    PATIENT_NAME = auto()
+    KEEP_AGE = auto()
+    KEEP_UID = auto()
+    CLEAN_TEXT = auto()
+    PATIENT_PSEUDONYM = auto()
+
+
+Chosen = frozenset[Option]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +61,14 @@ class Rule:
 
 
 @lru_cache(maxsize=16384)
-def rule_for(tag: int, vr: str, kind: AttributeType | None, *, nested: bool) -> Rule:
+def rule_for(tag: int, vr: str, kind: AttributeType | None, chosen: Chosen, *, nested: bool) -> Rule:
     """Decide on one attribute.
 
     Args:
         tag: the attribute's tag as a number.
         vr: its VR in the data set; for implicit VR the dictionary's.
         kind: its Type in the IOD at this place; None where the IOD does not have it there.
+        chosen: the options beside the Basic Profile.
         nested: whether it stands in an item of a sequence.
     """
     if _belongs_to_removed_group(tag) or tag == SPECIFIC_CHARACTER_SET:
@@ -69,10 +78,12 @@ def rule_for(tag: int, vr: str, kind: AttributeType | None, *, nested: bool) -> 
         # No VR to trust: 25 attributes of the table, which says X for all of them, and tags nobody knows.
         return Rule(Op.REMOVE)
     if tag in {PATIENT_NAME, PATIENT_ID} and not nested:
-        return Rule(Op.PATIENT_NAME if tag == PATIENT_NAME else Op.PATIENT_ID)
+        return Rule(Op.PATIENT_PSEUDONYM)
     if not _vr_is_registered(tag, vr):
         return Rule(_at_least(_by_type(kind), row, vr, kind))
-    return _listed(row, vr, kind) if row is not None else _unlisted(tag, vr, kind, nested=nested)
+    if row is not None:
+        return _listed(row, vr, kind, chosen)
+    return _unlisted(tag, vr, kind, chosen, nested=nested)
 
 
 def _belongs_to_removed_group(tag: int) -> bool:
@@ -95,13 +106,46 @@ def _at_least(op: Op, row: Row | None, vr: str, kind: AttributeType | None) -> O
     return _basic(row.basic, vr, kind) if row is not None and row.basic is not Action.U else op
 
 
-def _listed(row: Row, vr: str, kind: AttributeType | None) -> Rule:
+def _listed(row: Row, vr: str, kind: AttributeType | None, chosen: Chosen) -> Rule:
     if row.basic is Action.U:
-        return Rule(Op.REMAP_UID) if vr == "UI" else Rule(_by_type(kind))
-    basic = _basic(row.basic, vr, kind)
-    if vr in _DATE_VRS and row.options.retain_modified_dates == "C":
-        return Rule(Op.SHIFT, fallback=basic)
+        basic = Op.REMAP_UID if vr == "UI" else _by_type(kind)
+    else:
+        basic = _basic(row.basic, vr, kind)
+    options = row.options
+    if vr in _DATE_VRS:
+        # Of a device too: the day it was last calibrated would tell how far the days beside it were moved.
+        shifted = options.retain_modified_dates == "C" and Option.MODIFIED_DATES in chosen
+        return Rule(Op.SHIFT, fallback=basic) if shifted else Rule(basic)
+    retained = (
+        options.retain_patient_characteristics if Option.PATIENT_CHARACTERISTICS in chosen else None
+    ) or (options.retain_device_identity if Option.DEVICE_IDENTITY in chosen else None)
+    if retained == "K":
+        return Rule(_kept(vr, basic), fallback=basic)
+    if retained == "C" or (options.clean_descriptors == "C" and Option.CLEAN_DESCRIPTORS in chosen):
+        return Rule(_cleaned(vr, basic), fallback=basic)
     return Rule(basic)
+
+
+def _kept(vr: str, basic: Op) -> Op:
+    """K of Table E.1-1a: kept as it is, a sequence cleaned; text only where it names nobody."""
+    if vr == "SQ":
+        return Op.CLEAN_ITEMS
+    if vr == "UI":
+        return Op.KEEP_UID
+    if vr == "AS":
+        return Op.KEEP_AGE
+    if vr in _FORMED_TEXT_VRS:
+        return Op.KEEP_FORMED
+    if vr in _CLEANABLE_VRS:
+        return Op.KEEP_TEXT
+    return basic if vr in _FREE_TEXT_VRS or vr in _BINARY_VRS else Op.KEEP
+
+
+def _cleaned(vr: str, basic: Op) -> Op:
+    """C of Table E.1-1a: text by its words, a sequence by its items; what cannot be cleaned is not kept."""
+    if vr == "SQ":
+        return Op.CLEAN_ITEMS
+    return Op.CLEAN_TEXT if vr in _CLEANABLE_VRS else basic
 
 
 def _basic(action: Action, vr: str, kind: AttributeType | None) -> Op:
@@ -138,7 +182,7 @@ def _by_type(kind: AttributeType | None, *, sequence: bool = False) -> Op:
     return Op.EMPTY if kind.type in {"2", "2C"} else Op.REMOVE
 
 
-def _unlisted(tag: int, vr: str, kind: AttributeType | None, *, nested: bool) -> Rule:
+def _unlisted(tag: int, vr: str, kind: AttributeType | None, chosen: Chosen, *, nested: bool) -> Rule:
     gone = _by_type(kind)
     kept = load_kept_text()
     if vr == "SQ":
@@ -146,7 +190,7 @@ def _unlisted(tag: int, vr: str, kind: AttributeType | None, *, nested: bool) ->
     if vr == "UI":
         return Rule(Op.REMAP_UID)
     if vr in _DATE_VRS:
-        return Rule(Op.SHIFT, fallback=gone)
+        return Rule(Op.SHIFT, fallback=gone) if Option.MODIFIED_DATES in chosen else Rule(gone)
     if vr in _FORMED_TEXT_VRS:
         return Rule(Op.KEEP_FORMED, fallback=gone)
     if vr in _FREE_TEXT_VRS:

@@ -6,14 +6,12 @@ stands in the file. Tags are numbers because pydicom's dictionary lacks 25 of th
 
 from enum import StrEnum
 from functools import cache
-from importlib.resources import files
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from policies.documents import Sequence, StrictModel, load_json
-
-_MAX_BYTES = 1 << 20
+from station.pseudonymisation.resources import MAX_BYTES, resource
 
 
 class Action(StrEnum):
@@ -94,20 +92,16 @@ class KeptText(StrictModel):
 @cache
 def load_table() -> Table:
     """Return Table E.1-1."""
-    return load_json(Table, _resource("table_e1_1.json"), what="Table E.1-1", max_bytes=_MAX_BYTES)
+    return load_json(Table, resource("table_e1_1.json"), what="Table E.1-1", max_bytes=MAX_BYTES)
 
 
 @cache
 def load_kept_text() -> KeptText:
     """Return the list of unlisted attributes that are kept."""
-    return load_json(KeptText, _resource("kept_text.json"), what="kept attributes", max_bytes=_MAX_BYTES)
+    return load_json(KeptText, resource("kept_text.json"), what="kept attributes", max_bytes=MAX_BYTES)
 
 
 @cache
 def rows_by_tag() -> dict[int, Row]:
     """Return the rows that name one attribute; repeating groups and private attributes go by group, see `rules`."""
     return {int(row.tag.replace(",", ""), 16): row for row in load_table().rows if "x" not in row.tag}
-
-
-def _resource(name: str) -> bytes:
-    return files("station.pseudonymisation").joinpath(name).read_bytes()

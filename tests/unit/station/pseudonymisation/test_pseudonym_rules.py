@@ -1,7 +1,10 @@
 import pytest
 
 from station.pseudonymisation.iod import AttributeType, types_for
+from station.pseudonymisation.options import Option
 from station.pseudonymisation.rules import Op, Rule, rule_for
+
+BASIC = frozenset({Option.MODIFIED_DATES})
 
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 
@@ -63,7 +66,7 @@ def kind(type_: str | None, *, mandatory: bool = True) -> AttributeType | None:
     ],
 )
 def test_listed(tag: int, vr: str, type_: str | None, op: Op) -> None:
-    assert rule_for(tag, vr, kind(type_), nested=False).op is op
+    assert rule_for(tag, vr, kind(type_), BASIC, nested=False).op is op
 
 
 @pytest.mark.parametrize(
@@ -85,22 +88,22 @@ def test_listed(tag: int, vr: str, type_: str | None, op: Op) -> None:
     ],
 )
 def test_unlisted(tag: int, vr: str, type_: str | None, rule: Rule) -> None:
-    assert rule_for(tag, vr, kind(type_), nested=False) == rule
+    assert rule_for(tag, vr, kind(type_), BASIC, nested=False) == rule
 
 
 def test_pixels_in_an_item_go() -> None:
-    assert rule_for(0x7FE00010, "OW", kind(None), nested=True).op is Op.REMOVE
+    assert rule_for(0x7FE00010, "OW", kind(None), BASIC, nested=True).op is Op.REMOVE
 
 
 def test_the_patient_is_named_at_top_level_only() -> None:
-    assert rule_for(0x00100020, "LO", kind("2"), nested=False).op is Op.PATIENT_ID
-    assert rule_for(0x00100020, "LO", kind("2"), nested=True).op is Op.EMPTY
-    assert rule_for(0x00100010, "PN", kind("2"), nested=True).op is Op.EMPTY
+    assert rule_for(0x00100020, "LO", kind("2"), BASIC, nested=False).op is Op.PATIENT_PSEUDONYM
+    assert rule_for(0x00100020, "LO", kind("2"), BASIC, nested=True).op is Op.EMPTY
+    assert rule_for(0x00100010, "PN", kind("2"), BASIC, nested=True).op is Op.EMPTY
 
 
 def test_an_attribute_the_profile_removes_stays_empty_where_a_mandatory_module_asks_for_it() -> None:
-    assert rule_for(0x00104000, "LT", kind("2"), nested=False).op is Op.EMPTY
-    assert rule_for(0x00104000, "LT", kind("2", mandatory=False), nested=False).op is Op.REMOVE
+    assert rule_for(0x00104000, "LT", kind("2"), BASIC, nested=False).op is Op.EMPTY
+    assert rule_for(0x00104000, "LT", kind("2", mandatory=False), BASIC, nested=False).op is Op.REMOVE
 
 
 def test_types_come_from_the_instances_own_iod() -> None:
