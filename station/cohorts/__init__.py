@@ -5,8 +5,9 @@ from station.cohorts.definition import CohortDefinition, define, rounded
 from station.cohorts.freeze import freeze
 from station.cohorts.frozen import FrozenCohort, load, sweep, wipe
 from station.cohorts.keys import CohortKey
-from station.cohorts.pixels import Unusable
+from station.cohorts.series import SeriesFinding, SliceHeader, examine_series
 from station.cohorts.source import CaseSource, JsonScalar, MaskSource, SourceFile
+from station.cohorts.unusable import Unusable
 
 __all__ = [
     "CaseSource",
@@ -16,9 +17,12 @@ __all__ = [
     "FrozenCohort",
     "JsonScalar",
     "MaskSource",
+    "SeriesFinding",
+    "SliceHeader",
     "SourceFile",
     "Unusable",
     "define",
+    "examine_series",
     "freeze",
     "load",
     "rounded",

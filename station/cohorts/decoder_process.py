@@ -1,11 +1,16 @@
-"""The process that meets hostile pixels: reads DICOM bytes on stdin, writes grey pixels on stdout, and can do no more.
+"""The process that meets hostile files: reads DICOM bytes on stdin, writes pixels on stdout, and can do no more.
 
 Native codecs crash, hang and allocate on bad input. Here that costs one image: the process has bounded memory, can
 open no file or socket, start no process (as an ordinary user), and dies by its own alarm. It is started by
 `station.cohorts.decoding`, which trusts nothing it writes.
 
-    request:   u64 length | DICOM bytes
-    response:  u32 length | JSON {"rows", "columns", "spacing_mm", "modality"} or {"reason"} | uint16 pixels, little-endian
+    request:   u8 verb | u32 length | JSON parameters | u64 length | bytes
+    response:  u32 length | JSON {"reason"} or the verb's answer | u64 length | bytes
+
+    verb             parameters         answer                                               bytes
+    RADIOGRAPH       {}                 {"rows", "columns", "spacing_mm", "modality"}        uint16 pixels
+    HEADER           {"whole"}          {"header"}; null where the file goes on              none
+    SLICE            {}                 {"header"}                                           int16 Hounsfield units
 """
 
 import contextlib
@@ -16,14 +21,31 @@ import signal
 import struct
 import sys
 import warnings
-from typing import BinaryIO
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, BinaryIO
 
-from station.cohorts.pixels import DECODERS, Unusable, UnusableImage, read_radiograph
+from station.cohorts.hounsfield import read_header, read_slice
+from station.cohorts.pixels import read_radiograph
+from station.cohorts.reading import DECODERS
+from station.cohorts.unusable import Unusable, UnusableImage
 
 MEMORY_BYTES = 4 << 30
 MAX_REQUEST_BYTES = 512 << 20
-REQUEST_HEAD = struct.Struct(">Q")
+MAX_PARAMETERS_BYTES = 1 << 20
+REQUEST_HEAD = struct.Struct(">BI")
+LENGTH = struct.Struct(">Q")
 RESPONSE_HEAD = struct.Struct(">I")
+
+Answer = tuple[dict[str, Any], bytes]
+
+
+class Verb(IntEnum):
+    """What is asked of the process."""
+
+    RADIOGRAPH = 1
+    HEADER = 2
+    SLICE = 3
 
 
 def confine() -> None:
@@ -42,7 +64,11 @@ def confine() -> None:
 def serve(source: BinaryIO, sink: BinaryIO, alarm_s: int) -> None:
     """Answer requests until the source ends."""
     while head := source.read(REQUEST_HEAD.size):
-        (length,) = REQUEST_HEAD.unpack(head)
+        verb, length = REQUEST_HEAD.unpack(head)
+        if length > MAX_PARAMETERS_BYTES:
+            return
+        parameters = json.loads(source.read(length))
+        (length,) = LENGTH.unpack(source.read(LENGTH.size))
         if length > MAX_REQUEST_BYTES:
             return
         data = source.read(length)
@@ -50,23 +76,48 @@ def serve(source: BinaryIO, sink: BinaryIO, alarm_s: int) -> None:
             return
         # The default action of SIGALRM ends a process that is stuck in native code, even when nobody watches.
         signal.alarm(alarm_s)
-        answer, pixels = _answer(data)
+        answer, payload = _answer(Verb(verb), parameters, data)
         signal.alarm(0)
-        sink.write(RESPONSE_HEAD.pack(len(answer)) + answer)
-        sink.write(pixels)
+        text = json.dumps(answer).encode()
+        sink.write(RESPONSE_HEAD.pack(len(text)) + text)
+        sink.write(LENGTH.pack(len(payload)))
+        sink.write(payload)
         sink.flush()
 
 
-def _answer(data: bytes) -> tuple[bytes, bytes]:
+def _answer(verb: Verb, parameters: dict[str, Any], data: bytes) -> Answer:
     try:
-        image = read_radiograph(data)
+        return _VERBS[verb](data, parameters)
     except UnusableImage as finding:
-        return json.dumps({"reason": finding.reason.value}).encode(), b""
+        return {"reason": finding.reason.value}, b""
     except MemoryError:
-        return json.dumps({"reason": Unusable.TOO_LARGE.value}).encode(), b""
+        return {"reason": Unusable.TOO_LARGE.value}, b""
+
+
+def _radiograph(data: bytes, _: dict[str, Any]) -> Answer:
+    image = read_radiograph(data)
     rows, columns = image.pixels.shape
     head = {"rows": rows, "columns": columns, "spacing_mm": image.spacing_mm, "modality": image.modality[:16]}
-    return json.dumps(head).encode(), image.pixels.astype("<u2", copy=False).tobytes()
+    return head, image.pixels.astype("<u2", copy=False).tobytes()
+
+
+def _header(data: bytes, parameters: dict[str, Any]) -> Answer:
+    header = read_header(data, whole=bool(parameters["whole"]))
+    return {"header": None if header is None else header.model_dump(mode="json")}, b""
+
+
+def _slice(data: bytes, _: dict[str, Any]) -> Answer:
+    image = read_slice(data)
+    return {"header": image.header.model_dump(mode="json")}, image.hounsfield.astype(
+        "<i2", copy=False
+    ).tobytes()
+
+
+_VERBS: dict[Verb, Callable[[bytes, dict[str, Any]], Answer]] = {
+    Verb.RADIOGRAPH: _radiograph,
+    Verb.HEADER: _header,
+    Verb.SLICE: _slice,
+}
 
 
 def main() -> None:

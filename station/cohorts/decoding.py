@@ -1,16 +1,17 @@
 """Decode DICOM in processes that may die: the starter's side of `station.cohorts.decoder_process`.
 
-Every answer is checked as if a hostile program wrote it. No value of a file leaves this module but its pixels, its
-pixel spacing and its modality.
+Every answer is checked as if a hostile program wrote it. No value of a file leaves this module but its pixels and the
+few attributes of `Radiograph` and `SliceHeader`.
 """
 
+import json
 import os
 import stat
 import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -19,17 +20,23 @@ from types import TracebackType
 from typing import IO, Annotated, Self, TypeVar
 
 import numpy as np
-from pydantic import BeforeValidator, Field, PositiveFloat, TypeAdapter
+from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError
 
 from policies.documents import StrictModel, digest_of
 from policies.errors import UnavailableError
-from station.cohorts.decoder_process import MAX_REQUEST_BYTES, REQUEST_HEAD, RESPONSE_HEAD
-from station.cohorts.pixels import MAX_PIXELS, Radiograph, Unusable, UnusableImage
+from station.cohorts.decoder_process import LENGTH, MAX_REQUEST_BYTES, REQUEST_HEAD, RESPONSE_HEAD, Verb
+from station.cohorts.hounsfield import HEADER_PREFIX_BYTES, CtSlice
+from station.cohorts.pixels import Radiograph
+from station.cohorts.reading import MAX_PIXELS
+from station.cohorts.series import SliceHeader
 from station.cohorts.source import SourceFile
+from station.cohorts.unusable import Unusable, UnusableImage
 
 DEFAULT_TIMEOUT_S = 60
 _MAX_HEAD_BYTES = 4096
 _Key = TypeVar("_Key")
+_Result = TypeVar("_Result")
+_Head = TypeVar("_Head", bound=StrictModel)
 
 
 class _Image(StrictModel):
@@ -39,11 +46,12 @@ class _Image(StrictModel):
     modality: Annotated[str, Field(max_length=16)]
 
 
+class _Header(StrictModel):
+    header: SliceHeader | None
+
+
 class _NoImage(StrictModel):
     reason: Annotated[str, Field(max_length=64)]
-
-
-_HEAD: TypeAdapter[_Image | _NoImage] = TypeAdapter(_Image | _NoImage)
 
 
 class Decoder:
@@ -58,11 +66,57 @@ class Decoder:
         self._process: subprocess.Popen[bytes] | None = None
 
     def decode(self, data: bytes) -> Radiograph:
-        """Decode one file.
+        """Decode one radiograph.
 
         Raises:
             UnusableImage: the bytes give no image, or the process died or ran too long on them.
             UnavailableError: no process can be started.
+        """
+
+        def size(head: _Image) -> int:
+            return 2 * head.rows * head.columns if head.rows * head.columns <= MAX_PIXELS else -1
+
+        head, pixels = self._ask(Verb.RADIOGRAPH, {}, data, _Image, size)
+        return Radiograph(
+            pixels=np.frombuffer(pixels, dtype="<u2").reshape(head.rows, head.columns),
+            spacing_mm=head.spacing_mm,
+            modality=head.modality,
+        )
+
+    def header(self, data: bytes, *, whole: bool) -> SliceHeader | None:
+        """Read the header of one file, or of its beginning: None where that ends too early. Raises as `decode` does."""
+        head, _ = self._ask(Verb.HEADER, {"whole": whole}, data, _Header, lambda _: 0)
+        return head.header
+
+    def slice(self, data: bytes) -> CtSlice:
+        """Decode one CT slice. Raises as `decode` does."""
+
+        def size(head: _Header) -> int:
+            voxels = head.header.rows * head.header.columns if head.header else 0
+            return 2 * voxels if 0 < voxels <= MAX_PIXELS else -1
+
+        head, voxels = self._ask(Verb.SLICE, {}, data, _Header, size)
+        if head.header is None:
+            raise UnusableImage(Unusable.DECODER_CRASHED)
+        shape = head.header.rows, head.header.columns
+        return CtSlice(head.header, np.frombuffer(voxels, dtype="<i2").reshape(shape))
+
+    def _ask(
+        self,
+        verb: Verb,
+        parameters: Mapping[str, object],
+        data: bytes,
+        answers: type[_Head],
+        size: Callable[[_Head], int],
+    ) -> tuple[_Head, bytes]:
+        """Send one request and read its answer.
+
+        Args:
+            verb: what is asked.
+            parameters: of the verb.
+            data: a file's bytes.
+            answers: what the answer's head is, where it is not a reason.
+            size: how many bytes must follow a head; negative for a head that cannot be.
         """
         process = self._running()
         timed_out = threading.Event()
@@ -74,13 +128,17 @@ class Decoder:
         watch = threading.Timer(self._timeout_s, _kill)
         watch.start()
         try:
-            return _exchange(process, data)
+            _send(process, verb, parameters, data)
+            received = _receive(process, answers, size)
         except (OSError, EOFError, ValueError) as error:
             self.close()
             reason = Unusable.DECODER_TIMEOUT if timed_out.is_set() else Unusable.DECODER_CRASHED
             raise UnusableImage(reason) from error
         finally:
             watch.cancel()
+        if isinstance(received, Unusable):
+            raise UnusableImage(received)
+        return received
 
     def close(self) -> None:
         """End the process."""
@@ -150,7 +208,7 @@ class DecoderPool:
     def decode_all(
         self, work: Iterable[tuple[_Key, SourceFile]]
     ) -> Iterator[tuple[_Key, Radiograph | Unusable]]:
-        """Yield each key with its image, or with the reason why it has none, in the order of `work`.
+        """Yield each key with its radiograph, or with the reason why it has none, in the order of `work`.
 
         Args:
             work: keys and their files.
@@ -158,69 +216,129 @@ class DecoderPool:
         Raises:
             UnavailableError: no decoder process can be started.
         """
+        return self._map(work, lambda decoder, file: decoder.decode(read_file(file)))
+
+    def headers(self, files: Iterable[SourceFile]) -> Iterator[SliceHeader | Unusable]:
+        """Yield each file's header, or why it has none, in order; reads no more of a file than it must.
+
+        Digests are not checked: who decodes the file afterwards does, and compares.
+
+        Raises:
+            UnavailableError: no decoder process can be started.
+        """
+        return (header for _, header in self._map(((None, file) for file in files), _header_of))
+
+    def slices(self, work: Iterable[tuple[_Key, SourceFile]]) -> Iterator[tuple[_Key, CtSlice | Unusable]]:
+        """Yield each key with its CT slice, or with the reason why it has none, in the order of `work`.
+
+        Raises:
+            UnavailableError: no decoder process can be started.
+        """
+        return self._map(work, lambda decoder, file: decoder.slice(read_file(file)))
+
+    def _map(
+        self,
+        work: Iterable[tuple[_Key, SourceFile]],
+        do: Callable[[Decoder, SourceFile], _Result],
+    ) -> Iterator[tuple[_Key, _Result | Unusable]]:
+        def one(file: SourceFile) -> _Result | Unusable:
+            decoder = self._idle.get()
+            try:
+                return do(decoder, file)
+            except UnusableImage as finding:
+                return finding.reason
+            finally:
+                self._idle.put(decoder)
+
         # A window of twice the processes keeps them busy and few images in memory.
-        pending: deque[tuple[_Key, Future[Radiograph | Unusable]]] = deque()
-        for key, file in work:
-            pending.append((key, self._threads.submit(self._decode, file)))
-            if len(pending) >= 2 * self._size:
+        pending: deque[tuple[_Key, Future[_Result | Unusable]]] = deque()
+        try:
+            for key, file in work:
+                pending.append((key, self._threads.submit(one, file)))
+                if len(pending) >= 2 * self._size:
+                    first, future = pending.popleft()
+                    yield first, future.result()
+            while pending:
                 first, future = pending.popleft()
                 yield first, future.result()
-        for key, future in pending:
-            yield key, future.result()
-
-    def _decode(self, file: SourceFile) -> Radiograph | Unusable:
-        decoder = self._idle.get()
-        try:
-            return decoder.decode(_read(file.path, file.digest))
-        except UnusableImage as finding:
-            return finding.reason
         finally:
-            self._idle.put(decoder)
+            for _, future in pending:
+                future.cancel()
 
 
-def _read(path: Path, digest: str | None) -> bytes:
+def _header_of(decoder: Decoder, file: SourceFile) -> SliceHeader:
+    header = decoder.header(_read(file.path, HEADER_PREFIX_BYTES), whole=False)
+    if header is None:
+        header = decoder.header(_read(file.path, MAX_REQUEST_BYTES + 1), whole=True)
+    if header is None:
+        raise UnusableImage(Unusable.NOT_DICOM)
+    return header
+
+
+def read_file(file: SourceFile) -> bytes:
+    """Return a file's bytes, verified.
+
+    Raises:
+        UnusableImage: it is no plain file, cannot be read, is too large, or has another digest.
+    """
+    data = _read(file.path, MAX_REQUEST_BYTES + 1)
+    if len(data) > MAX_REQUEST_BYTES:
+        raise UnusableImage(Unusable.TOO_LARGE)
+    if file.digest is not None and digest_of(data) != file.digest:
+        raise UnusableImage(Unusable.DIGEST)
+    return data
+
+
+def _read(path: Path, count: int) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise UnusableImage(Unusable.UNREADABLE)
-            data = file.read(MAX_REQUEST_BYTES + 1)
+            return file.read(count)
     except OSError as error:
         raise UnusableImage(Unusable.UNREADABLE) from error
-    if len(data) > MAX_REQUEST_BYTES:
-        raise UnusableImage(Unusable.TOO_LARGE)
-    if digest is not None and digest_of(data) != digest:
-        raise UnusableImage(Unusable.DIGEST)
-    return data
 
 
-def _exchange(process: "subprocess.Popen[bytes]", data: bytes) -> Radiograph:
-    """Send one file and read one answer.
+def _send(
+    process: "subprocess.Popen[bytes]", verb: Verb, parameters: Mapping[str, object], data: bytes
+) -> None:
+    if process.stdin is None:
+        raise EOFError("the decoder has no pipes")
+    text = json.dumps(parameters).encode()
+    process.stdin.write(REQUEST_HEAD.pack(verb, len(text)) + text + LENGTH.pack(len(data)))
+    process.stdin.write(data)
+    process.stdin.flush()
+
+
+def _receive(
+    process: "subprocess.Popen[bytes]",
+    answers: type[_Head],
+    size: Callable[[_Head], int],
+) -> tuple[_Head, bytes] | Unusable:
+    """Read one answer.
 
     Raises:
         EOFError, OSError: the process died.
         ValueError: the answer is not one of ours.
-        UnusableImage: the process names a reason.
     """
-    if process.stdin is None or process.stdout is None:
+    if process.stdout is None:
         raise EOFError("the decoder has no pipes")
-    process.stdin.write(REQUEST_HEAD.pack(len(data)))
-    process.stdin.write(data)
-    process.stdin.flush()
     (length,) = RESPONSE_HEAD.unpack(_read_exactly(process.stdout, RESPONSE_HEAD.size))
     if length > _MAX_HEAD_BYTES:
         raise ValueError("the answer's head is too long")
-    answer = _HEAD.validate_json(_read_exactly(process.stdout, length))
-    if isinstance(answer, _NoImage):
-        raise UnusableImage(Unusable(answer.reason))
-    if answer.rows * answer.columns > MAX_PIXELS:
-        raise ValueError("the answer is larger than any image")
-    pixels = np.frombuffer(_read_exactly(process.stdout, answer.rows * answer.columns * 2), dtype="<u2")
-    return Radiograph(
-        pixels=pixels.reshape(answer.rows, answer.columns),
-        spacing_mm=answer.spacing_mm,
-        modality=answer.modality,
-    )
+    text = _read_exactly(process.stdout, length)
+    (count,) = LENGTH.unpack(_read_exactly(process.stdout, LENGTH.size))
+    try:
+        reason = _NoImage.model_validate_json(text).reason
+    except ValidationError:
+        head = answers.model_validate_json(text)
+        if count != size(head):
+            raise ValueError("the answer is not as long as it should be") from None
+        return head, _read_exactly(process.stdout, count)
+    if count:
+        raise ValueError("a reason comes alone")
+    return Unusable(reason)
 
 
 def _read_exactly(source: IO[bytes], count: int) -> bytes:

@@ -41,8 +41,9 @@ from station.cohorts.layout import (
     write_documents,
     write_file,
 )
-from station.cohorts.pixels import Radiograph, Unusable
+from station.cohorts.pixels import Radiograph
 from station.cohorts.source import CaseSource
+from station.cohorts.unusable import Unusable
 
 
 @dataclass(slots=True)

@@ -4,99 +4,23 @@ Follows the grayscale pipeline of PS3.4 N.2: stored values -> modality LUT (PS3.
 -> polarity (PS3.3 C.7.6.3.1.2). The result spans 0 (black) to 65535 (white) over the *nominal* range of the file's
 own last LUT, not over the values that happen to occur, so equal exposure gives equal grey over patients.
 
-This code meets hostile files: it runs in `station.cohorts.decoder_process` only. It raises `UnusableImage` with a
-reason from a closed list; pydicom's own exceptions quote values and stay in that process.
+This code meets hostile files: it runs in `station.cohorts.decoder_process` only.
 """
 
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
-from io import BytesIO
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
-from pydicom.pixels import get_decoder
-from pydicom.uid import (
-    JPEG2000,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
-)
 
-MAX_PIXELS = 64_000_000
-"""Rows x columns: four times the largest detector sold."""
-
-# One decoder per transfer syntax, named: which library meets a file must not depend on what else is installed.
-# An empty name is native data. Deflated is absent on purpose: its size is unknown before it is inflated.
-DECODERS: dict[str, str] = {
-    ImplicitVRLittleEndian: "",
-    ExplicitVRLittleEndian: "",
-    ExplicitVRBigEndian: "",
-    JPEG2000Lossless: "pylibjpeg",
-    JPEG2000: "pylibjpeg",
-    JPEGLSLossless: "pyjpegls",
-    JPEGLSNearLossless: "pyjpegls",
-    RLELossless: "pydicom",
-}
-
-# What pydicom and the codecs raise on bad bytes; anything else ends the process, which costs this image too.
-FILE_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    BytesLengthException,
-    EOFError,
-    InvalidDicomError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
+from station.cohorts.reading import check_shape, found, padding, parse, stored_values
+from station.cohorts.unusable import Unusable, UnusableImage
 
 _WHITE = 65_535.0
 # Beyond these, arithmetic overflows before it means anything. NaN fails every comparison.
 _RESCALE_LIMIT = 1e6
 _SPACING_LIMITS_MM = (0.01, 10.0)
-
-
-class Unusable(StrEnum):
-    """Why an image is left out of a cohort; counted, and shown to the hospital's own people only."""
-
-    UNREADABLE = "unreadable"
-    DIGEST = "digest"
-    NOT_DICOM = "not-dicom"
-    MODALITY = "modality"
-    TRANSFER_SYNTAX = "transfer-syntax"
-    NOT_A_RADIOGRAPH = "not-a-radiograph"
-    TOO_LARGE = "too-large"
-    PIXEL_ATTRIBUTES = "pixel-attributes"
-    PIXEL_DATA = "pixel-data"
-    LOOKUP_TABLE = "lookup-table"
-    DECODER_CRASHED = "decoder-crashed"
-    DECODER_TIMEOUT = "decoder-timeout"
-    LABEL_MISSING = "label-missing"
-    LABEL_INVALID = "label-invalid"
-    CLINICAL_INVALID = "clinical-invalid"
-    DUPLICATE = "duplicate"
-
-
-class UnusableImage(Exception):  # noqa: N818 - a finding about the file, not a fault of ours
-    """This file gives no image; `reason` says why without a value from it."""
-
-    def __init__(self, reason: Unusable) -> None:
-        super().__init__(reason.value)
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,76 +48,15 @@ def read_radiograph(data: bytes) -> Radiograph:
     Raises:
         UnusableImage: naming what it is not.
     """
-    dataset = _parse(data)
-    _check_shape(dataset)
-    stored = _stored_values(dataset)
-    with _found(Unusable.LOOKUP_TABLE):
+    dataset = parse(data)
+    check_shape(dataset)
+    stored = stored_values(dataset)
+    with found(Unusable.LOOKUP_TABLE):
         grey = _present(stored, dataset)
-    with _found(Unusable.PIXEL_ATTRIBUTES):
+    with found(Unusable.PIXEL_ATTRIBUTES):
         spacing, modality = _spacing(dataset), str(dataset.get("Modality", ""))
     pixels = np.rint(np.clip(grey, 0.0, 1.0) * _WHITE).astype(np.uint16)
     return Radiograph(pixels=pixels, spacing_mm=spacing, modality=modality)
-
-
-@contextmanager
-def _found(reason: Unusable) -> Iterator[None]:
-    """Turn what bad bytes raise into a finding."""
-    try:
-        yield
-    except FILE_ERRORS as error:
-        raise UnusableImage(reason) from error
-
-
-def _parse(data: bytes) -> Any:  # noqa: ANN401 - pydicom is not typed here
-    with _found(Unusable.NOT_DICOM):
-        dataset = pydicom.dcmread(BytesIO(data))
-        syntax = str(dataset.file_meta.TransferSyntaxUID)
-    if syntax not in DECODERS:
-        raise UnusableImage(Unusable.TRANSFER_SYNTAX)
-    return dataset
-
-
-def _check_shape(dataset: Any) -> None:  # noqa: ANN401
-    with _found(Unusable.PIXEL_ATTRIBUTES):  # pydicom parses a value when it is asked for
-        rows, columns = int(dataset.Rows), int(dataset.Columns)
-        samples, frames = int(dataset.SamplesPerPixel), int(dataset.get("NumberOfFrames", None) or 1)
-        photometric = str(dataset.PhotometricInterpretation)
-        allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
-        high, signed = int(dataset.HighBit), int(dataset.PixelRepresentation)
-    if samples != 1 or frames != 1 or photometric not in {"MONOCHROME1", "MONOCHROME2"}:
-        raise UnusableImage(Unusable.NOT_A_RADIOGRAPH)
-    if (
-        rows < 1
-        or columns < 1
-        or allocated not in {8, 16}
-        or not 1 <= stored <= allocated
-        or signed not in {0, 1}
-    ):
-        raise UnusableImage(Unusable.PIXEL_ATTRIBUTES)
-    if high != stored - 1:
-        raise UnusableImage(Unusable.PIXEL_ATTRIBUTES)
-    if rows * columns > MAX_PIXELS:
-        raise UnusableImage(Unusable.TOO_LARGE)
-
-
-def _stored_values(dataset: Any) -> NDArray[np.int32]:  # noqa: ANN401
-    syntax = dataset.file_meta.TransferSyntaxUID
-    decoder = get_decoder(syntax)
-    with _found(Unusable.PIXEL_DATA):
-        if DECODERS[syntax]:
-            # Not `as_array`: it spreads a codestream of one pixel over the picture. `as_buffer` insists on the size.
-            frame, layout = decoder.as_buffer(dataset, index=0, raw=True, decoding_plugin=DECODERS[syntax])
-            values = np.frombuffer(frame, dtype=f"<u{int(layout['bits_allocated']) // 8}")
-            values = values.reshape(int(dataset.Rows), int(dataset.Columns))
-        else:
-            values, _ = decoder.as_array(dataset, raw=True)
-        # Above BitsStored there may be anything (overlays, a codec's sign); below it is the value, in two's complement.
-        bits = min(int(dataset.BitsStored), 8 * values.dtype.itemsize)
-        stored: NDArray[np.int32] = values.astype(np.int32) & (2**bits - 1)
-        if dataset.PixelRepresentation == 1:
-            sign = 2 ** (bits - 1)
-            stored = (stored ^ sign) - sign
-        return stored
 
 
 def _present(stored: NDArray[np.int32], dataset: Any) -> NDArray[np.float64]:  # noqa: ANN401
@@ -220,9 +83,10 @@ def _present(stored: NDArray[np.int32], dataset: Any) -> NDArray[np.float64]:  #
     # PS3.3 C.7.6.3.1.2: in MONOCHROME1 the lowest value is shown white.
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         grey = 1.0 - grey
-    padding = _padding(stored, dataset)
-    if padding is not None:
-        grey = np.where(padding, 0.0, grey)
+    hidden = padding(stored, dataset)
+    if hidden is not None:
+        # Black, whatever the polarity.
+        grey = np.where(hidden, 0.0, grey)
     return grey
 
 
@@ -270,16 +134,6 @@ def _stored_range(dataset: Any) -> tuple[float, float]:  # noqa: ANN401
     if dataset.PixelRepresentation == 1:
         return -float(2 ** (bits - 1)), float(2 ** (bits - 1) - 1)
     return 0.0, float(2**bits - 1)
-
-
-def _padding(stored: NDArray[np.int32], dataset: Any) -> NDArray[np.bool_] | None:  # noqa: ANN401
-    """Return where pixels are padding (PS3.3 C.7.5.1.1.2): shown black, whatever the polarity."""
-    value = dataset.get("PixelPaddingValue", None)
-    if value is None:
-        return None
-    limit = dataset.get("PixelPaddingRangeLimit", None)
-    low, high = sorted((int(value), int(value if limit is None else limit)))
-    return np.asarray((stored >= low) & (stored <= high))
 
 
 def _first(value: Any) -> float:  # noqa: ANN401

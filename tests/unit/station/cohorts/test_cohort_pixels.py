@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_windowing
-from pydicom.uid import UID, JPEG2000Lossless, JPEGLossless, JPEGLSLossless
+from pydicom.uid import MPEG2MPML, UID, JPEG2000Lossless, JPEGLossless, JPEGLSLossless
 
-from station.cohorts.pixels import Unusable, UnusableImage, read_radiograph, window
+from station.cohorts.pixels import read_radiograph, window
+from station.cohorts.unusable import Unusable, UnusableImage
 
 
 def grey(dataset: Dataset) -> Any:
@@ -171,8 +172,9 @@ def test_what_is_no_usable_radiograph_says_why(changes: dict[str, Any], expected
 def test_other_bytes_and_other_transfer_syntaxes_say_why() -> None:
     assert reason(b"") is Unusable.NOT_DICOM
     assert reason(b"%PDF-1.7 " * 99) is Unusable.NOT_DICOM
-    # No decoder of ours reads JPEG Lossless.
-    assert reason(compressed(radiograph(picture()), JPEGLossless, b"\0\0")) is Unusable.TRANSFER_SYNTAX
+    # No decoder of ours reads video.
+    assert reason(compressed(radiograph(picture()), MPEG2MPML, b"\0\0")) is Unusable.TRANSFER_SYNTAX
+    assert reason(compressed(radiograph(picture()), JPEGLossless, b"\0\0")) is Unusable.PIXEL_DATA
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
