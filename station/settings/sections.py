@@ -169,6 +169,11 @@ OptOutGround = Literal["wgbo-7-458-1-a", "wgbo-7-458-1-b"]
 """Dutch Civil Code (WGBO) art. 7:458 paragraph 1: (a) asking is not reasonably possible, (b) it cannot reasonably be required."""
 
 
+DeidentificationOption = Literal[
+    "modified-dates", "patient-characteristics", "device-identity", "clean-descriptors", "safe-private"
+]
+
+
 class CollectionSettings(StrictModel):
     """One collection of images the hospital offers, and to whom. What is not offered here is not there."""
 
@@ -192,6 +197,30 @@ class CollectionSettings(StrictModel):
         default=None,
         description="With opt-out, and only then: the review that found the exception to apply, by its reference.",
     )
+
+    deidentification: Sequence[DeidentificationOption] = Field(
+        default=("modified-dates",),
+        max_length=5,
+        description="Options of PS3.15 Annex E beside the Basic Profile: 'modified-dates' (dates moved, intervals kept; "
+        "without it no date stays), 'patient-characteristics' (sex, age, size, weight), 'device-identity', "
+        "'clean-descriptors' (descriptions, by a list of words), 'safe-private' (private attributes known to be safe).",
+    )
+    safe_private: Sequence[
+        Annotated[str, Field(pattern=r"^[!-~][ -~]{0,63}:[0-9a-f]{4},xx[0-9a-f]{2}:[A-Z]{2}$")]
+    ] = Field(
+        default=(),
+        max_length=256,
+        description="With 'safe-private': elements the hospital holds safe beside PS3.15 table E.3.10-1, as "
+        "'creator:gggg,xxee:VR' in lower-case hex.",
+    )
+
+    @model_validator(mode="after")
+    def _deidentification_is_consistent(self) -> Self:
+        if len(set(self.deidentification)) != len(self.deidentification):
+            raise ValueError("deidentification: an option stands twice")
+        if self.safe_private and "safe-private" not in self.deidentification:
+            raise ValueError("safe_private names elements, but deidentification has no 'safe-private'")
+        return self
 
     @model_validator(mode="after")
     def _opt_out_is_grounded(self) -> Self:
