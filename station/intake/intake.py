@@ -16,7 +16,7 @@ from typing import Self, TypeVar
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from policies.documents import Name, digest_of
+from policies.documents import Name
 from policies.errors import DataError, NotFoundError, StateError, UsageError
 from policies.profiles import DEFAULT_PROFILE, load_profile
 from station.handover import HandoverLog, InstanceRecord, InstancesContent
@@ -26,7 +26,7 @@ from station.intake.books import Books
 from station.intake.clinical import register as clinical_register
 from station.intake.clinical.export import read_export
 from station.intake.consent import register as consent_register
-from station.intake.consent.register_file import read_register
+from station.intake.consent.desk import ConsentDesk, RegisterFormat
 from station.intake.csv_reader import MAX_CSV_BYTES
 from station.intake.installation import MIGRATIONS, load_handover_key
 from station.intake.outcomes import (
@@ -98,6 +98,7 @@ class Intake:
             os.close(self._lock)
             raise
         self._database, self._outbox_lock = self._books.database, self._books.lock
+        self.consent = ConsentDesk(self._books, self._settings.consent)
         quiet_pydicom()
         pseudonymiser = Pseudonymiser(key, self._settings.project, self._settings.default_issuer)
         self._pseudonymiser = pseudonymiser
@@ -255,22 +256,7 @@ class Intake:
         Raises:
             CsvError: naming line and column; nothing is imported.
         """
-        data = _bytes_of(source)
-        register = read_register(data)
-        now = self._clock()
-        with self._outbox_lock:
-            with self._database.write() as session:
-                consent_register.replace(
-                    session,
-                    register,
-                    source="csv",
-                    digest=digest_of(data),
-                    source_date=source_date or now,
-                    now=now,
-                )
-                report = consent_register.hand_over(session, now=now)
-            self.flush()
-        return _required(report)
+        return self.consent.import_register(_bytes_of(source), RegisterFormat.CSV, source_date=source_date)
 
     def import_clinical(
         self, source: Path | bytes, collection: Name, *, profile: str = DEFAULT_PROFILE
@@ -367,7 +353,7 @@ class Intake:
             for row in part:
                 row.outbox = entry
         clinical_register.hand_over(session, now=now)
-        consent_register.hand_over(session, now=now)
+        consent_register.hand_over(session, now=now, rules=self._settings.consent)
 
 
 def _sole_process(root: Path) -> int:

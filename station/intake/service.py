@@ -11,6 +11,8 @@ from pathlib import Path
 
 from policies.errors import PhtError
 from station.intake.api import create_api
+from station.intake.consent.review import ConsentReview
+from station.intake.consent.rules import ConsentRules
 from station.intake.intake import Intake
 from station.intake.paths import IntakePaths
 from station.intake.settings import IntakeSettings
@@ -89,9 +91,12 @@ def serve(home: Path, settings: IntakeSettings | None = None) -> None:
             worker.add(name)
         worker.start()
         intake.when_accepted(worker.add)
+        review = ConsentReview(intake.consent)
+        review.start()
         try:
             serve_local(create_api(intake, token, worker.add), paths.socket)
         finally:
+            review.stop()
             worker.stop()
 
 
@@ -99,8 +104,14 @@ def _from_station(home: Path) -> IntakeSettings:
     from station.settings import load_settings  # noqa: PLC0415 - a library caller has no station.toml
 
     settings = load_settings(home)
+    codes = settings.consent.codes_file
     return IntakeSettings(
         project=settings.pseudonyms.project,
         default_issuer=settings.pseudonyms.default_issuer,
         collections=tuple(collection.name for collection in settings.collections),
+        consent=ConsentRules(
+            timezone=settings.hospital.timezone,
+            registry_asked_apart=settings.consent.registry_asked_apart,
+            codes_file=None if codes is None else settings.path(home, codes),
+        ),
     )

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from policies.documents import Name, Sequence, StrictModel
+from station.intake.consent.rules import ConsentRules
 
 # Images whose pixels the cohort freeze knows how to read. Everything else waits in quarantine for a person:
 # secondary captures and screen saves first, which carry burned-in text.
@@ -26,6 +27,7 @@ class IntakeSettings(StrictModel):
         max_file_bytes: larger files are quarantined unread.
         collections: the collections a batch may belong to; None leaves the name to the caller.
         instances_per_entry: how many instances one handover entry names at most.
+        consent: how the consent register is to be read.
     """
 
     project: Name = "registry"
@@ -34,3 +36,4 @@ class IntakeSettings(StrictModel):
     max_file_bytes: Annotated[int, Field(ge=1 << 20)] = 1 << 30
     collections: Sequence[Name] | None = None
     instances_per_entry: Annotated[int, Field(ge=1, le=5000)] = 500
+    consent: ConsentRules = ConsentRules()

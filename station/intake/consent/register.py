@@ -222,7 +222,9 @@ def _keep_facts(session: Session, facts: Mapping[PatientId, PatientFacts]) -> No
         if known.birth_date is not None:
             row.birth_date = known.birth_date.isoformat()
         if known.deceased is not None:
-            row.deceased = known.deceased.isoformat()
+            # A source that only knows the fact dates it by the day it was read: the first such day stands.
+            day = known.deceased.isoformat()
+            row.deceased = min(day, row.deceased or day)
 
 
 @lru_cache(maxsize=65536)

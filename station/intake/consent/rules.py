@@ -1,13 +1,13 @@
 """How the hospital's register is to be read; the station's settings file fills it."""
 
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from policies.documents import StrictModel
 
-@dataclass(frozen=True, slots=True)
-class ConsentRules:
+
+class ConsentRules(StrictModel):
     """How the register is to be read.
 
     Attributes:
