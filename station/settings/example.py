@@ -3,6 +3,7 @@
 from policies.policy import ConsentMode, PurposeCode, RequesterClass
 from station.settings.dicom import PacsSettings, ReceiverSettings
 from station.settings.model import StationSettings
+from station.settings.outside import DcatSettings
 from station.settings.sections import (
     CeilingSettings,
     CollectionSettings,
@@ -48,6 +49,22 @@ def example() -> StationSettings:
                 tls_key_file="receiver.key",
                 hours=(("19:00", "06:00"),),
             ),
+        ),
+        dcat=DcatSettings(
+            base_url="https://data.hospital-a.example",
+            access_url="https://data.hospital-a.example/access",
+            contact_email="data@hospital-a.example",
+            publisher_name="Hospital A",
+            publisher_email="info@hospital-a.example",
+            hdab_name="Health data access body",
+            hdab_page="https://hdab.example/contact",
+            description="Beelden van de afdeling radiologie, gepseudonimiseerd.",
+            provenance="Uit het PACS van het ziekenhuis; gepseudonimiseerd volgens DICOM PS3.15 bijlage E.",
+            purpose="Wetenschappelijk onderzoek naar de gezondheid; methoden voor radiologie.",
+            population="Volwassen patienten van het ziekenhuis.",
+            keywords=("radiologie", "thorax"),
+            minimum_age=20,
+            maximum_age=90,
         ),
         collections=(
             CollectionSettings(

@@ -12,6 +12,7 @@ from policies.policy import ConsentMode
 from policies.rules.admission import CollectionOffer, HospitalRules
 from station.settings.consent import ConsentSettings
 from station.settings.dicom import PacsSettings, ReceiverSettings
+from station.settings.outside import CountsSettings, DcatSettings
 from station.settings.sections import (
     CeilingSettings,
     CollectionSettings,
@@ -37,6 +38,8 @@ class StationSettings(StrictModel):
     ceilings: CeilingSettings
     hospital: HospitalSettings
     polling: PollingSettings = Field(default_factory=PollingSettings)
+    counts: CountsSettings = Field(default_factory=CountsSettings)
+    dcat: DcatSettings = Field(default_factory=DcatSettings)
     receiver: ReceiverSettings = Field(default_factory=ReceiverSettings)
     pacs: Sequence[PacsSettings] = ()
     collections: Sequence[CollectionSettings] = Field(min_length=1)

@@ -134,6 +134,11 @@ class HospitalSettings(StrictModel):
     failed_messages: Annotated[int, Field(ge=1, le=100)] = Field(
         default=3, description="This many failed messages end a run here."
     )
+    minimum_k: Annotated[int, Field(ge=2, le=1000)] | None = Field(
+        default=None,
+        description="A cohort whose clinical table shows fewer patients alike than this (k-anonymity over the fields "
+        "that can single a person out) is refused; without it, k is shown to the operator and refuses nothing.",
+    )
     quiet_hours: Sequence[Hours] = Field(
         default=(), description='Hours in which no train starts, for example [["22:00", "06:00"]].'
     )
