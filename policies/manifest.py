@@ -64,7 +64,22 @@ class DataNeeds(StrictModel):
     )
     clinical_fields: Sequence[Name | MetricName] = ()
     label: MetricName | None = Field(default=None, description="The clinical field used as label.")
+    masks: Sequence[Name] = Field(
+        default=(),
+        max_length=255,
+        description="Segmentations by name; a label map has 1 for the first, 2 for the second, and so on.",
+    )
+    view_positions: Sequence[Annotated[str, Field(pattern=r"^[A-Z]{2,3}$")]] = Field(
+        default=(), description="Radiographs of these views only (PA, AP, LL, ...); empty for all."
+    )
     representation: Literal["volume", "dicom"] = "volume"
+
+    @field_validator("masks")
+    @classmethod
+    def _named_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("names a mask twice")
+        return value
 
 
 class HyperparameterSpec(StrictModel):

@@ -122,6 +122,7 @@ class DataGrant(StrictModel):
     consent_modes: Sequence[ConsentMode] = Field(min_length=1)
     modalities: Sequence[Modality] = Field(min_length=1)
     clinical_fields: Sequence[MetricName] = ()
+    masks: Sequence[Name] = Field(default=(), description="Segmentations, by name.")
     minimum_patients: Annotated[int, Field(ge=1)]
 
 

@@ -132,6 +132,7 @@ def _data(policy: Policy) -> Section:
         (
             f"Collections: {', '.join(data.collections)}; images: {', '.join(data.modalities)}.",
             f"Clinical fields: {', '.join(data.clinical_fields) or 'none'}.",
+            f"Masks: {', '.join(data.masks) or 'none'}.",
             f"Only patients who were asked about {', '.join(data.consent_purposes)} ({' or '.join(data.consent_modes)}).",
             f"Only at stations with {data.minimum_patients} patients or more.",
         ),
@@ -213,6 +214,7 @@ def _train_sections(train: Train) -> tuple[Section, ...]:
             f"{manifest.data.representation}, profile {manifest.data.profile}{label}."
         ),
         f"Clinical fields: {', '.join(manifest.data.clinical_fields) or 'none'}.",
+        f"Masks: {', '.join(manifest.data.masks) or 'none'}.",
         (
             f"{resources.memory_mib} MiB of memory, {resources.cpus:g} CPUs, GPU {resources.gpu}, "
             f"{resources.message_timeout_s} s per message."
@@ -291,6 +293,7 @@ def _mismatches(policy: Policy, train: Train) -> list[str]:
             "The train asks for more modalities.",
         ),
         (not asked <= set(policy.data.clinical_fields), "The train asks for more clinical fields."),
+        (not set(manifest.data.masks) <= set(policy.data.masks), "The train asks for more masks."),
         (not granted <= declared, f"Not declared by the train: {', '.join(sorted(granted - declared))}."),
         (not declared <= granted, f"Declared but withheld: {', '.join(sorted(declared - granted))}."),
     ]

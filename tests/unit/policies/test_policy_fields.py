@@ -133,6 +133,10 @@ CASES: dict[str, tuple[Facts, RefusalCode]] = {
     "data.consent_modes": (facts({"data.consent_modes": ["opt-in"]}), RefusalCode.HOSPITAL_COLLECTION),
     "data.modalities": (facts({"data.modalities": ["CT"]}), RefusalCode.DATA_MODALITY),
     "data.clinical_fields": (facts({"data.clinical_fields": []}), RefusalCode.DATA_FIELDS),
+    "data.masks": (
+        facts(manifest={"data": dict(MANIFEST["data"]) | {"masks": ["lesion"]}}),
+        RefusalCode.DATA_FIELDS,
+    ),
     "data.minimum_patients": (facts({"data.minimum_patients": 101}), RefusalCode.DATA_TOO_FEW_PATIENTS),
     "runs.minimum_stations": (facts({"runs.minimum_stations": 4}), RefusalCode.ORDER_BEYOND_POLICY),
     "runs.runs": (
