@@ -60,7 +60,7 @@ def example() -> StationSettings:
             hdab_page="https://hdab.example/contact",
             description="Beelden van de afdeling radiologie, gepseudonimiseerd.",
             provenance="Uit het PACS van het ziekenhuis; gepseudonimiseerd volgens DICOM PS3.15 bijlage E.",
-            purpose="Wetenschappelijk onderzoek naar de gezondheid; methoden voor radiologie.",
+            intended_use="Wetenschappelijk onderzoek naar de gezondheid; methoden voor radiologie.",
             population="Volwassen patienten van het ziekenhuis.",
             keywords=("radiologie", "thorax"),
             minimum_age=20,

@@ -46,7 +46,7 @@ class DcatSettings(StrictModel):
     provenance: Paragraph = Field(
         default="", description="Where the data come from and what was done to them."
     )
-    purpose: Paragraph = Field(default="", description="For what the data may be used.")
+    intended_use: Paragraph = Field(default="", description="For what the data may be used.")
     population: Paragraph = Field(default="", description="Whom the data are about.")
     keywords: Sequence[Line] = Field(default=("radiology",), min_length=1, description="Words to find it by.")
     health_category: Annotated[str, Field(pattern=r"^[A-Z]{4}$")] = Field(
