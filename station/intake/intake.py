@@ -27,6 +27,7 @@ from station.intake.clinical import register as clinical_register
 from station.intake.clinical.export import read_export
 from station.intake.consent import register as consent_register
 from station.intake.consent.desk import ConsentDesk, RegisterFormat
+from station.intake.consent.usage import UsageDesk
 from station.intake.csv_reader import MAX_CSV_BYTES
 from station.intake.installation import MIGRATIONS, load_handover_key
 from station.intake.outcomes import (
@@ -38,10 +39,12 @@ from station.intake.outcomes import (
     Progress,
 )
 from station.intake.paths import IntakePaths
-from station.intake.processing import BatchProcessor, batch_report, finish_batch, start_batch
+from station.intake.processing import process
+from station.intake.recording import batch_report, finish_batch, start_batch
 from station.intake.schema import BatchRow, FileRow, InstanceRow, PatientRow, StudyRow
 from station.intake.settings import IntakeSettings
 from station.intake.staging import stage_into
+from station.intake.workforce import make_pool
 from station.pseudonymisation.engine import Pseudonymiser
 from station.pseudonymisation.keys import PseudonymKey
 from station.pseudonymisation.reading import quiet_pydicom
@@ -99,10 +102,11 @@ class Intake:
             raise
         self._database, self._outbox_lock = self._books.database, self._books.lock
         self.consent = ConsentDesk(self._books, self._settings.consent)
+        self.usage = UsageDesk(self._books, paths.card)
         quiet_pydicom()
         pseudonymiser = Pseudonymiser(key, self._settings.project, self._settings.default_issuer)
         self._pseudonymiser = pseudonymiser
-        self._processor = BatchProcessor(paths, self._settings, self._database, pseudonymiser)
+        self._pool = make_pool(paths, self._settings, key, {})
 
     def __enter__(self) -> Self:
         return self
@@ -115,6 +119,7 @@ class Intake:
     def close(self) -> None:
         """Let go of the database and of the lock."""
         with self._processing, self._batch_lock, self._outbox_lock:
+            self._pool.close()
             self._database.close()
             os.close(self._lock)
 
@@ -191,7 +196,8 @@ class Intake:
                     "the batch was not accepted", hint="Say which collection it belongs to first."
                 )
             if known.finished_at is None:
-                self._processor.process(spool.open_batch(self._paths.spool, name), known.collection, progress)
+                batch = spool.open_batch(self._paths.spool, name)
+                process(self._paths, self._books, self._pool, batch, known.collection, progress)
                 known = self._finish(name)
             self.flush()
             spool.remove_batch(self._paths.spool, name)

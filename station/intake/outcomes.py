@@ -14,6 +14,9 @@ class FileOutcome(StrEnum):
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"
     QUARANTINED = "quarantined"
+    RELEASED = "released"
+    DISCARDED = "discarded"
+    EXPIRED = "expired"
 
 
 class IntakeReason(StrEnum):
@@ -24,6 +27,9 @@ class IntakeReason(StrEnum):
     PIXELS_MISSING = "pixels-missing"
     STUDY_PATIENT_MISMATCH = "study-patient-mismatch"
     INSTANCE_CONFLICT = "instance-conflict"
+    INSTANCE_REMOVED = "instance-removed"
+    PROCESSING_CRASHED = "processing-crashed"
+    PROCESSING_TIMEOUT = "processing-timeout"
 
 
 Reason = IntakeReason | PseudonymisationFault
@@ -36,7 +42,9 @@ class BatchReport:
     Attributes:
         files: how many files the batch holds.
         skipped: entries of the source that were not plain files.
+        accepted: taken up, those released from quarantine among them.
         quarantined: counts by reason code.
+        discarded: thrown away from quarantine, by a person or because their term was over.
         finished_at: None while files are left.
     """
 
@@ -47,12 +55,13 @@ class BatchReport:
     accepted: int
     duplicates: int
     quarantined: dict[str, int] = field(default_factory=dict)
+    discarded: int = 0
     finished_at: datetime | None = None
 
     @property
     def done(self) -> int:
         """How many files have been dealt with."""
-        return self.accepted + self.duplicates + sum(self.quarantined.values())
+        return self.accepted + self.duplicates + self.discarded + sum(self.quarantined.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from policies.documents import Name, Sequence, StrictModel
 from station.intake.consent.rules import ConsentRules
+from station.pseudonymisation.options import DeidentificationOptions
 
 # Images whose pixels the cohort freeze knows how to read. Everything else waits in quarantine for a person:
 # secondary captures and screen saves first, which carry burned-in text.
@@ -26,6 +27,10 @@ class IntakeSettings(StrictModel):
         sop_classes: what is taken up; the rest is quarantined.
         max_file_bytes: larger files are quarantined unread.
         collections: the collections a batch may belong to; None leaves the name to the caller.
+        options: what each collection chose beside the Basic Profile.
+        workers: processes that meet the files; None for one per core.
+        file_timeout_s: seconds one file may take.
+        worker_memory_mib: address space of one worker.
         instances_per_entry: how many instances one handover entry names at most.
         consent: how the consent register is to be read.
     """
@@ -35,5 +40,9 @@ class IntakeSettings(StrictModel):
     sop_classes: Sequence[str] = _SOP_CLASSES
     max_file_bytes: Annotated[int, Field(ge=1 << 20)] = 1 << 30
     collections: Sequence[Name] | None = None
+    options: dict[Name, DeidentificationOptions] = Field(default_factory=dict)
+    workers: Annotated[int, Field(ge=1, le=1024)] | None = None
+    file_timeout_s: Annotated[float, Field(ge=1, le=86_400)] = 120.0
+    worker_memory_mib: Annotated[int, Field(ge=512, le=1 << 22)] = 4096
     instances_per_entry: Annotated[int, Field(ge=1, le=5000)] = 500
     consent: ConsentRules = ConsentRules()
