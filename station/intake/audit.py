@@ -34,6 +34,7 @@ class IntakeEvent(StrEnum):
     QUARANTINE_DISCARDED = "intake.quarantine.discarded"
     PATIENTS_MERGED = "intake.patients.merged"
     RETENTION_ENFORCED = "intake.retention.enforced"
+    KEY_ROTATED = "intake.key.rotated"
 
 
 def record(session: Session, event: IntakeEvent, fields: dict[str, str | int], *, now: datetime) -> None:

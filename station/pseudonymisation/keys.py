@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import Field
 
-from policies.documents import Moment, StrictModel, canonical_json, load_json
+from policies.documents import Moment, Sequence, StrictModel, canonical_json, load_json
 from policies.errors import DocumentError, StateError, StorageError
 from station.pseudonymisation.dates import Shift
 
@@ -32,17 +32,24 @@ SHIFT_DAYS_MAX = 365
 SHIFT_MINUTES_MAX = 30
 WELL_KNOWN_UIDS = "1.2.840.10008."
 _PSEUDONYM_CHARACTERS = 20
-_MAX_KEY_FILE_BYTES = 4096
+MAX_VERSIONS = 64
+_MAX_KEY_FILE_BYTES = 32 * 1024
 
 
-class KeyFile(StrictModel):
-    """What the key file holds."""
+class KeyVersion(StrictModel):
+    """One version of the hospital's key."""
 
-    schema_name: Annotated[Literal["pht-pseudonym-key"], Field(alias="schema")] = "pht-pseudonym-key"
     key_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     version: Annotated[int, Field(ge=1)]
     created_at: Moment
-    secret: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
+    secret: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")] = Field(repr=False)
+
+
+class KeyFile(KeyVersion):
+    """What the key file holds: the version in use, and those it replaced, whose pseudonyms can so be made again."""
+
+    schema_name: Annotated[Literal["pht-pseudonym-key"], Field(alias="schema")] = "pht-pseudonym-key"
+    earlier: Sequence[KeyVersion] = Field(default=(), max_length=MAX_VERSIONS - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +72,8 @@ class PseudonymKey:
         Raises:
             StorageError: the file exists or cannot be written.
         """
-        secret = secrets.token_bytes(KEY_BYTES)
-        key_id = _key_id(secret)
-        document = KeyFile.model_validate(
-            {"schema": "pht-pseudonym-key", "key_id": key_id, "version": version, "created_at": now,
-             "secret": base64.b64encode(secret).decode("ascii")}
-        )  # fmt: skip
+        made = new_version(version, now)
+        document = KeyFile.model_validate({"schema": "pht-pseudonym-key", **made.model_dump()})
         data = canonical_json(document.model_dump(mode="json", by_alias=True)) + b"\n"
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -81,32 +84,28 @@ class PseudonymKey:
                 os.fsync(descriptor)
         except OSError as error:
             raise StorageError(f"pseudonym key: cannot be written ({error.strerror})") from error
-        return cls(key_id, version, secret)
+        return cls.of(made)
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a key file.
+        """Read the version in use from a key file.
 
         Raises:
             StateError: the file is missing, a link, readable by others, or not a key file.
         """
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        except OSError as error:
-            raise StateError(
-                f"pseudonym key: cannot be opened ({error.strerror})",
-                hint="Run the station's init, or restore the key.",
-            ) from error
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
-                raise StateError("pseudonym key: others may read the file", hint="chmod 0600 the key file.")
-            data = file.read(_MAX_KEY_FILE_BYTES + 1)
-        document = _key_file(data)
-        secret = base64.b64decode(document.secret)
-        if not hmac.compare_digest(_key_id(secret), document.key_id):
+        return cls.of(read_key_file(path))
+
+    @classmethod
+    def of(cls, version: KeyVersion) -> Self:
+        """Return the key of one version.
+
+        Raises:
+            StateError: the secret is not the one that the key's id names.
+        """
+        secret = base64.b64decode(version.secret)
+        if not hmac.compare_digest(_key_id(secret), version.key_id):
             raise StateError("pseudonym key: the file is damaged", hint="Restore the key from its backup.")
-        return cls(document.key_id, document.version, secret)
+        return cls(version.key_id, version.version, secret)
 
     def for_project(self, project: str) -> "ProjectKeys":
         """Derive the project's sub-keys, one per use."""
@@ -119,6 +118,37 @@ class PseudonymKey:
     def _derive(self, project: str, use: str) -> bytes:
         info = _joined("pht-pseudonym-v1", str(self.version), project, use)
         return HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=info).derive(self._secret)
+
+
+def new_version(version: int, now: datetime) -> KeyVersion:
+    """Return a new secret under its id and version."""
+    secret = secrets.token_bytes(KEY_BYTES)
+    return KeyVersion(
+        key_id=_key_id(secret),
+        version=version,
+        created_at=now,
+        secret=base64.b64encode(secret).decode("ascii"),
+    )
+
+
+def read_key_file(path: Path) -> KeyFile:
+    """Read a key file with all its versions.
+
+    Raises:
+        StateError: the file is missing, a link, readable by others, or not a key file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise StateError(
+            f"pseudonym key: cannot be opened ({error.strerror})",
+            hint="Run the station's init, or restore the key.",
+        ) from error
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
+            raise StateError("pseudonym key: others may read the file", hint="chmod 0600 the key file.")
+        return _key_file(file.read(_MAX_KEY_FILE_BYTES + 1))
 
 
 @dataclass(frozen=True, slots=True)
