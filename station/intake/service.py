@@ -7,6 +7,7 @@ import logging
 import queue
 import threading
 import warnings
+from datetime import timedelta
 from pathlib import Path
 
 from policies.errors import PhtError
@@ -15,7 +16,8 @@ from station.intake.consent.review import ConsentReview
 from station.intake.consent.rules import ConsentRules
 from station.intake.intake import Intake
 from station.intake.paths import IntakePaths
-from station.intake.settings import IntakeSettings
+from station.intake.settings import IntakeRetention, IntakeSettings
+from station.pseudonymisation.options import options_of
 from station.web.server import read_token, serve_local
 
 LOG = logging.getLogger("station.intake")
@@ -109,6 +111,18 @@ def _from_station(home: Path) -> IntakeSettings:
         project=settings.pseudonyms.project,
         default_issuer=settings.pseudonyms.default_issuer,
         collections=tuple(collection.name for collection in settings.collections),
+        options={
+            each.name: options_of(each.deidentification, each.safe_private) for each in settings.collections
+        },
+        workers=settings.processing.workers,
+        file_timeout_s=settings.processing.file_timeout_s,
+        worker_memory_mib=settings.processing.worker_memory_mib,
+        max_file_bytes=settings.processing.max_file_mib << 20,
+        retention=IntakeRetention(
+            quarantine=timedelta(days=settings.retention.quarantine_days),
+            unclaimed=timedelta(days=settings.retention.unclaimed_days),
+            removed=timedelta(hours=settings.retention.removed_hours),
+        ),
         consent=ConsentRules(
             timezone=settings.hospital.timezone,
             registry_asked_apart=settings.consent.registry_asked_apart,

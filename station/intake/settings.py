@@ -1,5 +1,6 @@
 """Intake's settings; the station's settings file fills them."""
 
+from datetime import timedelta
 from typing import Annotated
 
 from pydantic import Field
@@ -18,6 +19,20 @@ _SOP_CLASSES = (
 )
 
 
+class IntakeRetention(StrictModel):
+    """How long intake keeps what; after each term a sweep removes it, and says how many in the audit.
+
+    Attributes:
+        quarantine: files that nobody released or discarded.
+        unclaimed: staged batches whose collection nobody said.
+        removed: pseudonymised files of removed instances, so that compute takes note first.
+    """
+
+    quarantine: timedelta = timedelta(days=90)
+    unclaimed: timedelta = timedelta(days=14)
+    removed: timedelta = timedelta(hours=24)
+
+
 class IntakeSettings(StrictModel):
     """How intake works.
 
@@ -31,6 +46,7 @@ class IntakeSettings(StrictModel):
         workers: processes that meet the files; None for one per core.
         file_timeout_s: seconds one file may take.
         worker_memory_mib: address space of one worker.
+        retention: how long intake keeps what.
         instances_per_entry: how many instances one handover entry names at most.
         consent: how the consent register is to be read.
     """
@@ -44,5 +60,6 @@ class IntakeSettings(StrictModel):
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
     file_timeout_s: Annotated[float, Field(ge=1, le=86_400)] = 120.0
     worker_memory_mib: Annotated[int, Field(ge=512, le=1 << 22)] = 4096
+    retention: IntakeRetention = Field(default_factory=IntakeRetention)
     instances_per_entry: Annotated[int, Field(ge=1, le=5000)] = 500
     consent: ConsentRules = ConsentRules()

@@ -12,6 +12,7 @@ from policies.policy import ConsentMode
 from policies.rules.admission import CollectionOffer, HospitalRules
 from station.settings.consent import ConsentSettings
 from station.settings.dicom import PacsSettings, ReceiverSettings
+from station.settings.files import ProcessingSettings, RetentionSettings
 from station.settings.outside import CountsSettings, DcatSettings
 from station.settings.sections import (
     CeilingSettings,
@@ -42,6 +43,8 @@ class StationSettings(StrictModel):
     dcat: DcatSettings = Field(default_factory=DcatSettings)
     receiver: ReceiverSettings = Field(default_factory=ReceiverSettings)
     pacs: Sequence[PacsSettings] = ()
+    processing: ProcessingSettings = Field(default_factory=ProcessingSettings)
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
     collections: Sequence[CollectionSettings] = Field(min_length=1)
 
     @model_validator(mode="after")
