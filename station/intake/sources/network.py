@@ -25,6 +25,7 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.service_class import StorageServiceClass
@@ -39,7 +40,6 @@ TLS_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM"
 _PDU_SLACK_BYTES = 256 << 10
 """An A-ASSOCIATE-RQ of 128 contexts is longer than a small maximum PDU."""
 _HANDSHAKES = 32
-_MESSAGES_WAITING = 4
 _SELECT_S = 0.002
 """How long what other threads want to send may wait for the peer's next byte."""
 
@@ -105,11 +105,13 @@ class Bounds:
         pdu_bytes: the longest PDU.
         message_bytes: the longest data set of one message.
         timeout_s: for a TLS handshake, for one PDU, and without a word.
+        messages: how many may wait to be dealt with.
     """
 
     pdu_bytes: int
     message_bytes: int
     timeout_s: float
+    messages: int = 4
 
 
 class BoundedSocket(AssociationSocket):
@@ -174,14 +176,14 @@ class BoundedMessages(DIMSEServiceProvider):
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take one P-DATA; a message that grows too long, or too many at once, end the association."""
         super().receive_primitive(primitive)
-        if self.assoc.is_established and self.msg_queue.qsize() == 1:
+        if self.assoc.is_acceptor and self.assoc.is_established and self.msg_queue.qsize() == 1:
             self._serve_at_once()
         message = self.message
         if message is not None and message.data_set is not None:
             too_long = message.data_set.tell() > self.bounds.message_bytes
             if too_long or message.encoded_command_set.tell() > _PDU_SLACK_BYTES:
                 self._end("dicom-instance-too-long")
-        elif self.msg_queue.qsize() > _MESSAGES_WAITING:
+        elif self.msg_queue.qsize() > self.bounds.messages:
             self._end("dicom-too-many-messages")
 
     def _serve_at_once(self) -> None:
@@ -203,6 +205,23 @@ class BoundedMessages(DIMSEServiceProvider):
         self.assoc._abort_nonblocking()  # noqa: SLF001 - see the module
 
 
+def bounded(event: Event, bounds: Bounds) -> None:
+    """Put bounds on an association that we asked for; a handler of its EVT_CONN_OPEN."""
+    _bind(event.assoc, bounds)
+
+
+def _bind(association: Association, bounds: Bounds) -> None:
+    plain = association.dul.socket
+    if plain is None:
+        raise OSError("the connection is closed")
+    association.dul.socket = BoundedSocket.of(plain, bounds)
+    # The socket's own wait takes the place of a nap between two looks.
+    association.dul._run_loop_delay = 0  # noqa: SLF001 - see the module
+    messages = BoundedMessages(association)
+    messages.bounds = bounds
+    association.dimse = messages
+
+
 class _Handler(RequestHandler):
     """Makes the association of a connection, with our bounds."""
 
@@ -210,16 +229,7 @@ class _Handler(RequestHandler):
 
     def _create_association(self) -> Association:
         association = super()._create_association()
-        bounds = self.server.bounds
-        plain = association.dul.socket
-        if plain is None:
-            raise OSError("the connection is closed")
-        association.dul.socket = BoundedSocket.of(plain, bounds)
-        # The socket's own wait takes the place of a nap between two looks.
-        association.dul._run_loop_delay = 0  # noqa: SLF001 - see the module
-        messages = BoundedMessages(association)
-        messages.bounds = bounds
-        association.dimse = messages
+        _bind(association, self.server.bounds)
         return association
 
 

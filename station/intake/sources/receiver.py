@@ -10,42 +10,30 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from enum import IntEnum
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 
-from policies.errors import PhtError, StorageError, UnavailableError
+from policies.errors import UnavailableError
 from station.intake.sources.network import BoundedServer, Bounds, TlsFiles, quiet_pynetdicom
-from station.intake.sources.reception import Reception, Routes, Sink
-from station.intake.sources.rejections import read_rejection
-from station.intake.sources.sop_classes import KEY_OBJECT_SELECTION, receiver_contexts
-from station.intake.sources.stored import NotUnderstoodError, OtherInstanceError, check_instance
+from station.intake.sources.reception import Cut, Reception, Routes, Sink, StoreStatus
+from station.intake.sources.sop_classes import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION,
+    receiver_contexts,
+)
 from station.settings.dicom import ReceiverSettings
 
 LOG = logging.getLogger("station.intake.sources")
-
-IMPLEMENTATION_CLASS_UID = "2.25.193247046340398327318243212061407340137"
-IMPLEMENTATION_VERSION = "PHT_STATION_1"
 
 _PERMANENT, _SERVICE_USER = 0x01, 0x01
 _CALLING_UNKNOWN, _CALLED_UNKNOWN = 0x03, 0x07
 _LOOK_S = 0.5
 _END_S = 5.0
-
-
-class StoreStatus(IntEnum):
-    """What a C-STORE is answered (PS3.4 table B.2-1)."""
-
-    SUCCESS = 0x0000
-    OUT_OF_RESOURCES = 0xA700
-    DOES_NOT_MATCH = 0xA900
-    CANNOT_UNDERSTAND = 0xC000
 
 
 class Receiver:
@@ -75,6 +63,7 @@ class Receiver:
         self._sop_classes = sop_classes
         self._routes = routes
         self._sink = sink
+        self._cut = Cut(settings.batch_instances, settings.batch_seconds)
         self._receptions: dict[Association, Reception] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -159,40 +148,12 @@ class Receiver:
             association.kill()
             return
         with self._lock:
-            self._receptions[association] = Reception(self._folder, route, self._sink, self._settings)
+            self._receptions[association] = Reception(self._folder, route, self._sink, self._cut)
 
     def _store(self, event: Event) -> int:
-        """Answer one C-STORE; whatever happens, the peer reads no text of ours and we log none of its."""
-        try:
-            return self._stored(event)
-        except NotUnderstoodError:
-            status = StoreStatus.CANNOT_UNDERSTAND
-        except OtherInstanceError:
-            status = StoreStatus.DOES_NOT_MATCH
-        except StorageError:
-            status = StoreStatus.OUT_OF_RESOURCES
-        except PhtError as error:
-            LOG.error("dicom-store-failed", extra={"code": type(error).__name__})  # noqa: TRY400 - no trace is needed
-            status = StoreStatus.OUT_OF_RESOURCES
-        LOG.warning("dicom-store-refused", extra={"status": f"{status:04X}"})
-        return status
-
-    def _stored(self, event: Event) -> int:
         with self._lock:
             reception = self._receptions.get(event.assoc)
-        if reception is None:
-            return StoreStatus.OUT_OF_RESOURCES
-        request = cast("C_STORE", event.request)
-        sop_class, uid = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
-        if sop_class != event.context.abstract_syntax:
-            raise OtherInstanceError("a message names another SOP Class than its presentation context")
-        data = event.encoded_dataset()
-        check_instance(data, sop_class, uid)
-        if sop_class == KEY_OBJECT_SELECTION:
-            self._sink.rejected(read_rejection(data))
-        else:
-            reception.store(data, uid)
-        return StoreStatus.SUCCESS
+        return reception.answer(event) if reception is not None else StoreStatus.OUT_OF_RESOURCES
 
     def _ended(self, event: Event) -> None:
         self._forget(event.assoc)

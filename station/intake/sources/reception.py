@@ -1,20 +1,68 @@
-"""What one association brings: a batch of the spool, cut by number and age so that one that never ends still flows."""
+"""What one association brings: a batch of the spool, cut by number and age so that one that never ends still flows.
+
+Used by the receiver (C-STORE, and C-MOVE's sub-operations) and by C-GET, whose instances come over our own association.
+
+Invariants: an instance is durable before it is answered with success; a data set is stored as it came, not decoded; nothing
+of it is logged.
+"""
 
 import logging
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
+
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.events import Event
 
 from policies.documents import Name
-from policies.errors import PhtError
+from policies.errors import PhtError, StorageError
 from station.intake import spool
-from station.intake.sources.rejections import Rejection
-from station.settings.dicom import ReceiverSettings
+from station.intake.sources.rejections import Rejection, read_rejection
+from station.intake.sources.sop_classes import KEY_OBJECT_SELECTION
+from station.intake.sources.stored import NotUnderstoodError, OtherInstanceError, check_instance, series_of
 
 LOG = logging.getLogger("station.intake.sources")
+
+
+class StoreStatus(IntEnum):
+    """What a C-STORE is answered (PS3.4 table B.2-1)."""
+
+    SUCCESS = 0x0000
+    OUT_OF_RESOURCES = 0xA700
+    DOES_NOT_MATCH = 0xA900
+    CANNOT_UNDERSTAND = 0xC000
+
+
+class Expectation:
+    """The series that a retrieval has asked for, and what has come of them. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._series: dict[str, set[str]] = {}
+
+    def expect(self, series_uid: str) -> None:
+        """Begin to take a series."""
+        with self._lock:
+            self._series[series_uid] = set()
+
+    def wants(self, series_uid: str) -> bool:
+        """Tell whether a series was asked for."""
+        with self._lock:
+            return series_uid in self._series
+
+    def stored(self, series_uid: str, sop_instance_uid: str) -> None:
+        """Say that an instance is in the spool."""
+        with self._lock:
+            if series_uid in self._series:
+                self._series[series_uid].add(sop_instance_uid)
+
+    def end(self, series_uid: str) -> int:
+        """Take no more of a series; returns how many of its instances came."""
+        with self._lock:
+            return len(self._series.pop(series_uid, ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +70,20 @@ class Route:
     """Where an association's instances belong.
 
     Attributes:
-        acknowledged: told the SOP Instance UID of each instance that was stored.
+        expectation: of the retrieval that asked for them; nothing else is then taken. None for what is sent unasked.
     """
 
     collection: Name
     source: spool.SourceKind
-    acknowledged: Callable[[str], None] | None = None
+    expectation: Expectation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """When instances are passed on although more may come."""
+
+    instances: int
+    seconds: float
 
 
 class Routes(Protocol):
@@ -51,34 +107,40 @@ class Sink(Protocol):
 
 
 class Reception:
-    """One association's instances."""
+    """One association's instances. Threads may share it."""
 
-    def __init__(self, folder: Path, route: Route, sink: Sink, settings: ReceiverSettings) -> None:
+    def __init__(self, folder: Path, route: Route, sink: Sink, cut: Cut) -> None:
         self._folder = folder
         self._route = route
         self._sink = sink
-        self._settings = settings
+        self._cut_at = cut
         self._lock = threading.Lock()
         self._batch: spool.IncomingBatch | None = None
         self._since = 0.0
         self._ended = False
 
-    def store(self, data: bytes, uid: str) -> None:
-        """Make one instance durable."""
-        with self._lock:
-            if self._batch is None:
-                self._batch = spool.begin(self._folder, self._route.source, self._route.collection)
-                self._since = time.monotonic()
-            self._batch.add(data)
-            if self._ended or self._batch.files >= self._settings.batch_instances:
-                self._cut()
-        if self._route.acknowledged is not None:
-            self._route.acknowledged(uid)
+    def answer(self, event: Event) -> int:
+        """Answer one C-STORE; whatever happens, the peer reads no text of ours and we log none of its."""
+        try:
+            self._take(event)
+        except NotUnderstoodError:
+            status = StoreStatus.CANNOT_UNDERSTAND
+        except OtherInstanceError:
+            status = StoreStatus.DOES_NOT_MATCH
+        except StorageError:
+            status = StoreStatus.OUT_OF_RESOURCES
+        except PhtError as error:
+            LOG.error("dicom-store-failed", extra={"code": type(error).__name__})  # noqa: TRY400 - no trace is needed
+            status = StoreStatus.OUT_OF_RESOURCES
+        else:
+            return StoreStatus.SUCCESS
+        LOG.warning("dicom-store-refused", extra={"status": f"{status:04X}"})
+        return status
 
     def cut_if_old(self, now: float) -> None:
-        """Pass on what has waited long enough."""
+        """Pass on what has waited long enough; `now` of the monotonic clock."""
         with self._lock:
-            if self._batch is not None and now - self._since >= self._settings.batch_seconds:
+            if self._batch is not None and now - self._since >= self._cut_at.seconds:
                 self._cut()
 
     def end(self) -> None:
@@ -86,6 +148,35 @@ class Reception:
         with self._lock:
             self._ended = True
             self._cut()
+
+    def _take(self, event: Event) -> None:
+        request = cast("C_STORE", event.request)
+        sop_class, uid = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
+        if sop_class != event.context.abstract_syntax:
+            raise OtherInstanceError("a message names another SOP Class than its presentation context")
+        data = event.encoded_dataset()
+        check_instance(data, sop_class, uid)
+        if sop_class == KEY_OBJECT_SELECTION:
+            self._sink.rejected(read_rejection(data))
+            return
+        expectation = self._route.expectation
+        if expectation is None:
+            self._store(data)
+            return
+        series = series_of(data)
+        if not expectation.wants(series):
+            raise OtherInstanceError("an instance came that was not asked for")
+        self._store(data)
+        expectation.stored(series, uid)
+
+    def _store(self, data: bytes) -> None:
+        with self._lock:
+            if self._batch is None:
+                self._batch = spool.begin(self._folder, self._route.source, self._route.collection)
+                self._since = time.monotonic()
+            self._batch.add(data)
+            if self._ended or self._batch.files >= self._cut_at.instances:
+                self._cut()
 
     def _cut(self) -> None:
         batch, self._batch = self._batch, None

@@ -7,6 +7,9 @@ from pydicom.uid import UID
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext, build_context, build_role
 
+IMPLEMENTATION_CLASS_UID: Final = "2.25.39105470666204279461635793638608291435"
+IMPLEMENTATION_VERSION: Final = "PHT_STATION_1"
+
 VERIFICATION: Final = UID("1.2.840.10008.1.1")
 STUDY_ROOT_FIND: Final = UID("1.2.840.10008.5.1.4.1.2.2.1")
 STUDY_ROOT_MOVE: Final = UID("1.2.840.10008.5.1.4.1.2.2.2")
@@ -57,7 +60,9 @@ def get_contexts(
 
     Each image class has a context per transfer syntax, as far as 128 go, so that the PACS can send what it has as it is.
     """
-    contexts = [build_context(STUDY_ROOT_GET, list(UNCOMPRESSED))]
+    contexts = [
+        build_context(uid, list(UNCOMPRESSED)) for uid in (VERIFICATION, STUDY_ROOT_FIND, STUDY_ROOT_GET)
+    ]
     contexts += [build_context(UID(uid), list(UNCOMPRESSED)) for uid in sop_classes]
     for syntax in COMPRESSED:
         contexts += [build_context(UID(uid), [syntax]) for uid in sop_classes]

@@ -5,14 +5,14 @@ Reads the first elements and no more; what else may be wrong with it is for the 
 
 from io import BytesIO
 
-from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
-from pydicom.tag import BaseTag
+from pydicom.tag import BaseTag, Tag
 
 from policies.errors import DataError
 from station.pseudonymisation.reading import FAULTS
 
 _SOP_INSTANCE_UID = 0x0008_0018
+_SERIES_INSTANCE_UID = Tag(0x0020, 0x000E)
 
 
 class NotUnderstoodError(DataError):
@@ -41,18 +41,25 @@ def check_instance(data: bytes, sop_class: str, sop_instance: str) -> None:
         raise OtherInstanceError("a received data set is another instance than its message says")
 
 
-def read_first(data: bytes) -> Dataset:
-    """Read a whole data set that is known to be small.
+def series_of(data: bytes) -> str:
+    """Return a file's Series Instance UID.
 
     Raises:
-        NotUnderstoodError: it cannot be read.
+        NotUnderstoodError: it has none that can be read.
     """
     try:
-        return read_partial(BytesIO(data))
+        dataset = read_partial(BytesIO(data), stop_when=_is_past_series, specific_tags=[_SERIES_INSTANCE_UID])
+        uid = str(dataset.get("SeriesInstanceUID") or "")
     except FAULTS:
-        pass
-    raise NotUnderstoodError("a received data set cannot be read")
+        uid = ""
+    if not uid:
+        raise NotUnderstoodError("a received data set does not say which series it is of")
+    return uid
 
 
 def _is_past(tag: BaseTag, vr: str | None, length: int) -> bool:  # noqa: ARG001 - pydicom's callback
     return int(tag) > _SOP_INSTANCE_UID
+
+
+def _is_past_series(tag: BaseTag, vr: str | None, length: int) -> bool:  # noqa: ARG001 - pydicom's callback
+    return int(tag) > int(_SERIES_INSTANCE_UID)

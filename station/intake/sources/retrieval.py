@@ -1,0 +1,254 @@
+"""Retrieves what a job asks for from a PACS, item by item, with manners, and writes down how far each is.
+
+For one item: the studies of the accession (C-FIND), their series of the wanted kind (C-FIND), each series (C-MOVE or C-GET),
+and a comparison of what came with what the PACS said there is. An item that is missing or fails costs that item.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from pathlib import Path
+
+from station.intake.sources import queries
+from station.intake.sources.agenda import Agenda, Outcome
+from station.intake.sources.journal import ItemState, JobCard, JobItem, JobState, Journal
+from station.intake.sources.manners import Pace, is_open, opens_at
+from station.intake.sources.pacs_client import PacsAssociation, PacsClient
+from station.intake.sources.pacs_faults import PacsError
+from station.intake.sources.queries import FoundSeries
+from station.intake.sources.reception import Cut, Expectation, Reception, Route, Sink
+from station.intake.spool import SourceKind
+from station.settings.dicom import PacsSettings
+
+NOT_FOUND, NO_WANTED_SERIES, INCOMPLETE = "not-found", "no-wanted-series", "incomplete"
+
+_HOURS_LOOK_S = 30.0
+_IDLE_ASSOCIATION_S = 5.0
+_CUT = Cut(instances=1000, seconds=60.0)
+
+Wanted = tuple[str, FoundSeries]
+"""A series to retrieve, and its study."""
+
+
+class _StoppedError(Exception):
+    """Raised in the middle of an item when the retrieval is to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a retrieval needs of the station.
+
+    Attributes:
+        zone: the hospital's time zone.
+        spool: intake's spool, for what C-GET brings.
+        sink: takes what C-GET brought.
+        expecting: has the receiver take what C-MOVE brings, as long as the context lasts.
+        clock: tells the time.
+    """
+
+    zone: tzinfo
+    spool: Path
+    sink: Sink
+    expecting: Callable[[Route], AbstractContextManager[None]]
+    clock: Callable[[], datetime]
+
+
+class Retriever:
+    """Works on the retrievals of one PACS, one after another.
+
+    Args:
+        settings: the PACS.
+        client: makes associations with it.
+        surroundings: the station.
+        stop: ends the work in the middle of an item; it goes on another time.
+    """
+
+    def __init__(
+        self, settings: PacsSettings, client: PacsClient, surroundings: Surroundings, stop: threading.Event
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._around = surroundings
+        self._stop = stop
+        self._lock = threading.Lock()
+        self._studies = Pace(settings.studies_per_minute)
+        self._instances = Pace(settings.instances_per_minute)
+
+    def run(self, journal: Journal) -> None:
+        """Work on a retrieval until it is finished, stopped, or `stop` is set.
+
+        Raises:
+            StorageError: the journal or the spool cannot be written; it goes on another time.
+        """
+        agenda = Agenda(journal, self._settings)
+        expectation = Expectation()
+        with ExitStack() as stack:
+            if self._settings.method == "c-move":
+                route = Route(journal.card.collection, SourceKind.C_MOVE, expectation)
+                stack.enter_context(self._around.expecting(route))
+            work = [
+                threading.Thread(target=self._work, args=(agenda, expectation), name="pacs-association")
+                for _ in range(self._settings.associations - 1)
+            ]
+            for thread in work:
+                thread.start()
+            try:
+                self._work(agenda, expectation)
+            finally:
+                for thread in work:
+                    thread.join()
+        agenda.raise_fault()
+        if not self._stop.is_set() and journal.state is JobState.RUNNING and not journal.open_items():
+            journal.say(JobState.FINISHED)
+        journal.write_details()
+
+    def _work(self, agenda: Agenda, expectation: Expectation) -> None:
+        link = _Link(self._client, self._settings, self._around, agenda.card, expectation)
+        try:
+            while not self._stop.is_set() and (number := agenda.next()) is not None:
+                try:
+                    self._wait_for_hours(link)
+                    outcome = self._item(link, agenda, number)
+                except PacsError as error:
+                    link.close()
+                    pause_s = agenda.failed(number, error.fault)
+                    if pause_s is not None:
+                        self._pause(pause_s)
+                else:
+                    agenda.done(number, outcome)
+                    link.rest()
+        except _StoppedError:
+            return
+        finally:
+            link.close()
+
+    def _item(self, link: "_Link", agenda: Agenda, number: int) -> Outcome:
+        card = agenda.card
+        item = card.items[number]
+        studies = self._study_uids(link, item)
+        if not studies:
+            return Outcome(ItemState.MISSING, None, 0, NOT_FOUND)
+        wanted: list[Wanted] = []
+        for study in studies:
+            answers = link.association().find(queries.series_of_study(study))
+            wanted += [
+                (study, series) for series in queries.read_series(answers, study) if _is_wanted(card, series)
+            ]
+        if not wanted:
+            return Outcome(ItemState.MISSING, None, 0, NO_WANTED_SERIES)
+        counts = [series.instances for _, series in wanted]
+        expected = None if None in counts else sum(count or 0 for count in counts)
+        agenda.found(number, expected)
+        received = failed = 0
+        with self._lock:
+            self._studies.took(len(studies), time.monotonic())
+        for study, series in wanted:
+            self._keep_pace(link)
+            came, lost = link.retrieve(study, series.series_uid)
+            received, failed = received + came, failed + lost
+            with self._lock:
+                self._instances.took(came, time.monotonic())
+        if failed or (expected is not None and received < expected):
+            return Outcome(ItemState.INCOMPLETE, expected, received, INCOMPLETE)
+        return Outcome(ItemState.RETRIEVED, expected, received, "")
+
+    def _study_uids(self, link: "_Link", item: JobItem) -> list[str]:
+        if item.study_uid:
+            return [item.study_uid]
+        answers = link.association().find(queries.studies_by_accession(item.accession))
+        return [study.study_uid for study in queries.read_studies(answers, accession=item.accession)]
+
+    def _keep_pace(self, link: "_Link") -> None:
+        with self._lock:
+            now = time.monotonic()
+            wait_s = max(self._studies.wait_s(now), self._instances.wait_s(now))
+        if wait_s > _IDLE_ASSOCIATION_S:
+            link.close()
+        self._pause(wait_s)
+        self._wait_for_hours(link)
+
+    def _wait_for_hours(self, link: "_Link") -> None:
+        hours, zone = self._settings.hours, self._around.zone
+        while not is_open(hours, zone, now := self._around.clock()):
+            link.close()
+            until_s = (opens_at(hours, zone, now) - now).total_seconds()
+            self._pause(min(until_s, _HOURS_LOOK_S))
+
+    def _pause(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise _StoppedError
+
+
+class _Link:
+    """An association that is made when it is needed, and what comes over it."""
+
+    def __init__(
+        self,
+        client: PacsClient,
+        settings: PacsSettings,
+        surroundings: Surroundings,
+        card: JobCard,
+        expectation: Expectation,
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._around = surroundings
+        self._route = Route(card.collection, SourceKind.C_GET, expectation)
+        self._expectation = expectation
+        self._stack = ExitStack()
+        self._association: PacsAssociation | None = None
+        self._reception: Reception | None = None
+
+    def association(self) -> PacsAssociation:
+        """Return the association, made anew where there is none.
+
+        Raises:
+            PacsError: there is none to be had.
+        """
+        if self._association is not None and self._association.alive:
+            return self._association
+        self.close()
+        if self._settings.method == "c-get":
+            reception = Reception(self._around.spool, self._route, self._around.sink, _CUT)
+            self._reception = reception
+            self._stack.callback(reception.end)
+            self._association = self._stack.enter_context(self._client.getting(reception.answer))
+        else:
+            self._association = self._stack.enter_context(self._client.asking())
+        return self._association
+
+    def retrieve(self, study_uid: str, series_uid: str) -> tuple[int, int]:
+        """Retrieve one series; returns how many instances came, and how many the PACS says failed.
+
+        Raises:
+            PacsError: it refused, or the association was lost; what came until then is in the spool.
+        """
+        identifier = queries.series_to_retrieve(study_uid, series_uid)
+        association = self.association()
+        self._expectation.expect(series_uid)
+        try:
+            if self._settings.method == "c-get":
+                transfer = association.get(identifier)
+            else:
+                transfer = association.move(identifier, self._settings.destination)
+        finally:
+            came = self._expectation.end(series_uid)
+        return came, transfer.failed
+
+    def rest(self) -> None:
+        """Between two items: pass on what has waited long enough."""
+        if self._reception is not None:
+            self._reception.cut_if_old(time.monotonic())
+
+    def close(self) -> None:
+        """Release the association and pass on what came."""
+        self._association = self._reception = None
+        self._stack.close()
+
+
+def _is_wanted(card: JobCard, series: FoundSeries) -> bool:
+    fits = not card.modalities or series.modality in card.modalities
+    return fits and (not card.body_part or series.body_part == card.body_part)
