@@ -50,8 +50,12 @@ class AuditLog:
         self._database = database
         self._clock = clock
 
-    def append(self, record: AuditRecord) -> int:
+    def append(self, record: AuditRecord, act: Callable[[Session], None] | None = None) -> int:
         """Write one event in a transaction of its own; durable on return.
+
+        Args:
+            record: the event.
+            act: what the event says, where that is a record too: both are durable, or neither is.
 
         Returns:
             Its sequence number.
@@ -60,6 +64,8 @@ class AuditLog:
             StorageError: it could not be made durable; the caller must not go on.
         """
         with self._database.write() as session:
+            if act is not None:
+                act(session)
             return self.append_in(session, record)
 
     def append_in(self, session: Session, record: AuditRecord) -> int:

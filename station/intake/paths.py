@@ -63,6 +63,11 @@ class IntakePaths:
         return self.handover / "handover.pub"
 
     @property
+    def card(self) -> Path:
+        """The station's card: its identity key, which signs what the operator carries over from compute."""
+        return self.home / "card.json"
+
+    @property
     def run(self) -> Path:
         """Sockets and tokens."""
         return self.home / "run"

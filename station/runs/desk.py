@@ -23,6 +23,7 @@ from station.egress.releases import ReleaseStore
 from station.runs.chains import Chains
 from station.runs.repository import Run, RunRepository
 from station.runs.states import HOLDS_RESOURCES, Decision, RunState
+from station.runs.usage import UsageRecords
 from station.runs.warm import WarmRuns
 from station.sandbox.spec import Launcher
 from station.settings import StationSettings
@@ -144,6 +145,12 @@ class StationDesk:
             AuditRecord(event=AuditEvent.AUDIT_EXPORTED, actor="operator:desk", object=f"chain:{chain}")
         )
         return self.chains.export(chain)
+
+    def usage(self, policy: str | None) -> bytes:
+        """Whose data were used in which study, by pseudonym, signed; audited."""
+        chains = self.chains
+        records = UsageRecords(chains.station, chains.database, self.audit, chains.identity, chains.clock)
+        return records.export(policy)
 
     def _policies(self) -> Permitted[PolicySet] | Refused:
         try:

@@ -32,6 +32,7 @@ from station.egress.contract import CohortCounts, ReleaseContract
 from station.layout import StationPaths
 from station.runs.bundles import Bundles
 from station.runs.repository import STATION_ACTOR, Run
+from station.runs.usage import note_use
 from station.sandbox.session import Sandbox, TrainSession
 from station.sandbox.spec import MIB, ContainerSpec, Launcher, TrainStartError
 from station.settings import StationSettings
@@ -123,7 +124,11 @@ class Preparation:
         order, manifest = prepared.admitted.order, prepared.admitted.manifest
         control = self.paths.control / self.run_id(run)
         _fresh_folder(control, 0o711)
-        self._note(run, AuditEvent.CONTAINER_STARTED, order.image_config_digest, {})
+        policy, now = prepared.admitted.verified.in_force.policy, self.gatekeeper.now()
+        self.audit.append(
+            self._record(run, AuditEvent.CONTAINER_STARTED, order.image_config_digest, {}),
+            lambda session: note_use(session, run.order_digest, policy, prepared.cohort, now),
+        )
         spec = ContainerSpec(
             run_id=self.run_id(run),
             image_config_digest=order.image_config_digest,
@@ -251,15 +256,19 @@ class Preparation:
     def _note(
         self, run: Run, event: AuditEvent, about: str, numbers: dict[str, int], why: RefusalCode | None = None
     ) -> None:
-        self.audit.append(
-            AuditRecord(
-                event=event,
-                actor=STATION_ACTOR,
-                object=about,
-                codes=() if why is None else (why.value,),
-                numbers=numbers,
-                detail=f"order {run.order_digest} policy {run.policy_id} v{run.policy_version}",
-            )
+        self.audit.append(self._record(run, event, about, numbers, why))
+
+    @staticmethod
+    def _record(
+        run: Run, event: AuditEvent, about: str, numbers: dict[str, int], why: RefusalCode | None = None
+    ) -> AuditRecord:
+        return AuditRecord(
+            event=event,
+            actor=STATION_ACTOR,
+            object=about,
+            codes=() if why is None else (why.value,),
+            numbers=numbers,
+            detail=f"order {run.order_digest} policy {run.policy_id} v{run.policy_version}",
         )
 
 

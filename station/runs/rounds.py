@@ -41,6 +41,7 @@ from station.runs.outbox import Outbox
 from station.runs.preparation import Prepared
 from station.runs.repository import STATION_ACTOR, Run, RunRepository
 from station.runs.states import TERMINAL, Decision, RunEvent
+from station.runs.usage import note_use
 from station.sandbox.spec import ExitClass, ReplyLimits, TrainFailure, TrainReply, TrainRequest
 from station.settings import StationSettings
 
@@ -277,7 +278,7 @@ class TrainRounds:
                 self.runs.transition(run.order_digest, RunEvent.FAIL, code=RefusalCode.TRAIN_FAILED_TOO_OFTEN)
 
     def _note(self, run: Run, prepared: Prepared, event: AuditEvent, instruction: Instruction) -> None:
-        policy = prepared.admitted.verified.in_force.policy
+        policy, now = prepared.admitted.verified.in_force.policy, self.gatekeeper.now()
         self.audit.append(
             AuditRecord(
                 event=event,
@@ -286,7 +287,8 @@ class TrainRounds:
                 object=run.order_digest,
                 numbers={"round": instruction.round, "patients": prepared.counts.patients},
                 detail=f"stage {instruction.kind} cohort {prepared.cohort.digest} policy {policy.id} v{policy.version}",
-            )
+            ),
+            lambda session: note_use(session, run.order_digest, policy, prepared.cohort, now),
         )
 
 

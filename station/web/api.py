@@ -5,11 +5,11 @@ Every request shows the token of `run/api.token`; errors are problem details (`s
 
 from typing import Annotated, Literal
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Query, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import Field
 
-from policies.documents import StrictModel
+from policies.documents import Name, StrictModel
 from station.web.edge import put_behind_token
 from station.web.views import (
     ChainView,
@@ -76,6 +76,10 @@ def _reading(app: FastAPI, desk: Desk) -> None:
     @app.get("/v1/chains/{chain}/export")
     def export(chain: Chain) -> Response:
         return Response(desk.export(chain), media_type="application/jsonl")
+
+    @app.get("/v1/usage")
+    def usage(policy: Annotated[Name | None, Query()] = None) -> Response:
+        return Response(desk.usage(policy), media_type="application/json")
 
 
 def _deciding(app: FastAPI, desk: Desk) -> None:

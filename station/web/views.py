@@ -124,3 +124,6 @@ class Desk(Protocol):
 
     def export(self, chain: Literal["audit", "egress"]) -> bytes:
         """The chain as JSON lines, with the station's signature over its head."""
+
+    def usage(self, policy: str | None) -> bytes:
+        """Whose data were used in which study, by pseudonym, signed for intake to read."""

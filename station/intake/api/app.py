@@ -7,15 +7,13 @@ hold anything of a patient.
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated
 
-from fastapi import FastAPI, Query, Request
-from fastapi.concurrency import run_in_threadpool
+from fastapi import FastAPI
 
-from policies.documents import Moment, Name, StrictModel
-from policies.errors import NotFoundError, UsageError
-from policies.profiles import DEFAULT_PROFILE, ProfileId
-from station.intake.csv_reader import MAX_CSV_BYTES
+from policies.documents import Name, StrictModel
+from policies.errors import NotFoundError
+from station.intake.api.clinical import clinical_routes
+from station.intake.api.consent import consent_routes, usage_routes
 from station.intake.intake import Intake
 from station.intake.outcomes import BatchReport
 from station.web.edge import put_behind_token
@@ -42,23 +40,6 @@ class BatchView(StrictModel):
     finished: bool
 
 
-class ConsentView(StrictModel):
-    """What a consent import did, in counts."""
-
-    entries: int
-    handed_over: int
-    ambiguous_ids: int
-    sequence: int
-
-
-class ClinicalView(StrictModel):
-    """What a clinical import did, in counts."""
-
-    rows: int
-    linked: int
-    handed_over: int
-
-
 class StatusView(StrictModel):
     """What is there, in counts."""
 
@@ -74,10 +55,6 @@ class StatusView(StrictModel):
     key_version: int
 
 
-class BodyError(UsageError):
-    """The request's body is too large."""
-
-
 def create_api(intake: Intake, token: str, work: Callable[[str], None]) -> FastAPI:
     """Build the application.
 
@@ -89,7 +66,9 @@ def create_api(intake: Intake, token: str, work: Callable[[str], None]) -> FastA
     app = FastAPI(title="pht-station intake", version="1", redoc_url=None)
     put_behind_token(app, token, "run/intake.token")
     _batches(app, intake, work)
-    _registers(app, intake)
+    clinical_routes(app, intake)
+    consent_routes(app, intake.consent)
+    usage_routes(app, intake.usage)
     return app
 
 
@@ -114,35 +93,6 @@ def _batches(app: FastAPI, intake: Intake, work: Callable[[str], None]) -> None:
     @app.get("/v1/status")
     def status() -> StatusView:
         return StatusView.model_validate(asdict(intake.status()))
-
-
-def _registers(app: FastAPI, intake: Intake) -> None:
-    @app.post("/v1/consent")
-    async def consent(request: Request, source_date: Annotated[Moment | None, Query()] = None) -> ConsentView:
-        data = await _body(request)
-        report = await run_in_threadpool(intake.import_consent, data, source_date=source_date)
-        return ConsentView.model_validate(asdict(report))
-
-    @app.post("/v1/clinical")
-    async def clinical(
-        request: Request,
-        collection: Annotated[Name, Query()],
-        profile: Annotated[ProfileId, Query()] = DEFAULT_PROFILE,
-    ) -> ClinicalView:
-        data = await _body(request)
-        report = await run_in_threadpool(intake.import_clinical, data, collection, profile=profile)
-        return ClinicalView.model_validate(asdict(report))
-
-
-async def _body(request: Request) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_CSV_BYTES:
-            raise BodyError(f"the file is over {MAX_CSV_BYTES} bytes")
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _batch_view(report: BatchReport) -> BatchView:

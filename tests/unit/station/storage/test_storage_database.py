@@ -17,10 +17,17 @@ import station.audit.tables
 import station.catalogue
 import station.egress.tables
 import station.runs.tables
+import station.runs.usage
 from policies.errors import StateError, StorageError
 from station.storage import Base, Database, UtcTime, open_database
 
-TABLES = (station.audit.tables, station.catalogue, station.egress.tables, station.runs.tables)
+TABLES = (
+    station.audit.tables,
+    station.catalogue,
+    station.egress.tables,
+    station.runs.tables,
+    station.runs.usage,
+)
 
 
 @pytest.fixture
