@@ -27,6 +27,8 @@ class IntakeEvent(StrEnum):
     CONSENT_SHOWN = "intake.consent.shown"
     USAGE_RESOLVED = "intake.usage.resolved"
     CLINICAL_IMPORTED = "intake.clinical.imported"
+    CLINICAL_HISTORY_READ = "intake.clinical.history-read"
+    LABELS_IMPORTED = "intake.labels.imported"
     HANDED_OVER = "intake.handed-over"
     INSTANCES_REMOVED = "intake.instances.removed"
     QUARANTINE_SHOWN = "intake.quarantine.shown"

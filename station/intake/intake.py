@@ -18,13 +18,12 @@ from sqlalchemy.orm import Session
 
 from policies.documents import Name
 from policies.errors import DataError, NotFoundError, StateError, UsageError
-from policies.profiles import DEFAULT_PROFILE, load_profile
+from policies.profiles import DEFAULT_PROFILE
 from station.handover import HandoverLog, InstanceRecord, InstancesContent
 from station.intake import outbox, removals, spool
 from station.intake.audit import IntakeEvent, record
 from station.intake.books import Books
-from station.intake.clinical import register as clinical_register
-from station.intake.clinical.export import read_export
+from station.intake.clinical.desk import ClinicalDesk, ClinicalReport, ImportOrder
 from station.intake.consent import register as consent_register
 from station.intake.consent.desk import ConsentDesk, RegisterFormat
 from station.intake.consent.usage import UsageDesk
@@ -32,7 +31,6 @@ from station.intake.csv_reader import MAX_CSV_BYTES
 from station.intake.installation import MIGRATIONS, load_handover_key
 from station.intake.outcomes import (
     BatchReport,
-    ClinicalReport,
     ConsentReport,
     FileOutcome,
     IntakeStatus,
@@ -103,6 +101,7 @@ class Intake:
         self._database, self._outbox_lock = self._books.database, self._books.lock
         self.consent = ConsentDesk(self._books, self._settings.consent)
         self.usage = UsageDesk(self._books, paths.card)
+        self.clinical = ClinicalDesk(self._books, key.for_project(self._settings.project))
         quiet_pydicom()
         pseudonymiser = Pseudonymiser(key, self._settings.project, self._settings.default_issuer)
         self._pseudonymiser = pseudonymiser
@@ -267,22 +266,19 @@ class Intake:
     def import_clinical(
         self, source: Path | bytes, collection: Name, *, profile: str = DEFAULT_PROFILE
     ) -> ClinicalReport:
-        """Import an eCRF export; rows whose study is not here yet wait for it.
+        """Import an eCRF export in the plain format; rows whose study is not here yet wait for it.
 
         Raises:
             CsvError: naming line and column; nothing is imported.
             NotFoundError: there is no such profile.
+            UsageError: the collection is not one of this station.
         """
+        return self.order_clinical(_bytes_of(source), collection, ImportOrder(profile=profile))
+
+    def order_clinical(self, data: bytes, collection: Name, order: ImportOrder) -> ClinicalReport:
+        """Import an eCRF export as ordered; see `ClinicalDesk.import_export`."""
         self._require_collection(collection)
-        entries = read_export(_bytes_of(source), load_profile(profile))
-        now = self._clock()
-        with self._outbox_lock:
-            with self._database.write() as session:
-                clinical_register.store(session, collection, profile, entries, now=now)
-                handed_over = clinical_register.hand_over(session, now=now)
-                linked = clinical_register.count_linked(session, collection)
-            self.flush()
-        return ClinicalReport(rows=len(entries), linked=linked, handed_over=handed_over)
+        return self.clinical.import_export(data, collection, order)
 
     def batch(self, name: str) -> BatchReport | None:
         """Return how far a batch is, or None where it is not known."""
@@ -358,7 +354,7 @@ class Intake:
             entry = outbox.enqueue(session, InstancesContent(instances=instances), len(part), now=now)
             for row in part:
                 row.outbox = entry
-        clinical_register.hand_over(session, now=now)
+        self.clinical.hand_over(session)
         consent_register.hand_over(session, now=now, rules=self._settings.consent)
 
 

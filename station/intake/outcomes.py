@@ -82,21 +82,6 @@ class ConsentReport:
 
 
 @dataclass(frozen=True, slots=True)
-class ClinicalReport:
-    """What an import of an eCRF export did.
-
-    Attributes:
-        rows: rows of the export.
-        linked: rows whose study is here; the others wait for it.
-        handed_over: rows that were new or changed.
-    """
-
-    rows: int
-    linked: int
-    handed_over: int
-
-
-@dataclass(frozen=True, slots=True)
 class IntakeStatus:
     """What is there, in counts."""
 
