@@ -1,4 +1,4 @@
-"""Data in: images, and what there is."""
+"""Data in: images."""
 
 import time
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from policies.console import JsonOption, echo_json, say, say_table
+from policies.console import JsonOption, echo_json, say
 from station.cli.program import app
-from station.cli.reaching import HomeOption, compute_api, intake_api
+from station.cli.reaching import HomeOption, intake_api
 
 
 @app.command()

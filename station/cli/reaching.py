@@ -33,6 +33,30 @@ def read_file(path: Path) -> bytes:
         raise StorageError(f"{path.name} cannot be read ({error.strerror})") from error
 
 
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that must not be there yet, readable by who types alone.
+
+    Raises:
+        StorageError: it is there, or cannot be written; nothing is left of it.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StorageError(
+            f"{path.name} cannot be made ({error.strerror})", hint="Name a new file."
+        ) from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise StorageError(
+            f"{path.name} cannot be written ({error.strerror})", hint="Free disk space."
+        ) from error
+
+
 def station_paths(home: Path) -> StationPaths:
     """Return the paths of a station that is there."""
     paths = StationPaths(home.resolve())

@@ -29,7 +29,7 @@ def home(tmp_path: Path) -> Path:
 NEEDING_COMPUTE = [
     ["status"], ["catalogue"], ["trains"], ["runs"], ["releases"], ["approve", "ab"], ["hold", "ab"], ["stop", "ab"],
     ["explain", "ab"], ["logs", "ab"], ["audit", "verify"], ["egress", "verify"], ["audit", "export", "x"],
-    ["egress", "export", "x"],
+    ["egress", "export", "x"], ["usage", "export", "x"],
 ]  # fmt: skip
 
 
@@ -78,10 +78,42 @@ def test_errors_are_json_where_a_script_reads(home: Path, capsys: pytest.Capture
 def test_imports_need_intake(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     csv = tmp_path / "a.csv"
     csv.write_text("x\n")
-    for command in (["consent", "import", str(csv)], ["clinical", "import", str(csv), "--collection", "c"],
+    for command in (["consent", "import", str(csv)], ["consent", "patients", str(csv)], ["consent", "status"],
+                    ["consent", "show", "--patient-id", "1"],
+                    ["usage", "resolve", str(csv), "--out", str(tmp_path / "out.csv")], ["clinical", "import", str(csv), "--collection", "c"],
                     ["ingest", str(tmp_path), "--collection", "c"]):  # fmt: skip
         assert run(app, [*command, "--home", str(home)]) == ExitCode.UNAVAILABLE
         assert "the station's intake service does not answer" in capsys.readouterr().err
+
+
+def test_a_register_says_by_its_name_what_it_is(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "register.xml"
+    file.write_text("x\n")
+    assert run(app, ["consent", "import", str(file), "--home", str(home)]) == ExitCode.USAGE
+    assert ".ndjson" in capsys.readouterr().err
+
+
+def test_a_file_that_names_patients_is_new_and_for_its_owner_alone(tmp_path: Path) -> None:
+    from policies.errors import StorageError
+    from station.cli.reaching import write_new
+
+    out = tmp_path / "patients.csv"
+    mask = os.umask(0)
+    try:
+        write_new(out, b"who")
+    finally:
+        os.umask(mask)
+    assert out.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(StorageError):
+        write_new(out, b"other")
+    link = tmp_path / "link.csv"
+    link.symlink_to(tmp_path / "elsewhere.csv")
+    with pytest.raises(StorageError):
+        write_new(link, b"other")
+    assert out.read_bytes() == b"who"
+    assert not (tmp_path / "elsewhere.csv").exists()
 
 
 class Answering:
