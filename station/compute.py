@@ -13,6 +13,7 @@ from pathlib import Path
 
 from policies.bundle import BlobFolder
 from policies.errors import PhtError, RefusedError, SettingsError, UnavailableError
+from policies.signing import load_signer
 from policies.trust.client import PolicyClient
 from policies.wire.http import load_private_key
 from station.admission.gatekeeper import Gatekeeper
@@ -23,6 +24,8 @@ from station.agent.loop import Agent
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog, system_clock
 from station.catalogue.catalogue import Catalogue
+from station.catalogue.desk import CatalogueDesk
+from station.catalogue.published import PublishedCounts
 from station.cohorts import CohortKey, sweep
 from station.egress.ledger import EgressLedger
 from station.egress.releases import ReleaseStore
@@ -43,6 +46,7 @@ from station.sandbox.spec import Launcher
 from station.settings import StationSettings, load_settings
 from station.storage.database import Database, open_database
 from station.web.api import create_api
+from station.web.catalogue_api import add_catalogue_routes
 from station.web.server import read_token, serve_local
 
 log = logging.getLogger("station.compute")
@@ -89,7 +93,9 @@ def serve(home: Path) -> None:
     _start_watching(station, settings, watch)
     station.agent.start()
     try:
-        serve_local(create_api(station.desk, read_token(paths.api_token)), paths.api_socket)
+        api = create_api(station.desk, read_token(paths.api_token))
+        add_catalogue_routes(api, station.catalogue_desk)
+        serve_local(api, paths.api_socket)
     finally:
         watch.set()
         station.agent.stop()
@@ -132,6 +138,7 @@ class _Station:
     releases: ReleaseStore
     agent: Agent
     desk: StationDesk
+    catalogue_desk: CatalogueDesk
 
     @classmethod
     def assemble(
@@ -174,7 +181,14 @@ class _Station:
         desk = StationDesk(
             settings, gatekeeper, catalogue, runs, warm, releases, audit, chains, launcher, agent
         )
-        return cls(gatekeeper, catalogue, warm, releases, agent, desk)
+        counts = PublishedCounts(
+            database, settings.counts, [offered.name for offered in settings.collections]
+        )
+        catalogue_desk = CatalogueDesk(
+            settings, database, counts, desk.take_up, launcher, ledger, audit, load_signer(paths.identity_key),
+            system_clock,
+        )  # fmt: skip
+        return cls(gatekeeper, catalogue, warm, releases, agent, desk, catalogue_desk)
 
 
 def _authority(paths: StationPaths, settings: StationSettings) -> Path:

@@ -72,6 +72,7 @@ class AuditEvent(StrEnum):
     RELEASE_WITHHELD = "release-withheld"
     RELEASE_REFUSED = "release-refused"
     AUDIT_EXPORTED = "audit-exported"
+    COUNTS_EXPORTED = "counts-exported"
     USAGE_EXPORTED = "usage-exported"
     AUDIT_HEAD_SIGNED = "audit-head-signed"
     INVARIANT_BROKEN = "invariant-broken"

@@ -152,7 +152,6 @@ class PublishedTable(Base):
 
     collection: Mapped[str] = mapped_column(String(64), primary_key=True)
     looked_at: Mapped[datetime] = mapped_column(UtcTime())
-    changed_at: Mapped[datetime] = mapped_column(UtcTime())
 
 
 class PublishedCount(Base):
@@ -161,6 +160,7 @@ class PublishedCount(Base):
     Attributes:
         value: what is told, rounded.
         patients: how many patients stood behind it when it was set; never told.
+        slack: how many more than the minimum difference it takes to set it again; never told.
     """
 
     __tablename__ = "catalogue_published_counts"
@@ -172,3 +172,4 @@ class PublishedCount(Base):
     cell: Mapped[str] = mapped_column(String(32), primary_key=True)
     value: Mapped[int]
     patients: Mapped[int]
+    slack: Mapped[int]

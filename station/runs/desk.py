@@ -58,7 +58,7 @@ class StationDesk:
     def status(self) -> StatusView:
         """How the station is: never fails because one of its parts does not answer."""
         policies = self._policies()
-        handover = self._take_up()
+        handover = self.take_up()
         consent = self.catalogue.consent_state()
         contact = self.agent.last_contact
         return StatusView(
@@ -125,7 +125,7 @@ class StationDesk:
 
     def collections(self) -> list[CollectionView]:
         """What the station holds."""
-        self._take_up()
+        self.take_up()
         return [
             CollectionView(name=c.collection, patients=c.patients, studies=c.studies, images=c.images)
             for c in self.catalogue.collections()
@@ -158,7 +158,8 @@ class StationDesk:
         except PhtError as error:
             return Refused.because(RefusalCode.TRUST_UNVERIFIED, error.message)
 
-    def _take_up(self) -> str:
+    def take_up(self) -> str:
+        """Take up what intake handed over, and say how that went."""
         try:
             self.catalogue.sync()
         except PhtError as error:

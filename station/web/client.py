@@ -62,6 +62,10 @@ class LocalApi:
         """POST a JSON document."""
         return self._read(self._send("POST", path, json=body)).json()
 
+    def post_for_bytes(self, path: str) -> bytes:
+        """POST nothing, and return the body as it is."""
+        return self._read(self._send("POST", path)).content
+
     def post_bytes(self, path: str, body: bytes, params: dict[str, str]) -> Any:  # noqa: ANN401 - a JSON value
         """POST a body as it is."""
         return self._read(self._send("POST", path, content=body, params=params)).json()

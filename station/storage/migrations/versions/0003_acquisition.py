@@ -80,7 +80,6 @@ def _create_own_tables() -> None:
         "catalogue_published",
         sa.Column("collection", sa.String(64), primary_key=True),
         sa.Column("looked_at", sa.String(32), nullable=False),
-        sa.Column("changed_at", sa.String(32), nullable=False),
     )
     op.create_table(
         "catalogue_published_counts",
@@ -88,6 +87,7 @@ def _create_own_tables() -> None:
         sa.Column("cell", sa.String(32), primary_key=True),
         sa.Column("value", sa.Integer(), nullable=False),
         sa.Column("patients", sa.Integer(), nullable=False),
+        sa.Column("slack", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["collection"], ["catalogue_published.collection"], ondelete="CASCADE"),
     )
 
