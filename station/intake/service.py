@@ -12,11 +12,13 @@ from pathlib import Path
 
 from policies.errors import PhtError
 from station.intake.api import create_api
+from station.intake.api.pacs import pacs_routes
 from station.intake.consent.review import ConsentReview
 from station.intake.consent.rules import ConsentRules
 from station.intake.intake import Intake
 from station.intake.paths import IntakePaths
 from station.intake.settings import IntakeRetention, IntakeSettings
+from station.intake.sources.desk import DicomNetwork, PacsDesk
 from station.pseudonymisation.options import options_of
 from station.web.server import read_token, serve_local
 
@@ -72,12 +74,13 @@ class _Worker:
             raise _StoppingError
 
 
-def serve(home: Path, settings: IntakeSettings | None = None) -> None:
+def serve(home: Path, settings: IntakeSettings | None = None, network: DicomNetwork | None = None) -> None:
     """Run intake until SIGTERM or SIGINT.
 
     Args:
         home: the station's home.
         settings: intake's settings; the defaults, with the collections of station.toml, unless told.
+        network: the DICOM network; that of station.toml unless told, and none where only `settings` are.
 
     Raises:
         StateError: another process works on this intake, or its keys or database are damaged.
@@ -87,7 +90,9 @@ def serve(home: Path, settings: IntakeSettings | None = None) -> None:
     # pydicom's warnings quote values; nothing of this process may.
     warnings.simplefilter("ignore")
     token = read_token(paths.token)
-    with Intake(paths, settings or _from_station(home)) as intake:
+    if settings is None:
+        settings, network = _from_station(home), network or _network_of(home)
+    with Intake(paths, settings) as intake:
         worker = _Worker(intake)
         for name in intake.recover():
             worker.add(name)
@@ -95,11 +100,30 @@ def serve(home: Path, settings: IntakeSettings | None = None) -> None:
         intake.when_accepted(worker.add)
         review = ConsentReview(intake.consent)
         review.start()
+        desk = PacsDesk(intake, paths, network or DicomNetwork(sop_classes=settings.sop_classes))
+        api = create_api(intake, token, worker.add)
+        pacs_routes(api, desk)
         try:
-            serve_local(create_api(intake, token, worker.add), paths.socket)
+            desk.start()
+            serve_local(api, paths.socket)
         finally:
+            desk.stop()
             review.stop()
             worker.stop()
+
+
+def _network_of(home: Path) -> DicomNetwork:
+    from station.settings import load_settings  # noqa: PLC0415 - as below
+    from station.settings.sections import time_zone  # noqa: PLC0415
+
+    settings = load_settings(home)
+    return DicomNetwork(
+        receiver=settings.receiver,
+        pacs=settings.pacs,
+        zone=time_zone(settings.hospital.timezone),
+        sop_classes=IntakeSettings().sop_classes,
+        collections=tuple(collection.name for collection in settings.collections),
+    )
 
 
 def _from_station(home: Path) -> IntakeSettings:

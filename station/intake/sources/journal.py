@@ -9,6 +9,7 @@ Everything here is identified: 0700 and 0600, in intake's folder. Outside it onl
 
 import csv
 import io
+import logging
 import os
 import re
 import secrets
@@ -24,9 +25,11 @@ from typing import Annotated
 from pydantic import Field
 
 from policies.documents import Moment, Name, Sequence, StrictModel, canonical_json, load_json
-from policies.errors import NotFoundError, StateError
+from policies.errors import NotFoundError, PhtError, StateError
 from station.intake.sources.queries import MAX_ACCESSIONS
 from station.storage.files import storage_fault, sync_folder, write_atomically
+
+LOG = logging.getLogger("station.intake.sources")
 
 JOB_NAME = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{6}")
 _CARD, _LINES, _REPORT = "job.json", "journal.jsonl", "report.csv"
@@ -276,11 +279,17 @@ def new_card(
 
 
 def journals(root: Path) -> list[Journal]:
-    """Return every retrieval, oldest first."""
-    if not root.is_dir():
-        return []
-    names = sorted(path.name for path in root.iterdir() if JOB_NAME.fullmatch(path.name))
-    return [Journal.open(root, name) for name in names if (root / name / _CARD).is_file()]
+    """Return every retrieval, oldest first; one that cannot be read is passed over, and said so."""
+    found: list[Journal] = []
+    names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+    for name in names:
+        if not JOB_NAME.fullmatch(name) or not (root / name / _CARD).is_file():
+            continue
+        try:
+            found.append(Journal.open(root, name))
+        except PhtError as error:
+            LOG.error("pacs-retrieval-unreadable", extra={"code": type(error).__name__})  # noqa: TRY400
+    return found
 
 
 def _harmless(text: str) -> str:
