@@ -12,6 +12,7 @@ from policies.manifest import TrainManifest
 from policies.order import RunOrder
 from policies.policy import Policy
 from policies.profiles import Profile
+from policies.station_profile import StationProfile
 from policies.trust.verification import RevocationList
 
 DOCUMENTS: dict[str, type[StrictModel]] = {
@@ -20,6 +21,7 @@ DOCUMENTS: dict[str, type[StrictModel]] = {
     "run-order": RunOrder,
     "charter": Charter,
     "station-register": StationRegister,
+    "station-profile": StationProfile,
     "revocations": RevocationList,
     "minimal-dataset-profile": Profile,
 }
