@@ -5,9 +5,33 @@ Each module parses its commands, calls one use case (over the local API, or the 
 """
 
 from policies.console import program as run_program
-from station.cli import catalogue, clinical, consent, data, installing, key, pacs, records, trains
+from station.cli import (
+    catalogue,
+    clinical,
+    consent,
+    data,
+    installing,
+    key,
+    pacs,
+    pseudonymise,
+    records,
+    trains,
+)
 from station.cli.program import app
 
-__all__ = ["app", "catalogue", "clinical", "consent", "data", "installing", "key", "main", "pacs", "records", "trains"]
+__all__ = [
+    "app",
+    "catalogue",
+    "clinical",
+    "consent",
+    "data",
+    "installing",
+    "key",
+    "main",
+    "pacs",
+    "pseudonymise",
+    "records",
+    "trains",
+]
 
 main = run_program(app)

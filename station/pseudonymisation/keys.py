@@ -110,12 +110,13 @@ class PseudonymKey:
     def for_project(self, project: str) -> "ProjectKeys":
         """Derive the project's sub-keys, one per use."""
         return ProjectKeys(
-            patient=self._derive(project, "patient"),
-            uid=self._derive(project, "uid"),
-            date=self._derive(project, "date"),
+            patient=self.sub_key(project, "patient"),
+            uid=self.sub_key(project, "uid"),
+            date=self.sub_key(project, "date"),
         )
 
-    def _derive(self, project: str, use: str) -> bytes:
+    def sub_key(self, project: str, use: str) -> bytes:
+        """Derive the sub-key of one project and use; it says nothing of any other."""
         info = _joined("pht-pseudonym-v1", str(self.version), project, use)
         return HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=info).derive(self._secret)
 

@@ -118,6 +118,11 @@ class Archive:
         self.skipped = 0
 
     @property
+    def count(self) -> int:
+        """How many entries there are to look at."""
+        return len(self._entries)
+
+    @property
     def total_bytes(self) -> int:
         """How large the entries say they are when inflated."""
         return sum(entry.file_size for entry in self._entries)

@@ -1,0 +1,1 @@
+"""Pseudonymising a folder or a zip into a folder, without a station: no database, no service, no collection."""
