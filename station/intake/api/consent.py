@@ -121,7 +121,7 @@ def consent_routes(app: FastAPI, desk: ConsentDesk) -> None:
     @app.post("/v1/consent/patients")
     async def patients(request: Request) -> ConsentView:
         data = await read_body(request)
-        return _view(await run_in_threadpool(desk.import_patients, data) or ConsentReport(0, 0, 0, 0))
+        return _view(await run_in_threadpool(desk.import_patients, data))
 
     @app.post("/v1/consent/show")
     def show(request: PatientRequest) -> PatientView:

@@ -19,11 +19,10 @@ from station.intake.consent.decisions import Purpose, Register
 from station.intake.consent.effective import Answer, answers
 from station.intake.consent.fhir import read_fhir
 from station.intake.consent.register_file import read_patient_facts, read_register
-from station.intake.consent.resolution import Bearer, Standing, of_bearer
+from station.intake.consent.resolution import Bearer, Standing, of_patient
 from station.intake.consent.rules import ConsentRules
 from station.intake.consent.tables import ConsentDecisionRow, ConsentImportRow
 from station.intake.outcomes import ConsentReport
-from station.intake.schema import PatientRow
 
 
 class RegisterFormat(StrEnum):
@@ -128,8 +127,8 @@ class ConsentDesk:
             raise StateError("consent register: what was just imported is not there")
         return report
 
-    def import_patients(self, data: bytes) -> ConsentReport | None:
-        """Take up births and deaths; returns what was handed over, None before the first register.
+    def import_patients(self, data: bytes) -> ConsentReport:
+        """Take up births and deaths, and hand over what that changes; nothing before the first register.
 
         Raises:
             CsvError: naming line and column; nothing is imported.
@@ -138,7 +137,8 @@ class ConsentDesk:
         now = self._books.clock()
         with self._books.decide() as session:
             register.add_facts(session, facts, now=now)
-            return register.hand_over(session, now=now, rules=self._rules)
+            report = register.hand_over(session, now=now, rules=self._rules)
+        return report or ConsentReport(0, 0, 0, 0)
 
     def review(self) -> ConsentReport | None:
         """Resolve the state as of now; what changed is handed over."""
@@ -160,17 +160,20 @@ class ConsentDesk:
         """
         now = self._books.clock()
         with self._books.database.write() as session:
-            here = _bearers(session, patient_id, issuer)
+            everybody = register.bearers_of(session)
+            here = _asked(everybody, patient_id, issuer)
             lines = list(_history(session, patient_id, issuer))
             if not here and not lines:
                 raise NotFoundError("nobody of that id is in the register or has images here")
             standing = register.standing_of(session, self._rules)
-            found = here or [Bearer("", one, patient_id) for one in sorted({line.issuer for line in lines})]
-            alone = len(_bearers(session, patient_id, None)) < 2
-            cards = [self._card(standing, bearer, now, alone=alone) for bearer in found]
+            found = here or [
+                [Bearer("", one, patient_id)]
+                for one in ([issuer] if issuer is not None else sorted({line.issuer for line in lines}))
+            ]
+            cards = [self._card(standing, ids, everybody, now) for ids in found]
             # The audit names nobody: pseudonyms of those who have images here.
             fields: dict[str, str | int] = {"patients": len(found), "decisions": len(lines)}
-            fields["pseudonyms"] = " ".join(bearer.pseudonym for bearer in here)
+            fields["pseudonyms"] = " ".join(ids[0].pseudonym for ids in here)
             record(session, IntakeEvent.CONSENT_SHOWN, fields, now=now)
         return cards, lines
 
@@ -202,22 +205,24 @@ class ConsentDesk:
             case _:
                 assert_never(form)
 
-    def _card(self, standing: Standing, bearer: Bearer, now: datetime, *, alone: bool) -> PatientConsent:
-        concerning, facts = of_bearer(standing, bearer, alone=alone)
-        today = self._rules.today(now)
-        holding = answers(concerning, facts, today, registry_apart=standing.registry_apart)
-        return PatientConsent(
-            bearer.issuer, bool(bearer.pseudonym), facts.birth_date, facts.deceased, holding
-        )
+    def _card(
+        self, standing: Standing, ids: list[Bearer], everybody: list[Bearer], now: datetime
+    ) -> PatientConsent:
+        others = {one.patient_id for one in everybody if one.pseudonym != ids[0].pseudonym}
+        concerning, facts = of_patient(standing, ids, {one.patient_id for one in ids} & others)
+        holding = answers(concerning, facts, self._rules.today(now), registry_apart=standing.registry_apart)
+        here = bool(ids[0].pseudonym)
+        return PatientConsent(ids[0].issuer, here, facts.birth_date, facts.deceased, holding)
 
 
-def _bearers(session: Session, patient_id: str, issuer: str | None) -> list[Bearer]:
-    query = select(PatientRow.pseudonym, PatientRow.issuer, PatientRow.patient_id).where(
-        PatientRow.patient_id == patient_id
-    )
-    if issuer is not None:
-        query = query.where(PatientRow.issuer == issuer)
-    return [Bearer(*row) for row in session.execute(query.order_by(PatientRow.issuer))]
+def _asked(everybody: list[Bearer], patient_id: str, issuer: str | None) -> list[list[Bearer]]:
+    """Return the patients of an id who have images here, each under all their ids."""
+    pseudonyms = {
+        one.pseudonym
+        for one in everybody
+        if one.patient_id == patient_id and (issuer is None or one.issuer == issuer)
+    }
+    return [[one for one in everybody if one.pseudonym == pseudonym] for pseudonym in sorted(pseudonyms)]
 
 
 def _history(session: Session, patient_id: str, issuer: str | None) -> Iterator[HistoryLine]:

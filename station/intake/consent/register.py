@@ -33,8 +33,8 @@ from station.intake.consent.tables import (
     ConsentPatientRow,
     ConsentSourceRow,
 )
+from station.intake.merges.register import known_patients
 from station.intake.outcomes import ConsentReport
-from station.intake.schema import PatientRow
 
 _THE_SOURCE = 1
 _DEFAULT = ConsentRules()
@@ -146,8 +146,12 @@ def standing_of(session: Session, rules: ConsentRules) -> Standing:
 
 def resolved_of(session: Session, standing: Standing, today: date) -> Resolved:
     """Return the state by pseudonym on a day."""
-    rows = session.execute(select(PatientRow.pseudonym, PatientRow.issuer, PatientRow.patient_id))
-    return resolve(standing, (Bearer(*row) for row in rows), today)
+    return resolve(standing, bearers_of(session), today)
+
+
+def bearers_of(session: Session) -> list[Bearer]:
+    """Return the patients whose images are here, each under every id that the hospital has used for them."""
+    return [Bearer(one.pseudonym, one.issuer, one.patient_id) for one in known_patients(session)]
 
 
 def source_of(session: Session) -> tuple[int, datetime | None]:

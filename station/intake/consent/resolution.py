@@ -6,15 +6,13 @@ everybody's; an objection that names an issuer counts also for a patient whose i
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
 from station.handover import ConsentRecord
 from station.intake.consent.decisions import RESEARCH, Decision, PatientFacts, PatientId, Purpose
 from station.intake.consent.effective import Answer, Ground, answers
-
-_STRICTNESS = {"consent": 0, "none": 1, "objection": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,55 +71,56 @@ class Resolved:
 
 
 def resolve(standing: Standing, bearers: Iterable[Bearer], today: date) -> Resolved:
-    """Return the state of the patients whose images are here.
-
-    A patient known under several ids (merged) gets the strictest of what their ids come to.
-    """
-    listed = list(bearers)
-    issuers: Counter[str] = Counter(bearer.patient_id for bearer in listed)
-    found: dict[tuple[str, Purpose], Answer] = {}
-    for bearer in listed:
-        concerning, facts = of_bearer(standing, bearer, alone=issuers[bearer.patient_id] == 1)
+    """Return the state of the patients whose images are here; one known under several ids (merged) is one patient."""
+    by_pseudonym: defaultdict[str, list[Bearer]] = defaultdict(list)
+    owners: defaultdict[str, set[str]] = defaultdict(set)
+    for bearer in bearers:
+        by_pseudonym[bearer.pseudonym].append(bearer)
+        owners[bearer.patient_id].add(bearer.pseudonym)
+    records: list[ConsentRecord] = []
+    grounds: Counter[Ground] = Counter()
+    for pseudonym, ids in sorted(by_pseudonym.items()):
+        shared = {bearer.patient_id for bearer in ids if len(owners[bearer.patient_id]) > 1}
+        concerning, facts = of_patient(standing, ids, shared)
         if not concerning:
             continue
         stated = {decision.purpose for decision in concerning}
         holding = answers(concerning, facts, today, registry_apart=standing.registry_apart)
-        for purpose in RESEARCH:
-            answer = holding[purpose]
-            if purpose not in stated and answer.word != "objection":
-                continue
-            key = (bearer.pseudonym, purpose)
-            if key not in found or _STRICTNESS[answer.word] > _STRICTNESS[found[key].word]:
-                found[key] = answer
-    records = tuple(
-        ConsentRecord(
-            patient=pseudonym,
-            purpose=purpose.value,
-            decision=answer.word,
-            date=(answer.made or today).isoformat(),
-        )
-        for (pseudonym, purpose), answer in sorted(found.items())
-    )
-    grounds = Counter(ground for _, ground in {(key[0], answer.ground) for key, answer in found.items()})
-    return Resolved(records, sum(count > 1 for count in issuers.values()), grounds)
+        told = {
+            purpose: holding[purpose]
+            for purpose in RESEARCH
+            if purpose in stated or holding[purpose].word == "objection"
+        }
+        records.extend(_record(pseudonym, purpose, answer, today) for purpose, answer in sorted(told.items()))
+        grounds.update({answer.ground for answer in told.values()})
+    return Resolved(tuple(records), sum(len(found) > 1 for found in owners.values()), grounds)
 
 
-def of_bearer(standing: Standing, bearer: Bearer, *, alone: bool) -> tuple[list[Decision], PatientFacts]:
+def of_patient(
+    standing: Standing, ids: Collection[Bearer], shared: Collection[str]
+) -> tuple[list[Decision], PatientFacts]:
     """Return the decisions that count for a patient, and what is known of them.
 
     Args:
         standing: all that stands.
-        bearer: the patient.
-        alone: whether nobody else here has the same id from another issuer.
+        ids: the patient, under each of their ids.
+        shared: those of the ids that another issuer has given to somebody else here.
     """
     concerning = [
         decision
+        for bearer in ids
         for decision in standing.decisions.get(bearer.patient_id, ())
         if decision.patient.issuer == bearer.issuer
-        or (not decision.patient.issuer and (alone or decision.word == "objection"))
-        or (not bearer.issuer and decision.word == "objection")
+        or (not decision.patient.issuer and bearer.patient_id not in shared)
+        or (decision.word == "objection" and not (decision.patient.issuer and bearer.issuer))
     ]
-    return concerning, _facts(standing, bearer)
+    known = [_facts(standing, bearer) for bearer in ids]
+    return concerning, _youngest(known)
+
+
+def _record(pseudonym: str, purpose: Purpose, answer: Answer, today: date) -> ConsentRecord:
+    made = (answer.made or today).isoformat()
+    return ConsentRecord(patient=pseudonym, purpose=purpose.value, decision=answer.word, date=made)
 
 
 def _facts(standing: Standing, bearer: Bearer) -> PatientFacts:
@@ -129,7 +128,10 @@ def _facts(standing: Standing, bearer: Bearer) -> PatientFacts:
     known = standing.facts.get(bearer.patient_id, {})
     if (exact := known.get(bearer.issuer)) is not None:
         return exact
-    possible = [facts for issuer, facts in known.items() if not issuer or not bearer.issuer]
-    births = [facts.birth_date for facts in possible if facts.birth_date is not None]
-    deaths = [facts.deceased for facts in possible if facts.deceased is not None]
+    return _youngest([facts for issuer, facts in known.items() if not issuer or not bearer.issuer])
+
+
+def _youngest(known: Collection[PatientFacts]) -> PatientFacts:
+    births = [facts.birth_date for facts in known if facts.birth_date is not None]
+    deaths = [facts.deceased for facts in known if facts.deceased is not None]
     return PatientFacts(max(births, default=None), min(deaths, default=None))

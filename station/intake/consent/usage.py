@@ -15,7 +15,8 @@ from policies.documents import digest_of, format_moment
 from policies.errors import NotFoundError
 from station.intake.audit import IntakeEvent, record
 from station.intake.books import Books
-from station.intake.schema import PatientRow
+from station.intake.merges.register import known_patients
+from station.intake.schema import MergeRow, PatientRow
 from station.usage_list import UsageList, load_card_key, read_usage_list
 
 COLUMNS = (
@@ -81,13 +82,19 @@ class UsageDesk:
 
 
 def _patients(session: Session, asking: tuple[str | None, str] | None) -> dict[str, tuple[str, str]]:
-    query = select(PatientRow.pseudonym, PatientRow.issuer, PatientRow.patient_id)
+    """Return (issuer, id) of each pseudonym, also of those under which a merged patient was known before."""
+    ids = {row.pseudonym: (row.issuer, row.patient_id) for row in session.scalars(select(PatientRow))}
     if asking is not None:
         issuer, patient_id = asking
-        query = query.where(PatientRow.patient_id == patient_id)
-        if issuer is not None:
-            query = query.where(PatientRow.issuer == issuer)
-    return {pseudonym: (issuer, patient_id) for pseudonym, issuer, patient_id in session.execute(query)}
+        meant = {
+            one.pseudonym
+            for one in known_patients(session)
+            if one.patient_id == patient_id and (issuer is None or one.issuer == issuer)
+        }
+        ids = {pseudonym: identity for pseudonym, identity in ids.items() if pseudonym in meant}
+    merged = session.scalars(select(MergeRow))
+    before = {row.old_pseudonym: ids[row.new_pseudonym] for row in merged if row.new_pseudonym in ids}
+    return before | ids
 
 
 def _lines(usage: UsageList, known: dict[str, tuple[str, str]]) -> tuple[list[tuple[str, ...]], int]:

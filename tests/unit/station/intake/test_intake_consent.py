@@ -181,11 +181,16 @@ def test_a_decision_that_names_its_issuer_is_that_issuers_patients() -> None:
     assert set(words(rows, unknown, header=header).values()) == {"objection"}, "in doubt the objection counts"
 
 
-def test_who_is_known_under_two_ids_gets_the_stricter_answer() -> None:
+def test_who_is_known_under_two_ids_is_one_patient() -> None:
     merged = Bearer(ONE.pseudonym, "Amstelrijk", "2")
     rows = b"1,consent,research-participants,2020-11-05\n2,objection,research-participants,2020-11-05\n"
     assert words(rows, ONE, merged) == {(ONE.pseudonym, PARTICIPANTS): "objection"}
     assert words(rows, merged, ONE) == {(ONE.pseudonym, PARTICIPANTS): "objection"}
+    later = rows.replace(
+        b"1,consent,research-participants,2020-11-05", b"1,consent,research-participants,2021-01-01"
+    )
+    assert words(later, ONE, merged) == {(ONE.pseudonym, PARTICIPANTS): "consent"}
+    assert resolved(read_register(HEADER + rows), ONE, merged).ambiguous == 0
 
 
 def test_in_doubt_about_the_issuer_a_patient_is_as_young_as_they_may_be() -> None:
