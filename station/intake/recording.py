@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from station.intake import removals
 from station.intake.books import Books
+from station.intake.merges import register
 from station.intake.outcomes import BatchReport, FileOutcome, IntakeReason
 from station.intake.schema import BatchRow, FileRow, InstanceRow, PatientRow, StudyRow
 from station.intake.spool import StagedBatch
@@ -26,6 +27,7 @@ def record_outcome(session: Session, books: Books, batch: str, name: str, answer
     row = FileRow(batch=batch, name=name, outcome=FileOutcome.QUARANTINED.value, decided_at=books.clock())
     match answer:
         case Taken():
+            answer = under_surviving(session, answer)
             row.study_uid = answer.record.study_uid
             refused = _contradiction(session, books, batch, answer)
             if refused is not None:
@@ -43,6 +45,18 @@ def record_outcome(session: Session, books: Books, batch: str, name: str, answer
     session.add(row)
     session.flush()
     return row
+
+
+def under_surviving(session: Session, taken: Taken) -> Taken:
+    """Return what a worker answered under the pseudonym that counts: it may have begun before a merge was told."""
+    patient = register.surviving(session, taken.record.patient)
+    if patient == taken.record.patient:
+        return taken
+    issuer, patient_id = register.aliases(session).get(
+        (taken.issuer, taken.patient_id), (taken.issuer, taken.patient_id)
+    )
+    record = taken.record.model_copy(update={"patient": patient})
+    return taken.model_copy(update={"record": record, "issuer": issuer, "patient_id": patient_id})
 
 
 def _contradiction(session: Session, books: Books, batch: str, taken: Taken) -> IntakeReason | None:
@@ -92,9 +106,7 @@ def _is_known(session: Session, taken: Taken) -> bool:
 def remember(session: Session, taken: Taken, now: datetime) -> None:
     """Add an instance, and its patient and study where they are new; a known instance is replaced."""
     record = taken.record
-    if session.get(PatientRow, record.patient) is None:
-        session.add(PatientRow(pseudonym=record.patient, issuer=taken.issuer, patient_id=taken.patient_id))
-        session.flush()
+    remember_patient(session, taken)
     if session.get(StudyRow, record.study_uid) is None:
         session.add(
             StudyRow(
@@ -118,6 +130,15 @@ def remember(session: Session, taken: Taken, now: datetime) -> None:
             added_at=now,
         )
     )
+
+
+def remember_patient(session: Session, taken: Taken) -> None:
+    """Add a file's patient where it is new."""
+    if session.get(PatientRow, taken.record.patient) is None:
+        session.add(
+            PatientRow(pseudonym=taken.record.patient, issuer=taken.issuer, patient_id=taken.patient_id)
+        )
+        session.flush()
 
 
 def batch_report(session: Session, batch: str) -> BatchReport | None:

@@ -106,7 +106,10 @@ class RemovedRow(IntakeBase):
 
 
 class MergeRow(IntakeBase):
-    """A patient whom the hospital knows by another (issuer, id) since a merge."""
+    """A patient whom the hospital knows by another (issuer, id) since a merge.
+
+    `new_pseudonym` is of the patient at the end of the chain; `new_issuer` and `new_id` are the merge as it was told.
+    """
 
     __tablename__ = "merges"
 
@@ -114,6 +117,8 @@ class MergeRow(IntakeBase):
     old_id: Mapped[str] = mapped_column(String(64), primary_key=True)
     new_issuer: Mapped[str] = mapped_column(String(64))
     new_id: Mapped[str] = mapped_column(String(64))
+    old_pseudonym: Mapped[str] = mapped_column(String(32), unique=True)
+    new_pseudonym: Mapped[str] = mapped_column(String(32))
     merged_at: Mapped[datetime] = mapped_column(UtcTime)
 
 

@@ -64,6 +64,10 @@ class WorkerPool:
         with self._lock:
             self._team.end()
 
+    def retire(self) -> None:
+        """End the workers once what they are doing is done; does not wait."""
+        threading.Thread(target=self.close, name="intake-pool-end", daemon=True).start()
+
     def one(self, task: Task) -> Answer:
         """Do one task."""
         (finished,) = [each for group in self.run([task]) for each in group]

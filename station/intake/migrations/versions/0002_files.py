@@ -37,6 +37,8 @@ def upgrade() -> None:
         sa.Column("old_id", sa.String(64), primary_key=True),
         sa.Column("new_issuer", sa.String(64), nullable=False),
         sa.Column("new_id", sa.String(64), nullable=False),
+        sa.Column("old_pseudonym", sa.String(32), nullable=False, unique=True),
+        sa.Column("new_pseudonym", sa.String(32), nullable=False),
         sa.Column("merged_at", sa.String(32), nullable=False),
     )
 

@@ -1,0 +1,1 @@
+"""Merges of patients: what the hospital told, and what follows from it."""
