@@ -111,7 +111,9 @@ class Orthanc:
         configuration = self.folder / "orthanc.json"
         configuration.write_text(dumps(self._configuration()))
         with (self.folder / "orthanc.log").open("ab") as log:
-            self._process = subprocess.Popen([str(ORTHANC), str(configuration)], stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                [str(ORTHANC), str(configuration)], stdout=log, stderr=log, env=DCMTK_ENVIRONMENT
+            )
         wait_until(self._answers, "Orthanc")
 
     def stop(self) -> None:

@@ -214,6 +214,9 @@ def _bind(association: Association, bounds: Bounds) -> None:
     plain = association.dul.socket
     if plain is None:
         raise OSError("the connection is closed")
+    if plain.socket is not None:
+        # A message is two writes: without it the second waits 40 ms for the first to be acknowledged.
+        plain.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     association.dul.socket = BoundedSocket.of(plain, bounds)
     # The socket's own wait takes the place of a nap between two looks.
     association.dul._run_loop_delay = 0  # noqa: SLF001 - see the module
@@ -267,7 +270,6 @@ class BoundedServer(ThreadedAssociationServer):
         connection: socket.socket = request
         try:
             connection.settimeout(self.bounds.timeout_s)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:
                 connection = self._tls.wrap_socket(connection, server_side=True)
             self.finish_request(connection, client_address)
