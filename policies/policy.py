@@ -123,6 +123,11 @@ class DataGrant(StrictModel):
     modalities: Sequence[Modality] = Field(min_length=1)
     clinical_fields: Sequence[MetricName] = ()
     masks: Sequence[Name] = Field(default=(), description="Segmentations, by name.")
+    representations: Sequence[Literal["volume", "dicom"]] = Field(
+        default=("volume",),
+        min_length=1,
+        description="Images alone, or DICOM files with what their headers say; UIDs and dates are the train's own.",
+    )
     minimum_patients: Annotated[int, Field(ge=1)]
 
 

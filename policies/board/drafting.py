@@ -128,6 +128,7 @@ def _fill_from_manifest(document: _Document, train: Train) -> None:
         "data.modalities": [modality.value for modality in manifest.data.modalities],
         "data.clinical_fields": list(dict.fromkeys([*manifest.data.clinical_fields, *label])),
         "data.masks": list(manifest.data.masks),
+        "data.representations": [manifest.data.representation],
         "runs.hyperparameters": {
             name: spec.model_dump(mode="json", exclude_none=True)
             for name, spec in manifest.hyperparameters.items()

@@ -133,6 +133,7 @@ def _data(policy: Policy) -> Section:
             f"Collections: {', '.join(data.collections)}; images: {', '.join(data.modalities)}.",
             f"Clinical fields: {', '.join(data.clinical_fields) or 'none'}.",
             f"Masks: {', '.join(data.masks) or 'none'}.",
+            f"Representations: {', '.join(data.representations)}.",
             f"Only patients who were asked about {', '.join(data.consent_purposes)} ({' or '.join(data.consent_modes)}).",
             f"Only at stations with {data.minimum_patients} patients or more.",
         ),
@@ -294,6 +295,10 @@ def _mismatches(policy: Policy, train: Train) -> list[str]:
         ),
         (not asked <= set(policy.data.clinical_fields), "The train asks for more clinical fields."),
         (not set(manifest.data.masks) <= set(policy.data.masks), "The train asks for more masks."),
+        (
+            manifest.data.representation not in policy.data.representations,
+            "The train asks for images in another form.",
+        ),
         (not granted <= declared, f"Not declared by the train: {', '.join(sorted(granted - declared))}."),
         (not declared <= granted, f"Declared but withheld: {', '.join(sorted(declared - granted))}."),
     ]

@@ -113,6 +113,8 @@ def manifest_reasons(order: RunOrder, manifest: TrainManifest, policy: Policy) -
         found.append(Reason(code.DATA_FIELDS, f"asks for {', '.join(sorted(extra_fields))}"))
     if extra_masks := set(manifest.data.masks) - set(policy.data.masks):
         found.append(Reason(code.DATA_FIELDS, f"asks for masks {', '.join(sorted(extra_masks))}"))
+    if manifest.data.representation not in policy.data.representations:
+        found.append(Reason(code.DATA_FIELDS, f"asks for {manifest.data.representation} files"))
     if (
         manifest.resources.memory_mib > policy.resources.memory_mib
         or manifest.resources.cpus > policy.resources.cpus

@@ -137,6 +137,10 @@ CASES: dict[str, tuple[Facts, RefusalCode]] = {
         facts(manifest={"data": dict(MANIFEST["data"]) | {"masks": ["lesion"]}}),
         RefusalCode.DATA_FIELDS,
     ),
+    "data.representations": (
+        facts(manifest={"data": dict(MANIFEST["data"]) | {"representation": "dicom"}}),
+        RefusalCode.DATA_FIELDS,
+    ),
     "data.minimum_patients": (facts({"data.minimum_patients": 101}), RefusalCode.DATA_TOO_FEW_PATIENTS),
     "runs.minimum_stations": (facts({"runs.minimum_stations": 4}), RefusalCode.ORDER_BEYOND_POLICY),
     "runs.runs": (

@@ -83,6 +83,7 @@ TRAINS: list[tuple[RunOrder, dict[str, object], dict[str, object], str]] = [
     (order(), {"data.clinical_fields": ["pneumonia", "sex"]}, {}, "DATA_FIELDS"),
     (order(), {"data.label": "sex"}, {}, "DATA_FIELDS"),
     (order(), {"data.masks": ["lung"]}, {"data.masks": ["lesion"]}, "DATA_FIELDS"),
+    (order(), {"data.representation": "dicom"}, {}, "DATA_FIELDS"),
     (order(), {"resources.memory_mib": 4097}, {}, "HOSPITAL_RESOURCES"),
     (order(), {"resources.cpus": 2.5}, {}, "HOSPITAL_RESOURCES"),
     (order(), {"hyperparameters": {}}, {}, "ORDER_CONFIG"),
