@@ -345,6 +345,12 @@ def instance_path(directory: Path, digest: str) -> Path:
     return directory / "instances" / hexadecimal[:2] / f"{hexadecimal}.dcm"
 
 
+def label_path(directory: Path, digest: str) -> Path:
+    """Return where a mask lies: ``labels/<aa>/<sha256>``."""
+    hexadecimal = digest.removeprefix("sha256:")
+    return directory / "labels" / hexadecimal[:2] / hexadecimal
+
+
 def make_folder(path: Path) -> None:
     """Make a folder of the handover durably, readable by its group, which is compute's, whatever the umask.
 

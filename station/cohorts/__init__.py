@@ -1,5 +1,6 @@
 """Cohorts: what a train is given, frozen on disk. Pure of settings and database, so that a dry run is the real thing."""
 
+from station.cohorts.cache import VolumeCache
 from station.cohorts.decoding import DecoderPool
 from station.cohorts.definition import CohortDefinition, define, rounded
 from station.cohorts.freeze import freeze
@@ -21,6 +22,7 @@ __all__ = [
     "SliceHeader",
     "SourceFile",
     "Unusable",
+    "VolumeCache",
     "define",
     "examine_series",
     "freeze",

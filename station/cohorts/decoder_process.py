@@ -11,6 +11,8 @@ open no file or socket, start no process (as an ordinary user), and dies by its 
     RADIOGRAPH       {}                 {"rows", "columns", "spacing_mm", "modality"}        uint16 pixels
     HEADER           {"whole"}          {"header"}; null where the file goes on              none
     SLICE            {}                 {"header"}                                           int16 Hounsfield units
+    MASK             {"form", "grid", "values"}  {"voxels"}                                  uint8 label map
+    REKEY            {"key", "patient", "shift_s"}  {"size"}                                 a DICOM file
 """
 
 import contextlib
@@ -26,8 +28,11 @@ from enum import IntEnum
 from typing import Any, BinaryIO
 
 from station.cohorts.hounsfield import read_header, read_slice
+from station.cohorts.masks import read_mask
 from station.cohorts.pixels import read_radiograph
 from station.cohorts.reading import DECODERS
+from station.cohorts.rekeying import rekey
+from station.cohorts.series import VolumeGrid
 from station.cohorts.unusable import Unusable, UnusableImage
 
 MEMORY_BYTES = 4 << 30
@@ -46,6 +51,8 @@ class Verb(IntEnum):
     RADIOGRAPH = 1
     HEADER = 2
     SLICE = 3
+    MASK = 4
+    REKEY = 5
 
 
 def confine() -> None:
@@ -113,10 +120,25 @@ def _slice(data: bytes, _: dict[str, Any]) -> Answer:
     ).tobytes()
 
 
+def _mask(data: bytes, parameters: dict[str, Any]) -> Answer:
+    values = {int(source): wanted for source, wanted in parameters["values"].items()}
+    grid = VolumeGrid.model_validate_json(json.dumps(parameters["grid"]))
+    labels = read_mask(data, parameters["form"], grid, values)
+    return {"voxels": labels.size}, labels.tobytes()
+
+
+def _rekey(data: bytes, parameters: dict[str, Any]) -> Answer:
+    key = bytes.fromhex(parameters["key"])
+    made = rekey(data, key, parameters["patient"], parameters["shift_s"])
+    return {"size": len(made)}, made
+
+
 _VERBS: dict[Verb, Callable[[bytes, dict[str, Any]], Answer]] = {
     Verb.RADIOGRAPH: _radiograph,
     Verb.HEADER: _header,
     Verb.SLICE: _slice,
+    Verb.MASK: _mask,
+    Verb.REKEY: _rekey,
 }
 
 

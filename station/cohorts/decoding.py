@@ -1,182 +1,29 @@
-"""Decode DICOM in processes that may die: the starter's side of `station.cohorts.decoder_process`.
+"""Decode many files in processes that may die, in order, with few of them in memory."""
 
-Every answer is checked as if a hostile program wrote it. No value of a file leaves this module but its pixels and the
-few attributes of `Radiograph` and `SliceHeader`.
-"""
-
-import json
 import os
 import stat
-import subprocess
-import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import IO, Annotated, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
-from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError
+from numpy.typing import NDArray
 
-from policies.documents import StrictModel, digest_of
-from policies.errors import UnavailableError
-from station.cohorts.decoder_process import LENGTH, MAX_REQUEST_BYTES, REQUEST_HEAD, RESPONSE_HEAD, Verb
+from policies.documents import digest_of
+from station.cohorts.decoder import DEFAULT_TIMEOUT_S, Decoder
+from station.cohorts.decoder_process import MAX_REQUEST_BYTES
 from station.cohorts.hounsfield import HEADER_PREFIX_BYTES, CtSlice
 from station.cohorts.pixels import Radiograph
-from station.cohorts.reading import MAX_PIXELS
-from station.cohorts.series import SliceHeader
+from station.cohorts.series import SliceHeader, VolumeGrid
 from station.cohorts.source import SourceFile
 from station.cohorts.unusable import Unusable, UnusableImage
 
-DEFAULT_TIMEOUT_S = 60
-_MAX_HEAD_BYTES = 4096
 _Key = TypeVar("_Key")
 _Result = TypeVar("_Result")
-_Head = TypeVar("_Head", bound=StrictModel)
-
-
-class _Image(StrictModel):
-    rows: Annotated[int, Field(ge=1)]
-    columns: Annotated[int, Field(ge=1)]
-    spacing_mm: Annotated[tuple[PositiveFloat, PositiveFloat], BeforeValidator(tuple)]
-    modality: Annotated[str, Field(max_length=16)]
-
-
-class _Header(StrictModel):
-    header: SliceHeader | None
-
-
-class _NoImage(StrictModel):
-    reason: Annotated[str, Field(max_length=64)]
-
-
-class Decoder:
-    """One decoder process, started when first needed and again after it died.
-
-    Args:
-        timeout_s: seconds one image may take, from its first byte in to its last pixel out.
-    """
-
-    def __init__(self, timeout_s: int = DEFAULT_TIMEOUT_S) -> None:
-        self._timeout_s = timeout_s
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def decode(self, data: bytes) -> Radiograph:
-        """Decode one radiograph.
-
-        Raises:
-            UnusableImage: the bytes give no image, or the process died or ran too long on them.
-            UnavailableError: no process can be started.
-        """
-
-        def size(head: _Image) -> int:
-            return 2 * head.rows * head.columns if head.rows * head.columns <= MAX_PIXELS else -1
-
-        head, pixels = self._ask(Verb.RADIOGRAPH, {}, data, _Image, size)
-        return Radiograph(
-            pixels=np.frombuffer(pixels, dtype="<u2").reshape(head.rows, head.columns),
-            spacing_mm=head.spacing_mm,
-            modality=head.modality,
-        )
-
-    def header(self, data: bytes, *, whole: bool) -> SliceHeader | None:
-        """Read the header of one file, or of its beginning: None where that ends too early. Raises as `decode` does."""
-        head, _ = self._ask(Verb.HEADER, {"whole": whole}, data, _Header, lambda _: 0)
-        return head.header
-
-    def slice(self, data: bytes) -> CtSlice:
-        """Decode one CT slice. Raises as `decode` does."""
-
-        def size(head: _Header) -> int:
-            voxels = head.header.rows * head.header.columns if head.header else 0
-            return 2 * voxels if 0 < voxels <= MAX_PIXELS else -1
-
-        head, voxels = self._ask(Verb.SLICE, {}, data, _Header, size)
-        if head.header is None:
-            raise UnusableImage(Unusable.DECODER_CRASHED)
-        shape = head.header.rows, head.header.columns
-        return CtSlice(head.header, np.frombuffer(voxels, dtype="<i2").reshape(shape))
-
-    def _ask(
-        self,
-        verb: Verb,
-        parameters: Mapping[str, object],
-        data: bytes,
-        answers: type[_Head],
-        size: Callable[[_Head], int],
-    ) -> tuple[_Head, bytes]:
-        """Send one request and read its answer.
-
-        Args:
-            verb: what is asked.
-            parameters: of the verb.
-            data: a file's bytes.
-            answers: what the answer's head is, where it is not a reason.
-            size: how many bytes must follow a head; negative for a head that cannot be.
-        """
-        process = self._running()
-        timed_out = threading.Event()
-
-        def _kill() -> None:
-            timed_out.set()
-            process.kill()
-
-        watch = threading.Timer(self._timeout_s, _kill)
-        watch.start()
-        try:
-            _send(process, verb, parameters, data)
-            received = _receive(process, answers, size)
-        except (OSError, EOFError, ValueError) as error:
-            self.close()
-            reason = Unusable.DECODER_TIMEOUT if timed_out.is_set() else Unusable.DECODER_CRASHED
-            raise UnusableImage(reason) from error
-        finally:
-            watch.cancel()
-        if isinstance(received, Unusable):
-            raise UnusableImage(received)
-        return received
-
-    def close(self) -> None:
-        """End the process."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is None:
-            return self._process
-        self.close()
-        # The environment is built, not inherited: nothing of the station's reaches the process that meets the file.
-        environment = {
-            "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
-            "PATH": os.defpath,
-            "LC_ALL": "C.UTF-8",
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "PHT_DECODER_ALARM_S": str(self._timeout_s + 5),
-        }
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-s", "-m", "station.cohorts.decoder_process"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,  # codecs print values
-                env=environment,
-                cwd="/",
-            )
-        except OSError as error:
-            raise UnavailableError(f"the image decoder cannot be started ({error.strerror})") from error
-        return self._process
 
 
 class DecoderPool:
@@ -235,6 +82,35 @@ class DecoderPool:
             UnavailableError: no decoder process can be started.
         """
         return self._map(work, lambda decoder, file: decoder.slice(read_file(file)))
+
+    def mask(
+        self, file: SourceFile, form: str, grid: VolumeGrid, values: Mapping[int, int]
+    ) -> NDArray[np.uint8] | Unusable:
+        """Return a mask on the grid of its volume, (slices, rows, columns), or why there is none.
+
+        Raises:
+            UnavailableError: no decoder process can be started.
+        """
+
+        def read(decoder: Decoder, file: SourceFile) -> NDArray[np.uint8]:
+            return decoder.mask(read_file(file), form, grid, values)
+
+        ((_, mask),) = self._map([(None, file)], read)
+        return mask
+
+    def rekeyed(
+        self, files: Iterable[SourceFile], key: bytes, patient: str, shift_s: int
+    ) -> Iterator[bytes | Unusable]:
+        """Yield each file of one patient as one train is given it, or why it cannot be, in order.
+
+        Raises:
+            UnavailableError: no decoder process can be started.
+        """
+
+        def change(decoder: Decoder, file: SourceFile) -> bytes:
+            return decoder.rekey(read_file(file), key, patient, shift_s)
+
+        return (made for _, made in self._map(((None, file) for file in files), change))
 
     def _map(
         self,
@@ -298,51 +174,3 @@ def _read(path: Path, count: int) -> bytes:
             return file.read(count)
     except OSError as error:
         raise UnusableImage(Unusable.UNREADABLE) from error
-
-
-def _send(
-    process: "subprocess.Popen[bytes]", verb: Verb, parameters: Mapping[str, object], data: bytes
-) -> None:
-    if process.stdin is None:
-        raise EOFError("the decoder has no pipes")
-    text = json.dumps(parameters).encode()
-    process.stdin.write(REQUEST_HEAD.pack(verb, len(text)) + text + LENGTH.pack(len(data)))
-    process.stdin.write(data)
-    process.stdin.flush()
-
-
-def _receive(
-    process: "subprocess.Popen[bytes]",
-    answers: type[_Head],
-    size: Callable[[_Head], int],
-) -> tuple[_Head, bytes] | Unusable:
-    """Read one answer.
-
-    Raises:
-        EOFError, OSError: the process died.
-        ValueError: the answer is not one of ours.
-    """
-    if process.stdout is None:
-        raise EOFError("the decoder has no pipes")
-    (length,) = RESPONSE_HEAD.unpack(_read_exactly(process.stdout, RESPONSE_HEAD.size))
-    if length > _MAX_HEAD_BYTES:
-        raise ValueError("the answer's head is too long")
-    text = _read_exactly(process.stdout, length)
-    (count,) = LENGTH.unpack(_read_exactly(process.stdout, LENGTH.size))
-    try:
-        reason = _NoImage.model_validate_json(text).reason
-    except ValidationError:
-        head = answers.model_validate_json(text)
-        if count != size(head):
-            raise ValueError("the answer is not as long as it should be") from None
-        return head, _read_exactly(process.stdout, count)
-    if count:
-        raise ValueError("a reason comes alone")
-    return Unusable(reason)
-
-
-def _read_exactly(source: IO[bytes], count: int) -> bytes:
-    data = source.read(count)
-    if len(data) != count:
-        raise EOFError("the decoder ended")
-    return data

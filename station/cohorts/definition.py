@@ -8,14 +8,16 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from policies.documents import Digest, Name, Sequence, StrictModel
+from policies.errors import NotFoundError
 from policies.manifest import MetricName, Modality, Split, TrainKind, TrainManifest
 from policies.policy import ConsentMode, ConsentPurpose, Policy
+from policies.profiles import load_profile
 from policies.refusals import Reason, RefusalCode, Refused
 
 ROUNDING_BASE = 10
 
 RADIOGRAPHS = frozenset({Modality.DX, Modality.CR})
-"""What is laid out as 2-D images; volumes (CT) have no layout yet and refuse."""
+"""What is laid out as 2-D images; CT is laid out as volumes."""
 
 
 def rounded(count: int, base: int = ROUNDING_BASE) -> int:
@@ -45,6 +47,8 @@ class CohortDefinition(StrictModel):
     profile: Annotated[str, Field(pattern=r"^[a-z0-9-]+@[0-9]+$")]
     clinical_fields: Sequence[MetricName] = ()
     label: MetricName | None = None
+    masks: Sequence[Name] = ()
+    view_positions: Sequence[str] = ()
     representation: Literal["volume", "dicom"] = "volume"
     minimum_patients: Annotated[int, Field(ge=1)]
 
@@ -54,6 +58,11 @@ class CohortDefinition(StrictModel):
         if self.label is not None and self.label not in self.clinical_fields:
             raise ValueError("the label must be one of the granted clinical_fields")
         return self
+
+    @property
+    def volumes(self) -> bool:
+        """Whether its images are volumes, and not radiographs."""
+        return not RADIOGRAPHS.issuperset(self.modalities)
 
     @property
     def splits(self) -> tuple[Split, ...]:
@@ -72,8 +81,9 @@ def define(policy: Policy, manifest: TrainManifest) -> CohortDefinition | Refuse
     """Return the cohort that a train asks for, within what its policy grants.
 
     1. Every modality asked for is granted.
-    2. Every clinical field asked for is granted, and so is the label.
-    3. This version can lay it out.
+    2. Every clinical field asked for is granted, and so are the label, every mask and the representation.
+    3. The minimal-dataset profile is known and has the fields: what it does not band is not shown.
+    4. This version can lay it out.
 
     Args:
         policy: in force; its `manifest_digest` is the digest of `manifest`.
@@ -88,6 +98,11 @@ def define(policy: Policy, manifest: TrainManifest) -> CohortDefinition | Refuse
     fields = [name for name in wanted if name not in policy.data.clinical_fields]
     if fields:
         reasons.append(Reason(RefusalCode.DATA_FIELDS, f"not granted: {', '.join(fields)}"))
+    masks = [name for name in needs.masks if name not in policy.data.masks]
+    if masks:
+        reasons.append(Reason(RefusalCode.DATA_FIELDS, f"masks not granted: {', '.join(masks)}"))
+    if needs.representation not in policy.data.representations:
+        reasons.append(Reason(RefusalCode.DATA_FIELDS, f"not granted: {needs.representation} files"))
     if reasons:
         return Refused(tuple(reasons))
     definition = CohortDefinition(
@@ -103,6 +118,8 @@ def define(policy: Policy, manifest: TrainManifest) -> CohortDefinition | Refuse
         profile=needs.profile,
         clinical_fields=tuple(wanted),
         label=needs.label,
+        masks=needs.masks,
+        view_positions=needs.view_positions,
         representation=needs.representation,
         minimum_patients=policy.data.minimum_patients,
     )
@@ -111,11 +128,20 @@ def define(policy: Policy, manifest: TrainManifest) -> CohortDefinition | Refuse
 
 def unsupported(definition: CohortDefinition) -> Refused | None:
     """Return why this version cannot lay out such a cohort, or None."""
-    if definition.representation != "volume":
-        return Refused.because(RefusalCode.DATA_NOT_READY, "cohorts are laid out as images, not as DICOM")
-    others = [str(modality) for modality in definition.modalities if modality not in RADIOGRAPHS]
-    if others:
+    if definition.volumes and not RADIOGRAPHS.isdisjoint(definition.modalities):
         return Refused.because(
-            RefusalCode.DATA_MODALITY, f"not laid out by this version: {', '.join(others)}"
+            RefusalCode.DATA_MODALITY, "a cohort holds volumes or radiographs, not both: ask for one of them"
         )
-    return None
+    if definition.masks and (not definition.volumes or definition.representation != "volume"):
+        return Refused.because(RefusalCode.DATA_NOT_READY, "masks are laid out beside volumes only")
+    beyond = _beyond_profile(definition.profile, definition.clinical_fields)
+    return Refused(tuple(beyond)) if beyond else None
+
+
+def _beyond_profile(profile: str, fields: tuple[str, ...]) -> list[Reason]:
+    try:
+        known = {field.name for field in load_profile(profile).fields}
+    except NotFoundError:
+        return [Reason(RefusalCode.DATA_FIELDS, "no such minimal-dataset profile")]
+    unknown = [name for name in fields if name not in known]
+    return [Reason(RefusalCode.DATA_FIELDS, f"not in {profile}: {', '.join(unknown)}")] if unknown else []

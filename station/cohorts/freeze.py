@@ -18,7 +18,8 @@ from policies.documents import canonical_json
 from policies.errors import StorageError
 from policies.manifest import Split
 from policies.refusals import RefusalCode, Refused
-from station.cohorts import nifti
+from station.cohorts.cache import VolumeCache
+from station.cohorts.clinical import shown_fields
 from station.cohorts.decoding import DecoderPool
 from station.cohorts.definition import CohortDefinition, unsupported
 from station.cohorts.frozen import (
@@ -32,16 +33,15 @@ from station.cohorts.frozen import (
     remove_tree,
 )
 from station.cohorts.keys import CohortKey
+from station.cohorts.laying import Layer
 from station.cohorts.layout import (
-    IMAGES,
     LaidCase,
-    image_name,
     seal,
+    subfolders,
     sync_folder,
     write_documents,
     write_file,
 )
-from station.cohorts.pixels import Radiograph
 from station.cohorts.source import CaseSource
 from station.cohorts.unusable import Unusable
 
@@ -65,13 +65,15 @@ def freeze(
     key: CohortKey,
     *,
     pool: DecoderPool | None = None,
+    cache: VolumeCache | None = None,
 ) -> FrozenCohort | Refused:
     """Write the cohort that `definition` asks for from `cases`.
 
     1. A kind of cohort that this version cannot lay out is refused.
     2. Cases of splits that this kind of train is not given are dropped, before anything of them is read.
     3. A case without what the definition needs is left out and counted.
-    4. Each file is verified and decoded in a process apart, and written as NIfTI under the train's pseudonym.
+    4. Each file is verified and read in a process apart, and its image written under the train's pseudonym: one volume
+       at a time, its slices as they come.
     5. Fewer patients than the policy's minimum: refused, and nothing stays on disk.
     6. Documents are written, everything is synced, made read-only, hashed and renamed into place.
 
@@ -81,6 +83,7 @@ def freeze(
         out_root: the folder for cohorts; made when missing.
         key: the station's cohort key.
         pool: decoder processes to use; None starts some for this freeze.
+        cache: volumes made before; None makes each anew.
 
     Raises:
         StorageError: the disk is full or cannot be written; nothing stays.
@@ -92,12 +95,13 @@ def freeze(
     try:
         # 0711: a container's user reaches the folder that is mounted for it, and can list no other.
         out_root.mkdir(parents=True, exist_ok=True, mode=0o711)
-        (temporary / DATA / IMAGES).mkdir(parents=True, mode=0o755)
+        for name in subfolders(definition):
+            (temporary / DATA / name).mkdir(parents=True, mode=0o755)
         try:
             making = _Making(definition, key, temporary / DATA)
             usable = _select(making, cases)
             with nullcontext(pool) if pool else DecoderPool() as decoders:
-                _lay_images(making, usable, decoders)
+                _lay_images(making, usable, Layer(definition, key, making.folder, decoders, cache))
             found = sum(len(patients) for patients in making.patients.values())
             if found < definition.minimum_patients:
                 return Refused.because(
@@ -134,6 +138,14 @@ def _select(making: _Making, cases: Sequence[CaseSource]) -> list[CaseSource]:
 def _missing(definition: CohortDefinition, case: CaseSource) -> Unusable | None:
     if case.modality not in definition.modalities:
         return Unusable.MODALITY
+    if case.recognizable_face:
+        return Unusable.RECOGNIZABLE_FACE
+    if definition.view_positions and case.view_position not in definition.view_positions:
+        return Unusable.VIEW_POSITION
+    if not case.files or (len(case.files) > 1 and not definition.volumes):
+        return Unusable.UNREADABLE
+    if not set(definition.masks) <= {name for mask in case.masks for name in mask.names}:
+        return Unusable.MASK_MISSING
     if definition.label is not None:
         if case.label is None:
             return Unusable.LABEL_MISSING
@@ -148,25 +160,25 @@ def _missing(definition: CohortDefinition, case: CaseSource) -> Unusable | None:
     return None
 
 
-def _lay_images(making: _Making, cases: Sequence[CaseSource], pool: DecoderPool) -> None:
-    scope, key = making.definition.scope, making.key
-    for case, image in pool.decode_all((case, case.files[0]) for case in cases):
-        if not isinstance(image, Radiograph):
+def _lay_images(making: _Making, cases: Sequence[CaseSource], layer: Layer) -> None:
+    scope, key, definition = making.definition.scope, making.key, making.definition
+    for case, image in layer.lay(cases):
+        if isinstance(image, Unusable):
             making.left_out[image] += 1
             continue
-        if image.modality != case.modality:
-            making.left_out[Unusable.MODALITY] += 1
-            continue
-        laid = LaidCase(
-            case=key.case_id(scope, case.case),
-            patient=key.patient_id(scope, case.patient),
-            split=key.split_of(case.patient),
-            label=int(case.label) if isinstance(case.label, bool) else case.label,
-            clinical={name: case.clinical.get(name) for name in making.definition.clinical_fields},
+        split = key.split_of(case.patient)
+        making.laid.append(
+            LaidCase(
+                case=key.case_id(scope, case.case),
+                patient=key.patient_id(scope, case.patient),
+                image=image.image,
+                mask=image.mask,
+                split=split,
+                label=int(case.label) if isinstance(case.label, bool) else case.label,
+                clinical=shown_fields(definition, case, key.shift_s(scope, case.patient)),
+            )
         )
-        write_file(making.folder / image_name(laid.case), nifti.encode(image.pixels, image.spacing_mm))
-        making.laid.append(laid)
-        making.patients[laid.split].add(case.patient)
+        making.patients[split].add(case.patient)
 
 
 def _put_in_place(making: _Making, out_root: Path) -> FrozenCohort:

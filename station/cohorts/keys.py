@@ -25,9 +25,13 @@ SPLIT_BOUNDS: tuple[tuple[Split, float], ...] = (
     (Split.TESTING, 1.0),
 )
 
+DAY_S = 86_400
+SHIFT_WINDOW_S = (DAY_S, 365 * DAY_S)
+"""By how much dates and times are moved once more, per patient and train; stated in a cohort's description."""
+
 
 class CohortKey:
-    """32 secret bytes and the three keyed maps made from them, each under a sub-key of its own (HMAC-SHA-256)."""
+    """32 secret bytes and the keyed maps made from them, each under a sub-key of its own (HMAC-SHA-256)."""
 
     __slots__ = ("_secret",)
 
@@ -93,6 +97,17 @@ class CohortKey:
     def case_id(self, scope: str, case: str) -> str:
         """Return what an image is called inside the train of `scope`."""
         return "c" + self._identifier("case", scope, case)
+
+    def shift_s(self, scope: str, patient: str) -> int:
+        """Return by how many seconds a patient's moments lie earlier inside the train of `scope`: a day to a year."""
+        drawn = int.from_bytes(
+            hmac.digest(self._mac("shift", scope), patient.encode(), hashlib.sha256)[:8], "big"
+        )
+        return SHIFT_WINDOW_S[0] + drawn % (SHIFT_WINDOW_S[1] - SHIFT_WINDOW_S[0] + 1)
+
+    def uid_key(self, scope: str) -> bytes:
+        """Return the key under which UIDs are mapped inside the train of `scope`; of no use for any other."""
+        return self._mac("uid", scope)
 
     def _identifier(self, purpose: str, scope: str, value: str) -> str:
         scoped = hmac.digest(self._mac(purpose, scope), value.encode(), hashlib.sha256)

@@ -13,19 +13,30 @@ from pathlib import Path
 from policies.documents import canonical_json
 from policies.manifest import Split
 from station.cohorts.definition import CohortDefinition, rounded
+from station.cohorts.hounsfield import MAXIMUM_HU, MINIMUM_HU, PADDING_HU
+from station.cohorts.keys import DAY_S, SHIFT_WINDOW_S
 from station.cohorts.source import JsonScalar
 
 IMAGES = "images"
+LABELS = "labels"
+DICOM = "dicom"
 # Files carry no date of their own: 2000-01-01T00:00:00Z.
 _EPOCH_S = 946_684_800
 
 
 @dataclass(frozen=True, slots=True)
 class LaidCase:
-    """One case as a train sees it: no pseudonym of the project in it."""
+    """One case as a train sees it: no pseudonym of the project in it.
+
+    Attributes:
+        image: its file, or its folder of DICOM files, relative to the cohort's folder.
+        mask: its label map, likewise; None where none was asked for.
+    """
 
     case: str
     patient: str
+    image: str
+    mask: str | None
     split: Split
     label: float | int | None
     clinical: Mapping[str, JsonScalar]
@@ -36,15 +47,39 @@ def image_name(case: str) -> str:
     return f"{IMAGES}/{case}.nii"
 
 
-def write_file(path: Path, data: bytes, mode: int = 0o444) -> None:
+def mask_name(case: str) -> str:
+    """Return a case's label map, relative to the cohort folder."""
+    return f"{LABELS}/{case}.nii"
+
+
+def dicom_folder(case: str) -> str:
+    """Return the folder of a case's DICOM files, relative to the cohort folder."""
+    return f"{DICOM}/{case}"
+
+
+def subfolders(definition: CohortDefinition) -> tuple[str, ...]:
+    """Return the folders that a cohort has."""
+    if definition.representation == "dicom":
+        return (DICOM,)
+    return (IMAGES, LABELS) if definition.masks else (IMAGES,)
+
+
+def write_file(path: Path, *data: bytes | memoryview, mode: int = 0o444) -> None:
     """Write one new file durably, without a date of its own."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
+        for part in data:
+            file.write(part)
         file.flush()
         os.fsync(descriptor)
         os.fchmod(descriptor, mode)
         os.utime(descriptor, (_EPOCH_S, _EPOCH_S))
+
+
+def finish_file(path: Path) -> None:
+    """Make a file that is written and synced what a cohort's files are: read-only, without a date of its own."""
+    path.chmod(0o444)
+    os.utime(path, (_EPOCH_S, _EPOCH_S))
 
 
 def sync_folder(folder: Path) -> None:
@@ -80,24 +115,30 @@ def write_documents(folder: Path, definition: CohortDefinition, cases: Sequence[
 def _datalist(definition: CohortDefinition, cases: Sequence[LaidCase]) -> bytes:
     splits: dict[Split, list[dict[str, JsonScalar]]] = {split: [] for split in Split}
     for case in cases:
-        entry: dict[str, JsonScalar] = {
-            "image": image_name(case.case),
-            "case": case.case,
-            "patient": case.patient,
-        }
+        entry: dict[str, JsonScalar] = {"image": case.image, "case": case.case, "patient": case.patient}
+        if case.mask is not None:
+            entry["label"] = case.mask
         if definition.label is not None:
-            entry["label"] = case.label
+            entry["label" if case.mask is None else "label_value"] = case.label
         splits[case.split].append(entry)
-    labels = sorted({case.label for case in cases if isinstance(case.label, int)}) if definition.label else []
     return canonical_json(
         {
             "name": definition.profile,
             "modality": {str(index): str(modality) for index, modality in enumerate(definition.modalities)},
-            "labels": {str(label): f"{definition.label}={label}" for label in labels},
-            "tensorImageSize": "2D",
+            "labels": _labels(definition, cases),
+            "tensorImageSize": "3D" if definition.volumes else "2D",
             **{str(split): entries for split, entries in splits.items()},
         }
     )
+
+
+def _labels(definition: CohortDefinition, cases: Sequence[LaidCase]) -> dict[str, str]:
+    if definition.masks:
+        return {"0": "background"} | {str(value): name for value, name in enumerate(definition.masks, 1)}
+    if definition.label is None:
+        return {}
+    values = sorted({case.label for case in cases if isinstance(case.label, int)})
+    return {str(value): f"{definition.label}={value}" for value in values}
 
 
 def _clinical(definition: CohortDefinition, cases: Sequence[LaidCase]) -> bytes:
@@ -132,12 +173,39 @@ def _description(definition: CohortDefinition, cases: Sequence[LaidCase]) -> byt
             "schema_version": 1,
             "definition": definition.model_dump(mode="json"),
             "counts_rounded": counts,
-            "images": {
-                "format": "NIfTI-1, 2-D, uncompressed",
-                "dtype": "uint16",
-                "axes": "width, height",
-                "black": 0,
-                "white": 65535,
+            "images": _images(definition),
+            "masks": {
+                "format": "NIfTI-1, 3-D, uncompressed, on the image's own grid",
+                "dtype": "uint8",
+                "values": _labels(definition, cases),
+            }
+            if definition.masks
+            else None,
+            "dates_moved_days": {
+                "earlier_at_least": SHIFT_WINDOW_S[0] // DAY_S,
+                "at_most": SHIFT_WINDOW_S[1] // DAY_S,
             },
         }
     )
+
+
+def _images(definition: CohortDefinition) -> dict[str, JsonScalar]:
+    if definition.representation == "dicom":
+        return {"format": "DICOM, a folder per case; names tell no order", "uids": "of this train"}
+    if definition.volumes:
+        return {
+            "format": "NIfTI-1, 3-D, uncompressed",
+            "dtype": "int16",
+            "axes": "along a row, down a column, from slice to slice",
+            "unit": "HU",
+            "minimum": MINIMUM_HU,
+            "maximum": MAXIMUM_HU,
+            "padding": PADDING_HU,
+        }
+    return {
+        "format": "NIfTI-1, 2-D, uncompressed",
+        "dtype": "uint16",
+        "axes": "width, height",
+        "black": 0,
+        "white": 65535,
+    }

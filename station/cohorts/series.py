@@ -85,21 +85,20 @@ class SeriesFinding:
     slices: int
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeGrid:
+class VolumeGrid(StrictModel):
     """Where the voxels of a whole series lie.
 
     Attributes:
         shape: (columns, rows, slices), as NIfTI counts them.
-        order: the headers' indices from the first slice to the last, along the normal.
         origin: of the first voxel's middle, LPS, millimetres.
         axes: LPS steps from voxel to voxel along a row, down a column, and to the next slice; at right angles.
     """
 
-    shape: tuple[int, int, int]
-    order: tuple[int, ...]
-    origin: tuple[float, float, float]
-    axes: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
+    shape: Annotated[Tuple[Annotated[int, Field(ge=1, le=65_535)]], Field(min_length=3, max_length=3)]
+    origin: Annotated[_Numbers, Field(min_length=3, max_length=3)]
+    axes: Annotated[
+        Tuple[Annotated[_Numbers, Field(min_length=3, max_length=3)]], Field(min_length=3, max_length=3)
+    ]
 
     @property
     def affine(self) -> NDArray[np.float64]:
@@ -143,11 +142,11 @@ def examine_series(headers: Sequence[SliceHeader]) -> list[SeriesFinding]:
     return [SeriesFinding(reason, found[reason]) for reason in Unusable if reason in found]
 
 
-def arrange(headers: Sequence[SliceHeader]) -> VolumeGrid:
-    """Return where the voxels lie, of slices in which `examine_series` found nothing.
+def arrange(headers: Sequence[SliceHeader]) -> tuple[VolumeGrid, tuple[int, ...]]:
+    """Return where the voxels lie, and the headers' indices in the order of the slices, along the normal.
 
     Raises:
-        ValueError: the slices are no volume.
+        ValueError: `examine_series` finds something.
     """
     if examine_series(headers):
         raise ValueError("these slices make no volume")
@@ -158,13 +157,12 @@ def arrange(headers: Sequence[SliceHeader]) -> VolumeGrid:
     order = np.argsort(heights, kind="stable")
     step_mm = float(heights[order[-1]] - heights[order[0]]) / (len(headers) - 1)
     down_mm, across_mm = first.pixel_spacing_mm or (1.0, 1.0)
-    origin = positions[order[0]]
-    return VolumeGrid(
+    grid = VolumeGrid(
         shape=(first.columns, first.rows, len(headers)),
-        order=tuple(int(index) for index in order),
-        origin=(float(origin[0]), float(origin[1]), float(origin[2])),
+        origin=_values(positions[order[0]]),
         axes=(_values(row * across_mm), _values(column * down_mm), _values(normal * step_mm)),
     )
+    return grid, tuple(int(index) for index in order)
 
 
 def _judge_kind(header: SliceHeader) -> Unusable | None:

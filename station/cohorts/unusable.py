@@ -22,6 +22,7 @@ class Unusable(StrEnum):
     LABEL_INVALID = "label-invalid"
     CLINICAL_INVALID = "clinical-invalid"
     DUPLICATE = "duplicate"
+    VIEW_POSITION = "view-position"
     RECOGNIZABLE_FACE = "recognizable-face"
     # Of a CT series (`station.cohorts.series`).
     NOT_CT = "not-ct"

@@ -20,6 +20,8 @@ from station.cohorts.source import SourceFile
 from station.cohorts.unusable import Unusable
 
 VOXELS = np.dtype("<i2")
+VOLUME_VERSION = 1
+"""Grows when equal slices give other bytes than before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +54,12 @@ def write_volume(files: Sequence[SourceFile], path: Path, pool: DecoderPool) -> 
         return headers
     if findings := examine_series(headers):
         return findings[0].reason
-    grid = arrange(headers)
+    grid, order = arrange(headers)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     written: str | Unusable | None = None
     try:
         with os.fdopen(descriptor, "wb") as file:
-            written = _write_voxels(file, files, headers, grid, pool)
+            written = _write_voxels(file, [(files[index], headers[index]) for index in order], grid, pool)
             file.flush()
             os.fsync(file.fileno())
     finally:
@@ -87,12 +89,11 @@ def read_series(files: Sequence[SourceFile], pool: DecoderPool) -> list[SliceHea
 
 def _write_voxels(
     file: BinaryIO,
-    files: Sequence[SourceFile],
-    headers: Sequence[SliceHeader],
+    slices: Sequence[tuple[SourceFile, SliceHeader]],
     grid: VolumeGrid,
     pool: DecoderPool,
 ) -> str | Unusable:
-    """Write header and slices; return the file's digest."""
+    """Write header and slices, which are in order; return the file's digest."""
     sha256 = hashlib.sha256()
 
     def write(data: bytes) -> None:
@@ -100,10 +101,10 @@ def _write_voxels(
         file.write(data)
 
     write(nifti.header(grid.shape, grid.affine, VOXELS))
-    for index, plane in pool.slices((index, files[index]) for index in grid.order):
+    for expected, plane in pool.slices((header, source) for source, header in slices):
         if isinstance(plane, Unusable):
             return plane
-        if plane.header != headers[index]:
+        if plane.header != expected:
             return Unusable.DIGEST
         write(plane.hounsfield.tobytes())
     return "sha256:" + sha256.hexdigest()

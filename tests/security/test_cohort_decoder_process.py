@@ -40,7 +40,7 @@ def test_an_ordinary_user_can_start_no_process_in_it() -> None:
 def test_nothing_of_the_stations_environment_reaches_it() -> None:
     from cohort_files import encoded, picture, radiograph
 
-    from station.cohorts.decoding import Decoder
+    from station.cohorts.decoder import Decoder
 
     os.environ["PHT_TEST_SECRET"] = "value-of-the-station"
     decoder = Decoder()

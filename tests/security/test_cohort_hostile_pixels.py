@@ -17,7 +17,7 @@ from pydicom.uid import JPEG2000Lossless
 
 from policies.manifest import Split
 from station.cohorts import FrozenCohort, Unusable, freeze
-from station.cohorts.decoding import Decoder
+from station.cohorts.decoder import Decoder
 from station.cohorts.unusable import UnusableImage
 
 GOOD = encoded(radiograph(picture()))

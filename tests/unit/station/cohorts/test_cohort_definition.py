@@ -58,17 +58,43 @@ def test_a_definition_takes_the_grant_from_the_policy_and_the_wish_from_the_trai
         ({"label": "crp_mg_l"}, [RefusalCode.DATA_FIELDS]),
         ({"modalities": ["DX", "CR"]}, [RefusalCode.DATA_MODALITY]),
         ({"modalities": ["CT"], "label": "sex"}, [RefusalCode.DATA_MODALITY, RefusalCode.DATA_FIELDS]),
-        ({"representation": "dicom"}, [RefusalCode.DATA_NOT_READY]),
+        ({"representation": "dicom"}, [RefusalCode.DATA_FIELDS]),
+        ({"masks": ["lesion"]}, [RefusalCode.DATA_FIELDS]),
     ],
 )
 def test_more_than_the_grant_is_refused(wish: dict[str, Any], expected: list[RefusalCode]) -> None:
     assert codes(define(policy(), manifest(**wish))) == expected
 
 
-def test_a_granted_volume_has_no_layout_yet() -> None:
-    assert codes(define(policy(modalities=["CT", "DX"]), manifest(modalities=["CT"]))) == [
-        RefusalCode.DATA_MODALITY
-    ]
+def test_volumes_and_masks_are_defined_where_they_are_granted() -> None:
+    granted = policy(modalities=["CT", "DX"], masks=["lesion", "lung"], representations=["volume", "dicom"])
+    definition = define(granted, manifest(modalities=["CT"], masks=["lung"]))
+    assert isinstance(definition, CohortDefinition)
+    assert definition.volumes
+    assert definition.masks == ("lung",)
+    files = define(granted, manifest(modalities=["CT"], representation="dicom"))
+    assert isinstance(files, CohortDefinition)
+    assert files.representation == "dicom"
+
+
+@pytest.mark.parametrize(
+    ("wish", "expected"),
+    [
+        ({"modalities": ["CT", "DX"]}, RefusalCode.DATA_MODALITY),
+        ({"modalities": ["DX"], "masks": ["lung"]}, RefusalCode.DATA_NOT_READY),
+        ({"modalities": ["CT"], "masks": ["lung"], "representation": "dicom"}, RefusalCode.DATA_NOT_READY),
+    ],
+)
+def test_what_has_no_layout_is_refused(wish: dict[str, Any], expected: RefusalCode) -> None:
+    granted = policy(modalities=["CT", "DX"], masks=["lung"], representations=["volume", "dicom"])
+    assert codes(define(granted, manifest(**wish))) == [expected]
+
+
+def test_what_its_profile_does_not_have_is_refused() -> None:
+    """A field that no profile bands would be shown as it is."""
+    granted = policy(clinical_fields=["pneumonia", "shoe_size"])
+    assert codes(define(granted, manifest(clinical_fields=["shoe_size"]))) == [RefusalCode.DATA_FIELDS]
+    assert codes(define(granted, manifest(profile="thorax-999@1"))) == [RefusalCode.DATA_FIELDS]
 
 
 def test_a_label_that_is_not_granted_cannot_be_written_down() -> None:

@@ -176,11 +176,12 @@ def test_without_a_label_no_label_is_needed_or_written(source: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        ({"modalities": (Modality.CT,)}, RefusalCode.DATA_MODALITY),
-        ({"representation": "dicom"}, RefusalCode.DATA_NOT_READY),
+        ({"modalities": (Modality.CT, Modality.DX)}, RefusalCode.DATA_MODALITY),
+        ({"masks": ("lesion",)}, RefusalCode.DATA_NOT_READY),
+        ({"clinical_fields": ("pneumonia", "shoe_size")}, RefusalCode.DATA_FIELDS),
     ],
 )
-def test_what_has_no_layout_yet_is_refused(
+def test_what_has_no_layout_is_refused(
     source: Path, tmp_path: Path, change: dict[str, object], code: RefusalCode
 ) -> None:
     refused = freeze(DEFINITION.model_copy(update=change), cases(source, 4), tmp_path / "out", KEY)
