@@ -14,6 +14,7 @@ from station.cli import (
     key,
     pacs,
     pseudonymise,
+    quarantine,
     records,
     trains,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "main",
     "pacs",
     "pseudonymise",
+    "quarantine",
     "records",
     "trains",
 ]

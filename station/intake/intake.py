@@ -141,7 +141,6 @@ class Intake:
 
     def recover(self) -> list[str]:
         """Take up what an earlier process left; returns the batches still to be processed. See `BatchDesk.recover`."""
-        self.quarantine.tidy()
         return self._desk.recover()
 
     def remove_instances(

@@ -203,22 +203,15 @@ class Quarantine:
 
     def tidy(self) -> int:
         """Remove files that a crash left after they were released or discarded; returns how many."""
-        with self._books.database.read() as session:
-            waiting = {
-                f"{row.batch}-{row.name}"
-                for row in session.scalars(
-                    select(FileRow).where(FileRow.outcome == FileOutcome.QUARANTINED.value)
-                )
-            }
-            known = {
-                f"{batch}-{name}" for batch, name in session.execute(select(FileRow.batch, FileRow.name))
-            }
         removed = 0
-        for path in self._paths.quarantine.glob("*/*"):
-            # What the database does not know of is not ours to throw away.
-            if path.name in known and path.name not in waiting:
-                remove_durably(path)
-                removed += 1
+        with self._books.database.read() as session:
+            for path in self._paths.quarantine.glob("*/*"):
+                batch, _, name = path.name.rpartition(_DASH)
+                row = session.get(FileRow, (batch, name))
+                # What the database does not know of is not ours to throw away.
+                if row is not None and row.outcome != FileOutcome.QUARANTINED:
+                    remove_durably(path)
+                    removed += 1
         return removed
 
     def _ask(self, task: Task) -> Answer:

@@ -40,7 +40,12 @@ class Swept:
     @property
     def any(self) -> bool:
         """Whether anything was removed."""
-        return any(asdict(self).values())
+        return self.total > 0
+
+    @property
+    def total(self) -> int:
+        """How many in all."""
+        return sum(asdict(self).values())
 
 
 class RetentionDesk:
@@ -56,6 +61,11 @@ class RetentionDesk:
         self._paths = paths
         self._books = books
         self._terms = terms
+
+    def every(self) -> timedelta:
+        """Return how long to wait between sweeps: a tenth of the shortest term, and a day at most."""
+        shortest = min(self._terms.quarantine, self._terms.unclaimed, self._terms.removed)
+        return max(timedelta(minutes=1), min(timedelta(days=1), shortest / 10))
 
     def sweep(self) -> Swept:
         """Remove what is over its term; again is harmless.
@@ -140,9 +150,3 @@ def _remove_tree(folder: Path) -> None:
         return
     except OSError as error:
         raise storage_fault(error, "spool") from error
-
-
-def next_sweep(terms: IntakeRetention) -> timedelta:
-    """Return how long to wait between sweeps: often against the shortest term, and once a day at least."""
-    shortest = min(terms.quarantine, terms.unclaimed, terms.removed)
-    return max(timedelta(minutes=1), min(timedelta(days=1), shortest / 10))

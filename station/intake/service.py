@@ -19,6 +19,7 @@ from station.intake.intake import Intake
 from station.intake.paths import IntakePaths
 from station.intake.settings import IntakeRetention, IntakeSettings
 from station.intake.sources.desk import DicomNetwork, PacsDesk
+from station.intake.upkeep import Upkeep
 from station.pseudonymisation.options import options_of
 from station.web.server import read_token, serve_local
 
@@ -100,6 +101,8 @@ def serve(home: Path, settings: IntakeSettings | None = None, network: DicomNetw
         intake.when_accepted(worker.add)
         review = ConsentReview(intake.consent)
         review.start()
+        upkeep = Upkeep(intake, worker.add)
+        upkeep.start()
         desk = PacsDesk(intake, paths, network or DicomNetwork(sop_classes=settings.sop_classes))
         api = create_api(intake, token, worker.add)
         pacs_routes(api, desk)
@@ -109,6 +112,7 @@ def serve(home: Path, settings: IntakeSettings | None = None, network: DicomNetw
         finally:
             desk.stop()
             review.stop()
+            upkeep.stop()
             worker.stop()
 
 

@@ -14,6 +14,7 @@ from policies.documents import Name, StrictModel
 from policies.errors import NotFoundError
 from station.intake.api.clinical import clinical_routes
 from station.intake.api.consent import consent_routes, usage_routes
+from station.intake.api.quarantine import merge_routes, quarantine_routes
 from station.intake.intake import Intake
 from station.intake.outcomes import BatchReport
 from station.web.edge import put_behind_token
@@ -69,6 +70,8 @@ def create_api(intake: Intake, token: str, work: Callable[[str], None]) -> FastA
     clinical_routes(app, intake)
     consent_routes(app, intake.consent)
     usage_routes(app, intake.usage)
+    quarantine_routes(app, intake.quarantine)
+    merge_routes(app, intake.merges)
     return app
 
 
