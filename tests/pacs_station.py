@@ -127,15 +127,15 @@ class IntakeProcess:
         self.paths = init_intake(home) if not (home / "intake").exists() else IntakePaths(home)
         self.log = home.with_suffix(".log")
         self._arguments = [receiver.model_dump_json(), *(one.model_dump_json() for one in pacs)]
-        self.client = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(self.paths.socket)),
-            base_url="http://intake", timeout=60, headers={"Authorization": f"Bearer {self.paths.token.read_text()}"},
-        )  # fmt: skip
         self.start()
 
     def start(self) -> None:
         """Start it and wait until it answers."""
         self.paths.socket.unlink(missing_ok=True)
+        self.client = httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(self.paths.socket)),
+            base_url="http://intake", timeout=60, headers={"Authorization": f"Bearer {self.paths.token.read_text()}"},
+        )  # fmt: skip
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _SERVE, str(self.paths.home), *self._arguments],
@@ -188,6 +188,7 @@ class IntakeProcess:
         return answers(self.paths.socket)
 
     def _end(self, number: int) -> None:
+        self.client.close()
         if self.process.poll() is None:
             self.process.send_signal(number)
             self.process.wait(DEADLINE_S)

@@ -32,6 +32,7 @@ from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
 from policies.errors import StateError
+from station.pseudonymisation.reading import FAULTS
 
 LOG = logging.getLogger("station.intake.sources")
 
@@ -175,7 +176,12 @@ class BoundedMessages(DIMSEServiceProvider):
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take one P-DATA; a message that grows too long, or too many at once, end the association."""
-        super().receive_primitive(primitive)
+        try:
+            super().receive_primitive(primitive)
+        except FAULTS:
+            # A command set that is none. Else the thread would end, and its connection stay.
+            self._end("dicom-message-unreadable")
+            return
         if self.assoc.is_acceptor and self.assoc.is_established and self.msg_queue.qsize() == 1:
             self._serve_at_once()
         message = self.message
