@@ -14,13 +14,15 @@ from pydicom.filewriter import correct_ambiguous_vr_element
 from station.pseudonymisation import descriptors, text_rules
 from station.pseudonymisation.dates import Shift, shift_date, shift_datetime, shift_time
 from station.pseudonymisation.dummies import dummy_sequence, dummy_value
-from station.pseudonymisation.encoding import Element, Encoding
+from station.pseudonymisation.encoding import Encoding
 from station.pseudonymisation.faults import PseudonymisationError, PseudonymisationFault
 from station.pseudonymisation.keys import ProjectKeys
+from station.pseudonymisation.parsing import Element
 from station.pseudonymisation.plan import Place
 from station.pseudonymisation.private import NUMBER_BYTES, SafePrivate, creator_tag
 from station.pseudonymisation.rules import Op
 from station.pseudonymisation.values import (
+    Elements,
     ascii_text,
     element_at,
     is_uid,
@@ -59,7 +61,7 @@ class Cleaner:
         self._encoding = encoding
         self._private = private
 
-    def clean(self, source: Dataset, place: Place, depth: int = 0) -> dict[int, Element]:
+    def clean(self, source: Elements, place: Place, depth: int = 0) -> dict[int, Element]:
         """Return what may stay of a data set, by tag.
 
         Raises:
@@ -91,7 +93,7 @@ class Cleaner:
             self._keep_private(source, place, depth, made)
         return made
 
-    def _keep_private(self, source: Dataset, place: Place, depth: int, made: dict[int, Element]) -> None:
+    def _keep_private(self, source: Elements, place: Place, depth: int, made: dict[int, Element]) -> None:
         creators = self._private.creators(source)
         for key, element in source.items():
             tag = int(key)
@@ -109,7 +111,7 @@ class Cleaner:
                 made[reserved] = self._encoding.text(reserved, "LO", creator)
 
     def _apply(
-        self, op: Op, tag: int, element: Element, vr: str, source: Dataset, place: Place, depth: int
+        self, op: Op, tag: int, element: Element, vr: str, source: Elements, place: Place, depth: int
     ) -> Element | None:
         """Do one operation; None where it cannot be done on this value, or leaves nothing."""
         match op:
@@ -139,7 +141,7 @@ class Cleaner:
                 text = self._text(op, tag, vr, plain, source)
         return None if text is None else self._encoding.text(tag, vr, text)
 
-    def _text(self, op: Op, tag: int, vr: str, text: str, source: Dataset) -> str | None:
+    def _text(self, op: Op, tag: int, vr: str, text: str, source: Elements) -> str | None:
         values = text_rules.values_of(text)
         if not values:
             return ""
@@ -160,7 +162,7 @@ class Cleaner:
                     return None
         return text_rules.kept(vr, values, self._patient.identity)
 
-    def _shifted(self, tag: int, vr: str, values: list[str], source: Dataset) -> str | None:
+    def _shifted(self, tag: int, vr: str, values: list[str], source: Elements) -> str | None:
         shift = self._patient.shift
         partner = text_rules.time_beside(tag) if vr == "DA" and not tag & 0x10000 else None
         times = (ascii_text(element_at(source, partner)) or "").split("\\") if partner is not None else []
@@ -178,10 +180,10 @@ class Cleaner:
             new.append(moved or "")
         return "\\".join(new)
 
-    def _as_it_is(self, tag: int, element: Element, vr: str, source: Dataset) -> Element | None:
+    def _as_it_is(self, tag: int, element: Element, vr: str, source: Elements) -> Element | None:
         """Numbers and pixels; what the file gave no VR of its own must have the length of its VR."""
         if not isinstance(element, RawDataElement):
-            if " or " not in vr:
+            if " or " not in vr or not isinstance(source, Dataset):
                 return element
             # Set in memory, as masked pixels are: which of its VRs it has depends on the attributes beside it.
             return correct_ambiguous_vr_element(copy(element), source, self._encoding.little)

@@ -11,17 +11,15 @@ from functools import cache
 from io import BytesIO
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
-from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import dcmwrite, write_data_element
-from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from station.pseudonymisation.faults import PseudonymisationError, PseudonymisationFault
+from station.pseudonymisation.parsing import UNDEFINED_LENGTH, Element, base_tag
 
-Element = DataElement | RawDataElement
-UNDEFINED_LENGTH = 0xFFFFFFFF
 _PIXEL_DATA = 0x7FE00010
 _MAX_SHORT = 0xFFFF
 _LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
@@ -40,7 +38,7 @@ class Encoding:
         """Make an element of a value that is bytes already; it is padded to an even length."""
         if len(value) % 2:
             value += b"\0" if vr in _ZERO_PADDED else b" "
-        return RawDataElement(BaseTag(tag), vr, len(value), value, 0, self.implicit, self.little)
+        return RawDataElement(base_tag(tag), vr, len(value), value, 0, self.implicit, self.little)
 
     def text(self, tag: int, vr: str, text: str) -> RawDataElement:
         """Make an element of ASCII text."""
@@ -97,7 +95,7 @@ class Encoding:
     def _by_pydicom(self, tag: int, element: Element) -> bytes:
         if isinstance(element, RawDataElement):
             # Of another order of bytes: its value has to be read to be turned round.
-            holder = Dataset({BaseTag(tag): element})
+            holder = Dataset({base_tag(tag): element})
             element = holder[tag]
         buffer = DicomBytesIO()
         buffer.is_little_endian, buffer.is_implicit_VR = self.little, self.implicit

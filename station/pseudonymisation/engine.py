@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import InitVar, dataclass
 
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
 from station.pseudonymisation import attributes_written, text_rules
@@ -24,6 +23,7 @@ from station.pseudonymisation.faults import PseudonymisationError, Pseudonymisat
 from station.pseudonymisation.iod import types_for
 from station.pseudonymisation.keys import ProjectKeys, PseudonymKey
 from station.pseudonymisation.options import DEFAULT_OPTIONS, DeidentificationOptions
+from station.pseudonymisation.parsing import base_tag
 from station.pseudonymisation.plan import Place
 from station.pseudonymisation.private import SafePrivate
 from station.pseudonymisation.reading import contain
@@ -32,6 +32,7 @@ from station.pseudonymisation.values import ascii_text, element_at, is_uid
 Aliases = Callable[[str, str], tuple[str, str]]
 _SEAL = object()
 # SOP Class, Study Instance, Series Instance, SOP Instance
+_PATIENT_ID, _ISSUER_OF_PATIENT_ID = 0x00100020, 0x00100021
 _REQUIRED_UIDS = (0x00080016, 0x0020000D, 0x0020000E, 0x00080018)
 
 
@@ -100,10 +101,10 @@ class Pseudonymiser:
         Raises:
             PseudonymisationError: the instance names no patient.
         """
-        patient_id = str(dataset.get("PatientID") or "").strip()
+        patient_id = _decoded(dataset, _PATIENT_ID)
         if not patient_id:
             raise PseudonymisationError(PseudonymisationFault.PATIENT_ID_MISSING)
-        issuer = str(dataset.get("IssuerOfPatientID") or "").strip()
+        issuer = _decoded(dataset, _ISSUER_OF_PATIENT_ID)
         return issuer or self._default_issuer, patient_id
 
     def pseudonym(self, issuer: str, patient_id: str) -> str:
@@ -147,7 +148,7 @@ class Pseudonymiser:
         encoding = _encoding_of(ds, transfer_syntax)
         made = Cleaner(self._keys, patient, encoding, self._private).clean(ds, plan)
         made.update(self._statement.elements(ds, encoding, pixels))
-        result = Dataset({BaseTag(tag): made[tag] for tag in sorted(made)})
+        result = Dataset({base_tag(tag): made[tag] for tag in sorted(made)})
         result.set_original_encoding(encoding.implicit, encoding.little)
         new_uid = self._keys.remap_uid(sop_uid)
         result.file_meta = _file_meta(sop_class, new_uid, transfer_syntax)
@@ -169,6 +170,15 @@ class Pseudonymiser:
                 raise PseudonymisationError(PseudonymisationFault.SOP_CLASS_UNKNOWN)
             plan = self._plans[sop_class] = Place(types, frozenset(self._options.chosen))
         return plan
+
+
+def _decoded(dataset: Dataset, tag: int) -> str:
+    """Return a text as it is meant, in the character set of the file."""
+    plain = ascii_text(element_at(dataset, tag))
+    if plain is not None and "\\" not in plain:
+        return plain.strip()
+    element = dataset.get(base_tag(tag))
+    return str(element.value or "").strip() if element is not None else ""
 
 
 def _required_uid(ds: Dataset, tag: int) -> str:

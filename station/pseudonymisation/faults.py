@@ -16,6 +16,11 @@ class PseudonymisationFault(StrEnum):
     SOP_CLASS_UNKNOWN = "sop-class-unknown"
     TRANSFER_SYNTAX_UNKNOWN = "transfer-syntax-unknown"
     NESTED_TOO_DEEP = "nested-too-deep"
+    PIXELS_UNDECODABLE = "pixels-undecodable"
+    PIXELS_IN_COLOUR = "pixels-in-colour"
+    SCREEN_CAPTURE = "screen-capture"
+    TEXT_DOUBTFUL = "text-doubtful"
+    TEXT_DETECTOR_MISSING = "text-detector-missing"
 
 
 class PseudonymisationError(DataError):

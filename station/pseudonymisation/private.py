@@ -12,14 +12,13 @@ from functools import cache
 from typing import Annotated
 
 from pydantic import Field
-from pydicom.dataset import Dataset
 
 from policies.documents import Sequence, StrictModel, load_json
 from station.pseudonymisation.options import DeidentificationOptions, Option, PrivateElement
 from station.pseudonymisation.resources import MAX_BYTES, resource
 from station.pseudonymisation.rules import Op, Rule
 from station.pseudonymisation.table import Source
-from station.pseudonymisation.values import element_at, raw_text
+from station.pseudonymisation.values import Elements, element_at, raw_text
 
 _FIRST_BLOCK = 0x10
 _OPS = {
@@ -76,7 +75,7 @@ class SafePrivate:
     def __bool__(self) -> bool:
         return self._chosen
 
-    def creators(self, source: Dataset) -> dict[int, str]:
+    def creators(self, source: Elements) -> dict[int, str]:
         """Return who reserved which blocks of a data set, by group and block as they stand in a tag: ``gggg00bb``."""
         found: dict[int, str] = {}
         for tag in source.keys():  # noqa: SIM118 - a data set iterates over its elements and converts them

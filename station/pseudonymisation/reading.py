@@ -10,18 +10,26 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from io import BytesIO
 from typing import BinaryIO, TypeVar, cast
 
 from pydicom import config, dcmread
+from pydicom.charset import convert_encodings
 from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from station.pseudonymisation.faults import PseudonymisationError, PseudonymisationFault
+from station.pseudonymisation.parsing import OddFileError, base_tag, inflate, parse_elements
 
 _T = TypeVar("_T")
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_PREAMBLE_BYTES = 132
+_FILE_META_GROUP = 0x0002
+_TRANSFER_SYNTAX = 0x00020010
+_CHARACTER_SET = 0x00080005
 
 FAULTS = (
     ArithmeticError, AttributeError, BytesLengthException, EOFError, InvalidDicomError, LookupError, MemoryError,
@@ -65,11 +73,48 @@ def read_dicom(data: bytes) -> Dataset:
 
 
 def _read_whole(data: bytes) -> Dataset:
+    try:
+        return _parsed(data)
+    except OddFileError:
+        pass
     dataset = cast("Dataset", dcmread(BytesIO(data)))
     # A Dataset iterates over elements, which converts them; the raw ones are looked at by tag.
     if any(_is_cut(dataset.get_item(tag)) for tag in dataset.keys()):  # noqa: SIM118
         raise PseudonymisationError(PseudonymisationFault.UNREADABLE)
     return dataset
+
+
+def _parsed(data: bytes) -> Dataset:
+    """Read a file that is just as the standard says.
+
+    Raises:
+        OddFileError: it is not.
+    """
+    meta, at = parse_elements(data, _PREAMBLE_BYTES, implicit=False, stop_group=2)
+    syntax = meta.get(_TRANSFER_SYNTAX)
+    uid = UID((syntax.value or b"").rstrip(b" \0").decode("ascii")) if syntax is not None else UID("")
+    if not uid.is_transfer_syntax or uid.is_private or not uid.is_little_endian:
+        raise OddFileError
+    if uid == DeflatedExplicitVRLittleEndian:
+        data, at = inflate(data[at:]), 0
+    elements, _ = parse_elements(data, at, implicit=uid.is_implicit_VR)
+    if any(tag >> 16 == _FILE_META_GROUP for tag in elements):
+        raise OddFileError
+    dataset = Dataset({base_tag(tag): element for tag, element in elements.items()})
+    dataset.set_original_encoding(uid.is_implicit_VR, True, _character_set(elements.get(_CHARACTER_SET)))
+    dataset.file_meta = FileMetaDataset({base_tag(tag): element for tag, element in meta.items()})
+    dataset.preamble = data[:128]
+    return dataset
+
+
+def _character_set(element: RawDataElement | None) -> list[str]:
+    value = (element.value or b"") if element is not None else b""
+    return list(_encodings(value.decode("ascii").strip(" \0")))
+
+
+@lru_cache(maxsize=256)
+def _encodings(text: str) -> tuple[str, ...]:
+    return tuple(convert_encodings(text.split("\\")))
 
 
 def _is_cut(element: object) -> bool:

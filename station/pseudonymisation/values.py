@@ -9,10 +9,11 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
-from pydicom.tag import BaseTag
-from pydicom.values import convert_SQ
 
-from station.pseudonymisation.encoding import Element
+from station.pseudonymisation.parsing import Element, base_tag, parse_items
+
+Elements = Dataset | dict[int, Element]
+"""A data set, or an item as it was cut out of one: its elements by tag."""
 
 _PRINTABLE = bytes(range(0x20, 0x7F))
 _PADDING = b" \0"
@@ -20,10 +21,12 @@ _UID = re.compile(r"[0-2](?:\.(?:0|[1-9]\d*))+")
 _MAX_UID_CHARACTERS = 64
 
 
-def element_at(source: Dataset, tag: int) -> Element | None:
-    """Return an element of a data set as it stands, not converted."""
+def element_at(source: Elements, tag: int) -> Element | None:
+    """Return an element of a data set or of an item as it stands, not converted."""
+    if isinstance(source, dict):
+        return source.get(tag)
     # pydicom's stubs know one of the two kinds only.
-    return cast("Element | None", source.get_item(BaseTag(tag), keep_deferred=True))
+    return cast("Element | None", source.get_item(base_tag(tag), keep_deferred=True))
 
 
 @cache
@@ -67,18 +70,12 @@ def raw_text(element: Element | None) -> bytes | None:
     return text.encode("utf-8", "replace").strip(_PADDING)
 
 
-def items_of(element: Element) -> list[Dataset] | None:
+def items_of(element: Element) -> list[Elements] | None:
     """Return the items of a sequence, None where it is none; the data set it stands in is not changed."""
-    if not isinstance(element, RawDataElement):
-        value = element.value
-        return list(value) if isinstance(value, Sequence) else None
-    if not element.value:
-        return []
-    # A sequence in a VR of UN is implicit VR little endian (PS3.5 6.2.2 note 2).
-    unknown = element.VR == "UN"
-    implicit = unknown or element.is_implicit_VR
-    little = unknown or element.is_little_endian
-    return list(convert_SQ(element.value, implicit, little))
+    if isinstance(element, RawDataElement):
+        return list(parse_items(element))
+    value = element.value
+    return list(value) if isinstance(value, Sequence) else None
 
 
 def is_uid(text: str) -> bool:
