@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 from intake_kit import CANARIES, folder_of, image, live_instances
@@ -59,7 +60,7 @@ class Killer:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> "Killer":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -186,7 +187,7 @@ def test_the_key_is_not_where_others_look(busy: int, paths: IntakePaths) -> None
                 continue
             assert secret not in text
             assert str(paths.home).encode() not in text
-    assert not [entry for entry in Path(f"/proc/{busy}/fd").iterdir() if "pseudonym" in os.readlink(entry)]
+    assert not [entry for entry in Path(f"/proc/{busy}/fd").iterdir() if "pseudonym" in str(entry.readlink())]
 
 
 def test_a_worker_has_limits(busy: int) -> None:
