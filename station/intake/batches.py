@@ -12,6 +12,7 @@ from station.handover import InstanceRecord, InstancesContent
 from station.intake import outbox, spool
 from station.intake.audit import IntakeEvent, record
 from station.intake.books import Books
+from station.intake.clinical.labels.desk import is_segmentation
 from station.intake.outcomes import BatchReport, Progress
 from station.intake.paths import IntakePaths
 from station.intake.processing import process
@@ -189,9 +190,11 @@ class BatchDesk:
         return self._known(name)
 
     def _hand_over(self, session: Session) -> None:
-        """Put new instances in the outbox, then what their patients and studies make due."""
+        """Put new images in the outbox, then what their patients and studies make due."""
         now = self._books.clock()
-        rows = list(session.scalars(select(InstanceRow).where(InstanceRow.outbox.is_(None))))
+        new = session.scalars(select(InstanceRow).where(InstanceRow.outbox.is_(None)))
+        # A segmentation is a mask, not an image: it goes when its series is here (`_also_due`).
+        rows = [row for row in new if not is_segmentation(row)]
         size = self._settings.instances_per_entry
         for start in range(0, len(rows), size):
             part = rows[start : start + size]

@@ -4,7 +4,7 @@ One process at a time: a lock on intake's folder says so. Holds the pseudonym ke
 compute may know leaves through the handover only (I9).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from station.intake import outbox, removals, spool
 from station.intake.batches import BatchDesk
 from station.intake.books import Books
 from station.intake.clinical.desk import ClinicalDesk, ClinicalReport, ImportOrder
+from station.intake.clinical.labels.desk import HeldLabel, LabelDesk, LabelsReport
 from station.intake.consent import register as consent_register
 from station.intake.consent.desk import ConsentDesk, RegisterFormat
 from station.intake.consent.usage import UsageDesk
@@ -39,6 +40,7 @@ from station.intake.settings import IntakeSettings
 from station.intake.staging import stage_into
 from station.intake.workforce import Aliases, Workforce
 from station.pseudonymisation.keys import PseudonymKey
+from station.pseudonymisation.options import DEFAULT_OPTIONS, Option
 from station.pseudonymisation.reading import quiet_pydicom
 from station.storage.database import open_database
 
@@ -88,7 +90,8 @@ class Intake:
         self._desk = BatchDesk(paths, self._settings, self._books, self._workforce, self._also_due)
         self.consent = ConsentDesk(self._books, self._settings.consent)
         self.usage = UsageDesk(self._books, paths.card)
-        self.clinical = ClinicalDesk(self._books, self._keys)
+        self.clinical = ClinicalDesk(self._books, self._keys, keeps_dates=_keeping_dates(self._settings))
+        self.labels = LabelDesk(self._books, self._keys, paths.labels, paths.handover)
         self.quarantine = Quarantine(paths, self._books, self._workforce)
         self.retention = RetentionDesk(paths, self._books, self._settings.retention)
         self.merges = MergeDesk(
@@ -200,6 +203,13 @@ class Intake:
         self._desk.require_collection(collection)
         return self.clinical.import_export(data, collection, order)
 
+    def import_masks(
+        self, collection: Name, held: Sequence[HeldLabel], *, by: str, dry_run: bool = False
+    ) -> LabelsReport:
+        """Hand over NIfTI masks, all or none; see `LabelDesk.import_masks`."""
+        self._desk.require_collection(collection)
+        return self.labels.import_masks(collection, held, by=by, dry_run=dry_run)
+
     def batch(self, name: str) -> BatchReport | None:
         """Return how far a batch is, or None where it is not known."""
         return self._desk.report(name)
@@ -240,8 +250,18 @@ class Intake:
 
     def _also_due(self, session: Session) -> None:
         """Put in the outbox what new patients, studies and merges make due."""
+        self.labels.hand_over_segmentations(session)
         self.clinical.hand_over(session)
         consent_register.hand_over(session, now=self._books.clock(), rules=self._settings.consent)
+
+
+def _keeping_dates(settings: IntakeSettings) -> Callable[[str], bool]:
+    """Say which collections keep shifted dates: in clinical data they stay or go as in the images."""
+
+    def kept(collection: str) -> bool:
+        return Option.MODIFIED_DATES in settings.options.get(collection, DEFAULT_OPTIONS).chosen
+
+    return kept
 
 
 def _bytes_of(source: Path | bytes) -> bytes:

@@ -48,6 +48,11 @@ class IntakePaths:
         return self.root / "quarantine"
 
     @property
+    def labels(self) -> Path:
+        """Masks that were sent and are not yet checked."""
+        return self.root / "labels"
+
+    @property
     def database(self) -> Path:
         """Intake's database."""
         return self.root / "intake.db"

@@ -22,6 +22,7 @@ from station.handover import InstanceRecord, InstancesContent
 from station.intake import outbox, recording, removals
 from station.intake.audit import IntakeEvent, record
 from station.intake.books import Books
+from station.intake.clinical.labels.desk import is_segmentation
 from station.intake.outcomes import FileOutcome, IntakeReason
 from station.intake.paths import IntakePaths
 from station.intake.schema import BatchRow, FileRow, InstanceRow, StudyRow
@@ -174,14 +175,11 @@ class Quarantine:
             removals.let_back(session, answer.record.collection, answer.record.sop_instance_uid)
             recording.remember(session, answer, now)
             session.flush()
-            entry = outbox.enqueue(
-                session,
-                InstancesContent(instances=(InstanceRecord.model_validate(answer.record),)),
-                1,
-                now=now,
-            )
             kept = session.get_one(InstanceRow, (answer.record.collection, answer.record.sop_instance_uid))
-            kept.outbox = entry
+            # A segmentation waits for its series, and goes with the next batch.
+            if not is_segmentation(kept):
+                content = InstancesContent(instances=(InstanceRecord.model_validate(answer.record),))
+                kept.outbox = outbox.enqueue(session, content, 1, now=now)
             _decide(row, FileOutcome.RELEASED, review, now)
             row.study_uid = answer.record.study_uid
             _audit(session, IntakeEvent.QUARANTINE_RELEASED, file, review, now, boxes=len(boxes))

@@ -14,6 +14,7 @@ from policies.documents import Name, StrictModel
 from policies.errors import NotFoundError
 from station.intake.api.clinical import clinical_routes
 from station.intake.api.consent import consent_routes, usage_routes
+from station.intake.api.labels import label_routes
 from station.intake.api.quarantine import merge_routes, quarantine_routes
 from station.intake.intake import Intake
 from station.intake.outcomes import BatchReport
@@ -68,6 +69,7 @@ def create_api(intake: Intake, token: str, work: Callable[[str], None]) -> FastA
     put_behind_token(app, token, "run/intake.token")
     _batches(app, intake, work)
     clinical_routes(app, intake)
+    label_routes(app, intake)
     consent_routes(app, intake.consent)
     usage_routes(app, intake.usage)
     quarantine_routes(app, intake.quarantine)

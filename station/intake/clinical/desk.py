@@ -3,6 +3,7 @@
 An import is one transaction: what an export says is taken over whole or not at all.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -82,10 +83,16 @@ class ClinicalDesk:
     Args:
         books: intake's books.
         keys: the project's.
-        keeps_dates: the collections that keep shifted dates; None for all.
+        keeps_dates: whether a collection keeps shifted dates.
     """
 
-    def __init__(self, books: Books, keys: ProjectKeys, *, keeps_dates: frozenset[str] | None = None) -> None:
+    def __init__(
+        self,
+        books: Books,
+        keys: ProjectKeys,
+        *,
+        keeps_dates: Callable[[str], bool] = lambda _collection: True,
+    ) -> None:
         self._books = books
         self._keys = keys
         self._keeps_dates = keeps_dates

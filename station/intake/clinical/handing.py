@@ -5,7 +5,7 @@ study's patient), so that nothing is told twice and nothing that changed is left
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -46,14 +46,14 @@ class _Linked:
 
 
 def hand_over(
-    session: Session, keys: ProjectKeys, *, keeps_dates: frozenset[str] | None, now: datetime
+    session: Session, keys: ProjectKeys, *, keeps_dates: Callable[[str], bool], now: datetime
 ) -> Handed:
     """Put in the outbox what is new or changed of the studies that are here.
 
     Args:
         session: the caller's transaction.
         keys: the project's, for pseudonyms of merged patients and for shifts.
-        keeps_dates: the collections that keep shifted dates; None for all.
+        keeps_dates: whether a collection keeps shifted dates.
         now: for the audit.
     """
     linked: Counter[str] = Counter()
@@ -63,7 +63,7 @@ def hand_over(
         rows = [_stored(row, version) for row, version in current_rows(session, collection, profile).values()]
         by_study = _by_study(session, rows, keys)
         linked[collection] += len({row.id for found in by_study.values() for row in found.rows})
-        shifts = _Shifts(session, keys, kept=keeps_dates is None or collection in keeps_dates)
+        shifts = _Shifts(session, keys, kept=keeps_dates(collection))
         told = list(_due(session, (collection, load_profile(profile)), by_study, shifts))
         told_of += len(told)
         for start in range(0, len(told), _ROWS_PER_ENTRY):

@@ -103,15 +103,15 @@ class ClinicalHandedRow(IntakeBase):
 
 
 class LabelRow(IntakeBase):
-    """A mask that was handed over, or that waits for its series (`outbox` is None)."""
+    """A mask that was handed over: the current one of a series for these names (joined by spaces)."""
 
     __tablename__ = "labels"
 
     collection: Mapped[str] = mapped_column(String(64), primary_key=True)
-    file: Mapped[str] = mapped_column(String(71), primary_key=True)
-    series_uid: Mapped[str] = mapped_column(String(64), index=True)
-    names: Mapped[str] = mapped_column(String(4000))
+    series_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    names: Mapped[str] = mapped_column(String(20_000), primary_key=True)
+    file: Mapped[str] = mapped_column(String(71), index=True)
     source_digest: Mapped[str] = mapped_column(String(71))
     added_at: Mapped[datetime] = mapped_column(UtcTime)
     added_by: Mapped[str] = mapped_column(String(64))
-    outbox: Mapped[int | None] = mapped_column(ForeignKey("outbox.id"))
+    outbox: Mapped[int] = mapped_column(ForeignKey("outbox.id"))

@@ -14,9 +14,10 @@ from pydicom.multival import MultiValue
 from policies.documents import digest_of, digest_of_file
 from policies.errors import StorageError
 from station.handover import Acquisition, InstanceRecord, instance_path, make_folder
+from station.intake.clinical.labels.segmentations import SEGMENTATION_CLASSES
 from station.intake.outcomes import IntakeReason
 from station.intake.workers.messages import Refused, Setup, Taken, TakeTask
-from station.intake.workers.pixels import Inspection, inspection_of
+from station.intake.workers.pixels import NOT_INSPECTED, Inspection, inspection_of
 from station.intake.workers.terms import codes, number, size, term
 from station.pseudonymisation.engine import PseudonymisedInstance, Pseudonymiser
 from station.pseudonymisation.faults import PseudonymisationError
@@ -48,7 +49,9 @@ class Taker:
                 # An image that was cut off before its pixels, or that never had any.
                 return Refused(reason=IntakeReason.PIXELS_MISSING)
             pseudonymiser = self._pseudonymiser(task.collection)
-            finding = self._inspection(dataset, task)
+            # The pixels of a segmentation are a drawing: there is no text and no face in them to look for.
+            drawn = sop_class in SEGMENTATION_CLASSES
+            finding = NOT_INSPECTED if drawn else self._inspection(dataset, task)
             instance = pseudonymiser.pseudonymise(dataset, finding.claims)
             identity = contain(partial(pseudonymiser.patient_identity, dataset))
             issuer, patient_id = self._setup.known_by(*identity)

@@ -82,13 +82,13 @@ def upgrade() -> None:
     op.create_table(
         "labels",
         sa.Column("collection", sa.String(64), primary_key=True),
-        sa.Column("file", sa.String(71), primary_key=True),
-        sa.Column("series_uid", sa.String(64), nullable=False, index=True),
-        sa.Column("names", sa.String(4000), nullable=False),
+        sa.Column("series_uid", sa.String(64), primary_key=True),
+        sa.Column("names", sa.String(20_000), primary_key=True),
+        sa.Column("file", sa.String(71), nullable=False, index=True),
         sa.Column("source_digest", sa.String(71), nullable=False),
         sa.Column("added_at", sa.String(32), nullable=False),
         sa.Column("added_by", sa.String(64), nullable=False),
-        sa.Column("outbox", sa.Integer(), sa.ForeignKey("outbox.id")),
+        sa.Column("outbox", sa.Integer(), sa.ForeignKey("outbox.id"), nullable=False),
     )
 
 

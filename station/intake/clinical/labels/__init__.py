@@ -1,0 +1,1 @@
+"""Masks on images: NIfTI files aligned to their series, DICOM Segmentations, on their way to the handover."""
