@@ -13,6 +13,9 @@ from typing import Any, Final
 
 import nibabel
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
 from station.cohorts.reading import found, parse
@@ -46,7 +49,12 @@ def read_mask(data: bytes, form: str, grid: VolumeGrid, values: Mapping[int, int
     if columns * rows * slices > MAX_MASK_VOXELS:
         raise UnusableImage(Unusable.TOO_LARGE)
     with found(Unusable.MASK_INVALID):
-        return _read_nifti(data, grid, values) if form == "nifti" else _read_segmentation(data, grid, values)
+        if form != "nifti":
+            return _read_segmentation(data, grid, values)
+        try:
+            return _read_nifti(data, grid, values)
+        except (WrapStructError, HeaderDataError, ImageFileError) as error:
+            raise UnusableImage(Unusable.MASK_INVALID) from error
 
 
 def _read_nifti(data: bytes, grid: VolumeGrid, values: Mapping[int, int]) -> LabelMap:
