@@ -31,8 +31,9 @@ class OptionChoice(StrEnum):
 class PixelChoice(StrEnum):
     """What is done about text and faces in pixels."""
 
+    REQUIRE = "require"
+    DETECT_ONLY = "detect-only"
     OFF = "off"
-    INSPECT = "inspect"
 
 
 @app.command()
@@ -58,8 +59,15 @@ def pseudonymise(
         list[str] | None, typer.Option(help="With safe-private: also this element, creator:gggg,xxee:VR.")
     ] = None,
     pixels: Annotated[
-        PixelChoice, typer.Option(help="inspect: find text and faces, mask text, leave out what is doubtful.")
-    ] = PixelChoice.OFF,
+        PixelChoice,
+        typer.Option(
+            help="require: text in films is found by both detectors and masked, and what is doubtful left out; "
+            "detect-only: by our own detector where tesseract is missing; off: nobody looks."
+        ),
+    ] = PixelChoice.REQUIRE,
+    keep_faces: Annotated[
+        bool, typer.Option("--keep-faces", help="Also images in which a face could be made out.")
+    ] = False,
     jobs: Annotated[int, typer.Option(help="How many processes work.", min=1, max=256)] = 1,
     mapping_to: Annotated[
         Path | None,
@@ -84,7 +92,8 @@ def pseudonymise(
         project=project,
         default_issuer=issuer,
         options=_options(chosen, safe_private or []),
-        inspect_pixels=pixels is PixelChoice.INSPECT,
+        pixels=pixels.value,
+        keep_faces=keep_faces,
         jobs=jobs,
     )
     if new_key:

@@ -48,9 +48,10 @@ class PixelClaims(Protocol):
     """What the inspection of an instance's pixels claims; `station.pseudonymisation.pixels.PixelFinding` is one.
 
     Attributes:
-        status: "not-inspected" claims nothing, whatever the other attributes say.
+        status: "not-inspected" claims nothing of the pixels (113101, 113102), whatever the other attributes say.
         claims_clean_pixels: burned-in text was looked for everywhere, and what was found was masked (113101).
-        recognizable_face: whether a face could be made out; None where nobody looked.
+        recognizable_face: whether a face could be made out, and so Recognizable Visual Features; None where that
+            is not known. Of inspected pixels without a face 113102 holds.
         dataset: the instance with its pixels as they were left.
     """
 
@@ -113,9 +114,9 @@ class Statement:
             _METHOD_CODES: _code_sequence(encoding, (*stated, *ours)),
             _DATES_MODIFIED: encoding.text(_DATES_MODIFIED, "CS", self._dates),
         }
-        if pixels is None or pixels.status == NOT_INSPECTED:
+        if pixels is None:
             return made
-        if pixels.claims_clean_pixels:
+        if CLEAN_PIXELS in ours:
             made[_BURNED_IN] = encoding.text(_BURNED_IN, "CS", "NO")
         if pixels.recognizable_face is not None:
             made[_RECOGNIZABLE] = encoding.text(

@@ -21,9 +21,11 @@ class ToolFault(StrEnum):
     PIXELS_MISSING = "pixels-missing"
     INSTANCE_CONFLICT = "instance-conflict"
     STUDY_PATIENT_MISMATCH = "study-patient-mismatch"
+    RECOGNIZABLE_FACE = "recognizable-face"
     WORKER_DIED = "worker-died"
 
 
+PixelMode = Literal["require", "detect-only", "off"]
 Reason = ToolFault | PseudonymisationFault
 
 
@@ -37,7 +39,8 @@ class ToolRequest:
         key: the key file.
         project: pseudonyms of one project do not link to another's.
         default_issuer: the issuer of patient ids that come without one.
-        inspect_pixels: whether burned-in text and faces are looked for, and text masked.
+        pixels: whether burned-in text and faces are looked for, and text masked, as `PixelSettings.inspect`.
+        keep_faces: whether images in which a face could be made out have an output.
         jobs: how many processes work.
         max_file_bytes: larger files are left out.
     """
@@ -48,7 +51,8 @@ class ToolRequest:
     project: Name = "registry"
     default_issuer: str = ""
     options: DeidentificationOptions = DEFAULT_OPTIONS
-    inspect_pixels: bool = False
+    pixels: PixelMode = "require"
+    keep_faces: bool = False
     jobs: int = 1
     max_file_bytes: int = 2 << 30
 
@@ -68,7 +72,8 @@ class ToolCard(StrictModel):
     project: str
     default_issuer: str
     options: DeidentificationOptions
-    inspect_pixels: bool
+    pixels: PixelMode
+    keep_faces: bool
     recipe: int
     source: str
 

@@ -119,7 +119,8 @@ def _begin(request: ToolRequest, key: PseudonymKey) -> Path:
             "project": request.project,
             "default_issuer": request.default_issuer,
             "options": request.options,
-            "inspect_pixels": request.inspect_pixels,
+            "pixels": request.pixels,
+            "keep_faces": request.keep_faces,
             "recipe": RECIPE_VERSION,
             "source": _path_digest(source, request.source),
         }

@@ -8,29 +8,30 @@ import os
 import resource
 import signal
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset
 
 from station.intake.tool.request import Reason, ToolFault, ToolRequest
 from station.intake.tool.source_files import SourceFile
-from station.pseudonymisation.attributes_written import PixelClaims
 from station.pseudonymisation.engine import Pseudonymiser
 from station.pseudonymisation.faults import PseudonymisationError
 from station.pseudonymisation.keys import PseudonymKey
 from station.pseudonymisation.reading import contain, quiet_pydicom, read_dicom
 from station.pseudonymisation.values import ascii_text, element_at
 
+if TYPE_CHECKING:
+    from station.pseudonymisation.pixels import PixelInspector
+
 MEMORY_BYTES = 8 << 30
 _SOP_CLASS, _PIXEL_DATA = 0x00080016, 0x7FE00010
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 # Images whose pixels carry text as a rule: taken up where pixels are inspected, and not otherwise.
 _TEXT_IN_PIXELS = tuple(f"{_STORAGE}{arc}." for arc in ("7", "6.1", "6.2", "3.1", "77.1"))
-
-Inspection = Callable[[Dataset], PixelClaims]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,8 @@ class Worker:
         self._pseudonymiser = Pseudonymiser(key, request.project, request.default_issuer, request.options)
         self._max_file_bytes = request.max_file_bytes
         self._unfinished = unfinished
-        self._inspect: Inspection | None = None
+        self._inspector = _inspector(request)
+        self._keep_faces = request.keep_faces
 
     def make(self, source: SourceFile) -> Made | NotMade:
         """Deal with one file."""
@@ -75,8 +77,10 @@ class Worker:
             refused = self._refused(dataset)
             if refused is not None:
                 return NotMade(source.file, refused)
-            claims = self._inspect(dataset) if self._inspect is not None else None
-            instance = self._pseudonymiser.pseudonymise(dataset, claims)
+            finding = self._inspector.inspect(dataset) if self._inspector is not None else None
+            if finding is not None and finding.recognizable_face and not self._keep_faces:
+                return NotMade(source.file, ToolFault.RECOGNIZABLE_FACE)
+            instance = self._pseudonymiser.pseudonymise(dataset, finding)
             encoded = instance.encode()
         except PseudonymisationError as error:
             return NotMade(source.file, error.fault)
@@ -118,7 +122,7 @@ class Worker:
 
     def _refused(self, dataset: Dataset) -> ToolFault | None:
         sop_class = contain(lambda: ascii_text(element_at(dataset, _SOP_CLASS))) or ""
-        if self._inspect is None and f"{sop_class}.".startswith(_TEXT_IN_PIXELS):
+        if self._inspector is None and f"{sop_class}.".startswith(_TEXT_IN_PIXELS):
             return ToolFault.SOP_CLASS_NOT_ACCEPTED
         return None if _PIXEL_DATA in dataset else ToolFault.PIXELS_MISSING
 
@@ -143,6 +147,15 @@ def _read(path: str, limit: int) -> bytes:
             return file.read()
     except OSError:
         raise _UnreadableError from None
+
+
+def _inspector(request: ToolRequest) -> "PixelInspector | None":
+    if request.pixels == "off":
+        return None
+    # Loads its image libraries, which a run without inspection does not need.
+    from station.pseudonymisation.pixels import PixelInspector, PixelSettings  # noqa: PLC0415
+
+    return PixelInspector(PixelSettings(inspect=request.pixels))
 
 
 _worker: Worker | None = None
