@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
-from sqlalchemy import ColumnElement, and_, func, select, tuple_
+from sqlalchemy import ColumnElement, and_, exists, func, select
 from sqlalchemy.orm import Session
 
 from policies.documents import Name, Sequence, StrictModel
@@ -118,13 +118,20 @@ def count(session: Session, query: CatalogueQuery) -> tuple[ExactCounts, ...]:
 
     An image that stands in two collections counts in each.
     """
-    # Grouped from the inside out: the index gives collection, patient, study and series sorted, so that no step has to
-    # sort or to remember what it has seen.
+    # Grouped from the inside out: the index gives its rows sorted by study and series, and what is asked of a series or of
+    # a study is looked up once for each, not once for each image.
     key = (Instance.collection, Instance.patient, Instance.study_uid, Instance.series_uid)
     series = select(*key, func.count().label("images")).where(*_conditions(query)).group_by(*key).subquery()
     c = series.c
     studies = (
-        select(c.collection, c.patient, func.count().label("series"), func.sum(c.images).label("images"))
+        select(
+            c.collection,
+            c.patient,
+            c.study_uid,
+            func.count().label("series"),
+            func.sum(c.images).label("images"),
+        )
+        .where(*_masks(query, c.collection, c.series_uid))
         .group_by(c.collection, c.patient, c.study_uid)
         .subquery()
     )
@@ -136,6 +143,7 @@ def count(session: Session, query: CatalogueQuery) -> tuple[ExactCounts, ...]:
             func.sum(c.series).label("series"),
             func.sum(c.images).label("images"),
         )
+        .where(*_clinical_rows(query, c.collection, c.patient, c.study_uid))
         .group_by(c.collection, c.patient)
         .subquery()
     )
@@ -178,17 +186,35 @@ def _conditions(query: CatalogueQuery) -> list[ColumnElement[bool]]:
             found.append(Instance.recognizable_face.is_(None))
         case None:
             pass
-    if query.has_mask is not None:
-        masked = tuple_(Instance.collection, Instance.series_uid).in_(
-            select(Label.collection, Label.series_uid)
-        )
-        found.append(masked if query.has_mask else ~masked)
-    if query.clinical:
-        studies = select(Clinical.collection, Clinical.patient, Clinical.study_uid).where(
-            Clinical.profile == query.profile, *(_clinical(condition) for condition in query.clinical)
-        )
-        found.append(tuple_(Instance.collection, Instance.patient, Instance.study_uid).in_(studies))
     return found
+
+
+def _masks(
+    query: CatalogueQuery, collection: ColumnElement[str], series_uid: ColumnElement[str]
+) -> list[ColumnElement[bool]]:
+    if query.has_mask is None:
+        return []
+    masked = exists().where(Label.collection == collection, Label.series_uid == series_uid)
+    return [masked if query.has_mask else ~masked]
+
+
+def _clinical_rows(
+    query: CatalogueQuery,
+    collection: ColumnElement[str],
+    patient: ColumnElement[str],
+    study_uid: ColumnElement[str],
+) -> list[ColumnElement[bool]]:
+    if not query.clinical:
+        return []
+    return [
+        exists().where(
+            Clinical.collection == collection,
+            Clinical.profile == query.profile,
+            Clinical.patient == patient,
+            Clinical.study_uid == study_uid,
+            *(_clinical(condition) for condition in query.clinical),
+        )
+    ]
 
 
 def _clinical(condition: ClinicalCondition) -> ColumnElement[bool]:
