@@ -21,6 +21,7 @@ from station.intake.settings import IntakeRetention, IntakeSettings
 from station.intake.sources.desk import DicomNetwork, PacsDesk
 from station.intake.upkeep import Upkeep
 from station.pseudonymisation.options import options_of
+from station.pseudonymisation.pixels.settings import PixelSettings
 from station.web.server import read_token, serve_local
 
 LOG = logging.getLogger("station.intake")
@@ -142,6 +143,7 @@ def _from_station(home: Path) -> IntakeSettings:
         options={
             each.name: options_of(each.deidentification, each.safe_private) for each in settings.collections
         },
+        pixels=PixelSettings.model_validate(settings.pixels.model_dump()),
         workers=settings.processing.workers,
         file_timeout_s=settings.processing.file_timeout_s,
         worker_memory_mib=settings.processing.worker_memory_mib,

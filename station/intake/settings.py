@@ -8,6 +8,7 @@ from pydantic import Field
 from policies.documents import Name, Sequence, StrictModel
 from station.intake.consent.rules import ConsentRules
 from station.pseudonymisation.options import DeidentificationOptions
+from station.pseudonymisation.pixels.settings import PixelSettings
 
 # Images whose pixels the cohort freeze knows how to read. Everything else waits in quarantine for a person:
 # secondary captures and screen saves first, which carry burned-in text.
@@ -44,6 +45,7 @@ class IntakeSettings(StrictModel):
         max_file_bytes: larger files are quarantined unread.
         collections: the collections a batch may belong to; None leaves the name to the caller.
         options: what each collection chose beside the Basic Profile.
+        pixels: what the hospital says about burned-in text.
         workers: processes that meet the files; None for one per core.
         file_timeout_s: seconds one file may take.
         worker_memory_mib: address space of one worker.
@@ -58,6 +60,7 @@ class IntakeSettings(StrictModel):
     max_file_bytes: Annotated[int, Field(ge=1 << 20)] = 1 << 30
     collections: Sequence[Name] | None = None
     options: dict[Name, DeidentificationOptions] = Field(default_factory=dict)
+    pixels: PixelSettings = Field(default_factory=PixelSettings)
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
     file_timeout_s: Annotated[float, Field(ge=1, le=86_400)] = 120.0
     worker_memory_mib: Annotated[int, Field(ge=512, le=1 << 22)] = 4096

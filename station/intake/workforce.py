@@ -79,6 +79,7 @@ class Workforce:
             sop_classes=frozenset(settings.sop_classes),
             max_file_bytes=settings.max_file_bytes,
             memory_bytes=settings.worker_memory_mib << 20,
+            pixels=settings.pixels,
             cpu_s=int(settings.file_timeout_s) + 1,
         )
 

@@ -14,6 +14,7 @@ from station.settings.consent import ConsentSettings
 from station.settings.dicom import PacsSettings, ReceiverSettings
 from station.settings.files import ProcessingSettings, RetentionSettings
 from station.settings.outside import CountsSettings, DcatSettings
+from station.settings.pixels import PixelSection
 from station.settings.sections import (
     CeilingSettings,
     CollectionSettings,
@@ -43,6 +44,7 @@ class StationSettings(StrictModel):
     dcat: DcatSettings = Field(default_factory=DcatSettings)
     receiver: ReceiverSettings = Field(default_factory=ReceiverSettings)
     pacs: Sequence[PacsSettings] = ()
+    pixels: PixelSection = Field(default_factory=PixelSection)
     processing: ProcessingSettings = Field(default_factory=ProcessingSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
     collections: Sequence[CollectionSettings] = Field(min_length=1)

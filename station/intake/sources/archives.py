@@ -11,13 +11,14 @@ import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeVar, cast
 
 from policies.documents import Name
 from policies.errors import DataError, NotFoundError
@@ -25,6 +26,7 @@ from station.intake import spool as spooling
 from station.intake.sources.folder import NOT_IMAGES
 from station.intake.spool import SourceKind, StagedBatch
 
+_T = TypeVar("_T")
 _PREAMBLE_BYTES = 132
 _PREFIX = b"DICM"
 _ENCRYPTED = 0x1
@@ -137,9 +139,8 @@ class Archive:
             if _is_special(entry) or PurePosixPath(entry.filename).name in NOT_IMAGES:
                 self.skipped += 1
                 continue
-            with _our_errors():
-                file = self._archive.open(entry)
-                head = file.read(_PREAMBLE_BYTES)
+            file = _guarded(partial(self._archive.open, entry))
+            head = _guarded(partial(file.read, _PREAMBLE_BYTES))
             with file:
                 if head[_PREAMBLE_BYTES - len(_PREFIX) :] != _PREFIX:
                     self.skipped += 1
@@ -169,9 +170,7 @@ def open_archive(source: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> Iterat
         if not stat.S_ISREG(status.st_mode) or file.read(2) != b"PK":
             raise ArchiveError(ArchiveReason.NOT_AN_ARCHIVE)
         _require_bounded_directory(file, status.st_size, limits)
-        with _our_errors():
-            archive = zipfile.ZipFile(file)
-        with archive:
+        with _guarded(partial(zipfile.ZipFile, file)) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             _judge(entries, status.st_size, limits)
             yield Archive(archive, entries, limits)
@@ -209,8 +208,7 @@ class _Bounded:
         wanted = _CHUNK_BYTES if size is None or size < 0 else size
         parts: list[bytes] = []
         while wanted > 0:
-            with _our_errors():
-                part = self._head.read(wanted) or self._rest.read(min(wanted, _CHUNK_BYTES))
+            part = self._head.read(wanted) or _guarded(partial(self._rest.read, min(wanted, _CHUNK_BYTES)))
             if not part:
                 break
             self.read_bytes += len(part)
@@ -275,15 +273,11 @@ def _is_special(entry: zipfile.ZipInfo) -> bool:
     return stat.S_IFMT(mode) not in {0, stat.S_IFREG}
 
 
-@contextmanager
-def _our_errors() -> Iterator[None]:
-    """Turn what zipfile raises into ours, with nothing of the archive in it."""
+def _guarded(action: Callable[[], _T]) -> _T:
+    """Run something of zipfile's and turn what it raises into ours, with nothing of the archive in it."""
     try:
-        yield
+        return action()
     except _FAULTS:
-        sound = False
-    else:
-        sound = True
-    if not sound:
-        # Outside the handler, so that no error which quotes a name hangs on this one.
-        raise ArchiveError(ArchiveReason.DAMAGED)
+        pass
+    # Outside the handler, so that no error which quotes a name hangs on this one.
+    raise ArchiveError(ArchiveReason.DAMAGED)

@@ -17,6 +17,7 @@ from policies.documents import Digest, Name, Sequence, StrictModel, canonical_js
 from station.handover import InstanceRecord, RemappedUid
 from station.pseudonymisation.keys import PseudonymKey
 from station.pseudonymisation.options import DEFAULT_OPTIONS, DeidentificationOptions
+from station.pseudonymisation.pixels.settings import PixelSettings
 
 HEAD = struct.Struct("!I")
 MAX_SETUP_BYTES = 64 << 20
@@ -32,9 +33,9 @@ class Setup:
     Attributes:
         key: the hospital's pseudonym key.
         options: per collection; the Basic Profile with modified dates for one that is not named.
-        inspector: makes the pixel inspection's settings; None where pixels are not looked at.
         aliases: (issuer, id) of a merged patient, and whom the hospital knows it by now.
         handover: where pseudonymised files go.
+        pixels: what the hospital says about burned-in text.
     """
 
     key: PseudonymKey
@@ -47,7 +48,7 @@ class Setup:
     max_file_bytes: int
     memory_bytes: int
     cpu_s: int
-    pixels: object | None = None
+    pixels: PixelSettings
 
     def options_for(self, collection: str) -> DeidentificationOptions:
         """Return what a collection chose."""

@@ -1,35 +1,34 @@
-"""How the pixels of a file are looked at: by the inspection that the hospital set up, by a person, or not at all."""
-
-from collections.abc import Callable
-from dataclasses import dataclass
+"""How the pixels of a file are looked at: by the inspection that the hospital set up, or as a person who looked says."""
 
 from pydicom.dataset import Dataset
 
 from station.intake.workers.messages import TakeTask
-from station.pseudonymisation.attributes_written import PixelClaims
+from station.pseudonymisation.pixels import Box, PixelFinding, PixelInspector
+from station.pseudonymisation.pixels.settings import PixelSettings
 
 
-@dataclass(frozen=True, slots=True)
-class PixelLook:
-    """What came of it.
+class Inspection:
+    """Looks at the pixels of one file after the other.
 
-    Attributes:
-        claims: what the engine may claim; None claims nothing.
-        status: as the handover names it.
-        face: whether a face could be made out; None where nobody looked.
+    Args:
+        settings: what the hospital says about burned-in text.
     """
 
-    claims: PixelClaims | None
-    status: str
-    face: bool | None
+    def __init__(self, settings: PixelSettings) -> None:
+        self._inspector = PixelInspector(settings)
+
+    def look(self, dataset: Dataset, task: TakeTask) -> PixelFinding:
+        """Inspect a file, or mask what a person marked and claim nothing.
+
+        Raises:
+            PseudonymisationError: the file waits for a person.
+        """
+        if not task.reviewed:
+            return self._inspector.inspect(dataset)
+        boxes = [Box(box.top, box.left, box.top + box.height, box.left + box.width) for box in task.boxes]
+        return self._inspector.mask_boxes(dataset, boxes)
 
 
-Inspection = Callable[[Dataset, TakeTask], PixelLook]
-
-NOT_INSPECTED = PixelLook(None, "not-inspected", None)
-
-
-def inspection_of(pixels: object | None) -> Inspection:
-    """Make the inspection for a worker's setup."""
-    del pixels
-    return lambda _dataset, _task: NOT_INSPECTED
+def not_inspected(dataset: Dataset) -> PixelFinding:
+    """Return what is known of pixels at which nobody looked: nothing."""
+    return PixelFinding("not-inspected", False, None, 0, dataset)

@@ -17,10 +17,11 @@ from station.handover import Acquisition, InstanceRecord, instance_path, make_fo
 from station.intake.clinical.labels.segmentations import SEGMENTATION_CLASSES
 from station.intake.outcomes import IntakeReason
 from station.intake.workers.messages import Refused, Setup, Taken, TakeTask
-from station.intake.workers.pixels import NOT_INSPECTED, Inspection, inspection_of
+from station.intake.workers.pixels import Inspection, not_inspected
 from station.intake.workers.terms import codes, number, size, term
 from station.pseudonymisation.engine import PseudonymisedInstance, Pseudonymiser
 from station.pseudonymisation.faults import PseudonymisationError
+from station.pseudonymisation.pixels import PixelFinding
 from station.pseudonymisation.reading import contain, read_dicom
 from station.storage.files import write_atomically
 
@@ -32,7 +33,7 @@ class Taker:
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._inspection: Inspection = inspection_of(setup.pixels)
+        self._inspection = Inspection(setup.pixels)
         self._pseudonymisers: dict[str, Pseudonymiser] = {}
 
     def take(self, task: TakeTask) -> Taken | Refused:
@@ -51,11 +52,11 @@ class Taker:
             pseudonymiser = self._pseudonymiser(task.collection)
             # The pixels of a segmentation are a drawing: there is no text and no face in them to look for.
             drawn = sop_class in SEGMENTATION_CLASSES
-            finding = NOT_INSPECTED if drawn else self._inspection(dataset, task)
-            instance = pseudonymiser.pseudonymise(dataset, finding.claims)
+            finding = not_inspected(dataset) if drawn else self._inspection.look(dataset, task)
+            instance = pseudonymiser.pseudonymise(dataset, finding)
             identity = contain(partial(pseudonymiser.patient_identity, dataset))
             issuer, patient_id = self._setup.known_by(*identity)
-            record = self._record(task.collection, instance, instance.encode(), finding.face, finding.status)
+            record = self._record(task.collection, instance, instance.encode(), finding)
         except PseudonymisationError as error:
             return Refused(reason=error.fault)
         return Taken(
@@ -88,7 +89,7 @@ class Taker:
             return file.read()
 
     def _record(
-        self, collection: str, instance: PseudonymisedInstance, data: bytes, face: bool | None, pixels: str
+        self, collection: str, instance: PseudonymisedInstance, data: bytes, finding: PixelFinding
     ) -> InstanceRecord:
         digest = digest_of(data)
         self._store(digest, data)
@@ -107,7 +108,7 @@ class Taker:
                 "modality": _code(dataset, "Modality"),
                 "body_part": _code(dataset, "BodyPartExamined"),
                 "view_position": _code(dataset, "ViewPosition"),
-                "acquisition": contain(partial(_acquisition, dataset, face, pixels)),
+                "acquisition": contain(partial(_acquisition, dataset, finding)),
             }
         )
 
@@ -142,7 +143,7 @@ def _linking_values(dataset: Dataset) -> tuple[str, str, str]:
     return sop_class, accession[:_MAX_IDENTITY], study_date[:10]
 
 
-def _acquisition(dataset: Dataset, face: bool | None, pixels: str) -> Acquisition:
+def _acquisition(dataset: Dataset, finding: PixelFinding) -> Acquisition:
     """Say how a pseudonymised instance was acquired; what the options did not keep is not there."""
     kernel = dataset.get("ConvolutionKernel")
     kernels = [str(part) for part in kernel] if isinstance(kernel, MultiValue) else [str(kernel or "")]
@@ -157,8 +158,8 @@ def _acquisition(dataset: Dataset, face: bool | None, pixels: str) -> Acquisitio
             "rows": size(dataset.get("Rows")),
             "columns": size(dataset.get("Columns")),
             "image_type": codes(dataset.get("ImageType"), 4),
-            "recognizable_face": face,
-            "pixels": pixels,
+            "recognizable_face": finding.recognizable_face,
+            "pixels": finding.status,
         }
     )
 

@@ -75,7 +75,7 @@ def test_what_is_held_can_be_compared_with_the_source(intake: Intake, tmp_path: 
     study = held[intake.remap_uid(uid(1000))]
     assert (study.accession, study.sop_instance_uids) == (
         "A1000",
-        {intake.remap_uid(uid(1)), intake.remap_uid(uid(2))},
+        frozenset({intake.remap_uid(uid(1)), intake.remap_uid(uid(2))}),
     )
     assert intake.held("other") == []
     assert intake.remove_held(study.sop_instance_uids, "deleted") == 2

@@ -1,0 +1,34 @@
+"""Settings of burned-in text and faces; what they mean is `station.pseudonymisation.pixels`, which compute never loads."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from policies.documents import Sequence, StrictModel
+
+Word = Annotated[str, Field(pattern=r"^[A-Z0-9]{1,16}$")]
+
+
+class PixelSection(StrictModel):
+    """Burned-in text and faces."""
+
+    inspect: Literal["require", "detect-only", "off"] = Field(
+        default="require",
+        description="'require': films are searched for burned-in text by both detectors, and wait in quarantine where one of "
+        "them is missing. 'detect-only': without tesseract the station's own detector masks alone, and nothing is claimed. "
+        "'off': nobody looks, and nothing is claimed.",
+    )
+    allowed_words: Sequence[Word] = Field(
+        default=(),
+        description="Words that may stay in a film beside the shipped ones (L, R, AP, PA, PORTABLE, LIGGEND).",
+    )
+    tesseract: Annotated[str, Field(min_length=1, max_length=1024)] = Field(
+        default="/usr/bin/tesseract", description="The program of the second detector."
+    )
+    tesseract_timeout_s: Annotated[float, Field(gt=0, le=600)] = Field(
+        default=20.0,
+        description="Seconds it may take for one picture; a film that takes longer waits in quarantine.",
+    )
+    most_masked: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.15, description="A film of which more than this share would be masked waits for a person."
+    )
