@@ -17,9 +17,10 @@ from station.pseudonymisation.dummies import dummy_sequence, dummy_value
 from station.pseudonymisation.encoding import Encoding
 from station.pseudonymisation.faults import PseudonymisationError, PseudonymisationFault
 from station.pseudonymisation.keys import ProjectKeys
+from station.pseudonymisation.numbers import numbers_fit
 from station.pseudonymisation.parsing import Element
 from station.pseudonymisation.plan import Place
-from station.pseudonymisation.private import NUMBER_BYTES, SafePrivate, creator_tag
+from station.pseudonymisation.private import SafePrivate, creator_tag
 from station.pseudonymisation.rules import Op
 from station.pseudonymisation.values import (
     Elements,
@@ -81,9 +82,12 @@ class Cleaner:
             op = step.op
             if op is Op.REMOVE:
                 continue
-            if op is Op.KEEP and isinstance(element, RawDataElement) and element.VR != "UN":
-                made[tag] = element
-                continue
+            if op is Op.KEEP:
+                if not numbers_fit(step.vr, step.vm, element):
+                    op = step.fallback
+                elif isinstance(element, RawDataElement) and element.VR != "UN":
+                    made[tag] = element
+                    continue
             new = self._apply(op, tag, element, step.vr, source, place, depth)
             if new is None:
                 new = self._apply(step.fallback, tag, element, step.vr, source, place, depth)
@@ -101,7 +105,7 @@ class Cleaner:
                 continue
             reserved = creator_tag(tag)
             creator = creators.get(reserved)
-            safe = self._private.rule(creator, tag, element.VR) if creator is not None else None
+            safe = self._private.rule(creator, tag, element) if creator is not None else None
             if creator is None or safe is None:
                 continue
             rule, vr = safe
@@ -181,16 +185,13 @@ class Cleaner:
         return "\\".join(new)
 
     def _as_it_is(self, tag: int, element: Element, vr: str, source: Elements) -> Element | None:
-        """Numbers and pixels; what the file gave no VR of its own must have the length of its VR."""
+        """Numbers and pixels, whose length was found to be that of their VR."""
         if not isinstance(element, RawDataElement):
             if " or " not in vr or not isinstance(source, Dataset):
                 return element
             # Set in memory, as masked pixels are: which of its VRs it has depends on the attributes beside it.
             return correct_ambiguous_vr_element(copy(element), source, self._encoding.little)
         value = element.value or b""
-        size = NUMBER_BYTES.get(vr)
-        if size is not None and len(value) % size:
-            return None
         if element.VR == "UN" or tag & 0x10000:
             # PS3.5 6.2.2 note 2: the value of a UN is little endian, always.
             little = element.VR == "UN" or element.is_little_endian
@@ -212,7 +213,8 @@ class Cleaner:
             return self._encoding.text(tag, vr, self._keys.remap_uid(ascii_text(element) or ""))
         registered = registered_vr(tag)
         vr = vr if vr in registered.split(" or ") else registered.split(" or ")[0]
-        return DataElement(tag, vr, dummy_value(vr))
+        value = dummy_value(vr)
+        return self._encoding.text(tag, vr, value) if isinstance(value, str) else DataElement(tag, vr, value)
 
     def _items(self, tag: int, element: Element, place: Place, depth: int) -> Element | None:
         items = items_of(element)

@@ -8,7 +8,7 @@ grow.
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pydicom.datadict import dictionary_has_tag, dictionary_keyword
+from pydicom.datadict import dictionary_has_tag, dictionary_keyword, dictionary_VM
 
 from station.pseudonymisation.iod import AttributeTypes, Path_
 from station.pseudonymisation.rules import Chosen, Op, rule_for
@@ -20,11 +20,12 @@ _ELSEWHERE: Path_ = ("elsewhere",)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What happens to one attribute, with the VR it has."""
+    """What happens to one attribute, with the VR it has and the multiplicity it should have."""
 
     op: Op
     fallback: Op
     vr: str
+    vm: str
 
 
 class Place:
@@ -70,7 +71,8 @@ class Place:
         actual = vr if vr and vr != "UN" else registered_vr(tag)
         kind = self.types.lookup(self.path, _keyword(tag))
         rule = rule_for(tag, actual, kind, self._chosen, nested=bool(self.path))
-        step = Step(rule.op, rule.fallback, actual)
+        vm = str(dictionary_VM(tag)) if dictionary_has_tag(tag) else "1-n"
+        step = Step(rule.op, rule.fallback, actual, vm)
         if len(self._steps) >= _MAX_STEPS:
             self._steps.clear()
         self._steps[(tag, vr)] = step

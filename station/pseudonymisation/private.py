@@ -7,14 +7,15 @@ and codes by their form, dates moved, UIDs remapped, the items of sequences one 
 judged (bytes, names, none in the table) is not on our list, whatever the table says of it.
 """
 
-from collections.abc import Iterable
 from functools import cache
 from typing import Annotated
 
 from pydantic import Field
 
 from policies.documents import Sequence, StrictModel, load_json
-from station.pseudonymisation.options import DeidentificationOptions, Option, PrivateElement
+from station.pseudonymisation.numbers import numbers_fit
+from station.pseudonymisation.options import DeidentificationOptions, Option
+from station.pseudonymisation.parsing import Element
 from station.pseudonymisation.resources import MAX_BYTES, resource
 from station.pseudonymisation.rules import Op, Rule
 from station.pseudonymisation.table import Source
@@ -29,8 +30,6 @@ _OPS = {
     "UI": Op.REMAP_UID,
     "SQ": Op.CLEAN_ITEMS,
 }
-# Bytes of one value, to tell numbers from something else where a file names no VR.
-NUMBER_BYTES = {"FL": 4, "FD": 8, "SL": 4, "SS": 2, "SV": 8, "UL": 4, "US": 2, "UV": 8}
 
 
 class SafePrivateRow(StrictModel):
@@ -39,6 +38,7 @@ class SafePrivateRow(StrictModel):
     creator: str
     tag: Annotated[str, Field(pattern=r"^[0-9a-f]{4},xx[0-9a-f]{2}$")]
     vr: str
+    vm: str
     name: str
 
 
@@ -67,10 +67,14 @@ class SafePrivate:
     def __init__(self, options: DeidentificationOptions) -> None:
         self._chosen = Option.SAFE_PRIVATE in options.chosen
         self._shifts = Option.MODIFIED_DATES in options.chosen
-        self._vrs: dict[tuple[str, int, int], str] = {}
-        if self._chosen:
-            for element in (*_of_the_standard(), *options.private_elements()):
-                self._vrs[(element.creator, element.group, element.offset)] = element.vr
+        self._known: dict[tuple[str, int, int], tuple[str, str]] = {}
+        if not self._chosen:
+            return
+        for row in load_safe_private().rows:
+            group, offset = row.tag.split(",xx")
+            self._known[(row.creator, int(group, 16), int(offset, 16))] = (row.vr, row.vm)
+        for element in options.private_elements():
+            self._known[(element.creator, element.group, element.offset)] = (element.vr, "1-n")
 
     def __bool__(self) -> bool:
         return self._chosen
@@ -86,29 +90,26 @@ class SafePrivate:
                     found[number] = name.decode("latin-1")
         return found
 
-    def rule(self, creator: str, tag: int, vr: str | None) -> tuple[Rule, str] | None:
+    def rule(self, creator: str, tag: int, element: Element) -> tuple[Rule, str] | None:
         """Return what happens to a private attribute and the VR it is to have; None where it is not known to be safe.
 
         Args:
             creator: who reserved its block.
             tag: its tag.
-            vr: its VR in the file, where the file names one.
+            element: the attribute, whose VR must be the list's where the file names one, and whose numbers as many.
         """
-        known = self._vrs.get((creator, tag >> 16, tag & 0xFF))
-        op = _OPS.get(known) if known is not None else None
-        if known is None or op is None or (vr not in {None, "UN"} and vr != known):
+        known = self._known.get((creator, tag >> 16, tag & 0xFF))
+        if known is None:
             return None
-        if op is Op.SHIFT and not self._shifts:
+        vr, vm = known
+        op = _OPS.get(vr)
+        if op is None or element.VR not in {None, "UN", vr} or (op is Op.SHIFT and not self._shifts):
             return None
-        return Rule(op), known
+        if op is Op.KEEP and not numbers_fit(vr, vm, element):
+            return None
+        return Rule(op), vr
 
 
 def creator_tag(tag: int) -> int:
     """Return the tag that reserves the block of a private attribute."""
     return tag & 0xFFFF0000 | (tag & 0xFFFF) >> 8
-
-
-def _of_the_standard() -> Iterable[PrivateElement]:
-    for row in load_safe_private().rows:
-        group, offset = row.tag.split(",xx")
-        yield PrivateElement(row.creator, int(group, 16), int(offset, 16), row.vr)

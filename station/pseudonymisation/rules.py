@@ -203,7 +203,7 @@ def _unlisted(tag: int, vr: str, kind: AttributeType | None, chosen: Chosen, *, 
             if f"{tag:08x}" in kept.binary and not _pixels_in_item(tag, nested=nested)
             else Rule(gone)
         )
-    return Rule(Op.KEEP)
+    return Rule(Op.KEEP, fallback=gone)
 
 
 def _pixels_in_item(tag: int, *, nested: bool) -> bool:

@@ -77,7 +77,7 @@ def test_listed(tag: int, vr: str, type_: str | None, op: Op) -> None:
         (0x00281055, "LO", "3", Rule(Op.REMOVE)),  # Window Center & Width Explanation
         (0x00283003, "LO", "1", Rule(Op.DUMMY)),  # LUT Explanation
         (0x00180060, "DS", "3", Rule(Op.KEEP_FORMED, Op.REMOVE)),  # KVP
-        (0x00280010, "US", "1", Rule(Op.KEEP)),  # Rows
+        (0x00280010, "US", "1", Rule(Op.KEEP, Op.DUMMY)),  # Rows
         (0x00540220, "SQ", "2", Rule(Op.CLEAN_ITEMS)),  # View Code Sequence
         (0x0008010C, "UI", "3", Rule(Op.REMAP_UID)),  # Coding Scheme UID
         (0x7FE00010, "OW", "1", Rule(Op.KEEP)),
