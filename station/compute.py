@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from policies.bundle import BlobFolder
@@ -26,7 +27,7 @@ from station.audit.log import AuditLog, system_clock
 from station.catalogue.catalogue import Catalogue
 from station.catalogue.desk import CatalogueDesk
 from station.catalogue.published import PublishedCounts
-from station.cohorts import CohortKey, sweep
+from station.cohorts import CohortKey, VolumeCache, sweep
 from station.egress.ledger import EgressLedger
 from station.egress.releases import ReleaseStore
 from station.handover import load_public_key
@@ -39,6 +40,7 @@ from station.runs.preparation import Preparation
 from station.runs.repository import STATION_ACTOR, RunRepository
 from station.runs.rounds import TrainRounds
 from station.runs.service import RunService
+from station.runs.volumes import VolumeKeeper
 from station.runs.warm import WarmRuns
 from station.sandbox.client import LauncherClient
 from station.sandbox.session import TrainSandbox
@@ -139,6 +141,7 @@ class _Station:
     agent: Agent
     desk: StationDesk
     catalogue_desk: CatalogueDesk
+    keeper: VolumeKeeper
 
     @classmethod
     def assemble(
@@ -168,9 +171,15 @@ class _Station:
             bundles,
             system_clock,
         )
+        volumes = VolumeCache(paths.volumes, settings.retention.cache_gib << 30)
+        volumes.sweep()
+        keeper = VolumeKeeper(
+            volumes, catalogue, audit, modes=settings.consent_modes,
+            keep_for=timedelta(days=settings.retention.cache_days), clock=system_clock,
+        )  # fmt: skip
         preparation = Preparation(
             settings, paths, gatekeeper, catalogue, bundles, blobs, launcher, TrainSandbox(launcher),
-            CohortKey.load(paths.cohort_key), audit,
+            CohortKey.load(paths.cohort_key), audit, volumes,
         )  # fmt: skip
         rounds = TrainRounds(settings, gatekeeper, catalogue, runs, releases, ledger, audit, blobs, outbox)
         warm = WarmRuns(gatekeeper, runs, preparation, audit)
@@ -188,7 +197,7 @@ class _Station:
             settings, database, counts, desk.take_up, launcher, ledger, audit, load_signer(paths.identity_key),
             system_clock,
         )  # fmt: skip
-        return cls(gatekeeper, catalogue, warm, releases, agent, desk, catalogue_desk)
+        return cls(gatekeeper, catalogue, warm, releases, agent, desk, catalogue_desk, keeper)
 
 
 def _authority(paths: StationPaths, settings: StationSettings) -> Path:
@@ -206,13 +215,14 @@ def _authority(paths: StationPaths, settings: StationSettings) -> Path:
 def _start_watching(station: _Station, settings: StationSettings, stop: threading.Event) -> None:
     """Look after what changes between messages and in the middle of one; the two looks wait for each other never.
 
-    - What intake hands over is taken up, and runs whose patients withdrew are ended.
+    - What intake hands over is taken up, runs whose patients withdrew are ended, their cached volumes removed.
     - The policy repository is asked again, and runs whose policy or order is over are ended.
     """
     looks: dict[str, tuple[Callable[[], object], ...]] = {
         "consent": (
             station.catalogue.sync,
             lambda: station.warm.withdraw(station.gatekeeper.consenting),
+            station.keeper.look,
         ),
         "policies": (
             lambda: station.gatekeeper.policy_set(fresh=False),

@@ -50,6 +50,7 @@ _FOLDERS = {
     "compute": 0o750,
     "compute/layers": 0o750,
     "compute/cohorts": 0o750,
+    "compute/volumes": 0o700,
     "compute/control": 0o750,
     "compute/keys": 0o700,
     "compute/trust": 0o700,

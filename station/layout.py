@@ -7,7 +7,7 @@
       intake/             0700   intake's alone: keys, spool, quarantine, consent register
       handover/           2750   written by intake, read by compute: pseudonymised files and the signed log
       compute/            0750   compute's: database (0600), cohorts, control sockets
-        keys/, trust/, releases/, work/, agent/, train-logs/   0700
+        keys/, trust/, releases/, work/, agent/, train-logs/, volumes/   0700
         layers/           0750   images by digest; the launcher reads them
 
 `GROUP` is what the services' users share: it opens run/, handover/ and layers/, each to those who need it, and no key.
@@ -121,6 +121,11 @@ class StationPaths:
     def cohorts(self) -> Path:
         """Frozen cohorts of running trains."""
         return self.compute / "cohorts"
+
+    @property
+    def volumes(self) -> Path:
+        """CT volumes made before, for cohorts to come."""
+        return self.compute / "volumes"
 
     @property
     def control(self) -> Path:

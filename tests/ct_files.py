@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from catalogue_log import COLLECTION, NOW, Intake, patient
 from cohort_files import DEFINITION
 
-from policies.documents import digest_of_file
+from policies.documents import digest_of, digest_of_file
 from policies.manifest import Modality
 from station.cohorts import CaseSource, SourceFile
+from station.handover import InstanceRecord, InstancesContent, instance_path
 from train_images.phantoms import CtFault, CtScanner, PhantomSeries, write_ct_series
 from train_images.phantoms.people import Person, make_people
 
@@ -53,3 +55,30 @@ def ct_case(folder: Path, number: int, *, fault: CtFault | None = None, **change
 def ct_cases(folder: Path, count: int) -> list[CaseSource]:
     """That many series of as many patients."""
     return [ct_case(folder, number) for number in range(count)]
+
+
+def hand_over(intake: Intake, folder: Path, number: int, **changes: Any) -> tuple[str, ...]:
+    """What intake does with a pseudonymised series of a patient: files in place, an entry; returns the digests."""
+    series = phantom(folder / f"handed-{number}", number)
+    records = []
+    for index, path in enumerate(series.files):
+        data = path.read_bytes()
+        digest = digest_of(data)
+        place = instance_path(intake.folder, digest)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+        values: dict[str, Any] = {
+            "collection": COLLECTION,
+            "patient": patient(number),
+            "study_uid": f"2.25.{number + 1}",
+            "series_uid": f"2.25.{number + 1000}",
+            "sop_instance_uid": f"2.25.{100_000 + 1000 * number + index}",
+            "sop_class_uid": "1.2.840.10008.5.1.4.1.1.2",
+            "transfer_syntax_uid": "1.2.840.10008.1.2.1",
+            "modality": "CT",
+            "body_part": "CHEST",
+            "view_position": "",
+        } | changes
+        records.append(InstanceRecord(file=digest, size_bytes=len(data), **values))
+    intake.log.append(InstancesContent(instances=tuple(records)), intake.operation(), now=NOW)
+    return tuple(record.file for record in records)

@@ -61,6 +61,7 @@ class AuditEvent(StrEnum):
     IMAGE_REFUSED = "image-refused"
     COHORT_FROZEN = "cohort-frozen"
     COHORT_WIPED = "cohort-wiped"
+    VOLUMES_PURGED = "volumes-purged"
     CONTAINER_STARTED = "container-started"
     CONTAINER_ENDED = "container-ended"
     INSTRUCTION_ADMITTED = "instruction-admitted"

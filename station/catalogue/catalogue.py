@@ -5,7 +5,7 @@ order, in one transaction with the position after it; a gap or a bad signature s
 counts leave rounded to ten; a case is chosen only with consent that is fresh enough.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,7 +18,7 @@ from policies.errors import NotFoundError
 from policies.policy import ConsentMode
 from policies.profiles import load_profile
 from policies.refusals import RefusalCode, Refused
-from station.catalogue.choosing import choose
+from station.catalogue.choosing import choose, no_longer_usable
 from station.catalogue.consent import Answer, ConsentState, Decision, check_age
 from station.catalogue.standing import Standing
 from station.catalogue.tables import SINGLE_ROW, CatalogueState, ConsentDecision, Instance
@@ -137,6 +137,17 @@ class Catalogue:
         """Return the consent state in force, or None where intake handed none over."""
         with self._database.read() as session:
             return _consent_state(session)
+
+    def sequence(self) -> int:
+        """Return the last handover entry that was taken up; 0 for none."""
+        with self._database.read() as session:
+            state = session.get(CatalogueState, SINGLE_ROW)
+            return 0 if state is None else state.sequence
+
+    def no_longer_usable(self, files: Collection[str], modes: Mapping[str, ConsentMode]) -> frozenset[str]:
+        """Return which files no train may be given any more, see `choosing.no_longer_usable`."""
+        with self._database.read() as session:
+            return no_longer_usable(session, files, _consent_state(session), modes)
 
     def consent_age(self, now: datetime) -> timedelta | None:
         """Return how old the consent source is, or None where there is none."""

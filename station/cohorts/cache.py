@@ -18,6 +18,7 @@ import secrets
 import shutil
 import threading
 from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -126,6 +127,28 @@ class VolumeCache:
             except OSError as error:
                 raise StorageError(f"a cached volume cannot be removed ({error.strerror})") from error
         return len(found)
+
+    def expire(self, before: datetime) -> int:
+        """Remove every volume that no cohort asked for since `before`.
+
+        Returns:
+            How many volumes were removed.
+
+        Raises:
+            StorageError: one cannot be removed.
+        """
+        with self._lock:
+            try:
+                old = [
+                    folder
+                    for folder, _ in self._entries()
+                    if (folder / _ENTRY).stat().st_mtime < before.timestamp()
+                ]
+                for folder in old:
+                    self._remove(folder)
+            except OSError as error:
+                raise StorageError(f"a cached volume cannot be removed ({error.strerror})") from error
+        return len(old)
 
     def sweep(self) -> int:
         """Remove what an interrupted life left half made or half removed; for the start.

@@ -27,7 +27,7 @@ from station.agent.blobs import BlobClient
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
 from station.catalogue import Catalogue, Standing
-from station.cohorts import CohortKey, FrozenCohort, freeze, wipe
+from station.cohorts import CohortKey, FrozenCohort, VolumeCache, freeze, wipe
 from station.egress.contract import CohortCounts, ReleaseContract
 from station.layout import StationPaths
 from station.runs.bundles import Bundles
@@ -82,6 +82,7 @@ class Preparation:
     sandbox: Sandbox
     cohort_key: CohortKey
     audit: AuditLog
+    volumes: VolumeCache | None = None
 
     def prepare(self, run: Run, admitted: Admitted) -> Permitted[Prepared] | Refused:
         """Fetch, verify, freeze and start.
@@ -199,7 +200,9 @@ class Preparation:
         )
         if isinstance(cases, Refused):
             return cases
-        cohort = freeze(admitted.definition, cases, self.paths.cohorts, self.cohort_key)
+        cohort = freeze(
+            admitted.definition, cases, self.paths.cohorts, self.cohort_key, cache=self.volumes
+        )
         if isinstance(cohort, Refused):
             return cohort
         counts = {f"{split}_patients": len(patients) for split, patients in cohort.patients_by_split.items()}

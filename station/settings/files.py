@@ -41,6 +41,10 @@ class RetentionSettings(StrictModel):
     )
     cohorts_days: Days = Field(default=30, description="Frozen cohorts that no run holds.")
     cache_days: Days = Field(default=90, description="Volumes in the cache that no cohort asked for.")
+    cache_gib: Annotated[int, Field(ge=0, le=1 << 20)] = Field(
+        default=200,
+        description="Volumes in the cache, all together; the least recently used go first. 0 keeps none.",
+    )
     released_days: Days = Field(
         default=365, description="Released arrays, after their order is over and can be asked for no more."
     )
