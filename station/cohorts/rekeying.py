@@ -133,10 +133,13 @@ def _moved_moment(text: str, shift: timedelta) -> str:
 
 def _moved(digits: str, shift: timedelta) -> str:
     """Move ``YYYYMMDDHHMMSS``; empty where that is no moment."""
+    parts = (digits[:4], *(digits[at : at + 2] for at in range(4, 14, 2)))
     try:
-        return f"{datetime.strptime(digits, '%Y%m%d%H%M%S') - shift:%Y%m%d%H%M%S}"  # noqa: DTZ007 - local, as the file says
+        # Not strptime: it loads a module when first used, and this process can open no file any more.
+        moment = datetime(*map(int, parts)) - shift  # type: ignore[arg-type]  # noqa: DTZ001 - local, as the file says
     except (ValueError, OverflowError):
         return ""
+    return f"{moment.year:04}{moment:%m%d%H%M%S}"
 
 
 def _each(value: Any, change: Any) -> Any:  # noqa: ANN401
