@@ -108,7 +108,8 @@ def test_the_input_is_not_changed(engine: Pseudonymiser) -> None:
 
 
 def test_projects_do_not_link(tmp_path: Path) -> None:
-    key = make_key(tmp_path)
+    # Not a random key: one in 365 of those moves both projects by as many days.
+    key = fixed_key(tmp_path)
     one = Pseudonymiser(key, "one").pseudonymise(identified())
     two = Pseudonymiser(key, "two").pseudonymise(identified())
     assert one.patient != two.patient
