@@ -127,10 +127,13 @@ def parse_json(data: bytes, *, what: str, max_bytes: int = MAX_DOCUMENT_BYTES) -
         raise DocumentError(f"{what}: not valid JSON") from error
 
 
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+
+
 def _nesting(data: bytes) -> int:
     # Counts brackets, those in strings too: an upper bound is all that is asked.
     depth = deepest = 0
-    for byte in data:
+    for byte in data.translate(None, _NO_BRACKETS):
         if byte in b"[{":
             depth += 1
             deepest = max(deepest, depth)
