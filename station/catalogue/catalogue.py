@@ -83,6 +83,8 @@ class Catalogue:
         self._database = database
         self._handover = handover
         self._public_key = public_key
+        # What `standing` made of each remembered choice; asked before every message of a run.
+        self._standing: dict[int, tuple[tuple[CaseSource, ...], Standing]] = {}
         self._chosen: dict[tuple[object, ...], tuple[CaseSource, ...] | Refused] = {}
 
     def sync(self) -> SyncReport:
@@ -136,7 +138,7 @@ class Catalogue:
     def consent_state(self) -> ConsentState | None:
         """Return the consent state in force, or None where intake handed none over."""
         with self._database.read() as session:
-            return _consent_state(session)
+            return read_consent(session)
 
     def sequence(self) -> int:
         """Return the last handover entry that was taken up; 0 for none."""
@@ -147,7 +149,7 @@ class Catalogue:
     def no_longer_usable(self, files: Collection[str], modes: Mapping[str, ConsentMode]) -> frozenset[str]:
         """Return which files no train may be given any more, see `choosing.no_longer_usable`."""
         with self._database.read() as session:
-            return no_longer_usable(session, files, _consent_state(session), modes)
+            return no_longer_usable(session, files, read_consent(session), modes)
 
     def consent_age(self, now: datetime) -> timedelta | None:
         """Return how old the consent source is, or None where there is none."""
@@ -184,7 +186,7 @@ class Catalogue:
             The cases sorted by key, possibly none (the freeze then refuses for too few patients).
         """
         with self._database.read() as session:
-            if refused := check_age(_consent_state(session, decisions=False), consent_limit, now):
+            if refused := check_age(read_consent(session, decisions=False), consent_limit, now):
                 return refused
             usable = {
                 name: mode
@@ -215,7 +217,7 @@ class Catalogue:
         key = (digest, definition.model_dump_json(), tuple(sorted(usable.items())))
         if (known := self._chosen.get(key)) is not None:
             return known
-        consent = _consent_state(session)
+        consent = read_consent(session)
         if consent is None:
             return Refused.because(RefusalCode.CONSENT_UNKNOWN)
         chosen = choose(session, definition, usable, consent, self._handover)
@@ -243,7 +245,15 @@ class Catalogue:
     ) -> Standing | Refused:
         """Return what `cases` would give, for rules that ask again while a train runs (I7)."""
         chosen = self.cases(definition, offered, consent_limit, now)
-        return chosen if isinstance(chosen, Refused) else Standing.of(chosen)
+        if isinstance(chosen, Refused):
+            return chosen
+        known = self._standing.get(id(chosen))
+        if known is None or known[0] is not chosen:
+            known = (chosen, Standing.of(chosen))
+            kept = {id(cases) for cases in self._chosen.values()}
+            self._standing = {key: one for key, one in self._standing.items() if key in kept}
+            self._standing[id(chosen)] = known
+        return known[1]
 
     def without_data(self, patients: frozenset[str]) -> frozenset[str]:
         """Return those of them who have no instance here: merged into another, or removed."""
@@ -256,17 +266,27 @@ class Catalogue:
             )
 
 
-def _consent_state(session: Session, *, decisions: bool = True) -> ConsentState | None:
+def read_consent(session: Session, *, decisions: bool = True) -> ConsentState | None:
+    """Return the consent state in force, with or without every patient's decisions."""
     state = session.get(CatalogueState, SINGLE_ROW)
     if state is None or state.consent_sequence is None or state.consent_source_date is None:
         return None
     if not decisions:
         return ConsentState(state.consent_sequence, state.consent_source_date)
+    # Columns, not entities: there may be several hundred thousand.
+    rows = session.execute(
+        select(
+            ConsentDecision.patient, ConsentDecision.purpose, ConsentDecision.decision, ConsentDecision.date
+        ).order_by(ConsentDecision.patient, ConsentDecision.purpose)
+    )
     found: dict[str, tuple[Decision, ...]] = {}
-    for row in session.scalars(
-        select(ConsentDecision).order_by(ConsentDecision.patient, ConsentDecision.purpose)
-    ):
-        # An answer this version does not know is read as an objection.
-        answer = _ANSWERS.get(row.decision, "objection")
-        found[row.patient] = (*found.get(row.patient, ()), Decision(row.purpose, answer, row.date))
+    # Most patients decided alike on the same day: one value for all of them.
+    seen: dict[tuple[str, str, str], Decision] = {}
+    for patient, purpose, word, made in rows:
+        decision = seen.get((purpose, word, made))
+        if decision is None:
+            # An answer this version does not know is read as an objection.
+            answer = _ANSWERS.get(word, "objection")
+            decision = seen[purpose, word, made] = Decision(purpose, answer, made)
+        found[patient] = (*found.get(patient, ()), decision)
     return ConsentState(state.consent_sequence, state.consent_source_date, found)

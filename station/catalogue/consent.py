@@ -10,6 +10,9 @@ from policies.refusals import RefusalCode, Refused
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
 
+REGISTRY = "registry"
+"""The purpose under which patients are asked about the supply to the registry; no policy names it."""
+
 Answer = Literal["consent", "objection", "none"]
 
 
@@ -43,7 +46,7 @@ def consenting(
     """Decide for one patient.
 
     1. No purpose named: no.
-    2. An objection to any of the purposes wins over everything: no.
+    2. An objection to any of the purposes, or to the supply to the registry, wins over everything: no.
     3. Opt-in: yes with an explicit consent to at least one of the purposes; a missing answer is no.
     4. Opt-out: yes unless they objected.
 
@@ -53,7 +56,13 @@ def consenting(
         mode: how the collection's patients were asked.
     """
     wanted = {str(purpose) for purpose in purposes}
-    answers = {decision.answer for decision in decisions if decision.purpose in wanted}
+    answers: set[Answer] = set()
+    for decision in decisions:
+        if decision.purpose in wanted:
+            answers.add(decision.answer)
+        elif decision.purpose == REGISTRY and decision.answer != "consent":
+            # Intake has weighed it in already; what it hands over of it can only forbid.
+            answers.add("objection")
     if not wanted or not answers <= {"consent", "objection", "none"} or "objection" in answers:
         return False
     match mode:

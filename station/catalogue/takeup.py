@@ -6,7 +6,7 @@ every later entry; of two answers that meet, the one that permits less stands.
 
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from policies.errors import TrustError
@@ -143,10 +143,12 @@ def _consent(
         earlier = strictest.get(key)
         if earlier is None or STRICTNESS[record.decision] > STRICTNESS[earlier.decision]:
             strictest[key] = record
-    session.add_all(
-        ConsentDecision(patient=patient, purpose=purpose, decision=record.decision, date=record.date)
+    rows = [
+        {"patient": patient, "purpose": purpose, "decision": record.decision, "date": record.date}
         for (patient, purpose), record in strictest.items()
-    )
+    ]
+    if rows:
+        session.execute(insert(ConsentDecision), rows)
     state.consent_sequence, state.consent_source_date = content.consent_sequence, content.source_date
     return Taken(consent=True)
 
