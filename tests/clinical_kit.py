@@ -1,7 +1,8 @@
 """What the tests of clinical data and labels share: a CT phantom's series, segmentations of it, NIfTI masks, eCRF exports."""
 
+import csv
 from datetime import date
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import highdicom
@@ -96,3 +97,60 @@ def nifti(
     image.header["aux_file"] = text.encode()[:23]
     image.header["intent_name"] = text.encode()[:15]
     return bytes(image.to_bytes())
+
+
+CASTOR_COLUMNS = (
+    "Participant Id", "Participant Status", "Site Abbreviation", "Participant Creation Date", "pat_number",
+    "study_accession", "pcr_result", "pcr_date", "corads_score", "ct_severity", "onset_date", "sympt_dyspnoea",
+    "sympt_cough", "sympt_fever", "adm_temp", "adm_sat", "adm_oxygen", "adm_crp", "adm_date", "icu_yn", "icu_date",
+    "vent_yn", "outcome30", "sex", "birth_date", "bmi", "smoking", "comorb#Hypertension", "comorb#Diabetes",
+    "comorb#Cardiovascular", "comorb#COPD", "comorb#Asthma", "comorb#Kidney", "comorb#Malignancy",
+    "comorb#Immunocompromised", "vacc_status", "remarks",
+)  # fmt: skip
+_CASTOR_ROW = {
+    "Participant Id": "110001", "Participant Status": "Completed", "Site Abbreviation": "UMC",
+    "Participant Creation Date": "01-04-2020 09:12:44", "pat_number": "3748755", "study_accession": "A1000",
+    "pcr_result": "1", "pcr_date": "15-09-2020", "corads_score": "5", "ct_severity": "14", "onset_date": "10-09-2020",
+    "sympt_dyspnoea": "1", "sympt_cough": "0", "sympt_fever": "##USER_MISSING_98##", "adm_temp": "38.4", "adm_sat": "91",
+    "adm_oxygen": "2", "adm_crp": "-99", "adm_date": "16-09-2020", "icu_yn": "1", "icu_date": "19-09-2020", "vent_yn": "0",
+    "outcome30": "1", "sex": "2", "birth_date": "22-11-1975", "bmi": "27.4", "smoking": "1", "comorb#Hypertension": "1",
+    "comorb#Diabetes": "0", "comorb#Cardiovascular": "0", "comorb#COPD": "0", "comorb#Asthma": "0", "comorb#Kidney": "0",
+    "comorb#Malignancy": "0", "comorb#Immunocompromised": "0", "vacc_status": "0",
+    "remarks": 'Says Mrs. Testpatient; "better" since\nyesterday',
+}  # fmt: skip
+
+
+def castor(*rows: dict[str, str], columns: tuple[str, ...] = CASTOR_COLUMNS) -> bytes:
+    """Write an export as Castor's study data come: one line per participant, semicolons, dates dd-mm-yyyy."""
+    text = StringIO()
+    writer = csv.writer(text, delimiter=";", lineterminator="\r\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([{**_CASTOR_ROW, **row}.get(column, "") for column in columns])
+    return text.getvalue().encode("utf-8-sig")
+
+
+OPENCLINICA_HEAD = """Dataset Name:\tThorax
+Dataset Description:\tRadiographs
+Study Name:\tThorax
+Protocol ID:\tTHX-1
+Date:\t2020-Nov-22
+Subjects:\t2
+Study Event Definitions\t2
+Study Event Definition 1 (Repeating)\tRadiograph\tE1
+CRF\tRadiograph form\tC1
+Study Event Definition 2\tIntake\tE2
+CRF\tHabits\tC2
+
+"""
+_OPENCLINICA_COLUMNS = (
+    "Study Subject ID", "Protocol ID", "Person ID", "Subject Status", "Sex", "Date of Birth", "StartDate_E1_1",
+    "XRAYDATE_E1_1_C1", "PNEUM_E1_1_C1", "TEMP_E1_1_C1", "CRP_E1_1_C1",
+    "XRAYDATE_E1_2_C1", "PNEUM_E1_2_C1", "TEMP_E1_2_C1", "CRP_E1_2_C1", "SMOKE_E2_C2",
+)  # fmt: skip
+
+
+def openclinica(*rows: tuple[str, ...]) -> bytes:
+    """Write an extract as OpenClinica's tab-delimited ones come: a description, then a line per subject, repeats beside each other."""
+    lines = ["\t".join(_OPENCLINICA_COLUMNS), *("\t".join(row) for row in rows)]
+    return (OPENCLINICA_HEAD + "\n".join(lines) + "\n").encode()

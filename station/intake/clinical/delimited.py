@@ -87,12 +87,13 @@ class Delimited:
         Raises:
             CsvError: naming the line.
         """
-        count = 0
+        count, last = 0, self._reader.line_num
         for cells in self._rows():
+            # Where the row begins: a cell in quotes may run over several lines.
+            number, last = last + 1, self._reader.line_num
             if not any(cell.strip() for cell in cells):
                 continue
             count += 1
-            number = self._reader.line_num
             if count > MAX_LINES:
                 raise CsvError(self._file, number, None, f"has more than {MAX_LINES} rows")
             yield Line(number, cells if len(cells) == len(self.columns) else None)
