@@ -27,11 +27,13 @@ from station.audit.log import AuditLog, system_clock
 from station.catalogue.catalogue import Catalogue
 from station.catalogue.desk import CatalogueDesk
 from station.catalogue.published import PublishedCounts
+from station.catalogue.readiness_job import ReadinessJob
 from station.cohorts import CohortKey, VolumeCache, sweep
 from station.egress.ledger import EgressLedger
 from station.egress.releases import ReleaseStore
 from station.handover import load_public_key
 from station.layout import StationPaths
+from station.retention import ComputeRetention, ComputeTerms, Places
 from station.runs.bundles import Bundles
 from station.runs.chains import Chains, load_identity
 from station.runs.desk import StationDesk
@@ -100,6 +102,7 @@ def serve(home: Path) -> None:
         serve_local(api, paths.api_socket)
     finally:
         watch.set()
+        station.catalogue_desk.readiness_job.stop()
         station.agent.stop()
         station.warm.close()
         audit.append(AuditRecord(event=AuditEvent.STATION_STOPPED, actor=STATION_ACTOR))
@@ -142,6 +145,7 @@ class _Station:
     desk: StationDesk
     catalogue_desk: CatalogueDesk
     keeper: VolumeKeeper
+    retention: ComputeRetention
 
     @classmethod
     def assemble(
@@ -195,9 +199,22 @@ class _Station:
         )
         catalogue_desk = CatalogueDesk(
             settings, database, counts, desk.take_up, launcher, ledger, audit, load_signer(paths.identity_key),
-            system_clock,
+            ReadinessJob(database, paths.handover, system_clock), system_clock,
         )  # fmt: skip
-        return cls(gatekeeper, catalogue, warm, releases, agent, desk, catalogue_desk, keeper)
+        terms = settings.retention
+        retention = ComputeRetention(
+            database,
+            audit,
+            Places(paths.cohorts, paths.releases, paths.compute / "backups"),
+            ComputeTerms(
+                cohorts=timedelta(days=terms.cohorts_days),
+                released=timedelta(days=terms.released_days),
+                backups=timedelta(days=terms.backups_days),
+            ),
+            warm.cohorts,
+            system_clock,
+        )
+        return cls(gatekeeper, catalogue, warm, releases, agent, desk, catalogue_desk, keeper, retention)
 
 
 def _authority(paths: StationPaths, settings: StationSettings) -> Path:
@@ -223,6 +240,7 @@ def _start_watching(station: _Station, settings: StationSettings, stop: threadin
             station.catalogue.sync,
             lambda: station.warm.withdraw(station.gatekeeper.consenting),
             station.keeper.look,
+            station.retention.look,
         ),
         "policies": (
             lambda: station.gatekeeper.policy_set(fresh=False),

@@ -57,9 +57,11 @@ def ct_cases(folder: Path, count: int) -> list[CaseSource]:
     return [ct_case(folder, number) for number in range(count)]
 
 
-def hand_over(intake: Intake, folder: Path, number: int, **changes: Any) -> tuple[str, ...]:
+def hand_over(
+    intake: Intake, folder: Path, number: int, fault: CtFault | None = None, **changes: Any
+) -> tuple[str, ...]:
     """What intake does with a pseudonymised series of a patient: files in place, an entry; returns the digests."""
-    series = phantom(folder / f"handed-{number}", number)
+    series = phantom(folder / f"handed-{number}", number, fault=fault)
     records = []
     for index, path in enumerate(series.files):
         data = path.read_bytes()

@@ -9,8 +9,9 @@ from datetime import datetime
 
 from sqlalchemy import select
 
-from policies.documents import canonical_json, digest_of
+from policies.documents import canonical_json, digest_of, load_yaml
 from policies.errors import NotFoundError, RefusedError, UnavailableError
+from policies.manifest import TrainManifest
 from policies.profiles import Profile, load_profile
 from policies.signing import Signer, sign_envelope
 from policies.station_profile import PAYLOAD_TYPE
@@ -20,12 +21,21 @@ from station.catalogue.dcat import catalogue as dcat_catalogue
 from station.catalogue.profile import station_profile
 from station.catalogue.published import PublishedCounts
 from station.catalogue.query import CatalogueQuery, count
+from station.catalogue.readiness_job import ReadinessJob, ReadinessQuestion, ReadinessReport
 from station.catalogue.tables import Clinical
 from station.egress.ledger import EgressLedger, LedgerEntry, MessageType
 from station.sandbox.spec import EngineInfo, Launcher
 from station.settings import StationSettings
 from station.storage import Database
-from station.web.catalogue_views import CountsView, ToldView
+from station.web.catalogue_views import (
+    CollectionReadinessView,
+    CountsView,
+    ObstacleView,
+    ReadinessRequest,
+    ReadinessView,
+    SeriesReadinessView,
+    ToldView,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,7 @@ class CatalogueDesk:
     """Implements `station.web.catalogue_views.CatalogueUses`.
 
     Attributes:
+        readiness_job: looks for what would stop a train.
         take_up: brings the catalogue up to what intake handed over; says how that went.
         signer: the station's identity key.
         clock: the moment it is.
@@ -46,6 +57,7 @@ class CatalogueDesk:
     ledger: EgressLedger
     audit: AuditLog
     signer: Signer
+    readiness_job: ReadinessJob
     clock: Callable[[], datetime]
 
     def query(self, query: CatalogueQuery) -> list[CountsView]:
@@ -75,6 +87,26 @@ class CatalogueDesk:
             )
             for row in self.published.table(self.clock())
         ]
+
+    def start_readiness(self, request: ReadinessRequest) -> ReadinessView:
+        """Begin to look for what would stop a train."""
+        needs = None
+        if request.manifest is not None:
+            needs = load_yaml(TrainManifest, request.manifest.encode(), what="train.yaml").data
+        offered = self.settings.consent_modes
+        if request.collection is not None:
+            if request.collection not in offered:
+                raise NotFoundError(
+                    "this collection is not offered", hint="station.toml lists those that are."
+                )
+            offered = {request.collection: offered[request.collection]}
+        self.take_up()
+        question = ReadinessQuestion(offered, needs, request.minimum_patients, self.settings.consent_limit)
+        return _readiness_view(self.readiness_job.start(question))
+
+    def readiness(self) -> ReadinessView:
+        """How far the look is, and what it found."""
+        return _readiness_view(self.readiness_job.report())
 
     def export_profile(self) -> bytes:
         """The station's profile, signed."""
@@ -115,3 +147,38 @@ class CatalogueDesk:
             except NotFoundError:
                 continue
         return tuple(found)
+
+
+def _readiness_view(report: ReadinessReport) -> ReadinessView:
+    return ReadinessView(
+        done=report.done,
+        total=report.total,
+        finished=report.finished,
+        failed=report.failed,
+        read=report.read,
+        collections=[
+            CollectionReadinessView(
+                collection=one.collection,
+                series=one.series,
+                ready_series=one.ready_series,
+                patients=one.patients,
+                ready_patients=one.ready_patients,
+                obstacles=[
+                    ObstacleView(
+                        reason=each.reason,
+                        series=each.series,
+                        files=each.files,
+                        patients=each.patients,
+                        advice=each.advice,
+                    )
+                    for each in one.obstacles
+                ],
+            )
+            for one in report.collections
+        ],
+        series=[
+            SeriesReadinessView(collection=one.collection, series=one.series_uid, reasons=dict(one.reasons))
+            for one in report.series
+        ],
+        series_not_listed=report.series_not_listed,
+    )

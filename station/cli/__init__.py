@@ -16,6 +16,7 @@ from station.cli import (
     pacs,
     pseudonymise,
     quarantine,
+    readiness,
     records,
     trains,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "pacs",
     "pseudonymise",
     "quarantine",
+    "readiness",
     "records",
     "trains",
 ]

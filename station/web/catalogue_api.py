@@ -3,7 +3,13 @@
 from fastapi import FastAPI, Response
 
 from station.catalogue.query import CatalogueQuery
-from station.web.catalogue_views import CatalogueUses, CountsView, ToldView
+from station.web.catalogue_views import (
+    CatalogueUses,
+    CountsView,
+    ReadinessRequest,
+    ReadinessView,
+    ToldView,
+)
 
 
 def add_catalogue_routes(app: FastAPI, desk: CatalogueUses) -> None:
@@ -20,6 +26,14 @@ def add_catalogue_routes(app: FastAPI, desk: CatalogueUses) -> None:
     @app.post("/v1/catalogue/dcat")
     def dcat() -> Response:
         return Response(desk.export_dcat(), media_type="application/ld+json")
+
+    @app.post("/v1/readiness")
+    def start_readiness(request: ReadinessRequest) -> ReadinessView:
+        return desk.start_readiness(request)
+
+    @app.get("/v1/readiness")
+    def readiness() -> ReadinessView:
+        return desk.readiness()
 
     @app.post("/v1/profile")
     def profile() -> Response:
