@@ -62,6 +62,7 @@ class AuditEvent(StrEnum):
     COHORT_FROZEN = "cohort-frozen"
     COHORT_WIPED = "cohort-wiped"
     VOLUMES_PURGED = "volumes-purged"
+    RETENTION_ENFORCED = "retention-enforced"
     CONTAINER_STARTED = "container-started"
     CONTAINER_ENDED = "container-ended"
     INSTRUCTION_ADMITTED = "instruction-admitted"

@@ -53,6 +53,11 @@ class IntakePaths:
         return self.root / "labels"
 
     @property
+    def backups(self) -> Path:
+        """Copies of intake's database that the operator made; they are as identified as it is."""
+        return self.root / "backups"
+
+    @property
     def database(self) -> Path:
         """Intake's database."""
         return self.root / "intake.db"

@@ -8,7 +8,7 @@ names any more, and what a worker left half written.
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -35,6 +35,7 @@ class Swept:
     quarantined: int = 0
     unclaimed_batches: int = 0
     removed_instances: int = 0
+    backups: int = 0
     half_written: int = 0
 
     @property
@@ -80,7 +81,8 @@ class RetentionDesk:
             expired = self._expire(session, now)
             gone = self._forget_removed(session, now)
             unclaimed = self._unclaimed(session, now)
-            swept = Swept(len(expired), len(unclaimed), len(gone))
+            backups = self._old_backups(now)
+            swept = Swept(len(expired), len(unclaimed), len(gone), len(backups))
             if swept.any:
                 record(session, IntakeEvent.RETENTION_ENFORCED, {**asdict(swept)}, now=now)
         for name in expired:
@@ -90,8 +92,19 @@ class RetentionDesk:
             remove_durably(instance_path(self._paths.handover, file))
         for name in unclaimed:
             _remove_tree(self._paths.spool / name)
-        half_written = self._half_written()
-        return Swept(swept.quarantined, swept.unclaimed_batches, swept.removed_instances, half_written)
+        for path in backups:
+            remove_durably(path)
+        return replace(swept, half_written=self._half_written())
+
+    def _old_backups(self, now: datetime) -> list[Path]:
+        if not self._paths.backups.is_dir():
+            return []
+        limit = (now - self._terms.backups).timestamp()
+        return [
+            path
+            for path in self._paths.backups.iterdir()
+            if path.is_file() and path.lstat().st_ctime <= limit
+        ]
 
     def _expire(self, session: Session, now: datetime) -> list[str]:
         limit = now - self._terms.quarantine

@@ -152,6 +152,7 @@ def _from_station(home: Path) -> IntakeSettings:
             quarantine=timedelta(days=settings.retention.quarantine_days),
             unclaimed=timedelta(days=settings.retention.unclaimed_days),
             removed=timedelta(hours=settings.retention.removed_hours),
+            backups=timedelta(days=settings.retention.backups_days),
         ),
         consent=ConsentRules(
             timezone=settings.hospital.timezone,

@@ -28,11 +28,13 @@ class IntakeRetention(StrictModel):
         quarantine: files that nobody released or discarded.
         unclaimed: staged batches whose collection nobody said.
         removed: pseudonymised files of removed instances, so that compute takes note first.
+        backups: copies of intake's database that the operator put in its `backups` folder.
     """
 
     quarantine: timedelta = timedelta(days=90)
     unclaimed: timedelta = timedelta(days=14)
     removed: timedelta = timedelta(hours=24)
+    backups: timedelta = timedelta(days=90)
 
 
 class IntakeSettings(StrictModel):

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from weakref import WeakValueDictionary
 
 from policies.errors import NotFoundError, PhtError, StateError
@@ -54,6 +55,10 @@ class WarmRuns:
     def orders(self) -> frozenset[str]:
         """The orders that hold a container or a cohort now."""
         return frozenset(self._prepared)
+
+    def cohorts(self) -> frozenset[Path]:
+        """The data folders of the cohorts that are held now."""
+        return frozenset(prepared.cohort.path for prepared in list(self._prepared.values()))
 
     def has(self, order_digest: str) -> bool:
         """Whether the order is prepared."""
