@@ -280,7 +280,15 @@ def recover_incomplete(spool: Path) -> Recovered:
 def batches(spool: Path) -> list[StagedBatch]:
     """Return the batches that stand in the spool, oldest first."""
     names = sorted(path.name for path in spool.iterdir() if BATCH_NAME.fullmatch(path.name))
-    return [open_batch(spool, name) for name in names]
+    found = []
+    for name in names:
+        try:
+            found.append(open_batch(spool, name))
+        except (NotFoundError, StateError):
+            # One that is done with loses its card first, then its folder.
+            if (spool / name / _CARD).exists():
+                raise
+    return found
 
 
 def open_batch(spool: Path, name: str) -> StagedBatch:

@@ -24,8 +24,8 @@ from station.intake.sources.queries import StudyCriteria
 from station.intake.sources.receiver import Receiver
 from station.intake.sources.reception import Route
 from station.intake.sources.rejections import Rejection
-from station.intake.sources.retrieval import Surroundings
 from station.intake.sources.routing import Routing
+from station.intake.sources.surroundings import Surroundings
 from station.intake.spool import StagedBatch
 from station.settings.dicom import PacsSettings, ReceiverSettings
 

@@ -25,11 +25,15 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.service_class import StorageServiceClass
-from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+from pynetdicom.transport import (
+    AddressInformation,
+    AssociationSocket,
+    RequestHandler,
+    ThreadedAssociationServer,
+)
 
 from policies.errors import StateError
 from station.pseudonymisation.reading import FAULTS
@@ -121,11 +125,10 @@ class BoundedSocket(AssociationSocket):
     bounds: Bounds
 
     @classmethod
-    def of(cls, plain: AssociationSocket, bounds: Bounds) -> "BoundedSocket":
+    def of(cls, plain: AssociationSocket) -> "BoundedSocket":
         """Take over a socket that pynetdicom made; its events are queued already."""
         made = cls.__new__(cls)
         made.__dict__.update(plain.__dict__)
-        made.bounds = bounds
         return made
 
     @property
@@ -167,6 +170,12 @@ class BoundedSocket(AssociationSocket):
         view.release()
         del data[read:]
         return data
+
+    def _shutdown_socket(self) -> None:
+        """Close the socket, one that never was connected too."""
+        super()._shutdown_socket()
+        if self.socket is not None:
+            self.socket.close()
 
 
 class BoundedMessages(DIMSEServiceProvider):
@@ -211,19 +220,25 @@ class BoundedMessages(DIMSEServiceProvider):
         self.assoc._abort_nonblocking()  # noqa: SLF001 - see the module
 
 
-def bounded(event: Event, bounds: Bounds) -> None:
-    """Put bounds on an association that we asked for; a handler of its EVT_CONN_OPEN."""
-    _bind(event.assoc, bounds)
+class BoundedEntity(ApplicationEntity):
+    """An application entity whose associations, asked for by us, have bounds too."""
+
+    bounds: Bounds
+
+    def _create_socket(
+        self, assoc: Association, address: AddressInformation, tls_args: tuple[ssl.SSLContext, str] | None
+    ) -> AssociationSocket:
+        made = BoundedSocket(assoc, address=address)
+        made.tls_args = tls_args
+        _bind(assoc, made, self.bounds)
+        return made
 
 
-def _bind(association: Association, bounds: Bounds) -> None:
-    plain = association.dul.socket
-    if plain is None:
-        raise OSError("the connection is closed")
-    if plain.socket is not None:
+def _bind(association: Association, made: BoundedSocket, bounds: Bounds) -> None:
+    made.bounds = bounds
+    if made.socket is not None:
         # A message is two writes: without it the second waits 40 ms for the first to be acknowledged.
-        plain.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    association.dul.socket = BoundedSocket.of(plain, bounds)
+        made.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # The socket's own wait takes the place of a nap between two looks.
     association.dul._run_loop_delay = 0  # noqa: SLF001 - see the module
     messages = BoundedMessages(association)
@@ -238,7 +253,11 @@ class _Handler(RequestHandler):
 
     def _create_association(self) -> Association:
         association = super()._create_association()
-        _bind(association, self.server.bounds)
+        plain = association.dul.socket
+        if plain is None:
+            raise OSError("the connection is closed")
+        association.dul.socket = made = BoundedSocket.of(plain)
+        _bind(association, made, self.server.bounds)
         return association
 
 

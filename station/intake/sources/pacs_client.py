@@ -11,11 +11,11 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
-from pynetdicom import AE, evt
+from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
 
-from station.intake.sources.network import Bounds, TlsFiles, bounded, quiet_pynetdicom
+from station.intake.sources.network import BoundedEntity, Bounds, TlsFiles, quiet_pynetdicom
 from station.intake.sources.pacs_faults import PacsError, PacsFault, fault_of_status
 from station.intake.sources.sop_classes import (
     IMPLEMENTATION_CLASS_UID,
@@ -146,7 +146,7 @@ class PacsClient:
         quiet_pynetdicom()
         self._settings = settings
         self._tls = tls
-        self._sop_classes = sop_classes
+        self.sop_classes = tuple(sop_classes)
 
     @contextmanager
     def asking(self) -> Iterator[PacsAssociation]:
@@ -168,13 +168,14 @@ class PacsClient:
             PacsError: as `asking`.
         """
         entity = self._entity()
-        contexts, roles = get_contexts(self._sop_classes)
+        contexts, roles = get_contexts(self.sop_classes)
         entity.requested_contexts = contexts
         with self._associated(entity, roles, [(evt.EVT_C_STORE, store)]) as association:
             yield association
 
-    def _entity(self) -> AE:
-        entity = AE(ae_title=self._settings.calling_ae_title)
+    def _entity(self) -> BoundedEntity:
+        entity = BoundedEntity(ae_title=self._settings.calling_ae_title)
+        entity.bounds = Bounds(_PDU_BYTES, _INSTANCE_BYTES, self._settings.timeout_s, messages=MAX_ANSWERS)
         entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
         entity.implementation_version_name = IMPLEMENTATION_VERSION
         entity.maximum_pdu_size = _PDU_BYTES
@@ -184,10 +185,9 @@ class PacsClient:
 
     @contextmanager
     def _associated(
-        self, entity: AE, roles: Sequence[Any], handlers: Sequence[Any]
+        self, entity: BoundedEntity, roles: Sequence[Any], handlers: Sequence[Any]
     ) -> Iterator[PacsAssociation]:
         settings = self._settings
-        bounds = Bounds(_PDU_BYTES, _INSTANCE_BYTES, settings.timeout_s, messages=MAX_ANSWERS)
         tls = (self._tls.client(), settings.host) if self._tls else None
         try:
             association = entity.associate(
@@ -196,7 +196,7 @@ class PacsClient:
                 ae_title=settings.ae_title,
                 max_pdu=_PDU_BYTES,
                 ext_neg=list(roles),
-                evt_handlers=[(evt.EVT_CONN_OPEN, bounded, [bounds]), *handlers],
+                evt_handlers=list(handlers),
                 tls_args=tls,
             )
         except OSError:

@@ -13,7 +13,8 @@ from station.intake.sources.journal import JobState, Journal
 from station.intake.sources.pacs_client import PacsClient
 from station.intake.sources.pacs_faults import PacsError
 from station.intake.sources.reconciliation import compare
-from station.intake.sources.retrieval import Retriever, Surroundings
+from station.intake.sources.retrieval import Retriever
+from station.intake.sources.surroundings import Surroundings
 from station.settings.dicom import PacsSettings
 
 LOG = logging.getLogger("station.intake.sources")

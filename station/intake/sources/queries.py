@@ -119,10 +119,19 @@ def series_of_study(study_uid: str) -> Dataset:
     return identifier
 
 
-def instances_of_series(study_uid: str, series_uid: str) -> Dataset:
-    """Return the identifier that asks for a series' instances."""
+def instances_of_series(study_uid: str, series_uid: str, *, kinds: bool = False) -> Dataset:
+    """Return the identifier that asks for a series' instances, and of which kind (SOP Class) they are."""
     identifier = _identifier("IMAGE", StudyInstanceUID=study_uid, SeriesInstanceUID=series_uid)
     identifier.SOPInstanceUID = ""
+    if kinds:
+        identifier.SOPClassUID = ""
+    return identifier
+
+
+def instances_to_retrieve(study_uid: str, series_uid: str, sop_instance_uids: list[str]) -> Dataset:
+    """Return the identifier that retrieves some instances of a series."""
+    identifier = _identifier("IMAGE", StudyInstanceUID=study_uid, SeriesInstanceUID=series_uid)
+    identifier.SOPInstanceUID = sop_instance_uids
     return identifier
 
 
@@ -169,10 +178,10 @@ def read_series(answers: Iterable[Dataset], study_uid: str) -> list[FoundSeries]
     return list(series.values())
 
 
-def read_instances(answers: Iterable[Dataset], series_uid: str) -> set[str]:
-    """Return the SOP Instance UIDs of a series; as `read_studies`."""
+def read_instances(answers: Iterable[Dataset], series_uid: str) -> dict[str, str]:
+    """Return the SOP Class UID of each SOP Instance UID of a series, empty where it is not told; as `read_studies`."""
     return {
-        _uid(answer, "SOPInstanceUID")
+        _uid(answer, "SOPInstanceUID"): _text(answer, "SOPClassUID")
         for answer in answers
         if _text(answer, "SeriesInstanceUID") in {"", series_uid}
     }

@@ -59,10 +59,10 @@ class Expectation:
             if series_uid in self._series:
                 self._series[series_uid].add(sop_instance_uid)
 
-    def end(self, series_uid: str) -> int:
-        """Take no more of a series; returns how many of its instances came."""
+    def end(self, series_uid: str) -> frozenset[str]:
+        """Take no more of a series; returns the instances that came."""
         with self._lock:
-            return len(self._series.pop(series_uid, ()))
+            return frozenset(self._series.pop(series_uid, ()))
 
 
 @dataclass(frozen=True, slots=True)

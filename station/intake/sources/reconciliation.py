@@ -100,7 +100,7 @@ def _gone(
         instances = queries.read_instances(answers, one.series_uid)
         if one.instances is not None and len(instances) < one.instances:
             return None
-        there |= instances
+        there |= instances.keys()
     if not there:
         return None
     return study.sop_instance_uids - {remap(uid) for uid in there}

@@ -6,28 +6,26 @@ and a comparison of what came with what the PACS said there is. An item that is 
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
-from datetime import datetime, tzinfo
-from pathlib import Path
+from contextlib import ExitStack
 
 from station.intake.sources import queries
 from station.intake.sources.agenda import Agenda, Outcome
 from station.intake.sources.journal import ItemState, JobCard, JobItem, JobState, Journal
+from station.intake.sources.link import Link
 from station.intake.sources.manners import Pace, is_open, opens_at
-from station.intake.sources.pacs_client import PacsAssociation, PacsClient
+from station.intake.sources.pacs_client import PacsClient
 from station.intake.sources.pacs_faults import PacsError
 from station.intake.sources.queries import FoundSeries
-from station.intake.sources.reception import Cut, Expectation, Reception, Route, Sink
+from station.intake.sources.reception import Expectation, Route
+from station.intake.sources.surroundings import Surroundings
 from station.intake.spool import SourceKind
 from station.settings.dicom import PacsSettings
 
-NOT_FOUND, NO_WANTED_SERIES, INCOMPLETE = "not-found", "no-wanted-series", "incomplete"
+NOT_FOUND, NO_WANTED_SERIES = "not-found", "no-wanted-series"
+INCOMPLETE, OTHER_KINDS_LEFT = "incomplete", "other-kinds-left"
 
 _HOURS_LOOK_S = 30.0
 _IDLE_ASSOCIATION_S = 5.0
-_CUT = Cut(instances=1000, seconds=60.0)
 
 Wanted = tuple[str, FoundSeries]
 """A series to retrieve, and its study."""
@@ -35,25 +33,6 @@ Wanted = tuple[str, FoundSeries]
 
 class _StoppedError(Exception):
     """Raised in the middle of an item when the retrieval is to end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a retrieval needs of the station.
-
-    Attributes:
-        zone: the hospital's time zone.
-        spool: intake's spool, for what C-GET brings.
-        sink: takes what C-GET brought.
-        expecting: has the receiver take what C-MOVE brings, as long as the context lasts.
-        clock: tells the time.
-    """
-
-    zone: tzinfo
-    spool: Path
-    sink: Sink
-    expecting: Callable[[Route], AbstractContextManager[None]]
-    clock: Callable[[], datetime]
 
 
 class Retriever:
@@ -106,7 +85,7 @@ class Retriever:
         journal.write_details()
 
     def _work(self, agenda: Agenda, expectation: Expectation) -> None:
-        link = _Link(self._client, self._settings, self._around, agenda.card, expectation)
+        link = Link(self._client, self._settings, self._around, agenda.card, expectation)
         try:
             while not self._stop.is_set() and (number := agenda.next()) is not None:
                 try:
@@ -125,7 +104,7 @@ class Retriever:
         finally:
             link.close()
 
-    def _item(self, link: "_Link", agenda: Agenda, number: int) -> Outcome:
+    def _item(self, link: Link, agenda: Agenda, number: int) -> Outcome:
         card = agenda.card
         item = card.items[number]
         studies = self._study_uids(link, item)
@@ -139,29 +118,30 @@ class Retriever:
             ]
         if not wanted:
             return Outcome(ItemState.MISSING, None, 0, NO_WANTED_SERIES)
-        counts = [series.instances for _, series in wanted]
-        expected = None if None in counts else sum(count or 0 for count in counts)
-        agenda.found(number, expected)
-        received = failed = 0
+        agenda.found(number, _sum([series.instances for _, series in wanted]))
+        received = other_kinds = 0
         with self._lock:
             self._studies.took(len(studies), time.monotonic())
+        totals: list[int | None] = []
         for study, series in wanted:
             self._keep_pace(link)
-            came, lost = link.retrieve(study, series.series_uid)
-            received, failed = received + came, failed + lost
+            came = link.retrieve(study, series)
+            received, other_kinds = received + came.received, other_kinds + came.other_kinds
+            totals.append(came.expected)
             with self._lock:
-                self._instances.took(came, time.monotonic())
-        if failed or (expected is not None and received < expected):
+                self._instances.took(came.received, time.monotonic())
+        expected = _sum(totals)
+        if expected is not None and received < expected:
             return Outcome(ItemState.INCOMPLETE, expected, received, INCOMPLETE)
-        return Outcome(ItemState.RETRIEVED, expected, received, "")
+        return Outcome(ItemState.RETRIEVED, expected, received, OTHER_KINDS_LEFT if other_kinds else "")
 
-    def _study_uids(self, link: "_Link", item: JobItem) -> list[str]:
+    def _study_uids(self, link: Link, item: JobItem) -> list[str]:
         if item.study_uid:
             return [item.study_uid]
         answers = link.association().find(queries.studies_by_accession(item.accession))
         return [study.study_uid for study in queries.read_studies(answers, accession=item.accession)]
 
-    def _keep_pace(self, link: "_Link") -> None:
+    def _keep_pace(self, link: Link) -> None:
         with self._lock:
             now = time.monotonic()
             wait_s = max(self._studies.wait_s(now), self._instances.wait_s(now))
@@ -170,7 +150,7 @@ class Retriever:
         self._pause(wait_s)
         self._wait_for_hours(link)
 
-    def _wait_for_hours(self, link: "_Link") -> None:
+    def _wait_for_hours(self, link: Link) -> None:
         hours, zone = self._settings.hours, self._around.zone
         while not is_open(hours, zone, now := self._around.clock()):
             link.close()
@@ -182,73 +162,10 @@ class Retriever:
             raise _StoppedError
 
 
-class _Link:
-    """An association that is made when it is needed, and what comes over it."""
-
-    def __init__(
-        self,
-        client: PacsClient,
-        settings: PacsSettings,
-        surroundings: Surroundings,
-        card: JobCard,
-        expectation: Expectation,
-    ) -> None:
-        self._client = client
-        self._settings = settings
-        self._around = surroundings
-        self._route = Route(card.collection, SourceKind.C_GET, expectation)
-        self._expectation = expectation
-        self._stack = ExitStack()
-        self._association: PacsAssociation | None = None
-        self._reception: Reception | None = None
-
-    def association(self) -> PacsAssociation:
-        """Return the association, made anew where there is none.
-
-        Raises:
-            PacsError: there is none to be had.
-        """
-        if self._association is not None and self._association.alive:
-            return self._association
-        self.close()
-        if self._settings.method == "c-get":
-            reception = Reception(self._around.spool, self._route, self._around.sink, _CUT)
-            self._reception = reception
-            self._stack.callback(reception.end)
-            self._association = self._stack.enter_context(self._client.getting(reception.answer))
-        else:
-            self._association = self._stack.enter_context(self._client.asking())
-        return self._association
-
-    def retrieve(self, study_uid: str, series_uid: str) -> tuple[int, int]:
-        """Retrieve one series; returns how many instances came, and how many the PACS says failed.
-
-        Raises:
-            PacsError: it refused, or the association was lost; what came until then is in the spool.
-        """
-        identifier = queries.series_to_retrieve(study_uid, series_uid)
-        association = self.association()
-        self._expectation.expect(series_uid)
-        try:
-            if self._settings.method == "c-get":
-                transfer = association.get(identifier)
-            else:
-                transfer = association.move(identifier, self._settings.destination)
-        finally:
-            came = self._expectation.end(series_uid)
-        return came, transfer.failed
-
-    def rest(self) -> None:
-        """Between two items: pass on what has waited long enough."""
-        if self._reception is not None:
-            self._reception.cut_if_old(time.monotonic())
-
-    def close(self) -> None:
-        """Release the association and pass on what came."""
-        self._association = self._reception = None
-        self._stack.close()
-
-
 def _is_wanted(card: JobCard, series: FoundSeries) -> bool:
     fits = not card.modalities or series.modality in card.modalities
     return fits and (not card.body_part or series.body_part == card.body_part)
+
+
+def _sum(counts: list[int | None]) -> int | None:
+    return None if None in counts else sum(count or 0 for count in counts)
