@@ -4,10 +4,12 @@ A worker holds the key and meets hostile files; it has a ceiling on its memory, 
 pseudonyms and names of its own making.
 """
 
+import multiprocessing
 import os
 import resource
 import signal
 import stat
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -169,7 +171,16 @@ def begin(request: ToolRequest, key: PseudonymKey, unfinished: Path) -> None:
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     quiet_pydicom()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker = Worker(request, key, unfinished)
+
+
+def _end_with_parent() -> None:
+    # A parent that was killed says nothing to its workers, and they would wait for it for ever.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def make_all(sources: Sequence[SourceFile]) -> list[Made | NotMade]:
