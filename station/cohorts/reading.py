@@ -37,6 +37,9 @@ from station.cohorts.unusable import Unusable, UnusableImage
 MAX_PIXELS = 64_000_000
 """Rows x columns: four times the largest detector sold."""
 
+MAX_SIDE = 32_767
+"""What NIfTI-1 can say of one side."""
+
 # One decoder per transfer syntax, named: which library meets a file must not depend on what else is installed.
 # An empty name is native data. Deflated files are inflated under a ceiling and read as explicit little endian.
 DECODERS: dict[str, str] = {
@@ -151,7 +154,7 @@ def check_shape(dataset: Any) -> None:  # noqa: ANN401
         raise UnusableImage(Unusable.PIXEL_ATTRIBUTES)
     if high != stored - 1:
         raise UnusableImage(Unusable.PIXEL_ATTRIBUTES)
-    if rows * columns > MAX_PIXELS:
+    if rows * columns > MAX_PIXELS or max(rows, columns) > MAX_SIDE:
         raise UnusableImage(Unusable.TOO_LARGE)
 
 

@@ -22,6 +22,7 @@ from station.cohorts.unusable import Unusable
 MINIMUM_SLICES: Final = 5
 MAX_SLICES: Final = 4096
 MAX_PLANE: Final = 4096 * 4096
+MAX_SIDE: Final = 32_767
 MAX_VOXELS: Final = 1 << 30
 
 CT_IMAGE_STORAGE: Final = "1.2.840.10008.5.1.4.1.1.2"
@@ -180,8 +181,10 @@ def _judge_kind(header: SliceHeader) -> Unusable | None:
 
 def _judge_values(header: SliceHeader) -> set[Unusable]:
     found = set()
-    if not 0 < header.rows * header.columns <= MAX_PLANE:
-        found.add(Unusable.TOO_LARGE if header.rows * header.columns else Unusable.PIXEL_ATTRIBUTES)
+    if not header.rows * header.columns:
+        found.add(Unusable.PIXEL_ATTRIBUTES)
+    elif header.rows * header.columns > MAX_PLANE or max(header.rows, header.columns) > MAX_SIDE:
+        found.add(Unusable.TOO_LARGE)
     if header.slope is None or header.intercept is None:
         found.add(Unusable.MISSING_RESCALE)
     elif (
