@@ -1,9 +1,11 @@
 """The canaries again, with each option chosen: only the attributes that the option retains may survive, and no others."""
 
+import re
 from pathlib import Path
 
 import pytest
-from pseudonym_files import DX, fixed_key, identified, sequence
+from pseudonym_files import DX, file_bytes, fixed_key, identified, reread, sequence
+from pydicom.charset import convert_encodings, encode_string
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataset import Dataset
 from test_pseudonym_canaries import PRIVATE, canary_element, leaks, output_of, tags
@@ -68,7 +70,41 @@ def test_private_attributes_of_a_known_creator_survive_only_where_the_list_has_t
     for offset in range(0x100):
         dataset.add_new(0x00191000 + offset, "LO", "Canary long")
     for implicit in (False, True):
-        from pseudonym_files import file_bytes, reread
-
         output = engine.pseudonymise(reread(file_bytes(dataset, implicit=implicit))).encode()
         assert not leaks(output, 0x00191000)
+
+
+@pytest.mark.parametrize(
+    ("charset", "name"),
+    [
+        ("GB18030", "王^小东"), ("GBK", "王^小东"), ("ISO_IR 192", "Müller^Zoë"), ("ISO_IR 100", "Müller^Zoë"),
+        ("\\ISO 2022 IR 87", "Yamada^Tarou=山田^太郎=やまだ^たろう"), ("\\ISO 2022 IR 149", "Hong^Gildong=洪^吉洞=홍^길동"),
+        ("\\ISO 2022 IR 58", "Wang=王^小东"),
+    ],
+)  # fmt: skip
+def test_names_in_any_character_set_go_and_what_stays_is_ascii(
+    tmp_path: Path, charset: str, name: str
+) -> None:
+    """As patient, and in descriptors, devices and characteristics that the options would retain."""
+    sets = charset.split("\\")
+    dataset = identified(
+        SpecificCharacterSet=sets if len(sets) > 1 else charset, PatientName=name, PatientComments=name,
+        StudyDescription=f"Thorax {name}", SeriesDescription=name, StationName=name[-3:], EthnicGroup=name[-3:],
+        DeviceSerialNumber=name[-3:], Manufacturer=f"Philips {name}", AdditionalPatientHistory=name,
+    )  # fmt: skip
+    raw = file_bytes(dataset)
+    codecs = convert_encodings(dataset.SpecificCharacterSet)
+    parts = [part for part in re.split(r"[\^=]", name) if len(part) > 1]
+    encoded = [encode_string(part, codecs) for part in parts] + [part.encode() for part in parts]
+    assert any(part in raw for part in encoded), "the names stand in the file"
+    engine = Pseudonymiser(fixed_key(tmp_path), "registry", options=options(tuple(Option)))
+    output = engine.pseudonymise(reread(raw)).encode()
+    assert not [part for part in encoded if part in output]
+    header = output[: output.rindex(b"\xe0\x7f\x10\x00")]
+    made = reread(output)
+    texts = [
+        element for element in made.iterall() if element.VR in {"PN", "LO", "SH", "ST", "LT", "UT", "CS"}
+    ]
+    assert all(str(element.value).isascii() for element in texts)
+    assert b"\x1b" not in header
+    assert "SpecificCharacterSet" not in made
