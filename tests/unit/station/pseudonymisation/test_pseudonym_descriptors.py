@@ -32,7 +32,7 @@ charsets = st.sampled_from(["utf-8", "latin-1", "gb18030", "iso2022_jp", "shift_
         (b"Hand Dr Hand Hand Hand", "Hand Hand"),
         ("Röntgen thorax".encode("latin-1"), "thorax"),
         ("Röntgen thorax".encode(), "thorax"),
-        ("ma\xdf".encode("latin-1"), None),
+        ("ti\xdfue".encode("latin-1"), None),
         (b"\x1b$B;3ED\x1b(B thorax", None),
     ],
 )
