@@ -215,6 +215,10 @@ CATALOGUE: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
         _C.DATA_NOT_READY: CatalogueEntry(
             "The hospital's data is not ready for this train.", "Ask the hospital's data steward."
         ),
+        _C.DATA_ANONYMITY: CatalogueEntry(
+            "In the clinical table that the train would see, too few patients look alike.",
+            "Ask for fewer clinical fields, or for those with wider bands.",
+        ),
         # Budgets and resources
         _C.BUDGET_RUNS: CatalogueEntry(
             "All runs that the policy permits have been made.",

@@ -27,6 +27,7 @@ from policies.rules.admission import (
     Verdict,
     decide,
     explain,
+    open_collections,
 )
 from policies.rules.order_rules import verified_order
 from policies.signing import unsafe_payload
@@ -34,7 +35,7 @@ from policies.trust.client import PolicyClient
 from policies.trust.policy_set import PolicySet
 from policies.trust.verification import PolicyInForce
 from station.catalogue import Catalogue, Standing
-from station.cohorts import CohortDefinition, define
+from station.cohorts import CaseSource, CohortDefinition, define
 from station.runs.repository import Run
 from station.runs.states import Decision, RunState
 from station.settings import StationSettings
@@ -233,6 +234,23 @@ class Gatekeeper:
     def explain(self, run: Run, verified: VerifiedOrder, manifest: TrainManifest) -> tuple[Verdict, ...]:
         """Return each rule's verdict now."""
         return explain(self.facts(run, verified, manifest))
+
+    def would_use(
+        self, run: Run, verified: VerifiedOrder, manifest: TrainManifest
+    ) -> Permitted[tuple[CohortDefinition, tuple[CaseSource, ...]]] | Refused:
+        """Return what a cohort of this order would be made from now, whatever other rules say of it."""
+        definition = define(verified.in_force.policy, manifest)
+        if isinstance(definition, Refused):
+            return definition
+        facts = self.facts(run, verified, manifest)
+        modes = self._settings.consent_modes
+        cases = self._catalogue.cases(
+            definition,
+            {name: modes[name] for name in open_collections(facts)},
+            self._settings.consent_limit,
+            facts.now,
+        )
+        return cases if isinstance(cases, Refused) else Permitted((definition, cases))
 
     def offered(self, admitted: Admitted) -> dict[str, ConsentMode]:
         """Return the collections that board and hospital both open, with how their patients were asked."""

@@ -16,9 +16,18 @@ OrderArgument = Annotated[str, typer.Argument(help="The order's digest, or enoug
 
 @app.command()
 def trains(home: HomeOption, as_json: JsonOption = False) -> None:
-    """Trains that wait for the operator's word."""
-    rows = [row for row in compute_api(home).get("/v1/runs") if row["operator"] == "pending"]
+    """Trains that wait for the operator's word, with how well patients hide in what each would see."""
+    api = compute_api(home)
+    rows = [row for row in api.get("/v1/runs") if row["operator"] == "pending"]
+    for row in rows:
+        row["anonymity"] = _anonymity(api, row["order"])
     show_runs("Waiting for your word", rows, as_json=as_json)
+    if not as_json:
+        for row in rows:
+            if row["anonymity"] is not None:
+                say("{order:12} k = {k}: {patients_below} of {patients} patients in classes of fewer than {wanted}".format(
+                    order=row["order"].removeprefix("sha256:")[:12], **row["anonymity"]
+                ))  # fmt: skip
 
 
 @app.command()
@@ -55,12 +64,12 @@ def explain(order: OrderArgument, home: HomeOption, as_json: JsonOption = False)
     else:
         say_table(
             "Would it run now?",
-            ("rule", "verdict", "why not"),
+            ("rule", "verdict", "why"),
             [
                 [
                     r["rule"],
                     r["verdict"],
-                    "; ".join(f"{x['code']} {x['detail']}".strip() for x in r["reasons"]),
+                    "; ".join(f"{x['code']} {x['detail']}".strip() for x in r["reasons"]) or r["note"],
                 ]
                 for r in rules
             ],
@@ -95,6 +104,15 @@ def releases(home: HomeOption, as_json: JsonOption = False) -> None:
             for row in rows
         ],
     )  # fmt: skip
+
+
+def _anonymity(api: Any, order: str) -> dict[str, Any] | None:  # noqa: ANN401 - LocalApi, imported late
+    """Return what the operator should see before approving, or None where the order would get no cohort."""
+    try:
+        found: dict[str, Any] = api.get(f"/v1/runs/{order}/anonymity")
+    except RefusedError:
+        return None
+    return found
 
 
 def _word(home: Path, order: str, word: str, *, as_json: bool) -> None:

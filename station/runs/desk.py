@@ -9,6 +9,7 @@ from policies.documents import load_json
 from policies.errors import NotFoundError, PhtError, RefusedError, StateError, UnavailableError, UsageError
 from policies.manifest import TrainManifest
 from policies.order import PAYLOAD_TYPE, RunOrder
+from policies.profiles.anonymity import Anonymity
 from policies.refusals import Permitted, Reason, RefusalCode, Refused
 from policies.signing import unsafe_payload
 from policies.trust.policy_set import PolicySet
@@ -18,6 +19,7 @@ from station.agent.loop import Agent
 from station.audit.chain import ChainBreak, ChainHead
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
+from station.catalogue.anonymity import in_words
 from station.catalogue.catalogue import Catalogue
 from station.egress.releases import ReleaseStore
 from station.runs.chains import Chains
@@ -28,6 +30,7 @@ from station.runs.warm import WarmRuns
 from station.sandbox.spec import Launcher
 from station.settings import StationSettings
 from station.web.views import (
+    AnonymityView,
     ChainView,
     CollectionView,
     ReasonView,
@@ -104,7 +107,40 @@ class StationDesk:
         if isinstance(manifest, Refused):
             return [*rules, _rule("train", manifest.reasons)]
         verdicts = self.gatekeeper.explain(run, verified.value, manifest.value)
-        return rules + [_rule(verdict.rule, verdict.reasons) for verdict in verdicts]
+        rules += [_rule(verdict.rule, verdict.reasons) for verdict in verdicts]
+        return [*rules, self._anonymity_rule(self._table(run, verified.value, manifest.value))]
+
+    def anonymity(self, order: str) -> AnonymityView:
+        """The k-anonymity of the clinical table that an order's train would see now."""
+        run = self._run(order)
+        verified = self.gatekeeper.verify(run.envelope, fresh=False)
+        manifest = self._manifest(verified.value) if isinstance(verified, Permitted) else verified
+        if isinstance(verified, Refused) or isinstance(manifest, Refused):
+            raise _would_get_none(verified if isinstance(verified, Refused) else manifest)
+        table = self._table(run, verified.value, manifest.value)
+        if isinstance(table, Refused):
+            raise _would_get_none(table)
+        return AnonymityView(
+            k=table.k,
+            wanted=table.wanted,
+            patients=table.patients,
+            classes=table.classes,
+            patients_below=table.patients_below,
+            enforced=self.settings.hospital.minimum_k is not None,
+        )
+
+    def _table(self, run: Run, verified: VerifiedOrder, manifest: TrainManifest) -> Anonymity | Refused:
+        used = self.gatekeeper.would_use(run, verified, manifest)
+        return used if isinstance(used, Refused) else self.warm.anonymity(*used.value)
+
+    def _anonymity_rule(self, table: Anonymity | Refused) -> RuleView:
+        if isinstance(table, Refused):
+            # Another rule says why there is no cohort; this one has nothing to look at.
+            return _rule("anonymity", (), "no cohort to look at")
+        minimum = self.settings.hospital.minimum_k
+        if minimum is not None and table.k < minimum:
+            return _rule("anonymity", (Reason(RefusalCode.DATA_ANONYMITY, in_words(table)),))
+        return _rule("anonymity", (), in_words(table))
 
     def releases(self) -> list[ReleaseView]:
         """Everything that left."""
@@ -212,11 +248,19 @@ class StationDesk:
         )
 
 
-def _rule(name: str, reasons: tuple[Reason, ...]) -> RuleView:
+def _would_get_none(refused: Refused | Permitted[TrainManifest]) -> RefusedError:
+    code = refused.code if isinstance(refused, Refused) else RefusalCode.DATA_NOT_READY
+    return RefusedError(
+        code.value, "this order would get no cohort now", hint="`pht-station explain` says why."
+    )
+
+
+def _rule(name: str, reasons: tuple[Reason, ...], note: str = "") -> RuleView:
     return RuleView(
         rule=name,
         verdict="no" if reasons else "yes",
         reasons=[ReasonView(code=reason.code.value, detail=reason.detail) for reason in reasons],
+        note=note,
     )
 
 

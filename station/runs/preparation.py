@@ -19,6 +19,7 @@ from policies.errors import (
 )
 from policies.files import write_atomically
 from policies.manifest import Interface
+from policies.profiles.anonymity import Anonymity
 from policies.refusals import Permitted, RefusalCode, Refused
 from policies.wire.arrays import ArrayLayout, read_layout
 from policies.wire.instructions import Blob
@@ -27,7 +28,8 @@ from station.agent.blobs import BlobClient
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
 from station.catalogue import Catalogue, Standing
-from station.cohorts import CohortKey, FrozenCohort, VolumeCache, freeze, wipe
+from station.catalogue.anonymity import cohort_anonymity, in_words
+from station.cohorts import CaseSource, CohortDefinition, CohortKey, FrozenCohort, VolumeCache, freeze, wipe
 from station.egress.contract import CohortCounts, ReleaseContract
 from station.layout import StationPaths
 from station.runs.bundles import Bundles
@@ -200,14 +202,30 @@ class Preparation:
         )
         if isinstance(cases, Refused):
             return cases
-        cohort = freeze(
-            admitted.definition, cases, self.paths.cohorts, self.cohort_key, cache=self.volumes
-        )
+        cohort = freeze(admitted.definition, cases, self.paths.cohorts, self.cohort_key, cache=self.volumes)
         if isinstance(cohort, Refused):
             return cohort
+        if refused := self._too_few_alike(admitted, cases, cohort):
+            wipe(cohort)
+            return refused
         counts = {f"{split}_patients": len(patients) for split, patients in cohort.patients_by_split.items()}
         self._note(run, AuditEvent.COHORT_FROZEN, cohort.digest, counts)
         return Permitted((cohort, Standing.of(cases, cohort.patients)))
+
+    def _too_few_alike(
+        self, admitted: Admitted, cases: tuple[CaseSource, ...], cohort: FrozenCohort
+    ) -> Refused | None:
+        minimum = self.settings.hospital.minimum_k
+        if minimum is None:
+            return None
+        found = cohort_anonymity(
+            admitted.definition, cases, self.cohort_key, wanted=minimum, patients=cohort.patients
+        )
+        return Refused.because(RefusalCode.DATA_ANONYMITY, in_words(found)) if found.k < minimum else None
+
+    def anonymity(self, definition: CohortDefinition, cases: tuple[CaseSource, ...]) -> Anonymity:
+        """Return the k-anonymity of the table that a train would see."""
+        return cohort_anonymity(definition, cases, self.cohort_key, wanted=self.settings.hospital.minimum_k)
 
     def _equip_or_wipe(
         self, run: Run, admitted: Admitted, cohort: FrozenCohort, used: Standing

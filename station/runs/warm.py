@@ -13,11 +13,13 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from policies.errors import NotFoundError, PhtError, StateError
+from policies.profiles.anonymity import Anonymity
 from policies.refusals import Permitted, Reason, RefusalCode, Refused
 from station.admission.gatekeeper import Admitted, Gatekeeper, VerifiedOrder
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
 from station.catalogue import Standing
+from station.cohorts import CaseSource, CohortDefinition
 from station.runs.preparation import Preparation, Prepared
 from station.runs.repository import STATION_ACTOR, Run, RunRepository
 from station.runs.states import HOLDS_RESOURCES, TERMINAL, Decision, RunEvent, RunState
@@ -193,6 +195,10 @@ class WarmRuns:
             self.end(prepared, RefusalCode.RUN_STOPPED)
             with self.lock(order_digest):
                 self.let_go(order_digest, None)
+
+    def anonymity(self, definition: CohortDefinition, cases: tuple[CaseSource, ...]) -> Anonymity:
+        """Return the k-anonymity of the clinical table that a train would see."""
+        return self._preparation.anonymity(definition, cases)
 
     def logs(self, order_digest: str) -> str:
         """Return what the train wrote, for the operator alone."""

@@ -12,6 +12,7 @@ from pydantic import Field
 from policies.documents import Name, StrictModel
 from station.web.edge import put_behind_token
 from station.web.views import (
+    AnonymityView,
     ChainView,
     CollectionView,
     Desk,
@@ -56,6 +57,10 @@ def _reading(app: FastAPI, desk: Desk) -> None:
     @app.get("/v1/runs/{order}/explain")
     def explain(order: str) -> list[RuleView]:
         return desk.explain(order)
+
+    @app.get("/v1/runs/{order}/anonymity")
+    def anonymity(order: str) -> AnonymityView:
+        return desk.anonymity(order)
 
     @app.get("/v1/runs/{order}/logs", response_class=PlainTextResponse)
     def logs(order: str) -> str:

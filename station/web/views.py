@@ -21,6 +21,25 @@ class RuleView(StrictModel):
     rule: str
     verdict: Literal["yes", "no"]
     reasons: list[ReasonView]
+    note: str = ""
+
+
+class AnonymityView(StrictModel):
+    """How well patients hide among each other in the clinical table that a train would see.
+
+    Attributes:
+        k: the size of the smallest class of patients who look alike.
+        wanted: the size that classes should have.
+        patients_below: how many are in a smaller one.
+        enforced: whether the hospital refuses a cohort with a smaller k.
+    """
+
+    k: int
+    wanted: int
+    patients: int
+    classes: int
+    patients_below: int
+    enforced: bool
 
 
 class RunView(StrictModel):
@@ -109,6 +128,14 @@ class Desk(Protocol):
 
     def explain(self, order: str) -> list[RuleView]:
         """Every rule of board, hospital, consent, data and resources with its verdict now."""
+
+    def anonymity(self, order: str) -> AnonymityView:
+        """The k-anonymity of the clinical table that an order's train would see now.
+
+        Raises:
+            NotFoundError: no such order.
+            RefusedError: it would get no cohort at all.
+        """
 
     def releases(self) -> list[ReleaseView]:
         """Everything that left."""
