@@ -6,7 +6,7 @@ study's patient), so that nothing is told twice and nothing that changed is left
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 
 from sqlalchemy import select
@@ -17,12 +17,12 @@ from policies.profiles import ClinicalValue, Profile, load_profile
 from station.handover import ClinicalContent, ClinicalRow
 from station.intake import outbox
 from station.intake.clinical.linking import KnownStudy, StoredRow, patient_of, studies_of, values_at
-from station.intake.clinical.register import current_rows
 from station.intake.clinical.tables import ClinicalHandedRow, ClinicalRowRow, ClinicalVersionRow
 from station.intake.schema import MergeRow, PatientRow, StudyRow
 from station.pseudonymisation.keys import ProjectKeys
 
 _ROWS_PER_ENTRY = 2000
+_ROWS_PER_QUERY = 5000
 _NOTHING = "sha256:" + "0" * 64
 """What a study is made of that no row belongs to any more."""
 
@@ -60,7 +60,7 @@ def hand_over(
     told_of = 0
     pairs = select(ClinicalRowRow.collection, ClinicalRowRow.profile).distinct()
     for collection, profile in session.execute(pairs.order_by("collection", "profile")).all():
-        rows = [_stored(row, version) for row, version in current_rows(session, collection, profile).values()]
+        rows = list(_rows(session, collection, profile))
         by_study = _by_study(session, rows, keys)
         linked[collection] += len({row.id for found in by_study.values() for row in found.rows})
         shifts = _Shifts(session, keys, kept=keeps_dates(collection))
@@ -79,52 +79,63 @@ def _due(
     """Yield what compute must be told, and note it as told."""
     collection, profile = where
     handed = _handed(session, collection, profile.id)
-    for study_uid in sorted(by_study.keys() | handed.keys()):
+    made_of = {uid: _made_of(by_study.get(uid), shifts) for uid in by_study.keys() | handed.keys()}
+    changed = sorted(uid for uid, made in made_of.items() if uid not in handed or handed[uid].made_of != made)
+    said = _said(session, {row.id for uid in changed if uid in by_study for row in by_study[uid].rows})
+    for study_uid in changed:
         found, before = by_study.get(study_uid), handed.get(study_uid)
-        made_of = _made_of(found, shifts)
-        if before is not None and before.made_of == made_of:
-            continue
         values: dict[str, ClinicalValue] = dict.fromkeys(field.name for field in profile.fields)
         patient = before.patient if before else ""
         if found is not None:
             patient = found.study.patient
-            values = values_at(found.rows, profile, found.study, shifts.of(patient))
+            rows = [replace(row, fields=said[row.id][0], dates=said[row.id][1]) for row in found.rows]
+            values = values_at(rows, profile, found.study, shifts.of(patient))
         row = ClinicalRow(patient=patient, study_uid=study_uid, values=values)
         digest = digest_of(canonical_json(row.model_dump(mode="json")))
         if before is None:
-            session.add(
-                ClinicalHandedRow(
-                    collection=collection,
-                    profile=profile.id,
-                    study_uid=study_uid,
-                    patient=patient,
-                    made_of=made_of,
-                    digest=digest,
-                )
+            before = ClinicalHandedRow(
+                collection=collection, profile=profile.id, study_uid=study_uid, digest=""
             )
+            session.add(before)
+        told = before.digest
+        before.made_of, before.digest, before.patient = made_of[study_uid], digest, patient
+        if told != digest:
             yield row
-            continue
-        changed = before.digest != digest
-        before.made_of, before.digest, before.patient = made_of, digest, patient
-        if changed:
-            yield row
+    session.flush()
 
 
-def _stored(row: ClinicalRowRow, version: ClinicalVersionRow) -> StoredRow:
-    return StoredRow(
-        id=row.id,
-        version=row.version,
-        issuer=row.issuer,
-        patient_id=row.patient_id,
-        accession=row.accession,
-        day=date.fromisoformat(row.day) if row.day else None,
-        link=row.link,
-        days_before=row.days_before,
-        days_after=row.days_after,
-        every=row.every,
-        fields=version.fields,
-        dates=version.dates,
-    )
+def _rows(session: Session, collection: str, profile: str) -> Iterator[StoredRow]:
+    """Yield the rows of a collection under a profile, without what they say: most have nothing new to say."""
+    table = ClinicalRowRow
+    columns = select(
+        table.id, table.version, table.issuer, table.patient_id, table.accession, table.day, table.link,
+        table.days_before, table.days_after, table.every,
+    )  # fmt: skip
+    for found in session.execute(columns.where(table.collection == collection, table.profile == profile)):
+        number, version, issuer, patient_id, accession, day, link, before, after, every = found
+        when = date.fromisoformat(day) if day else None
+        yield StoredRow(
+            number, version, issuer, patient_id, accession, when, link, before, after, every, {}, {}
+        )
+
+
+def _said(session: Session, rows: set[int]) -> dict[int, tuple[dict[str, ClinicalValue], dict[str, str]]]:
+    """Return what rows say now: their fields, and dates from which others are computed."""
+    found: dict[int, tuple[dict[str, ClinicalValue], dict[str, str]]] = {}
+    ordered = sorted(rows)
+    for start in range(0, len(ordered), _ROWS_PER_QUERY):
+        part = ordered[start : start + _ROWS_PER_QUERY]
+        current = (
+            select(ClinicalVersionRow.row, ClinicalVersionRow.fields, ClinicalVersionRow.dates)
+            .join(
+                ClinicalRowRow,
+                (ClinicalRowRow.id == ClinicalVersionRow.row)
+                & (ClinicalRowRow.version == ClinicalVersionRow.version),
+            )
+            .where(ClinicalVersionRow.row.in_(part))
+        )
+        found |= {row: (fields, dates) for row, fields, dates in session.execute(current)}
+    return found
 
 
 def _by_study(session: Session, rows: list[StoredRow], keys: ProjectKeys) -> dict[str, _Linked]:
@@ -145,8 +156,9 @@ def _by_study(session: Session, rows: list[StoredRow], keys: ProjectKeys) -> dic
 def pseudonyms_by_id(session: Session, keys: ProjectKeys) -> dict[str, dict[str, str]]:
     """Return the pseudonyms of everybody whose images are here, by id and issuer, also by ids they had before a merge."""
     found: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    for row in session.scalars(select(PatientRow)):
-        found[row.patient_id][row.issuer] = row.pseudonym
+    bearers = select(PatientRow.pseudonym, PatientRow.issuer, PatientRow.patient_id)
+    for pseudonym, issuer, patient_id in session.execute(bearers):
+        found[patient_id][issuer] = pseudonym
     merges = {
         (row.old_issuer, row.old_id): (row.new_issuer, row.new_id)
         for row in session.scalars(select(MergeRow))
@@ -161,9 +173,11 @@ def pseudonyms_by_id(session: Session, keys: ProjectKeys) -> dict[str, dict[str,
 
 def _studies(session: Session) -> Iterator[KnownStudy]:
     # Whose a disputed study is, nobody knows yet.
-    clear = select(StudyRow).where(StudyRow.standing != _DISPUTED).order_by(StudyRow.study_uid)
-    for row in session.scalars(clear):
-        yield KnownStudy(row.study_uid, row.patient, row.accession, _study_day(row.study_date))
+    columns = select(StudyRow.study_uid, StudyRow.patient, StudyRow.accession, StudyRow.study_date)
+    for study_uid, patient, accession, day in session.execute(
+        columns.where(StudyRow.standing != _DISPUTED).order_by(StudyRow.study_uid)
+    ):
+        yield KnownStudy(study_uid, patient, accession, _study_day(day))
 
 
 def _study_day(text: str) -> date | None:
@@ -179,10 +193,16 @@ class _Shifts:
 
     def __init__(self, session: Session, keys: ProjectKeys, *, kept: bool) -> None:
         self._session, self._keys, self.kept = session, keys, kept
+        self._patients: dict[str, tuple[str, str]] | None = None
 
     def of(self, pseudonym: str) -> int | None:
-        patient = self._session.get(PatientRow, pseudonym) if self.kept else None
-        return self._keys.shift(patient.issuer, patient.patient_id).days if patient else None
+        if not self.kept:
+            return None
+        if self._patients is None:
+            columns = select(PatientRow.pseudonym, PatientRow.issuer, PatientRow.patient_id)
+            self._patients = {row: (issuer, key) for row, issuer, key in self._session.execute(columns)}
+        patient = self._patients.get(pseudonym)
+        return self._keys.shift(*patient).days if patient else None
 
 
 def _handed(session: Session, collection: str, profile: str) -> dict[str, ClinicalHandedRow]:

@@ -6,7 +6,7 @@ is said to be complete; then those that are linked as its rows are lose the fiel
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -47,64 +47,70 @@ class Changes:
         return bool(self.added or self.corrected or self.emptied)
 
 
-class _Writer:
-    """Writes versions; the import's own row with the first of them."""
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A row and what it says from now on."""
 
-    def __init__(self, session: Session, provenance: Provenance) -> None:
-        self._session = session
-        self._from = provenance
-        self._import: int | None = None
-
-    def add(self, row: ClinicalRowRow, fields: dict[str, ClinicalValue], dates: dict[str, str]) -> None:
-        row.version = (row.version or 0) + 1
-        self._session.flush()
-        self._session.add(
-            ClinicalVersionRow(
-                row=row.id, version=row.version, import_id=self._import_id(), fields=fields, dates=dates
-            )
-        )
-
-    def _import_id(self) -> int:
-        if self._import is None:
-            source = self._from
-            entry = ClinicalImportRow(
-                collection=source.collection,
-                profile=source.mapping.profile,
-                mapping=source.mapping.name,
-                mapping_digest=source.mapping_digest,
-                source_digest=source.source_digest,
-                complete=source.complete,
-                imported_at=source.imported_at,
-                imported_by=source.imported_by,
-            )
-            self._session.add(entry)
-            self._session.flush()
-            self._import = entry.id
-        return self._import
+    row: ClinicalRowRow
+    fields: dict[str, ClinicalValue]
+    dates: dict[str, str]
 
 
 def store(session: Session, provenance: Provenance, entries: Iterable[ClinicalEntry]) -> Changes:
     """Take an export's rows over; the same export again changes nothing."""
-    mapping, counts, named = provenance.mapping, Counter[str](), set[int]()
+    mapping, counts = provenance.mapping, Counter[str]()
     known = current_rows(session, provenance.collection, mapping.profile)
-    writer = _Writer(session, provenance)
+    changes: list[_Change] = []
+    named: set[RowKey] = set()
     for entry in entries:
         found = known.get(entry.key)
-        row = found[0] if found else _new_row(session, provenance, entry.key)
+        row = found[0] if found else _new_row(provenance, entry.key)
         _set_link(row, mapping)
+        named.add(entry.key)
         old = found[1] if found else None
         fields, dates = _merged(old, entry, mapping)
         if old is not None and (dict(old.fields), dict(old.dates)) == (fields, dates):
             counts["unchanged"] += 1
         else:
             counts["corrected" if found else "added"] += 1
-            writer.add(row, fields, dates)
-        session.flush()
-        named.add(row.id)
+            changes.append(_Change(row, fields, dates))
     if provenance.complete:
-        counts["emptied"] = _empty_others(writer, known.values(), mapping, named)
-    session.flush()
+        emptied = list(_empty_others(known, mapping, named))
+        counts["emptied"] = len(emptied)
+        changes += emptied
+    _write(session, provenance, changes)
     return Changes(**counts)
+
+
+def _write(session: Session, provenance: Provenance, changes: list[_Change]) -> None:
+    """Add a version to each changed row, and the import that brought them."""
+    if changes:
+        source = ClinicalImportRow(
+            collection=provenance.collection,
+            profile=provenance.mapping.profile,
+            mapping=provenance.mapping.name,
+            mapping_digest=provenance.mapping_digest,
+            source_digest=provenance.source_digest,
+            complete=provenance.complete,
+            imported_at=provenance.imported_at,
+            imported_by=provenance.imported_by,
+        )
+        for change in changes:
+            change.row.version += 1
+        # One statement for all: an id for each new row, then its version.
+        session.add_all([source, *(change.row for change in changes)])
+        session.flush()
+        session.add_all(
+            ClinicalVersionRow(
+                row=change.row.id,
+                version=change.row.version,
+                import_id=source.id,
+                fields=change.fields,
+                dates=change.dates,
+            )
+            for change in changes
+        )
+    session.flush()
 
 
 def current_rows(
@@ -125,8 +131,8 @@ def current_rows(
     }
 
 
-def _new_row(session: Session, provenance: Provenance, key: RowKey) -> ClinicalRowRow:
-    row = ClinicalRowRow(
+def _new_row(provenance: Provenance, key: RowKey) -> ClinicalRowRow:
+    return ClinicalRowRow(
         collection=provenance.collection,
         profile=provenance.mapping.profile,
         issuer=key.issuer,
@@ -139,8 +145,6 @@ def _new_row(session: Session, provenance: Provenance, key: RowKey) -> ClinicalR
         every=False,
         version=0,
     )
-    session.add(row)
-    return row
 
 
 def _set_link(row: ClinicalRowRow, mapping: ExportMapping) -> None:
@@ -159,18 +163,13 @@ def _merged(
 
 
 def _empty_others(
-    writer: _Writer,
-    known: Iterable[tuple[ClinicalRowRow, ClinicalVersionRow]],
-    mapping: ExportMapping,
-    named: set[int],
-) -> int:
-    emptied = 0
-    for row, version in known:
-        if row.id in named or row.link != mapping.study.by:
+    known: dict[RowKey, tuple[ClinicalRowRow, ClinicalVersionRow]], mapping: ExportMapping, named: set[RowKey]
+) -> Iterator[_Change]:
+    """Yield the rows that a complete export does not name, without the fields that it covers."""
+    for key, (row, version) in known.items():
+        if key in named or row.link != mapping.study.by:
             continue
         fields = {name: None if name in mapping.fields else value for name, value in version.fields.items()}
         dates = {name: day for name, day in version.dates.items() if name not in mapping.fields}
         if (fields, dates) != (dict(version.fields), dict(version.dates)):
-            writer.add(row, fields, dates)
-            emptied += 1
-    return emptied
+            yield _Change(row, fields, dates)
