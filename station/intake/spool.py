@@ -12,14 +12,12 @@ What a receiver added is durable when `add` returns, so it may be acknowledged: 
 finished with what arrived. A copy of a folder or archive that was cut off is removed: it can be made again.
 """
 
-import fcntl
 import os
 import re
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -31,6 +29,7 @@ from pydantic import Field
 
 from policies.documents import Moment, Name, StrictModel, canonical_json, load_json
 from policies.errors import DataError, DocumentError, NotFoundError, StateError, StorageError
+from station.intake.spool_files import gate, give_to_owner, hold, write_durably
 from station.storage.files import storage_fault, sync_folder, write_atomically
 
 BATCH_NAME = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{8}")
@@ -41,7 +40,6 @@ _CARD = "batch.json"
 _SOURCE = "source.json"
 _INCOMING = ".incoming-"
 _PART = ".part"
-_CHUNK_BYTES = 1 << 20
 
 
 class SourceKind(StrEnum):
@@ -155,6 +153,23 @@ class IncomingBatch:
         part = self._next_part()
         return self._write(part, source, max_bytes)
 
+    def take_back(self, kept: int) -> None:
+        """Remove the newest files until so many are left: what came with them proved wrong. For a batch of one thread.
+
+        Raises:
+            StorageError: one cannot be removed.
+        """
+        with self._lock:
+            self._require_open()
+            files = sorted(path for path in self._folder.iterdir() if FILE_NAME.fullmatch(path.name))
+            try:
+                for path in files[kept:]:
+                    path.unlink()
+                sync_folder(self._folder)
+            except OSError as error:
+                raise storage_fault(error, "spool") from error
+            self._files = kept
+
     def finish(self, skipped: int = 0) -> StagedBatch:
         """Make the batch stand in the spool.
 
@@ -191,22 +206,7 @@ class IncomingBatch:
         return self._folder / f"{number:07d}{_PART}"
 
     def _write(self, part: Path, source: bytes | BinaryIO, max_bytes: int | None = None) -> int:
-        size = 0
-        try:
-            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(descriptor, "wb", buffering=0) as target:
-                for chunk in _chunks(source, max_bytes):
-                    size += len(chunk)
-                    _write_whole(descriptor, chunk)
-                os.fsync(target.fileno())
-            part.rename(part.with_suffix(""))
-            sync_folder(self._folder)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise storage_fault(error, "spool") from None
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        size = write_durably(part, source, max_bytes)
         with self._lock:
             self._files += 1
         return size
@@ -234,10 +234,10 @@ def begin(spool: Path, source: SourceKind, collection: Name | None) -> IncomingB
     card = SourceCard(source=source, collection=collection, received_at=now)
     try:
         # Nobody who tidies up sees the folder before it is held.
-        with _gate(spool):
+        with gate(spool):
             folder.mkdir(mode=0o700)
-            _give_to_owner(folder, spool.stat())
-            held = _hold(folder)
+            give_to_owner(folder, spool.stat())
+            held = hold(folder)
         try:
             write_atomically(folder / _SOURCE, canonical_json(card))
             sync_folder(spool)
@@ -258,10 +258,10 @@ def recover_incomplete(spool: Path) -> Recovered:
     """
     finished: list[StagedBatch] = []
     removed = 0
-    with _gate(spool):
+    with gate(spool):
         for folder in sorted(path for path in spool.iterdir() if path.name.startswith(_INCOMING)):
             try:
-                held = _hold(folder)
+                held = hold(folder)
             except (BlockingIOError, FileNotFoundError, NotADirectoryError, PermissionError):
                 continue
             try:
@@ -366,54 +366,9 @@ def _finish(spool: Path, name: str, source: SourceCard, skipped: int) -> StagedB
         )
         write_atomically(folder / _CARD, canonical_json(card))
         for path in folder.iterdir():
-            _give_to_owner(path, spool.stat())
+            give_to_owner(path, spool.stat())
         folder.rename(spool / name)
         sync_folder(spool)
     except OSError as error:
         raise storage_fault(error, "spool") from error
     return StagedBatch(name, card)
-
-
-@contextmanager
-def _gate(spool: Path) -> Iterator[None]:
-    descriptor = os.open(spool, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _hold(folder: Path) -> int:
-    """Hold a lock on a folder; the kernel lets go when the process ends, however it ends."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _chunks(source: bytes | BinaryIO, max_bytes: int | None) -> Iterator[bytes]:
-    if isinstance(source, bytes):
-        yield source
-        return
-    size = 0
-    while chunk := source.read(_CHUNK_BYTES):
-        size += len(chunk)
-        if max_bytes is not None and size > max_bytes:
-            raise DataError("a file of the source is over its limit")
-        yield chunk
-
-
-def _write_whole(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def _give_to_owner(path: Path, owner: os.stat_result) -> None:
-    # An operator who is root stages for intake's user.
-    if os.geteuid() == 0 and owner.st_uid != 0:
-        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
