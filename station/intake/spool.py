@@ -12,6 +12,7 @@ What a receiver added is durable when `add` returns, so it may be acknowledged: 
 finished with what arrived. A copy of a folder or archive that was cut off is removed: it can be made again.
 """
 
+import logging
 import os
 import re
 import secrets
@@ -31,6 +32,8 @@ from policies.documents import Moment, Name, StrictModel, canonical_json, load_j
 from policies.errors import DataError, DocumentError, NotFoundError, StateError, StorageError
 from station.intake.spool_files import gate, give_to_owner, hold, write_durably
 from station.storage.files import storage_fault, sync_folder, write_atomically
+
+LOG = logging.getLogger("station.intake")
 
 BATCH_NAME = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{8}")
 FILE_NAME = re.compile(r"[0-9]{7}")

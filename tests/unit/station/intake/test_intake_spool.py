@@ -157,3 +157,15 @@ def test_a_batch_that_is_not_there_is_not_opened(place: Path, name: str) -> None
 def test_staging_needs_a_station(tmp_path: Path, source: Path) -> None:
     with pytest.raises(StateError):
         stage_folder(tmp_path / "home", source)
+
+
+def test_a_damaged_card_keeps_no_other_batch_waiting(
+    place: Path, source: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged, sound = folder.stage_folder(place, source), folder.stage_folder(place, source)
+    (place / damaged.name / "batch.json").write_bytes(b"{")
+    assert spool.batches(place) == [sound]
+    assert "spool-card-damaged" in caplog.text
+    (place / damaged.name / "batch.json").unlink()
+    assert spool.batches(place) == [sound]
+    assert len(spool.files_of(place, damaged.name)) == 2
