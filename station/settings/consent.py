@@ -20,4 +20,3 @@ class ConsentSettings(StrictModel):
         description="A JSON file that says which purpose a code of a FHIR Consent means and which issuer an identifier "
         "system is, relative to the station's home. Without it FHIR is not imported.",
     )
-

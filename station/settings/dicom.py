@@ -12,11 +12,13 @@ AeTitle = Annotated[str, Field(pattern=r"^[!-\[\]-~](?:[ -\[\]-~]{0,14}[!-\[\]-~
 
 HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9.:\-]{1,253}$")]
 PortNumber = Annotated[int, Field(ge=1, le=65_535)]
+WebPath = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._~/\-]{0,200}$")]
 Feed = Annotated[
     tuple[AeTitle, AeTitle, Name],
     BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
 ]
 
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _TLS_FILES = ("tls_ca_file", "tls_certificate_file", "tls_key_file")
 
 
@@ -79,19 +81,33 @@ class PacsSettings(StrictModel):
     name: Name = Field(description="What the operator calls it.")
     host: HostName = Field(description="Where it listens.")
     port: PortNumber = Field(default=104, description="Where it listens.")
-    ae_title: AeTitle = Field(description="Its AE title.")
-    calling_ae_title: AeTitle = Field(description="Ours, under which it knows the station.")
-    method: Literal["c-move", "c-get"] = Field(
+    ae_title: AeTitle | Literal[""] = Field(default="", description="Its AE title; none with dicomweb.")
+    calling_ae_title: AeTitle | Literal[""] = Field(
+        default="", description="Ours, under which it knows the station; none with dicomweb."
+    )
+    method: Literal["c-move", "c-get", "dicomweb"] = Field(
         default="c-move",
-        description="'c-move': it sends to our receiver, which must be enabled. 'c-get': over the same association.",
+        description="'c-move': it sends to our receiver, which must be enabled. 'c-get': over the same association. "
+        "'dicomweb': searched and retrieved from over HTTP (QIDO-RS, WADO-RS).",
+    )
+    web_path: WebPath = Field(default="/dicom-web", description="With dicomweb: the root of its services.")
+    web_user: Annotated[str, Field(pattern=r"^[!-9;-~]{1,100}$")] | None = Field(
+        default=None, description="With dicomweb: the user to show, with web_password_file."
+    )
+    web_password_file: FilePath | None = Field(
+        default=None, description="With dicomweb: a file that holds the user's password, 0600."
+    )
+    web_token_file: FilePath | None = Field(
+        default=None, description="With dicomweb: a file that holds a bearer token, 0600, instead of a user."
     )
     move_ae_title: AeTitle | None = Field(
         default=None,
         description="The AE title of our receiver for what was asked with c-move; calling_ae_title where not given.",
     )
-    tls: Literal["mutual", "none"] = Field(
+    tls: Literal["mutual", "server", "none"] = Field(
         default="mutual",
-        description="'mutual': TLS 1.2 or later, both sides with certificates. 'none': plain DICOM.",
+        description="'mutual': TLS 1.2 or later, both sides with certificates. 'server': with dicomweb, only it shows one. "
+        "'none': plain DICOM or HTTP.",
     )
     tls_ca_file: FilePath | None = Field(
         default=None, description="PEM file of the authority that issued its certificate."
@@ -133,6 +149,25 @@ class PacsSettings(StrictModel):
             raise ValueError(f"tls = 'mutual' needs {', '.join(_TLS_FILES)}")
         if any(start == end for start, end in self.hours):
             raise ValueError("hours: a range that ends when it starts says nothing")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_method(self) -> Self:
+        shown = (self.web_user, self.web_password_file, self.web_token_file)
+        if self.method != "dicomweb":
+            if not self.ae_title or not self.calling_ae_title:
+                raise ValueError("c-move and c-get need ae_title and calling_ae_title")
+            if self.tls == "server" or any(value is not None for value in shown):
+                raise ValueError("tls = 'server' and the keys that begin with web_ go with dicomweb")
+            return self
+        if self.tls == "server" and self.tls_ca_file is None:
+            raise ValueError("tls = 'server' needs tls_ca_file")
+        if (self.web_user is None) != (self.web_password_file is None) or (
+            self.web_user is not None and self.web_token_file is not None
+        ):
+            raise ValueError("web_user goes with web_password_file, or web_token_file stands alone")
+        if self.tls == "none" and any(shown) and self.host not in _LOOPBACK:
+            raise ValueError("a password or token goes over TLS")
         return self
 
     @property

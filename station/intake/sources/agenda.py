@@ -105,6 +105,11 @@ class Agenda:
                 self._in_a_row, settings.backoff_s, settings.backoff_longest_s, self._dice.random()
             )
 
+    def stop(self, error: PhtError) -> None:
+        """Give no further item out: something is wrong here, such as a full disk, that the next item would meet too."""
+        with self._lock:
+            self._over, self._fault = True, self._fault or error
+
     def raise_fault(self) -> None:
         """Raise what kept the journal from being written, on the thread that has to know."""
         if self._fault is not None:

@@ -15,6 +15,7 @@ from policies.errors import NotFoundError, StateError, UsageError
 from station.intake.intake import Intake
 from station.intake.paths import IntakePaths
 from station.intake.sources import queries
+from station.intake.sources.dicomweb import DicomwebClient, web_access
 from station.intake.sources.journal import JobItem, JobReport, JobState, Journal, journals, new_card
 from station.intake.sources.manners import is_open
 from station.intake.sources.network import TlsFiles
@@ -24,6 +25,7 @@ from station.intake.sources.queries import StudyCriteria
 from station.intake.sources.receiver import Receiver
 from station.intake.sources.reception import Route
 from station.intake.sources.rejections import Rejection
+from station.intake.sources.retrieval import AnyClient
 from station.intake.sources.routing import Routing
 from station.intake.sources.surroundings import Surroundings
 from station.intake.spool import StagedBatch
@@ -299,8 +301,11 @@ class PacsDesk:
                 return pacs
         raise NotFoundError("there is no such PACS here", hint="Name one of [[pacs]] in station.toml.")
 
-    def _client(self, name: str) -> PacsClient:
+    def _client(self, name: str) -> AnyClient:
         settings = self._settings(name)
+        if settings.method == "dicomweb":
+            access = web_access(self._home, settings)
+            return DicomwebClient(settings, access, self._network.sop_classes)
         return PacsClient(settings, _tls(self._home, settings), self._network.sop_classes)
 
     def _worker(self, settings: PacsSettings) -> PacsWorker:

@@ -17,7 +17,7 @@ from station.intake.sources.surroundings import Surroundings
 from station.intake.spool import SourceKind
 from station.settings.dicom import PacsSettings
 
-_CUT = Cut(instances=1000, seconds=60.0)
+CUT = Cut(instances=1000, seconds=60.0)
 _UIDS_AT_ONCE = 100
 _FRUITLESS_IN_A_ROW = 16
 
@@ -68,7 +68,7 @@ class Link:
             return self._association
         self.close()
         if self._settings.method == "c-get":
-            reception = Reception(self._around.spool, self._route, self._around.sink, _CUT)
+            reception = Reception(self._around.spool, self._route, self._around.sink, CUT)
             self._reception = reception
             self._stack.callback(reception.end)
             self._association = self._stack.enter_context(self._client.getting(reception.answer))

@@ -18,6 +18,9 @@ class PacsFault(StrEnum):
     FAILED = "unable-to-process"
     ANSWER_UNUSABLE = "answer-unusable"
     TOO_MANY_ANSWERS = "too-many-answers"
+    TOO_LARGE = "instance-too-large"
+    NOT_AUTHORISED = "not-authorised"
+    REDIRECTED = "redirected"
 
     @property
     def concerns_all(self) -> bool:
@@ -27,6 +30,8 @@ class PacsFault(StrEnum):
             PacsFault.REJECTED,
             PacsFault.NOT_OFFERED,
             PacsFault.DESTINATION_UNKNOWN,
+            PacsFault.NOT_AUTHORISED,
+            PacsFault.REDIRECTED,
         }
 
 
@@ -41,6 +46,9 @@ _HINTS = {
     PacsFault.FAILED: "The PACS's own log says why.",
     PacsFault.ANSWER_UNUSABLE: "The PACS answered with data sets that cannot be read; its vendor should know.",
     PacsFault.TOO_MANY_ANSWERS: "Ask for a shorter period.",
+    PacsFault.TOO_LARGE: "An instance is longer than is taken; leave its study out.",
+    PacsFault.NOT_AUTHORISED: "Check user and password or token of the PACS in station.toml.",
+    PacsFault.REDIRECTED: "Name the address in station.toml that answers by itself; no redirect is followed.",
 }
 
 

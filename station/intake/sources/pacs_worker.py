@@ -10,10 +10,9 @@ from enum import StrEnum
 from policies.errors import PhtError
 from station.intake.intake import Intake
 from station.intake.sources.journal import JobState, Journal
-from station.intake.sources.pacs_client import PacsClient
 from station.intake.sources.pacs_faults import PacsError
 from station.intake.sources.reconciliation import compare
-from station.intake.sources.retrieval import Retriever
+from station.intake.sources.retrieval import AnyClient, Retriever
 from station.intake.sources.surroundings import Surroundings
 from station.settings.dicom import PacsSettings
 
@@ -54,7 +53,7 @@ class PacsWorker:
     def __init__(
         self,
         settings: PacsSettings,
-        client: Callable[[], PacsClient],
+        client: Callable[[], AnyClient],
         surroundings: Surroundings,
         intake: Intake,
     ) -> None:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 from station.intake.removals import HeldStudy
 from station.intake.sources import queries
-from station.intake.sources.pacs_client import PacsAssociation, PacsClient
+from station.intake.sources.dicomweb import WebSession
+from station.intake.sources.pacs_client import PacsAssociation
+from station.intake.sources.retrieval import AnyClient
 
 CEILING = 0.10
 """The share of the instances compared that is removed without being confirmed."""
@@ -46,7 +48,7 @@ class Comparison:
         return confirmed is not None and len(self.gone) <= confirmed
 
 
-def compare(client: PacsClient, held: Iterable[HeldStudy], remap: Callable[[str], str]) -> Comparison:
+def compare(client: AnyClient, held: Iterable[HeldStudy], remap: Callable[[str], str]) -> Comparison:
     """Ask the PACS for every study that is held, and once more for those that seem to lack something.
 
     Args:
@@ -85,7 +87,7 @@ def compare(client: PacsClient, held: Iterable[HeldStudy], remap: Callable[[str]
 
 
 def _gone(
-    association: PacsAssociation, study: HeldStudy, remap: Callable[[str], str]
+    association: PacsAssociation | WebSession, study: HeldStudy, remap: Callable[[str], str]
 ) -> frozenset[str] | None:
     """Return the instances of a study that the PACS does not list; None where its answer proves nothing."""
     answers = association.find(queries.studies_by_accession(study.accession))

@@ -8,8 +8,10 @@ import threading
 import time
 from contextlib import ExitStack
 
+from policies.errors import StorageError
 from station.intake.sources import queries
 from station.intake.sources.agenda import Agenda, Outcome
+from station.intake.sources.dicomweb import DicomwebClient
 from station.intake.sources.journal import ItemState, JobCard, JobItem, JobState, Journal
 from station.intake.sources.link import Link
 from station.intake.sources.manners import Pace, is_open, opens_at
@@ -18,6 +20,7 @@ from station.intake.sources.pacs_faults import PacsError
 from station.intake.sources.queries import FoundSeries
 from station.intake.sources.reception import Expectation, Route
 from station.intake.sources.surroundings import Surroundings
+from station.intake.sources.web_link import WebLink
 from station.intake.spool import SourceKind
 from station.settings.dicom import PacsSettings
 
@@ -27,6 +30,8 @@ INCOMPLETE, OTHER_KINDS_LEFT = "incomplete", "other-kinds-left"
 _HOURS_LOOK_S = 30.0
 _IDLE_ASSOCIATION_S = 5.0
 
+AnyClient = PacsClient | DicomwebClient
+AnyLink = Link | WebLink
 Wanted = tuple[str, FoundSeries]
 """A series to retrieve, and its study."""
 
@@ -40,13 +45,13 @@ class Retriever:
 
     Args:
         settings: the PACS.
-        client: makes associations with it.
+        client: makes associations or sessions with it.
         surroundings: the station.
         stop: ends the work in the middle of an item; it goes on another time.
     """
 
     def __init__(
-        self, settings: PacsSettings, client: PacsClient, surroundings: Surroundings, stop: threading.Event
+        self, settings: PacsSettings, client: AnyClient, surroundings: Surroundings, stop: threading.Event
     ) -> None:
         self._settings = settings
         self._client = client
@@ -85,7 +90,7 @@ class Retriever:
         journal.write_details()
 
     def _work(self, agenda: Agenda, expectation: Expectation) -> None:
-        link = Link(self._client, self._settings, self._around, agenda.card, expectation)
+        link = self._link(agenda, expectation)
         try:
             while not self._stop.is_set() and (number := agenda.next()) is not None:
                 try:
@@ -96,6 +101,8 @@ class Retriever:
                     pause_s = agenda.failed(number, error.fault)
                     if pause_s is not None:
                         self._pause(pause_s)
+                except StorageError as error:
+                    agenda.stop(error)
                 else:
                     agenda.done(number, outcome)
                     link.rest()
@@ -104,7 +111,12 @@ class Retriever:
         finally:
             link.close()
 
-    def _item(self, link: Link, agenda: Agenda, number: int) -> Outcome:
+    def _link(self, agenda: Agenda, expectation: Expectation) -> AnyLink:
+        if isinstance(self._client, DicomwebClient):
+            return WebLink(self._client, self._around, agenda.card)
+        return Link(self._client, self._settings, self._around, agenda.card, expectation)
+
+    def _item(self, link: AnyLink, agenda: Agenda, number: int) -> Outcome:
         card = agenda.card
         item = card.items[number]
         studies = self._study_uids(link, item)
@@ -135,13 +147,13 @@ class Retriever:
             return Outcome(ItemState.INCOMPLETE, expected, received, INCOMPLETE)
         return Outcome(ItemState.RETRIEVED, expected, received, OTHER_KINDS_LEFT if other_kinds else "")
 
-    def _study_uids(self, link: Link, item: JobItem) -> list[str]:
+    def _study_uids(self, link: AnyLink, item: JobItem) -> list[str]:
         if item.study_uid:
             return [item.study_uid]
         answers = link.association().find(queries.studies_by_accession(item.accession))
         return [study.study_uid for study in queries.read_studies(answers, accession=item.accession)]
 
-    def _keep_pace(self, link: Link) -> None:
+    def _keep_pace(self, link: AnyLink) -> None:
         with self._lock:
             now = time.monotonic()
             wait_s = max(self._studies.wait_s(now), self._instances.wait_s(now))
@@ -150,7 +162,7 @@ class Retriever:
         self._pause(wait_s)
         self._wait_for_hours(link)
 
-    def _wait_for_hours(self, link: Link) -> None:
+    def _wait_for_hours(self, link: AnyLink) -> None:
         hours, zone = self._settings.hours, self._around.zone
         while not is_open(hours, zone, now := self._around.clock()):
             link.close()
