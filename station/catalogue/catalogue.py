@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from policies.errors import NotFoundError
@@ -20,6 +20,7 @@ from policies.profiles import load_profile
 from policies.refusals import RefusalCode, Refused
 from station.catalogue.choosing import choose, no_longer_usable
 from station.catalogue.consent import Answer, ConsentState, Decision, check_age
+from station.catalogue.query import CatalogueQuery, count
 from station.catalogue.standing import Standing
 from station.catalogue.tables import SINGLE_ROW, CatalogueState, ConsentDecision, Instance
 from station.catalogue.takeup import STRICTNESS, Taken, take_up
@@ -118,21 +119,11 @@ class Catalogue:
 
     def collections(self) -> tuple[CollectionCounts, ...]:
         """Return each collection in counts rounded to ten, sorted by name."""
-        query = (
-            select(
-                Instance.collection,
-                func.count(func.distinct(Instance.patient)),
-                func.count(func.distinct(Instance.study_uid)),
-                func.count(),
-            )
-            .group_by(Instance.collection)
-            .order_by(Instance.collection)
-        )
         with self._database.read() as session:
-            rows = session.execute(query).all()
+            found = count(session, CatalogueQuery())
         return tuple(
-            CollectionCounts(name, rounded(patients), rounded(studies), rounded(images))
-            for name, patients, studies, images in rows
+            CollectionCounts(one.collection, rounded(one.patients), rounded(one.studies), rounded(one.images))
+            for one in found
         )
 
     def consent_state(self) -> ConsentState | None:

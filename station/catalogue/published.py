@@ -21,7 +21,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from policies.manifest import Modality
-from station.catalogue.tables import Instance, PublishedCount, PublishedTable
+from station.catalogue.tables import PublishedCount, PublishedTable, SeriesCount
 from station.cohorts.definition import ROUNDING_BASE
 from station.settings.outside import CountsSettings
 from station.storage import Database
@@ -152,16 +152,20 @@ class PublishedCounts:
 
 
 def _held(session: Session, collection: str) -> dict[str, Held]:
-    mine = Instance.collection == collection
+    mine = SeriesCount.collection == collection
     patients, studies = session.execute(
         select(
-            func.count(func.distinct(Instance.patient)), func.count(func.distinct(Instance.study_uid))
+            func.count(func.distinct(SeriesCount.patient)), func.count(func.distinct(SeriesCount.study_uid))
         ).where(mine)
     ).one()
     images = session.execute(
-        select(Instance.modality, func.count(func.distinct(Instance.patient)), func.count())
+        select(
+            SeriesCount.modality,
+            func.count(func.distinct(SeriesCount.patient)),
+            func.sum(SeriesCount.images),
+        )
         .where(mine)
-        .group_by(Instance.modality)
+        .group_by(SeriesCount.modality)
     )
     return {
         PATIENTS: Held(patients, patients),

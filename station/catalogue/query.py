@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from policies.documents import Name, Sequence, StrictModel
 from policies.errors import NotFoundError
 from policies.profiles import DEFAULT_PROFILE, FieldName, ProfileId, load_profile
-from station.catalogue.tables import Clinical, Instance, Label
+from station.catalogue.tables import Clinical, Label, SeriesCount
 from station.handover import Code, Term
 
 MAX_CONDITIONS = 16
@@ -118,10 +118,15 @@ def count(session: Session, query: CatalogueQuery) -> tuple[ExactCounts, ...]:
 
     An image that stands in two collections counts in each.
     """
-    # Grouped from the inside out: the index gives its rows sorted by study and series, and what is asked of a series or of
-    # a study is looked up once for each, not once for each image.
-    key = (Instance.collection, Instance.patient, Instance.study_uid, Instance.series_uid)
-    series = select(*key, func.count().label("images")).where(*_conditions(query)).group_by(*key).subquery()
+    # Grouped from the inside out: rows come sorted by study and series, and what is asked of a series or of a study is looked
+    # up once for each.
+    key = (SeriesCount.collection, SeriesCount.patient, SeriesCount.study_uid, SeriesCount.series_uid)
+    series = (
+        select(*key, func.sum(SeriesCount.images).label("images"))
+        .where(*_conditions(query))
+        .group_by(*key)
+        .subquery()
+    )
     c = series.c
     studies = (
         select(
@@ -159,20 +164,20 @@ def count(session: Session, query: CatalogueQuery) -> tuple[ExactCounts, ...]:
 def _conditions(query: CatalogueQuery) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = []
     if query.collection is not None:
-        found.append(Instance.collection == query.collection)
+        found.append(SeriesCount.collection == query.collection)
     listed = (
-        (Instance.modality, query.modality),
-        (Instance.body_part, query.body_part),
-        (Instance.view_position, query.view),
-        (Instance.manufacturer, query.manufacturer),
-        (Instance.kernel, query.kernel),
+        (SeriesCount.modality, query.modality),
+        (SeriesCount.body_part, query.body_part),
+        (SeriesCount.view_position, query.view),
+        (SeriesCount.manufacturer, query.manufacturer),
+        (SeriesCount.kernel, query.kernel),
     )
     found += [column.in_(values) for column, values in listed if values]
     ranges = (
-        (Instance.slice_thickness_mm, query.slice_thickness_mm),
-        (Instance.study_year, query.year),
-        (Instance.rows, query.rows),
-        (Instance.columns, query.columns),
+        (SeriesCount.slice_thickness_mm, query.slice_thickness_mm),
+        (SeriesCount.study_year, query.year),
+        (SeriesCount.rows, query.rows),
+        (SeriesCount.columns, query.columns),
     )
     for column, wanted in ranges:
         if wanted is not None and wanted.minimum is not None:
@@ -181,9 +186,9 @@ def _conditions(query: CatalogueQuery) -> list[ColumnElement[bool]]:
             found.append(column <= wanted.maximum)
     match query.recognizable_face:
         case "yes" | "no":
-            found.append(Instance.recognizable_face.is_(query.recognizable_face == "yes"))
+            found.append(SeriesCount.recognizable_face.is_(query.recognizable_face == "yes"))
         case "unknown":
-            found.append(Instance.recognizable_face.is_(None))
+            found.append(SeriesCount.recognizable_face.is_(None))
         case None:
             pass
     return found

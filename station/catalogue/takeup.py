@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from policies.errors import TrustError
 from station.catalogue.consent import Answer
+from station.catalogue.series_counts import recount
 from station.catalogue.tables import (
     SINGLE_ROW,
     CatalogueState,
@@ -20,6 +21,7 @@ from station.catalogue.tables import (
     Label,
     MergedPatient,
     RemovedCount,
+    SeriesCount,
 )
 from station.handover import (
     GENESIS,
@@ -90,7 +92,11 @@ def take_up(session: Session, entry: VerifiedEntry) -> Taken:
 
 
 def _instances(session: Session, content: InstancesContent, aliases: dict[str, str]) -> Taken:
+    touched = {(record.collection, record.series_uid) for record in content.instances}
     for record in content.instances:
+        earlier = session.get(Instance, (record.collection, record.sop_instance_uid))
+        if earlier is not None:
+            touched.add((earlier.collection, earlier.series_uid))
         values = record.model_dump(exclude={"acquisition", "patient"})
         acquisition = record.acquisition.model_dump(exclude={"image_type"})
         # A later record of the same instance replaces the earlier: intake pseudonymised it again.
@@ -102,6 +108,7 @@ def _instances(session: Session, content: InstancesContent, aliases: dict[str, s
                 image_type="\\".join(record.acquisition.image_type),
             )
         )
+    recount(session, touched)
     return Taken(instances=len(content.instances))
 
 
@@ -168,7 +175,7 @@ def _removals(session: Session, content: RemovedContent) -> Taken:
             session.add(count)
         count.instances += 1
         removed += 1
-    session.flush()
+    recount(session, touched)
     for collection, series_uid in touched:
         left = select(func.count()).where(
             Instance.collection == collection, Instance.series_uid == series_uid
@@ -190,7 +197,7 @@ def _merge(session: Session, merge: Merge) -> bool:
     session.execute(delete(MergedPatient).where(MergedPatient.patient == into))
     session.execute(update(MergedPatient).where(MergedPatient.into == patient).values(into=into))
     session.merge(MergedPatient(patient=patient, into=into))
-    for table in (Instance, Label):
+    for table in (Instance, Label, SeriesCount):
         session.execute(update(table).where(table.patient == patient).values(patient=into))
     _merge_clinical(session, patient, into)
     _merge_consent(session, patient, into)

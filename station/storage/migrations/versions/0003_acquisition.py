@@ -13,13 +13,9 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
-_COUNTS = (
-    "collection", "patient", "study_uid", "series_uid", "modality", "body_part", "view_position", "manufacturer",
-    "kernel", "slice_thickness_mm", "study_year", "rows", "columns", "recognizable_face",
-)  # fmt: skip
 _NEW_TABLES = (
     "catalogue_published_counts", "catalogue_published", "catalogue_findings", "catalogue_removed",
-    "catalogue_merged", "catalogue_labels",
+    "catalogue_merged", "catalogue_labels", "catalogue_series",
 )  # fmt: skip
 
 
@@ -41,8 +37,9 @@ def _new_columns() -> tuple[sa.Column[Any], ...]:
 def upgrade() -> None:
     for column in _new_columns():
         op.add_column("catalogue_instances", column)
-    op.create_index("ix_catalogue_instances_series_uid", "catalogue_instances", ["series_uid"])
-    op.create_index("ix_catalogue_instances_counts", "catalogue_instances", list(_COUNTS))
+    op.create_index("ix_catalogue_instances_series", "catalogue_instances", ["series_uid", "collection"])
+    op.create_index("ix_catalogue_instances_file", "catalogue_instances", ["file"])
+    _create_series()
     op.create_table(
         "catalogue_labels",
         sa.Column("collection", sa.String(64), primary_key=True),
@@ -70,6 +67,39 @@ def upgrade() -> None:
     _create_own_tables()
 
 
+def _create_series() -> None:
+    op.create_table(
+        "catalogue_series",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("collection", sa.String(64), nullable=False),
+        sa.Column("patient", sa.String(32), nullable=False),
+        sa.Column("study_uid", sa.String(64), nullable=False),
+        sa.Column("series_uid", sa.String(64), nullable=False),
+        sa.Column("modality", sa.String(16), nullable=False),
+        sa.Column("body_part", sa.String(16), nullable=False),
+        sa.Column("view_position", sa.String(16), nullable=False),
+        sa.Column("manufacturer", sa.String(64), nullable=False),
+        sa.Column("kernel", sa.String(64), nullable=False),
+        sa.Column("slice_thickness_mm", sa.Float()),
+        sa.Column("study_year", sa.Integer()),
+        sa.Column("rows", sa.Integer()),
+        sa.Column("columns", sa.Integer()),
+        sa.Column("recognizable_face", sa.Boolean()),
+        sa.Column("images", sa.Integer(), nullable=False),
+    )
+    op.create_index("ix_catalogue_series_patient", "catalogue_series", ["patient"])
+    op.create_index("ix_catalogue_series_series", "catalogue_series", ["series_uid", "collection"])
+    op.create_index(
+        "ix_catalogue_series_counts", "catalogue_series", ["collection", "patient", "study_uid", "series_uid"]
+    )
+    # What an earlier version took up said nothing of its acquisition.
+    op.execute(
+        "INSERT INTO catalogue_series (collection, patient, study_uid, series_uid, modality, body_part, view_position, "
+        "manufacturer, kernel, images) SELECT collection, patient, study_uid, series_uid, modality, body_part, "
+        "view_position, '', '', count(*) FROM catalogue_instances GROUP BY 1, 2, 3, 4, 5, 6, 7"
+    )
+
+
 def _create_own_tables() -> None:
     op.create_table(
         "catalogue_findings",
@@ -95,7 +125,7 @@ def _create_own_tables() -> None:
 def downgrade() -> None:
     for table in _NEW_TABLES:
         op.drop_table(table)
-    for index in ("counts", "series_uid"):
+    for index in ("file", "series"):
         op.drop_index(f"ix_catalogue_instances_{index}", "catalogue_instances")
     for column in _new_columns():
         op.drop_column("catalogue_instances", column.name)
