@@ -17,10 +17,16 @@ from station.pseudonymisation.pixels.boxes import Box, joined
 from station.pseudonymisation.pixels.picture import Grey, Picture
 
 _STROKE = 27
-_LEVEL = 0.16
-_NOISE = 5.0
-_HEIGHTS = (9, 110)
-_MAX_COMPONENTS = 6_000
+_LEVEL = 0.10
+_NOISE = 4.5
+_TILE = 64
+_HEIGHTS = (5, 110)
+_PEAK = 1.5
+"""A stroke stands out by this much somewhere; the edge of a rib just reaches the level, in pieces."""
+_FAINT = 0.55
+_MAX_COMPONENTS = 12_000
+_MORE_OF_A_LINE = 12
+"""How many further letters a line may be followed to on each side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +39,23 @@ def text_boxes(picture: Picture) -> list[Box]:
     """Return the boxes of what looks like a line of text, in working pixels."""
     found: list[Box] = []
     for bright in (True, False):
-        hat = _hat(picture.grey, bright=bright)
-        level = max(_LEVEL, _NOISE * 1.4826 * float(np.median(hat)))
-        mask = hat > level
-        found += _lines(mask)
-        found += [Box(box.left, box.top, box.right, box.bottom) for box in _lines(mask.T)]
+        strength = _strokes(picture.grey, bright=bright)
+        found += _lines(strength)
+        found += [Box(box.left, box.top, box.right, box.bottom) for box in _lines(strength.T)]
     return joined(found)
+
+
+def _strokes(grey: Grey, *, bright: bool) -> Grey:
+    """Return how much what is thin stands out, 1 at the level: a floor, or more where the neighbourhood is textured."""
+    hat = _hat(grey, bright=bright)
+    rows, columns = (-(-side // _TILE) for side in hat.shape)
+    padded = np.pad(hat, ((0, rows * _TILE - hat.shape[0]), (0, columns * _TILE - hat.shape[1])), mode="edge")
+    tiles = padded.reshape(rows, _TILE, columns, _TILE).transpose(0, 2, 1, 3).reshape(rows, columns, -1)
+    # The lower half of a tile is its texture, with text in it or not.
+    noise = ndimage.uniform_filter(np.percentile(tiles, 40, axis=2), size=3, mode="nearest")
+    level = np.maximum(_LEVEL, _NOISE * noise)
+    spread = np.kron(level, np.ones((_TILE, _TILE), dtype=np.float32))[: hat.shape[0], : hat.shape[1]]
+    return np.asarray(hat / spread, dtype=np.float32)
 
 
 def _hat(grey: Grey, *, bright: bool) -> Grey:
@@ -49,8 +66,8 @@ def _hat(grey: Grey, *, bright: bool) -> Grey:
     return np.asarray(ndimage.grey_closing(grey, size=size) - grey, dtype=np.float32)
 
 
-def _lines(mask: NDArray[np.bool_]) -> list[Box]:
-    labels, count = ndimage.label(mask, structure=np.ones((3, 3), dtype=np.int8))
+def _lines(strength: Grey) -> list[Box]:
+    labels, count = ndimage.label(strength > 1.0, structure=np.ones((3, 3), dtype=np.int8))
     if not 0 < count <= _MAX_COMPONENTS:
         return []
     glyphs: list[_Glyph] = []
@@ -63,13 +80,34 @@ def _lines(mask: NDArray[np.bool_]) -> list[Box]:
         if not _HEIGHTS[0] <= box.height <= _HEIGHTS[1] or box.width > 12 * box.height:
             continue
         inside = labels[place] == number
+        if float(strength[place][inside].max()) < _PEAK:
+            continue
         fill = float(inside.mean())
         if box.width <= 1.6 * box.height:
             if 0.1 <= fill <= 0.95 and box.width >= 2:
                 glyphs.append(_Glyph(box, fill))
         elif _is_running_text(inside, fill):
             words.append(box)
-    return [*_rows_of(glyphs), *words]
+    for row in _rows_of(glyphs):
+        if len(row) >= 3 and _regular(row):
+            box = row[0].box
+            for other in row[1:]:
+                box = box.around(other.box)
+            words.append(box)
+    if not words:
+        return []
+    faint = _faint_strokes(strength)
+    return [_followed(line, faint) for line in joined(words)]
+
+
+def _faint_strokes(strength: Grey) -> list[Box]:
+    """Return strokes at half the level: where a line was found, its fainter letters are looked for."""
+    labels, _ = ndimage.label(strength > _FAINT, structure=np.ones((3, 3), dtype=np.int8))
+    return [
+        Box(place[0].start, place[1].start, place[0].stop, place[1].stop)
+        for place in ndimage.find_objects(labels)
+        if place is not None
+    ]
 
 
 def _is_running_text(inside: NDArray[np.bool_], fill: float) -> bool:
@@ -83,25 +121,44 @@ def _is_running_text(inside: NDArray[np.bool_], fill: float) -> bool:
     return bool(np.median(changes[height // 6 : height - height // 6 or None]) >= wanted)
 
 
-def _rows_of(glyphs: list[_Glyph]) -> list[Box]:
-    """Group letters that stand side by side; three make a line."""
-    remaining = sorted(glyphs, key=lambda glyph: glyph.box.left)
+def _rows_of(glyphs: list[_Glyph]) -> list[list[_Glyph]]:
+    """Group letters that stand side by side."""
     rows: list[list[_Glyph]] = []
-    for glyph in remaining:
-        for row in reversed(rows):
+    for glyph in sorted(glyphs, key=lambda glyph: glyph.box.left):
+        for row in reversed(rows[-400:]):
             if _next_to(row[-1].box, glyph.box):
                 row.append(glyph)
                 break
         else:
             rows.append([glyph])
-    found: list[Box] = []
-    for row in rows:
-        if len(row) >= 3 and _regular(row):
-            box = row[0].box
-            for other in row[1:]:
-                box = box.around(other.box)
-            found.append(box)
-    return found
+    return rows
+
+
+def _followed(line: Box, strokes: list[Box]) -> Box:
+    """Return a line with what stands next to it: initials, points, letters that are fainter than the rest."""
+    height = line.height
+    for _ in range(_MORE_OF_A_LINE):
+        window = Box(line.top, line.left - 3 * height, line.bottom, line.right + 3 * height)
+        wider = line
+        for box in strokes:
+            shared = min(box.bottom, line.bottom) - max(box.top, line.top)
+            if (
+                box.meets(window)
+                and 0.15 * height <= box.height <= 1.6 * height
+                and box.width <= 8 * height
+                and shared >= 0.5 * box.height
+            ):
+                wider = wider.around(box)
+        if wider == line:
+            break
+        # As high as the line was: what is followed must not grow with each step.
+        line = Box(
+            max(wider.top, line.top - height // 2),
+            wider.left,
+            min(wider.bottom, line.bottom + height // 2),
+            wider.right,
+        )
+    return line
 
 
 def _next_to(left: Box, right: Box) -> bool:
