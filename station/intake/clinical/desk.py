@@ -175,7 +175,7 @@ class ClinicalDesk:
             raise UsageError("who asks for a patient's history must be said")
         with self._books.lock, self._books.database.write() as session:
             found = history.of_patient(session, issuer, patient_id)
-            patients = handing.pseudonyms_by_id(session, self._keys).get(patient_id, {})
+            patients = handing.pseudonyms_by_id(session).get(patient_id, {})
             named = patients.values() if issuer is None else [patients.get(issuer, "")]
             fields: dict[str, str | int] = {
                 "by": by[:64],

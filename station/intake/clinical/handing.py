@@ -18,7 +18,8 @@ from station.handover import ClinicalContent, ClinicalRow
 from station.intake import outbox
 from station.intake.clinical.linking import KnownStudy, StoredRow, patient_of, studies_of, values_at
 from station.intake.clinical.tables import ClinicalHandedRow, ClinicalRowRow, ClinicalVersionRow
-from station.intake.schema import MergeRow, PatientRow, StudyRow
+from station.intake.merges.register import known_patients
+from station.intake.schema import PatientRow, StudyRow
 from station.pseudonymisation.keys import ProjectKeys
 
 _ROWS_PER_ENTRY = 2000
@@ -52,7 +53,7 @@ def hand_over(
 
     Args:
         session: the caller's transaction.
-        keys: the project's, for pseudonyms of merged patients and for shifts.
+        keys: the project's, for shifts.
         keeps_dates: whether a collection keeps shifted dates.
         now: for the audit.
     """
@@ -61,7 +62,7 @@ def hand_over(
     pairs = select(ClinicalRowRow.collection, ClinicalRowRow.profile).distinct()
     for collection, profile in session.execute(pairs.order_by("collection", "profile")).all():
         rows = list(_rows(session, collection, profile))
-        by_study = _by_study(session, rows, keys)
+        by_study = _by_study(session, rows)
         linked[collection] += len({row.id for found in by_study.values() for row in found.rows})
         shifts = _Shifts(session, keys, kept=keeps_dates(collection))
         told = list(_due(session, (collection, load_profile(profile)), by_study, shifts))
@@ -138,8 +139,8 @@ def _said(session: Session, rows: set[int]) -> dict[int, tuple[dict[str, Clinica
     return found
 
 
-def _by_study(session: Session, rows: list[StoredRow], keys: ProjectKeys) -> dict[str, _Linked]:
-    bearers = pseudonyms_by_id(session, keys)
+def _by_study(session: Session, rows: list[StoredRow]) -> dict[str, _Linked]:
+    bearers = pseudonyms_by_id(session)
     studies: defaultdict[str, list[KnownStudy]] = defaultdict(list)
     for study in _studies(session):
         studies[study.patient].append(study)
@@ -153,21 +154,11 @@ def _by_study(session: Session, rows: list[StoredRow], keys: ProjectKeys) -> dic
     return found
 
 
-def pseudonyms_by_id(session: Session, keys: ProjectKeys) -> dict[str, dict[str, str]]:
+def pseudonyms_by_id(session: Session) -> dict[str, dict[str, str]]:
     """Return the pseudonyms of everybody whose images are here, by id and issuer, also by ids they had before a merge."""
     found: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    bearers = select(PatientRow.pseudonym, PatientRow.issuer, PatientRow.patient_id)
-    for pseudonym, issuer, patient_id in session.execute(bearers):
-        found[patient_id][issuer] = pseudonym
-    merges = {
-        (row.old_issuer, row.old_id): (row.new_issuer, row.new_id)
-        for row in session.scalars(select(MergeRow))
-    }
-    for issuer, patient_id in merges:
-        known_by, steps = (issuer, patient_id), 0
-        while known_by in merges and steps <= len(merges):
-            known_by, steps = merges[known_by], steps + 1
-        found[patient_id][issuer] = keys.pseudonym(*known_by)
+    for patient in known_patients(session):
+        found[patient.patient_id][patient.issuer] = patient.pseudonym
     return dict(found)
 
 

@@ -33,7 +33,7 @@ from station.intake.clinical.mapping import shipped_mapping
 from station.intake.installation import MIGRATIONS, init_intake
 from station.intake.intake import Intake
 from station.intake.paths import IntakePaths
-from station.intake.schema import IntakeAuditRow
+from station.intake.schema import IntakeAuditRow, PatientRow
 from station.intake.settings import IntakeSettings
 from station.pseudonymisation.options import DeidentificationOptions
 from station.storage.database import open_database
@@ -119,6 +119,13 @@ class Site:
         ]
         day = str(dcmread(BytesIO(read_instance(self.paths.handover, image))).StudyDate)
         return date(int(day[:4]), int(day[4:6]), int(day[6:]))
+
+    def patients(self) -> set[tuple[str, str]]:
+        database = open_database(self.paths.database, MIGRATIONS)
+        with database.read() as session:
+            found = {(row.issuer, row.patient_id) for row in session.scalars(select(PatientRow))}
+        database.close()
+        return found
 
     def audit(self) -> list[dict[str, Any]]:
         database = open_database(self.paths.database, MIGRATIONS)
@@ -320,6 +327,18 @@ def test_a_later_study_of_a_known_patient_gets_its_rows_under_the_same_pseudonym
     site.images(("3748755", "A2000", "20210917"))
     assert len(site.told()) == 2
     assert len({row.patient for row in site.told()}) == 1
+
+
+def test_rows_under_an_id_from_before_a_merge_belong_to_the_merged_patient(site: Site) -> None:
+    site.images(("3748755", "A1000", "20200917"), ("9252896", "A2000", "20200918"))
+    site.send(PLAIN + b"3748755,A1000,1,F,,,,\n9252896,A2000,0,F,,,,\n")
+    assert len({row.patient for row in site.told()}) == 2
+    (issuer,) = {issuer for issuer, _ in site.patients()}
+    header = "old_issuer,old_id,new_issuer,new_id\n"
+    site.intake.merges.import_merges(f"{header}{issuer},3748755,{issuer},9252896\n".encode())
+    assert len({row.patient for row in site.told()}) == 1
+    corrected = site.send(PLAIN + b"3748755,A1000,0,F,,,,\n")
+    assert (corrected["corrected"], corrected["linked"], corrected["handed_over"]) == (1, 2, 1)
 
 
 @pytest.mark.parametrize("params", [{"mapping": "sha256:" + "0" * 64}, {"profile": "thorax-1@9"}])

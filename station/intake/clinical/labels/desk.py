@@ -214,7 +214,7 @@ class LabelDesk:
     def _series_of(self, collection: str, row: LabelLine) -> _Series:
         """Find the series that a row names."""
         with self._books.database.read() as session:
-            issuers = pseudonyms_by_id(session, self._keys).get(row.patient_id, {})
+            issuers = pseudonyms_by_id(session).get(row.patient_id, {})
             patients = {issuers.get(row.issuer)} if row.issuer else set(issuers.values())
             patient = patients.pop() if len(patients) == 1 else None
             if patient is None:

@@ -1,6 +1,7 @@
 """Exports of Castor and OpenClinica under their mappings, mappings that are wrong, and files that mean harm."""
 
 import contextlib
+from pathlib import Path
 
 import pytest
 from clinical_kit import CASTOR_COLUMNS, castor, openclinica
@@ -266,3 +267,12 @@ def test_a_mapping_that_is_wrong_is_refused(change: tuple[str, str], says: str) 
 def test_a_mapping_of_an_unknown_profile_is_refused() -> None:
     with pytest.raises(NotFoundError):
         read_mapping(mapping_with(("profile: ncif-covid-1@1", "profile: ncif-covid-1@9")))
+
+
+@pytest.mark.shared_data
+def test_the_shared_forms_are_read_whole(shared_data: Path) -> None:
+    forms = sorted(shared_data.glob("cxr/*/ecrf.csv"))
+    assert len(forms) == 3
+    for path in forms:
+        report = plain(path.read_bytes()).report
+        assert (report.rows, report.refused) == (80, 0)
