@@ -95,7 +95,9 @@ class Link:
         came |= self._one_by_one(study_uid, series.series_uid, sorted(wanted - came))
         if not came and fault is not None:
             raise PacsError(fault)
-        return Came(len(came), len(wanted), other_kinds=len(kinds) - len(wanted))
+        # A PACS that lists fewer than it counted has lost some, or does not tell.
+        untold = max(0, (series.instances or 0) - len(kinds))
+        return Came(len(came), len(wanted) + untold, other_kinds=len(kinds) - len(wanted))
 
     def _kinds(self, study_uid: str, series_uid: str) -> dict[str, str]:
         """Return the SOP Class of each instance of a series, empty where the PACS does not say."""

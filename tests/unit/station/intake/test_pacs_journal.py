@@ -63,7 +63,7 @@ def test_cut_off_anywhere_it_is_what_it_was_before_the_last_line(tmp_path: Path)
         journal.record(number, Progress(state=ItemState.RETRIEVED, expected=number, received=number))
     whole = file.read_bytes()
     ends = [0, *(place + 1 for place, byte in enumerate(whole) if byte == 0x0A)]
-    for cut in range(len(whole) + 1):
+    for cut in (*range(0, len(whole), 5), *ends):
         file.write_bytes(whole[:cut])
         again = Journal.open(tmp_path, journal.card.job)
         lines = sum(end <= cut for end in ends) - 1
