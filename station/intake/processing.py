@@ -10,6 +10,8 @@ Order, so that a crash at any point is healed by doing it again (I8):
 Nothing of a file's content reaches a log line, an error or a report.
 """
 
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 
 from sqlalchemy import select
@@ -23,6 +25,9 @@ from station.intake.schema import FileRow
 from station.intake.workers import Finished, TakeTask, WorkerPool
 from station.intake.workers.messages import Unstored
 from station.storage.files import storage_fault, sync_folder
+
+_PER_TRANSACTION = 32
+_LONGEST_WAIT_S = 0.25
 
 
 def process(
@@ -46,12 +51,25 @@ def process(
     tasks = [TakeTask(path=str(folder / name), collection=collection) for name in names]
     before, done = batch.card.files - len(names), 0
     with closing(pool.run(tasks)) as groups:
-        for group in groups:
+        for group in _gathered(groups):
             _record(books, batch.name, names[done : done + len(group)], group)
             for _ in group:
                 done += 1
                 progress(before + done, batch.card.files)
     leave_spool(paths, books, batch.name)
+
+
+def _gathered(groups: Iterable[list[Finished]]) -> Iterator[list[Finished]]:
+    """Gather results so that a transaction, which waits for the disk, is worth it; none waits long while others come."""
+    gathered: list[Finished] = []
+    since = time.monotonic()
+    for group in groups:
+        gathered += group
+        if len(gathered) >= _PER_TRANSACTION or time.monotonic() - since >= _LONGEST_WAIT_S:
+            yield gathered
+            gathered, since = [], time.monotonic()
+    if gathered:
+        yield gathered
 
 
 def _record(books: Books, batch: str, names: list[str], group: list[Finished]) -> None:

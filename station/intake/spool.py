@@ -281,16 +281,15 @@ def recover_incomplete(spool: Path) -> Recovered:
 
 
 def batches(spool: Path) -> list[StagedBatch]:
-    """Return the batches that stand in the spool, oldest first."""
-    names = sorted(path.name for path in spool.iterdir() if BATCH_NAME.fullmatch(path.name))
-    found = []
-    for name in names:
+    """Return the batches that stand in the spool, oldest first; one whose card is damaged is left, and said."""
+    found: list[StagedBatch] = []
+    for name in sorted(path.name for path in spool.iterdir() if BATCH_NAME.fullmatch(path.name)):
         try:
             found.append(open_batch(spool, name))
-        except (NotFoundError, StateError):
+        except (NotFoundError, StateError, DocumentError):
             # One that is done with loses its card first, then its folder.
             if (spool / name / _CARD).exists():
-                raise
+                LOG.error("spool-card-damaged", extra={"batch": name})  # noqa: TRY400 - no text of others
     return found
 
 

@@ -163,9 +163,11 @@ def test_a_damaged_card_keeps_no_other_batch_waiting(
     place: Path, source: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     damaged, sound = folder.stage_folder(place, source), folder.stage_folder(place, source)
-    (place / damaged.name / "batch.json").write_bytes(b"{")
+    (place / damaged.name / "batch.json").write_bytes(b"[]")
     assert spool.batches(place) == [sound]
     assert "spool-card-damaged" in caplog.text
     (place / damaged.name / "batch.json").unlink()
     assert spool.batches(place) == [sound]
+    with pytest.raises(StateError):
+        spool.open_batch(place, damaged.name)
     assert len(spool.files_of(place, damaged.name)) == 2
