@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from functools import lru_cache
 
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
+from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.orm import Session
 
 from policies.documents import canonical_json, digest_of
@@ -66,8 +67,10 @@ def replace(
     stated = set(read.decisions)
     new = [decision for decision in read.decisions if not before.get(decision, False)]
     gone = [decision for decision, holds in before.items() if holds and decision not in stated]
-    session.add_all(_row(row.id, decision, stated=True) for decision in new)
-    session.add_all(_row(row.id, decision, stated=False) for decision in gone)
+    lines = [_values(row.id, decision, stated=True) for decision in new]
+    lines += [_values(row.id, decision, stated=False) for decision in gone]
+    if lines:
+        session.execute(insert(ConsentDecisionRow), lines)
     _keep_facts(session, read.facts)
     state = session.get(ConsentSourceRow, _THE_SOURCE)
     if state is None:
@@ -123,25 +126,12 @@ def standing_of(session: Session, rules: ConsentRules) -> Standing:
     Whether an objection still holds is not asked here: a later consent may be in its place, for as long as that is in effect.
     """
     history = _stated(session)
-    facts = {
-        PatientId(row.issuer, row.patient_id): PatientFacts(
-            _optional_day(row.birth_date), _optional_day(row.deceased)
-        )
-        for row in session.execute(
-            select(
-                ConsentPatientRow.issuer,
-                ConsentPatientRow.patient_id,
-                ConsentPatientRow.birth_date,
-                ConsentPatientRow.deceased,
-            )
-        )
-    }
     # Once a register has asked it apart, a later one that is silent about it does not answer it.
     apart = rules.registry_asked_apart or any(
         decision.purpose is Purpose.REGISTRY and decision.word != "objection" for decision in history
     )
     holding = (decision for decision, stated in history.items() if stated or decision.word == "objection")
-    return Standing.of(holding, facts, registry_apart=apart)
+    return Standing.of(holding, _facts(session), registry_apart=apart)
 
 
 def resolved_of(session: Session, standing: Standing, today: date) -> Resolved:
@@ -202,33 +192,63 @@ def _stated(session: Session) -> dict[Decision, bool]:
     return found
 
 
-def _row(import_id: int, decision: Decision, *, stated: bool) -> ConsentDecisionRow:
-    return ConsentDecisionRow(
-        import_id=import_id,
-        stated=stated,
-        issuer=decision.patient.issuer,
-        patient_id=decision.patient.patient_id,
-        purpose=decision.purpose.value,
-        decision=decision.word,
-        made=decision.made.isoformat(),
-        given_by=decision.given_by.value,
-        valid_from=decision.valid_from.isoformat() if decision.valid_from else None,
-        valid_until=decision.valid_until.isoformat() if decision.valid_until else None,
-    )
+def _values(import_id: int, decision: Decision, *, stated: bool) -> dict[str, object]:
+    return {
+        "import_id": import_id,
+        "stated": stated,
+        "issuer": decision.patient.issuer,
+        "patient_id": decision.patient.patient_id,
+        "purpose": decision.purpose.value,
+        "decision": decision.word,
+        "made": decision.made.isoformat(),
+        "given_by": decision.given_by.value,
+        "valid_from": _text(decision.valid_from),
+        "valid_until": _text(decision.valid_until),
+    }
 
 
 def _keep_facts(session: Session, facts: Mapping[PatientId, PatientFacts]) -> None:
-    for patient, known in facts.items():
-        row = session.get(ConsentPatientRow, (patient.issuer, patient.patient_id))
-        if row is None:
-            row = ConsentPatientRow(issuer=patient.issuer, patient_id=patient.patient_id)
-            session.add(row)
-        if known.birth_date is not None:
-            row.birth_date = known.birth_date.isoformat()
-        if known.deceased is not None:
-            # A source that only knows the fact dates it by the day it was read: the first such day stands.
-            day = known.deceased.isoformat()
-            row.deceased = min(day, row.deceased or day)
+    if not facts:
+        return
+    known = _facts(session)
+    changed = []
+    for patient, stated in facts.items():
+        before = known.get(patient, PatientFacts())
+        # A source that only knows the fact of a death dates it by the day it was read: the first such day stands.
+        deaths = [day for day in (stated.deceased, before.deceased) if day is not None]
+        after = PatientFacts(stated.birth_date or before.birth_date, min(deaths, default=None))
+        if patient not in known or after != before:
+            changed.append(
+                {
+                    "issuer": patient.issuer,
+                    "patient_id": patient.patient_id,
+                    "birth_date": _text(after.birth_date),
+                    "deceased": _text(after.deceased),
+                }
+            )
+    if changed:
+        statement = upsert(ConsentPatientRow)
+        values = {name: statement.excluded[name] for name in ("birth_date", "deceased")}
+        session.execute(statement.on_conflict_do_update(["issuer", "patient_id"], set_=values), changed)
+
+
+def _facts(session: Session) -> dict[PatientId, PatientFacts]:
+    rows = session.execute(
+        select(
+            ConsentPatientRow.issuer,
+            ConsentPatientRow.patient_id,
+            ConsentPatientRow.birth_date,
+            ConsentPatientRow.deceased,
+        )
+    )
+    return {
+        PatientId(issuer, patient_id): PatientFacts(_optional_day(born), _optional_day(died))
+        for issuer, patient_id, born, died in rows
+    }
+
+
+def _text(day: date | None) -> str | None:
+    return None if day is None else day.isoformat()
 
 
 @lru_cache(maxsize=65536)
