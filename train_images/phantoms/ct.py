@@ -72,12 +72,14 @@ class PhantomSeries:
         files: in the order of the position along the normal, from the feet up.
         hounsfield: (slices, rows, columns), as stored.
         nodule: likewise; the true segmentation.
+        affine: from (column, row, slice) to RAS millimetres, of a series without a fault.
         series_uid, study_uid: made up, unlike any other's.
     """
 
     files: tuple[Path, ...]
     hounsfield: NDArray[np.int16]
     nodule: NDArray[np.bool_]
+    affine: NDArray[np.float64]
     series_uid: str
     study_uid: str
 
@@ -132,6 +134,7 @@ def write_ct_series(
         files=tuple(files),
         hounsfield=np.stack(stack) if one_size else np.zeros((0, 0, 0), np.int16),
         nodule=np.stack(masks) if one_size else np.zeros((0, 0, 0), bool),
+        affine=_affine(scanner),
         series_uid=str(made_up_uid(seed, scanner.institution, study.accession, "ct-series")),
         study_uid=str(made_up_uid(seed, scanner.institution, study.accession, "study")),
     )
@@ -163,6 +166,15 @@ def _cuts(scanner: CtScanner, fault: CtFault | None) -> Iterator[_Slice]:
         # The standard's position is the middle of the first pixel (PS3.3 C.7.6.2.1.1).
         corner = -(size - 1) / 2 * (column_mm * here_row + row_mm * here_column)
         yield _Slice(number, here_row, here_column, corner + offset * along, size)
+
+
+def _affine(scanner: CtScanner) -> NDArray[np.float64]:
+    first, second = list(_cuts(scanner, None))[:2]
+    row_mm, column_mm = scanner.pixel_mm
+    lps = np.eye(4)
+    lps[:3, 0], lps[:3, 1] = first.row * column_mm, first.column * row_mm
+    lps[:3, 2], lps[:3, 3] = second.position - first.position, first.position
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
 
 
 def _points(cut: _Slice, scanner: CtScanner) -> tuple[Vector, Vector, Vector]:

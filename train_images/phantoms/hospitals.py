@@ -20,7 +20,7 @@ import numpy as np
 
 from policies.errors import StorageError, UsageError
 from train_images.phantoms.anatomy import Appearance, draw_chest
-from train_images.phantoms.people import Person, Study, make_people
+from train_images.phantoms.people import Person, make_people
 from train_images.phantoms.radiographs import Encoding, Site, write_radiograph
 
 DEFAULT_SEED: Final = 20261122
@@ -112,7 +112,7 @@ def _generate(out: Path, index: int, patients: int, seed: int, size_px: int) -> 
         )
         path = folder / "dicom" / f"{number:06d}.dcm"
         write_radiograph(path, picture, site=site, person=person, study=study, seed=seed)
-    _write_ecrf(folder / "ecrf.csv", studies)
+    _write_ecrf(folder / "ecrf.csv", people)
     _write_consent(folder / "consent.csv", people)
     return PhantomHospital(
         name=folder.name,
@@ -138,32 +138,27 @@ def _site(index: int) -> Site:
     )
 
 
-def _write_ecrf(path: Path, studies: Iterable[tuple[Person, Study]]) -> None:
-    header = (
-        "patient_id",
-        "accession",
-        "pneumonia",
-        "sex",
-        "birth_date",
-        "temperature_c",
-        "crp_mg_l",
-        "smoker",
-    )
+def form_rows(person: Person) -> list[dict[str, str]]:
+    """Return what the form says of each of a person's studies, by column."""
     smoker = {True: "yes", False: "no", None: ""}
-    rows = (
-        (
-            person.patient_id,
-            study.accession,
-            int(study.pneumonia),
-            person.sex,
-            person.birth.isoformat(),
-            "" if study.temperature_c is None else study.temperature_c,
-            "" if study.crp_mg_l is None else study.crp_mg_l,
-            smoker[person.smoker],
-        )
-        for person, study in studies
-    )
-    _write_csv(path, header, rows)
+    return [
+        {
+            "patient_id": person.patient_id,
+            "accession": study.accession,
+            "pneumonia": str(int(study.pneumonia)),
+            "sex": person.sex,
+            "birth_date": person.birth.isoformat(),
+            "temperature_c": "" if study.temperature_c is None else str(study.temperature_c),
+            "crp_mg_l": "" if study.crp_mg_l is None else str(study.crp_mg_l),
+            "smoker": smoker[person.smoker],
+        }
+        for study in person.studies
+    ]
+
+
+def _write_ecrf(path: Path, people: Iterable[Person]) -> None:
+    rows = [row for person in people for row in form_rows(person)]
+    _write_csv(path, tuple(rows[0]), (tuple(row.values()) for row in rows))
 
 
 def _write_consent(path: Path, people: Iterable[Person]) -> None:

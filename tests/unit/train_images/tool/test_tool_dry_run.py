@@ -55,9 +55,27 @@ def test_what_the_phantoms_do_not_have_is_said(tmp_path: Path) -> None:
     assert all(case.label in {0, 1} and case.clinical["ph"] is None for case in made.cases)
 
 
+def test_a_train_for_ct_gets_series_with_the_masks_it_asks_for(tmp_path: Path) -> None:
+    text = MANIFEST.replace("[DX]", "[CT]").replace(
+        "label: pneumonia", "label: pneumonia, masks: [nodule, heart]"
+    )
+    train = make_bundle(tmp_path / "bundle", manifest=text)
+    made = make_cases(train.manifest, tmp_path / "phantoms", patients=8, seed=3)
+    policy = dry_policy(train, None)
+    definition = define(policy, train.manifest)
+    assert isinstance(definition, CohortDefinition)
+    few = definition.model_copy(update={"minimum_patients": 1})
+    frozen = freeze(few, made.cases, tmp_path / "cohorts", CohortKey(bytes(32)))
+    assert isinstance(frozen, FrozenCohort)
+    assert frozen.left_out == {}
+    labels = [np.frombuffer(path.read_bytes()[352:], np.uint8) for path in (frozen.path / "labels").iterdir()]
+    assert {int(value) for each in labels for value in np.unique(each)} == {0, 1}
+    wipe(frozen)
+
+
 def test_a_train_for_other_images_has_no_phantoms(tmp_path: Path) -> None:
     with pytest.raises(RefusedError) as found:
-        make_cases(manifest(MANIFEST.replace("[DX]", "[CT]")), tmp_path, patients=3, seed=1)
+        make_cases(manifest(MANIFEST.replace("[DX]", "[CR]")), tmp_path, patients=3, seed=1)
     assert found.value.code == RefusalCode.DATA_MODALITY
 
 
