@@ -22,7 +22,7 @@ from policies.errors import PhtError, StorageError
 from station.intake import spool
 from station.intake.sources.rejections import Rejection, read_rejection
 from station.intake.sources.sop_classes import KEY_OBJECT_SELECTION
-from station.intake.sources.stored import NotUnderstoodError, OtherInstanceError, check_instance, series_of
+from station.intake.sources.stored import Message, NotUnderstoodError, OtherInstanceError
 
 LOG = logging.getLogger("station.intake.sources")
 
@@ -151,23 +151,27 @@ class Reception:
 
     def _take(self, event: Event) -> None:
         request = cast("C_STORE", event.request)
-        sop_class, uid = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
-        if sop_class != event.context.abstract_syntax:
+        message = Message(
+            str(request.AffectedSOPClassUID),
+            str(request.AffectedSOPInstanceUID),
+            event.context.transfer_syntax,
+            event.encoded_dataset(include_meta=False),
+        )
+        if message.sop_class != event.context.abstract_syntax:
             raise OtherInstanceError("a message names another SOP Class than its presentation context")
-        data = event.encoded_dataset()
-        check_instance(data, sop_class, uid)
-        if sop_class == KEY_OBJECT_SELECTION:
-            self._sink.rejected(read_rejection(data))
+        message.check()
+        if message.sop_class == KEY_OBJECT_SELECTION:
+            self._sink.rejected(read_rejection(message.file()))
             return
         expectation = self._route.expectation
         if expectation is None:
-            self._store(data)
+            self._store(message.file())
             return
-        series = series_of(data)
+        series = message.series()
         if not expectation.wants(series):
             raise OtherInstanceError("an instance came that was not asked for")
-        self._store(data)
-        expectation.stored(series, uid)
+        self._store(message.file())
+        expectation.stored(series, message.sop_instance)
 
     def _store(self, data: bytes) -> None:
         with self._lock:
