@@ -1,5 +1,6 @@
 """Radiographs and definitions that the cohort tests share: real DICOM bytes, made here."""
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from io import BytesIO
@@ -8,8 +9,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    UID,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    generate_uid,
+)
 
 from policies.documents import digest_of
 from policies.manifest import Modality, TrainKind
@@ -83,6 +93,35 @@ def compressed(dataset: Dataset, syntax: UID, frame: bytes) -> bytes:
     dataset["PixelData"].is_undefined_length = True
     dataset.file_meta.TransferSyntaxUID = syntax
     return encoded(dataset)
+
+
+def by_gdcm(data: bytes, syntax: UID) -> bytes:
+    """The same file, compressed by GDCM: JPEG lossless or baseline."""
+    import gdcm
+
+    kinds = {
+        JPEGLossless: gdcm.TransferSyntax.JPEGLosslessProcess14,
+        JPEGLosslessSV1: gdcm.TransferSyntax.JPEGLosslessProcess14_1,
+        JPEGBaseline8Bit: gdcm.TransferSyntax.JPEGBaselineProcess1,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = f"{folder}/in.dcm", f"{folder}/out.dcm"
+        Path(source).write_bytes(data)
+        reader = gdcm.ImageReader()
+        reader.SetFileName(source)
+        assert reader.Read()
+        change = gdcm.ImageChangeTransferSyntax()
+        change.SetTransferSyntax(gdcm.TransferSyntax(kinds[syntax]))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer = gdcm.ImageWriter()
+        writer.SetFileName(target)
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+        made = Path(target).read_bytes()
+    assert dcmread(BytesIO(made)).file_meta.TransferSyntaxUID == syntax
+    return made
 
 
 def case(

@@ -1,5 +1,6 @@
 """Files made to crash, hang or flood the decoder cost one image each, and say nothing but a reason."""
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -10,10 +11,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import openjpeg
 import pytest
-from cohort_files import DEFINITION, KEY, case, compressed, encoded, picture, radiograph
-from pydicom.uid import JPEG2000Lossless
+from cohort_files import DEFINITION, KEY, by_gdcm, case, compressed, encoded, picture, radiograph
+from pydicom.uid import UID, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1
 
 from policies.manifest import Split
 from station.cohorts import FrozenCohort, Unusable, freeze
@@ -64,6 +66,29 @@ def test_a_codestream_that_claims_another_size_gives_no_image(
         Unusable.DECODER_CRASHED,
         Unusable.TOO_LARGE,
     }
+    assert decoder.decode(GOOD).pixels.shape == picture().shape
+
+
+@pytest.mark.parametrize("size", [(65_000, 65_000), (1, 1), (0, 0), (64, 97)])
+@pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGBaseline8Bit])
+def test_a_jpeg_that_claims_another_size_gives_no_image(
+    decoder: Decoder, syntax: UID, size: tuple[int, int]
+) -> None:
+    """GDCM decodes in the confined process too, and is believed no more than the others."""
+    bits = 8 if syntax == JPEGBaseline8Bit else 12
+    pixels = picture(shape=SHAPE, bits=bits).astype(np.uint8 if bits == 8 else np.uint16)
+    data = by_gdcm(encoded(radiograph(pixels, bits=bits)), syntax)
+    assert decoder.decode(data).pixels.shape == SHAPE
+    start = max(data.find(b"\xff\xc0"), data.find(b"\xff\xc3"))
+    claimed = data[: start + 5] + size[0].to_bytes(2, "big") + size[1].to_bytes(2, "big") + data[start + 9 :]
+    assert finding(decoder, claimed) in {
+        Unusable.PIXEL_DATA,
+        Unusable.DECODER_CRASHED,
+        Unusable.TOO_LARGE,
+    }
+    for cut in range(start, len(data) - 40, max(1, len(data) // 12)):
+        with contextlib.suppress(UnusableImage):
+            assert decoder.decode(data[:cut]).pixels.shape == SHAPE
     assert decoder.decode(GOOD).pixels.shape == picture().shape
 
 

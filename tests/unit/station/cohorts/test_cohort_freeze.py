@@ -11,6 +11,7 @@ from cohort_files import DEFINITION, KEY, case, cases, encoded, picture, radiogr
 
 from policies.errors import StateError, StorageError
 from policies.manifest import Modality, Split, TrainKind
+from policies.profiles import load_profile
 from policies.refusals import RefusalCode, Refused
 from station.cohorts import (
     CaseSource,
@@ -247,3 +248,43 @@ def test_a_disk_that_takes_no_more_leaves_nothing(source: Path, tmp_path: Path) 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_fields_are_shown_in_their_bands_and_the_label_as_it_is(source: Path, tmp_path: Path) -> None:
+    fields = ("pneumonia", "sex", "age_years", "crp_mg_l")
+    definition = DEFINITION.model_copy(update={"clinical_fields": fields})
+    values = {"pneumonia": 1, "sex": "F", "age_years": 64, "crp_mg_l": 12.7}
+    good = next(item for item in cases(source) if KEY.split_of(item.patient) is Split.TRAINING)
+    cohort = frozen(definition, [replace(good, clinical=values, label=1)], tmp_path / "out")
+    _, (row,) = documents(cohort)
+    profile = load_profile("thorax-1@1")
+    shown = {name: str(profile.band(name, values[name])) for name in fields}
+    assert {name: row[name] for name in fields} == shown | {"pneumonia": "1"}
+    assert row["age_years"] != "64"
+
+
+def test_a_date_is_moved_for_the_train_before_it_is_banded(source: Path, tmp_path: Path) -> None:
+    good = next(item for item in cases(source) if KEY.split_of(item.patient) is Split.TRAINING)
+    case_ = replace(good, clinical={"admission_date": "2020-07-20"}, label=None)
+    shown = set()
+    for number in range(12):
+        definition = DEFINITION.model_copy(
+            update={
+                "policy_id": f"policy-{number}",
+                "profile": "ncif-covid-1@1",
+                "clinical_fields": ("admission_date",),
+                "label": None,
+            }
+        )
+        _, (row,) = documents(frozen(definition, [case_], tmp_path / "out"))
+        shown.add(row["admission_date"])
+    assert len(shown) >= 3
+    assert all(value < "2020-Q4" for value in shown)
+    assert "2020-07-20" not in shown
+
+
+def test_a_value_that_does_not_fit_its_field_is_not_shown(source: Path, tmp_path: Path) -> None:
+    good = next(item for item in cases(source) if KEY.split_of(item.patient) is Split.TRAINING)
+    odd = replace(good, clinical={"pneumonia": 1, "sex": "Jansen"}, label=1)
+    _, (row,) = documents(frozen(DEFINITION, [odd], tmp_path / "out"))
+    assert row["sex"] == ""

@@ -7,12 +7,20 @@ import jpeg_ls
 import numpy as np
 import openjpeg
 import pytest
-from cohort_files import compressed, encoded, picture, radiograph
+from cohort_files import by_gdcm, compressed, encoded, picture, radiograph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_windowing
-from pydicom.uid import MPEG2MPML, UID, JPEG2000Lossless, JPEGLossless, JPEGLSLossless
+from pydicom.uid import (
+    MPEG2MPML,
+    UID,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+)
 
 from station.cohorts.pixels import read_radiograph, window
 from station.cohorts.unusable import Unusable, UnusableImage
@@ -185,3 +193,20 @@ def test_damaged_files_give_an_image_or_a_reason_and_nothing_else(cut: int, flip
     data[flip % len(data)] = value
     with contextlib.suppress(UnusableImage):
         assert read_radiograph(bytes(data[: len(data) - cut])).pixels.dtype == np.uint16
+
+
+@pytest.mark.parametrize("syntax", [JPEGLossless, JPEGLosslessSV1, JPEGBaseline8Bit])
+def test_the_jpegs_of_older_archives_are_read(syntax: UID) -> None:
+    """Written by GDCM: the lossless ones keep every value, the others nearly."""
+    bits = 8 if syntax == JPEGBaseline8Bit else 12
+    rows = np.arange(64, dtype=np.uint16)[:, np.newaxis] * np.ones(48, np.uint16)
+    pixels = (rows * (3 if bits == 8 else 50)).astype(np.uint8 if bits == 8 else np.uint16)
+    data = by_gdcm(encoded(radiograph(pixels, bits=bits)), syntax)
+    image = read_radiograph(data)
+    expected = np.rint(pixels / (2**bits - 1) * 65535)
+    worst = np.abs(image.pixels.astype(float) - expected).max()
+    assert worst == 0 if syntax in {JPEGLossless, JPEGLosslessSV1} else worst < 65535 * 0.02
+
+
+def test_a_side_longer_than_nifti_can_say_is_too_large() -> None:
+    assert reason(encoded(radiograph(np.zeros((40_000, 1), np.uint16)))) is Unusable.TOO_LARGE
