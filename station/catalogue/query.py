@@ -118,26 +118,16 @@ def count(session: Session, query: CatalogueQuery) -> tuple[ExactCounts, ...]:
 
     An image that stands in two collections counts in each.
     """
-    # Grouped from the inside out: rows come sorted by study and series, and what is asked of a series or of a study is looked
-    # up once for each.
-    key = (SeriesCount.collection, SeriesCount.patient, SeriesCount.study_uid, SeriesCount.series_uid)
-    series = (
-        select(*key, func.sum(SeriesCount.images).label("images"))
-        .where(*_conditions(query))
-        .group_by(*key)
-        .subquery()
-    )
-    c = series.c
+    # Grouped from the inside out: rows come sorted by study, and what is asked of a study is looked up once for each.
+    study = (SeriesCount.collection, SeriesCount.patient, SeriesCount.study_uid)
     studies = (
         select(
-            c.collection,
-            c.patient,
-            c.study_uid,
-            func.count().label("series"),
-            func.sum(c.images).label("images"),
+            *study,
+            func.count(func.distinct(SeriesCount.series_uid)).label("series"),
+            func.sum(SeriesCount.images).label("images"),
         )
-        .where(*_masks(query, c.collection, c.series_uid))
-        .group_by(c.collection, c.patient, c.study_uid)
+        .where(*_conditions(query))
+        .group_by(*study)
         .subquery()
     )
     c = studies.c
@@ -191,16 +181,12 @@ def _conditions(query: CatalogueQuery) -> list[ColumnElement[bool]]:
             found.append(SeriesCount.recognizable_face.is_(None))
         case None:
             pass
+    if query.has_mask is not None:
+        masked = exists().where(
+            Label.collection == SeriesCount.collection, Label.series_uid == SeriesCount.series_uid
+        )
+        found.append(masked if query.has_mask else ~masked)
     return found
-
-
-def _masks(
-    query: CatalogueQuery, collection: ColumnElement[str], series_uid: ColumnElement[str]
-) -> list[ColumnElement[bool]]:
-    if query.has_mask is None:
-        return []
-    masked = exists().where(Label.collection == collection, Label.series_uid == series_uid)
-    return [masked if query.has_mask else ~masked]
 
 
 def _clinical_rows(

@@ -175,6 +175,7 @@ CASES: list[tuple[dict[str, Any], Callable[[Image], bool]]] = [
     ({"clinical": [{"field": "age_years", "operator": ">=", "value": 40}, {"field": "sex", "value": "F"}]},
      lambda i: within(field(i, "age_years"), 40, None) and field(i, "sex") == "F"),
     ({"clinical": [{"field": "sex", "value": 1}]}, lambda _: False),
+    ({"clinical": [{"field": "sex", "operator": ">=", "value": 0}]}, lambda _: False),
     ({"modality": ["MR"]}, lambda _: False),
 ]  # fmt: skip
 
