@@ -102,7 +102,7 @@ def serve(home: Path, settings: IntakeSettings | None = None, network: DicomNetw
         intake.when_accepted(worker.add)
         review = ConsentReview(intake.consent)
         review.start()
-        upkeep = Upkeep(intake, worker.add)
+        upkeep = Upkeep(intake, worker.add, settings.look_every_s)
         upkeep.start()
         desk = PacsDesk(intake, paths, network or DicomNetwork(sop_classes=settings.sop_classes))
         api = create_api(intake, token, worker.add)

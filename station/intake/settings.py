@@ -52,6 +52,7 @@ class IntakeSettings(StrictModel):
         file_timeout_s: seconds one file may take.
         worker_memory_mib: address space of one worker.
         retention: how long intake keeps what.
+        look_every_s: how often the service looks for batches that nobody announced.
         instances_per_entry: how many instances one handover entry names at most.
         consent: how the consent register is to be read.
     """
@@ -67,5 +68,6 @@ class IntakeSettings(StrictModel):
     file_timeout_s: Annotated[float, Field(ge=1, le=86_400)] = 120.0
     worker_memory_mib: Annotated[int, Field(ge=512, le=1 << 22)] = 4096
     retention: IntakeRetention = Field(default_factory=IntakeRetention)
+    look_every_s: Annotated[float, Field(ge=0.1, le=3600)] = 60.0
     instances_per_entry: Annotated[int, Field(ge=1, le=5000)] = 500
     consent: ConsentRules = ConsentRules()

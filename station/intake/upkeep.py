@@ -9,8 +9,6 @@ from station.intake.intake import Intake
 
 LOG = logging.getLogger("station.intake")
 
-LOOK_EVERY_S = 60.0
-
 
 class Upkeep:
     """A thread that looks at the spool every minute, and after terms when one may be over.
@@ -21,7 +19,7 @@ class Upkeep:
         every_s: how often it looks at the spool.
     """
 
-    def __init__(self, intake: Intake, work: Callable[[str], None], every_s: float = LOOK_EVERY_S) -> None:
+    def __init__(self, intake: Intake, work: Callable[[str], None], every_s: float) -> None:
         self._intake = intake
         self._work = work
         self._every_s = every_s
