@@ -55,10 +55,10 @@ def query(
         list[str] | None, typer.Option(help="Convolution kernel, as the files name it.")
     ] = None,
     slice_thickness: Annotated[
-        str | None, typer.Option(help="In millimetres: 1, 1..2.5, ..2.5 or 1... .")
+        str | None, typer.Option(help="In millimetres: 1, 1..2.5, ..2.5 or 1..")
     ] = None,
     year: Annotated[str | None, typer.Option(help="Of the shifted study date: 2019 or 2019..2021.")] = None,
-    rows: Annotated[str | None, typer.Option(help="Rows of the image: 512 or 512.. .")] = None,
+    rows: Annotated[str | None, typer.Option(help="Rows of the image: 512 or 512..")] = None,
     columns: Annotated[str | None, typer.Option(help="Columns of the image.")] = None,
     mask: Annotated[bool | None, typer.Option("--mask/--no-mask", help="With or without a mask.")] = None,
     face: Annotated[str | None, typer.Option(help="Recognizable face: yes, no or unknown.")] = None,
@@ -124,7 +124,7 @@ def profile_export(
 def _range(name: str, text: str) -> dict[str, float]:
     match = _RANGE.fullmatch(text)
     if not text or match is None or not (match[1] or match[3]):
-        raise UsageError(f"{name.replace('_', '-')}: not a range", hint="Write 1, 1..2.5, ..2.5 or 1.. .")
+        raise UsageError(f"{name.replace('_', '-')}: not a range", hint="Write 1, 1..2.5, ..2.5 or 1..")
     if match[2] is None:
         return {"minimum": float(text), "maximum": float(text)}
     ends = {"minimum": match[1], "maximum": match[3]}
