@@ -252,7 +252,7 @@ class Intake:
         """Put in the outbox what new patients, studies and merges make due."""
         self.labels.hand_over_segmentations(session)
         self.clinical.hand_over(session)
-        consent_register.hand_over(session, now=self._books.clock(), rules=self._settings.consent)
+        consent_register.hand_over_if_due(session, now=self._books.clock(), rules=self._settings.consent)
 
 
 def _keeping_dates(settings: IntakeSettings) -> Callable[[str], bool]:

@@ -140,11 +140,11 @@ class ConsentDesk:
             report = register.hand_over(session, now=now, rules=self._rules)
         return report or ConsentReport(0, 0, 0, 0)
 
-    def review(self) -> ConsentReport | None:
-        """Resolve the state as of now; what changed is handed over."""
+    def review(self) -> bool:
+        """Resolve the state as of now and hand over what changed; tells whether there was anything to look at anew."""
         now = self._books.clock()
         with self._books.decide() as session:
-            return register.hand_over(session, now=now, rules=self._rules)
+            return register.hand_over_if_due(session, now=now, rules=self._rules)
 
     def show(
         self, patient_id: str, issuer: str | None = None

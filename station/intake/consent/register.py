@@ -7,6 +7,7 @@ register that forgets an objection does not end it; compute gets decisions that 
 from collections.abc import Mapping
 from datetime import date, datetime
 from functools import lru_cache
+from hashlib import sha256
 
 from sqlalchemy import func, insert, select
 from sqlalchemy.dialects.sqlite import insert as upsert
@@ -36,6 +37,7 @@ from station.intake.consent.tables import (
 )
 from station.intake.merges.register import known_patients
 from station.intake.outcomes import ConsentReport
+from station.intake.schema import MergeRow, PatientRow
 
 _THE_SOURCE = 1
 _DEFAULT = ConsentRules()
@@ -116,8 +118,18 @@ def hand_over(session: Session, *, now: datetime, rules: ConsentRules = _DEFAULT
         outbox.enqueue(session, content, len(resolved.records), now=now)
         source.sequence += 1
         source.handed_over = digest
+    source.looked_at = _basis(session, source, now, rules)
     entries = sum(len(decisions) for decisions in standing.decisions.values())
     return ConsentReport(entries, len(resolved.records), resolved.ambiguous, source.sequence)
+
+
+def hand_over_if_due(session: Session, *, now: datetime, rules: ConsentRules = _DEFAULT) -> bool:
+    """As `hand_over`, unless nothing that the last look went by has changed since: neither day, register nor patients."""
+    source = session.get(ConsentSourceRow, _THE_SOURCE)
+    if source is None or source.looked_at == _basis(session, source, now, rules):
+        return False
+    hand_over(session, now=now, rules=rules)
+    return True
 
 
 def standing_of(session: Session, rules: ConsentRules) -> Standing:
@@ -153,6 +165,30 @@ def source_of(session: Session) -> tuple[int, datetime | None]:
 def imports_of(session: Session) -> int:
     """Return how many imports there were."""
     return session.scalar(select(func.count()).select_from(ConsentImportRow)) or 0
+
+
+def _basis(session: Session, source: ConsentSourceRow, now: datetime, rules: ConsentRules) -> str:
+    """Return a digest of all that the state by pseudonym is made from; much cheaper than the state."""
+    newest = session.scalar(select(func.max(ConsentDecisionRow.id)))
+    head = (rules.today(now), rules.registry_asked_apart, source.source_date.isoformat(), newest)
+    digest = sha256(repr(head).encode())
+    for table, columns in (
+        (PatientRow, (PatientRow.pseudonym, PatientRow.issuer, PatientRow.patient_id)),
+        (MergeRow, (MergeRow.new_pseudonym, MergeRow.old_issuer, MergeRow.old_id)),
+        (
+            ConsentPatientRow,
+            (
+                ConsentPatientRow.issuer,
+                ConsentPatientRow.patient_id,
+                ConsentPatientRow.birth_date,
+                ConsentPatientRow.deceased,
+            ),
+        ),
+    ):
+        digest.update(table.__tablename__.encode())
+        for row in session.execute(select(*columns).order_by(*columns)):
+            digest.update(repr(tuple(row)).encode())
+    return f"sha256:{digest.hexdigest()}"
 
 
 def _stated(session: Session) -> dict[Decision, bool]:

@@ -56,7 +56,10 @@ class ConsentPatientRow(IntakeBase):
 
 
 class ConsentSourceRow(IntakeBase):
-    """The one consent source: when it was read, how many states were handed over, and the last one's digest."""
+    """The one consent source: when it was read, how many states were handed over, and the last one's digest.
+
+    `looked_at` is a digest of everything that the last look at it went by.
+    """
 
     __tablename__ = "consent_source"
 
@@ -64,3 +67,4 @@ class ConsentSourceRow(IntakeBase):
     source_date: Mapped[datetime] = mapped_column(UtcTime)
     sequence: Mapped[int]
     handed_over: Mapped[str | None] = mapped_column(String(71))
+    looked_at: Mapped[str | None] = mapped_column(String(71))

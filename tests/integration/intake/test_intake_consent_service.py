@@ -152,10 +152,10 @@ def test_what_time_ends_is_handed_over_without_anybody_asking(tmp_path: Path) ->
         intake.import_consent(FULL + f"{FIRST},,consent,{PARTICIPANTS},2020-11-05,2026-11-22,,\n".encode())
         assert [record.decision for record in records(paths)] == ["consent"]
         source_date = states(paths)[-1].source_date
-        intake.consent.review()
+        assert not intake.consent.review()
         assert len(states(paths)) == 1, "nothing changed, nothing is handed over"
         now[0] = datetime(2026, 11, 23, 0, 5, tzinfo=UTC)
-        intake.consent.review()
+        assert intake.consent.review()
         assert [record.decision for record in records(paths)] == ["none"]
         assert states(paths)[-1].source_date == source_date, "looked at again, the source is no younger"
 

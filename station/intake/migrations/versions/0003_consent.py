@@ -58,6 +58,7 @@ def upgrade() -> None:
         "SELECT 1, 1, '', patient_id, purpose, decision, date, 'patient' FROM consent"
     )
     op.drop_table("consent")
+    op.add_column("consent_source", sa.Column("looked_at", sa.String(71)))
     for verb in ("UPDATE", "DELETE"):
         op.execute(
             f"CREATE TRIGGER consent_decisions_no_{verb.lower()} BEFORE {verb} ON consent_decisions "
@@ -66,6 +67,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_column("consent_source", "looked_at")
     op.create_table(
         "consent",
         sa.Column("patient_id", sa.String(64), primary_key=True),

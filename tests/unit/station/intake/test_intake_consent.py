@@ -1,6 +1,7 @@
 """The consent register as a file, and what it comes to by pseudonym."""
 
 from datetime import date
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,7 @@ from station.intake.consent.register_file import read_patient_facts, read_regist
 from station.intake.consent.resolution import Bearer, Resolved, Standing, resolve
 from station.intake.csv_reader import CsvError
 
+SHARED_DATA = Path(__file__).resolve().parents[5] / "shared" / "data"
 HEADER = b"patient_id,decision,purpose,date\n"
 FULL = b"patient_id,issuer,decision,purpose,date,valid_from,valid_until,given_by,birth_date,deceased\n"
 PARTICIPANTS = "research-participants"
@@ -200,3 +202,20 @@ def test_in_doubt_about_the_issuer_a_patient_is_as_young_as_they_may_be() -> Non
         b"1,Amstelrijk,consent,research-participants,2020-11-05,\n"
     )
     assert words(rows, ONE, TWO, header=header) == {(ONE.pseudonym, PARTICIPANTS): "none"}
+
+
+@pytest.mark.parametrize("hospital", ["hospital-a", "hospital-b", "hospital-c"])
+def test_the_registers_of_the_shared_hospitals(hospital: str) -> None:
+    file = SHARED_DATA / "cxr" / hospital / "consent.csv"
+    if not file.is_file():
+        pytest.skip("the shared data are not here")
+    register = read_register(file.read_bytes())
+    assert len(register.decisions) > 10
+    bearers = [
+        Bearer(f"P{chr(65 + number // 26) * 10}{chr(65 + number % 26) * 10}", "", one.patient.patient_id)
+        for number, one in enumerate(register.decisions)
+    ]
+    found = resolved(register, *bearers)
+    stated = {(one.patient.patient_id, one.purpose.value): one.word for one in register.decisions}
+    told = {bearer.pseudonym: bearer.patient_id for bearer in bearers}
+    assert {(told[r.patient], r.purpose): r.decision for r in found.records} == stated
