@@ -55,6 +55,16 @@ def test_with_two_purposes_one_consent_is_enough_and_one_objection_too_much() ->
     assert not consenting(mixed, both, ConsentMode.OPT_OUT)
 
 
+@pytest.mark.parametrize("answer", ["objection", "none"])
+def test_without_the_supply_to_the_registry_nothing_is_used(answer: Answer) -> None:
+    known = [*said((PARTICIPANTS, "consent")), Decision("registry", answer, "2026-01-01")]
+    assert not consenting(known, [PARTICIPANTS], ConsentMode.OPT_IN)
+    assert not consenting(known, [PARTICIPANTS], ConsentMode.OPT_OUT)
+    agreed = [*said((PARTICIPANTS, "consent")), Decision("registry", "consent", "2026-01-01")]
+    assert consenting(agreed, [PARTICIPANTS], ConsentMode.OPT_IN)
+    assert not consenting(agreed[1:], [PARTICIPANTS], ConsentMode.OPT_IN), "the registry alone is no research"
+
+
 @given(known=decisions, wanted=purposes, mode=st.sampled_from(list(ConsentMode)))
 def test_an_objection_always_wins_and_no_purpose_is_no(
     known: list[Decision], wanted: set[ConsentPurpose], mode: ConsentMode
