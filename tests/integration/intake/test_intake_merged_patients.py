@@ -138,3 +138,21 @@ def test_a_message_that_undoes_a_merge_is_refused(intake: Intake) -> None:
     with pytest.raises(DataError, match="undoes a merge") as refused:
         intake.merges.import_merges(message)
     assert "not undone" in refused.value.hint
+
+
+def test_a_merge_told_in_the_middle_of_a_batch_counts_for_the_rest_of_it(
+    intake: Intake, paths: IntakePaths, tmp_path: Path
+) -> None:
+    source = folder_of(tmp_path, *(image(number, OLD, 1000 + number) for number in range(50)))
+    told_once: list[tuple[int, int, int]] = []
+
+    def tell(_done: int, _total: int) -> None:
+        if not told_once:
+            told_once.append(merge(intake, (OLD, NEW)))
+
+    assert intake.import_folder(source, "cxr", tell).accepted == 50
+    assert told_once == [(1, 1, 1)]
+    assert len(patients(paths)) == 1
+    intake.import_folder(folder_of(tmp_path, image(99, NEW, 9000)), "cxr")
+    assert len(patients(paths)) == 1
+    assert intake.status().patients == 1
