@@ -48,4 +48,7 @@ class RetentionSettings(StrictModel):
     released_days: Days = Field(
         default=365, description="Released arrays, after their order is over and can be asked for no more."
     )
-    backups_days: Days = Field(default=90, description="Copies that the operator puts in compute/backups or intake/backups under the station's home.")
+    backups_days: Days = Field(
+        default=90,
+        description="Copies that the operator puts in compute/backups or intake/backups under the station's home.",
+    )
