@@ -1,6 +1,8 @@
 """CT volumes against what SimpleITK and dcm2niix make of the same slices, voxel for voxel and in the same place."""
 
 import subprocess
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import nibabel
@@ -8,12 +10,21 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-from ct_files import SCANNERS, phantom
+from catalogue_log import COLLECTION
+from cohort_files import KEY
+from ct_files import CT_DEFINITION, PEOPLE, SCANNERS, phantom
 from numpy.typing import NDArray
 
-from station.cohorts import SourceFile
+from policies.policy import ConsentMode
+from policies.refusals import Refused
+from station.catalogue import Catalogue
+from station.cohorts import FrozenCohort, SourceFile, VolumeCache, freeze
 from station.cohorts.decoding import DecoderPool
 from station.cohorts.volumes import Volume, write_volume
+from station.handover import load_public_key
+from station.intake.installation import init_intake
+from station.intake.intake import Intake
+from station.storage import open_database
 
 MINIMUM_HU, MAXIMUM_HU = -1024, 32767
 
@@ -108,3 +119,46 @@ def test_phantoms_are_what_simpleitk_and_dcm2niix_make_of_them(name: str, tmp_pa
     compare(folder, tmp_path)
     ours = nibabel.load(tmp_path / "ours.nii")
     assert np.array_equal(voxels(ours), series.hounsfield.transpose(2, 1, 0))
+
+
+def test_from_the_scanner_through_intake_and_catalogue_to_a_frozen_volume(tmp_path: Path) -> None:
+    """The real pseudonymisation leaves geometry and values: the cohort's volumes are the scanner's, voxel for voxel."""
+    incoming, home = tmp_path / "incoming", tmp_path / "home"
+    people = PEOPLE[:6]
+    written = [phantom(incoming / str(number), number) for number in range(len(people))]
+    consent = ["patient_id,decision,purpose,date"]
+    consent += [f"{person.patient_id},consent,research-participants,2026-01-01" for person in people]
+    paths = init_intake(home)
+    with Intake(paths) as intake, closing(open_database(home / "station.db")) as database:
+        intake.import_folder(incoming, COLLECTION)
+        intake.import_consent("\n".join(consent).encode() + b"\n")
+        catalogue = Catalogue(database, home / "handover", load_public_key(paths.handover_public_key))
+        catalogue.sync()
+        definition = CT_DEFINITION.model_copy(update={"label": None, "clinical_fields": ()})
+        offered = {COLLECTION: ConsentMode.OPT_IN}
+        cases = catalogue.cases(definition, offered, timedelta(days=7), datetime.now(UTC))
+        assert not isinstance(cases, Refused)
+        assert len(cases) == len(people)
+        cohort = freeze(definition, cases, home / "cohorts", KEY, cache=VolumeCache(home / "volumes"))
+        files = freeze(
+            definition.model_copy(update={"representation": "dicom"}), cases, home / "cohorts", KEY
+        )
+    assert isinstance(cohort, FrozenCohort)
+    assert isinstance(files, FrozenCohort)
+    assert dict(cohort.left_out) == dict(files.left_out) == {}
+    made = [voxels(nibabel.load(path)) for path in (cohort.path / "images").iterdir()]
+    assert made
+    originals = {series.hounsfield.transpose(2, 1, 0).tobytes() for series in written}
+    assert {volume.tobytes() for volume in made} <= originals
+    names = {path.name for path in (cohort.path / "images").iterdir()}
+    assert {f"{path.name}.nii" for path in (files.path / "dicom").iterdir()} == names
+    for folder in (files.path / "dicom").iterdir():
+        again, _ = by_simpleitk(folder)
+        ours = voxels(nibabel.load(cohort.path / "images" / f"{folder.name}.nii"))
+        assert np.array_equal(ours, again)
+        for path in folder.iterdir():
+            judged = subprocess.run(
+                ["/usr/bin/dciodvfy", str(path)], capture_output=True, text=True, check=False
+            )
+            assert "Error" not in judged.stdout + judged.stderr
+            break
