@@ -7,7 +7,6 @@ the font is strange; the reader finds what this takes for noise.
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +24,8 @@ _PEAK = 1.5
 """A stroke stands out by this much somewhere; the edge of a rib just reaches the level, in pieces."""
 _FAINT = 0.55
 _MAX_COMPONENTS = 12_000
-_MORE_OF_A_LINE = 12
-"""How many further letters a line may be followed to on each side."""
+_FURTHEST = 8
+"""How far a line is followed to each side, in its own heights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +71,7 @@ def _lines(strength: Grey) -> list[Box]:
         return []
     glyphs: list[_Glyph] = []
     words: list[Box] = []
+    strokes: list[Box] = []
     for number, place in enumerate(ndimage.find_objects(labels), start=1):
         if place is None:
             continue
@@ -82,6 +82,7 @@ def _lines(strength: Grey) -> list[Box]:
         inside = labels[place] == number
         if float(strength[place][inside].max()) < _PEAK:
             continue
+        strokes.append(box)
         fill = float(inside.mean())
         if box.width <= 1.6 * box.height:
             if 0.1 <= fill <= 0.95 and box.width >= 2:
@@ -97,7 +98,7 @@ def _lines(strength: Grey) -> list[Box]:
     if not words:
         return []
     faint = _faint_strokes(strength)
-    return [_followed(line, faint) for line in joined(words)]
+    return joined(_followed(line, strokes, faint) for line in words)
 
 
 def _faint_strokes(strength: Grey) -> list[Box]:
@@ -134,31 +135,31 @@ def _rows_of(glyphs: list[_Glyph]) -> list[list[_Glyph]]:
     return rows
 
 
-def _followed(line: Box, strokes: list[Box]) -> Box:
-    """Return a line with what stands next to it: initials, points, letters that are fainter than the rest."""
+def _followed(line: Box, strokes: list[Box], faint: list[Box]) -> Box:
+    """Return a line with what stands next to it: initials, letters that are fainter than the rest.
+
+    Only what stands on the line's own height is followed (of faint strokes, only what has a letter's shape), and not further
+    than a name is long: beside a line there are ribs too.
+    """
     height = line.height
-    for _ in range(_MORE_OF_A_LINE):
-        window = Box(line.top, line.left - 3 * height, line.bottom, line.right + 3 * height)
-        wider = line
-        for box in strokes:
-            shared = min(box.bottom, line.bottom) - max(box.top, line.top)
-            if (
-                box.meets(window)
-                and 0.15 * height <= box.height <= 1.6 * height
-                and box.width <= 8 * height
-                and shared >= 0.5 * box.height
-            ):
-                wider = wider.around(box)
-        if wider == line:
-            break
-        # As high as the line was: what is followed must not grow with each step.
-        line = Box(
-            max(wider.top, line.top - height // 2),
-            wider.left,
-            min(wider.bottom, line.bottom + height // 2),
-            wider.right,
-        )
-    return line
+    furthest = Box(line.top, line.left - _FURTHEST * height, line.bottom, line.right + _FURTHEST * height)
+    letters = [
+        box
+        for widest, boxes in ((12.0, strokes), (1.6, faint))
+        for box in boxes
+        if 0.3 * height <= box.height <= 1.4 * height
+        and box.width <= widest * height
+        and min(box.bottom, line.bottom) - max(box.top, line.top) >= 0.6 * box.height
+        and box.meets(furthest)
+    ]
+    while True:
+        window = Box(line.top, line.left - 2 * height, line.bottom, line.right + 2 * height)
+        beside = [box for box in letters if box.meets(window)]
+        left = min([line.left, *(box.left for box in beside)])
+        right = max([line.right, *(box.right for box in beside)])
+        if (left, right) == (line.left, line.right):
+            return line
+        line = Box(line.top, left, line.bottom, right)
 
 
 def _next_to(left: Box, right: Box) -> bool:
@@ -172,6 +173,8 @@ def _regular(row: list[_Glyph]) -> bool:
     """Tell whether heights and feet agree as letters of one line do."""
     heights = np.array([glyph.box.height for glyph in row], dtype=float)
     feet = np.array([glyph.box.bottom for glyph in row], dtype=float)
-    slope = [abs(b.box.bottom - a.box.bottom) for a, b in pairwise(row)]
+    heads = np.array([glyph.box.top for glyph in row], dtype=float)
     middle = float(np.median(heights))
-    return bool(heights.std() <= 0.3 * middle and feet.std() <= 0.35 * middle and max(slope) <= 0.6 * middle)
+    # Along columns a line may be read from above, and then its feet are where its heads would be.
+    level = min((side.std(), float(np.abs(np.diff(side)).max())) for side in (feet, heads))
+    return bool(heights.std() <= 0.3 * middle and level[0] <= 0.35 * middle and level[1] <= 0.6 * middle)

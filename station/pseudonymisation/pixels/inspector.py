@@ -5,12 +5,13 @@ masking; pixels in which nothing was masked are the input's own bytes; nothing b
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from pydicom.dataelem import DataElement
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -156,8 +157,8 @@ def _with_pixels(ds: Dataset, layout: Layout, frames: list[Frame]) -> Dataset:
         # They may have been the text's own values.
         if keyword in copy:
             del copy[keyword]
-    meta = FileMetaDataset()
-    meta.update(ds.file_meta)
+    # Deep: pydicom changes an element in place, and the input's must stay what it is.
+    meta = deepcopy(ds.file_meta)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     copy.file_meta = meta
     return copy

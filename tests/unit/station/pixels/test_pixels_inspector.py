@@ -101,6 +101,7 @@ def test_compressed_pixels_with_text_come_out_plain() -> None:
     ds = film(NAME)
     ds.compress(JPEGLSLossless)
     finding = PixelInspector().inspect(ds)
+    assert ds.file_meta.TransferSyntaxUID == JPEGLSLossless
     assert finding.dataset.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
     assert len(finding.dataset.PixelData) == len(plain.PixelData)
     assert legibility(finding.dataset, NAME) < ILLEGIBLE
