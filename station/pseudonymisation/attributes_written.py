@@ -48,10 +48,10 @@ class PixelClaims(Protocol):
     """What the inspection of an instance's pixels claims; `station.pseudonymisation.pixels.PixelFinding` is one.
 
     Attributes:
-        status: "not-inspected" claims nothing of the pixels (113101, 113102), whatever the other attributes say.
+        status: "not-inspected" claims nothing of the pixels (113101), whatever the other attributes say.
         claims_clean_pixels: burned-in text was looked for everywhere, and what was found was masked (113101).
         recognizable_face: whether a face could be made out, and so Recognizable Visual Features; None where that
-            is not known. Of inspected pixels without a face 113102 holds.
+            is not known. 113102 is never claimed: nothing of ours takes a face away.
         dataset: the instance with its pixels as they were left.
     """
 
@@ -128,8 +128,8 @@ class Statement:
 def _claimed(pixels: PixelClaims | None) -> list[MethodCode]:
     if pixels is None or pixels.status == NOT_INSPECTED:
         return []
-    claimed = [CLEAN_PIXELS] if pixels.claims_clean_pixels else []
-    return [*claimed, CLEAN_FACES] if pixels.recognizable_face is False else claimed
+    # 113102 says that features were cleaned away; nothing of ours does that, and a header alone is no proof of it.
+    return [CLEAN_PIXELS] if pixels.claims_clean_pixels else []
 
 
 def _stated(source: Dataset) -> list[MethodCode]:

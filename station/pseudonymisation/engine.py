@@ -2,7 +2,7 @@
 
 Builds a new data set from what may stay; nothing is deleted from a copy, so what no rule lets pass is not there.
 Pixel data pass byte for byte and are never decoded: text burned into them is the concern of `pixels`, and what is
-claimed of pixels (113101, 113102) comes from there. Output text is plain ASCII, so no character set is needed to
+claimed of pixels (113101) comes from there. Output text is plain ASCII, so no character set is needed to
 read it.
 
 Invariants: the same input, key, project and options give the same bytes; a data set is refused rather than half done;

@@ -1,7 +1,7 @@
 """Which options of PS3.15 Annex E an instance is pseudonymised under, with their codes of PS3.16 CID 7050.
 
 Values only: what an option does is in `rules`. The profile itself (113100) is no option. What was done to pixels
-(113101, 113102) is no option either: it is claimed from what the inspection of an instance found, see
+(113101) is no option either: it is claimed from what the inspection of an instance found, see
 `attributes_written.PixelClaims`.
 """
 
