@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from socketserver import BaseServer
-from typing import Any
+from typing import Any, cast
 
 from pynetdicom import _config
 from pynetdicom.ae import ApplicationEntity
@@ -152,6 +152,16 @@ class BoundedSocket(AssociationSocket):
         Raises:
             OSError: too many, or too slow; pynetdicom ends the association.
         """
+        try:
+            data = self._read(nr_bytes)
+        except OSError:
+            self._say_gone()
+            raise
+        if len(data) < nr_bytes:
+            self._say_gone()
+        return data
+
+    def _read(self, nr_bytes: int) -> bytearray:
         if nr_bytes > max(self.bounds.pdu_bytes, _PDU_SLACK_BYTES):
             LOG.warning("dicom-pdu-too-long")
             raise OSError("the PDU is too long")
@@ -160,16 +170,24 @@ class BoundedSocket(AssociationSocket):
         data = bytearray(nr_bytes)
         view, read = memoryview(data), 0
         deadline = time.monotonic() + self.bounds.timeout_s
-        while read < nr_bytes:
-            count = self.socket.recv_into(view[read:])
-            if not count:
-                break
+        while read < nr_bytes and (count := self.socket.recv_into(view[read:])):
             read += count
             if time.monotonic() > deadline:
                 raise TimeoutError
         view.release()
         del data[read:]
         return data
+
+    def close(self) -> None:
+        """Close the connection."""
+        super().close()
+        self._say_gone()
+
+    def _say_gone(self) -> None:
+        """Wake the thread that waits for a request to associate: a peer that went keeps no place until a timeout."""
+        waiting = cast("queue.Queue[object]", self.assoc.dul.to_user_queue)
+        if self.assoc.is_acceptor and self.assoc.requestor.primitive is None and waiting.empty():
+            waiting.put(None)
 
     def _shutdown_socket(self) -> None:
         """Close the socket, one that never was connected too."""
@@ -306,7 +324,12 @@ class BoundedServer(ThreadedAssociationServer):
             self._handshakes.release()
 
     def close_down(self) -> None:
-        """Stop listening; associations go on."""
+        """Stop listening, and let go of connections that have not become associations; those go on."""
         # Past AssociationServer.shutdown, which wants an entry in its AE that only AE.start_server makes.
         BaseServer.shutdown(self)
         self.server_close()
+        for association in self.active_associations:
+            made = association.dul.socket
+            if not association.is_established and isinstance(made, BoundedSocket):
+                association.dul.kill_dul()
+                made.close()

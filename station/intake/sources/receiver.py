@@ -34,6 +34,7 @@ _PERMANENT, _SERVICE_USER = 0x01, 0x01
 _CALLING_UNKNOWN, _CALLED_UNKNOWN = 0x03, 0x07
 _LOOK_S = 0.5
 _END_S = 5.0
+_NEGOTIATION_S = 30
 
 
 class Receiver:
@@ -91,7 +92,8 @@ class Receiver:
         entity.implementation_version_name = IMPLEMENTATION_VERSION
         entity.maximum_associations = settings.max_associations
         entity.maximum_pdu_size = settings.max_pdu_bytes
-        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = settings.timeout_s
+        entity.acse_timeout = min(_NEGOTIATION_S, settings.timeout_s)
+        entity.dimse_timeout = entity.network_timeout = settings.timeout_s
         bounds = Bounds(settings.max_pdu_bytes, settings.max_instance_mib << 20, settings.timeout_s)
         handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._requested), (evt.EVT_C_STORE, self._store), (evt.EVT_RELEASED, self._ended),

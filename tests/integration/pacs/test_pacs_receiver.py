@@ -379,6 +379,8 @@ def _truncated(port: int) -> None:
     raw.sendall(b"\x04\x00\x00\x00\x00\x20\x00\x00\x00\x1c\x01\x03" + b"\xff" * 26)
     raw.shutdown(socket.SHUT_WR)
     link.abort()
+    # pynetdicom's own requestor leaves a socket open that its peer has closed.
+    raw.close()
 
 
 @pytest.mark.parametrize("tls", [False, True])
@@ -408,6 +410,18 @@ def test_a_peer_that_says_nothing_holds_up_nobody(
         files = write_files(tmp_path / "files", [radiograph(1)])
         assert send(receiver.port, files, tls=certificates["modality"]).returncode == 0
         wait_until(lambda: shelf.files == 1, "the one that speaks")
+
+
+def test_peers_that_went_keep_no_place(tmp_path: Path) -> None:
+    with receiving(tmp_path, max_associations=1) as (receiver, shelf, _):
+        for _ in range(3):
+            for garbage in GARBAGE:
+                with socket.create_connection(("127.0.0.1", receiver.port)) as raw:
+                    raw.sendall(garbage)
+        files = write_files(tmp_path / "files", [radiograph(1)])
+        # Well before they would have timed out.
+        wait_until(lambda: send(receiver.port, files).returncode == 0, "a place", deadline_s=10)
+        wait_until(lambda: shelf.files == 1, "the one that behaves")
 
 
 def test_the_receiver_is_quiet(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
