@@ -21,7 +21,7 @@ from station.intake.intake import Intake
 from station.intake.paths import IntakePaths
 from station.intake.settings import IntakeSettings
 from station.intake.sources.desk import DicomNetwork, PacsDesk
-from station.intake.sources.reception import Route
+from station.intake.sources.reception import Expectation, Route
 from station.intake.sources.rejections import Rejection
 from station.intake.spool import SourceKind, StagedBatch
 from station.settings.dicom import PacsSettings, ReceiverSettings
@@ -212,11 +212,12 @@ class Shelf:
 
     batches: list[StagedBatch] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
+    expectation: Expectation | None = None
 
     def route(self, calling: str, called: str) -> Route | None:
         """One feed."""
         known = (calling, called) == (MODALITY_AET, FEED_AET)
-        return Route(COLLECTION, SourceKind.C_STORE) if known else None
+        return Route(COLLECTION, SourceKind.C_STORE, self.expectation) if known else None
 
     def knows(self, calling: str) -> bool:
         """One sender."""

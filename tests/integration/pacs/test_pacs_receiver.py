@@ -44,6 +44,7 @@ from station.intake.intake import Intake
 from station.intake.settings import IntakeSettings
 from station.intake.sources.network import TlsFiles
 from station.intake.sources.receiver import Receiver
+from station.intake.sources.reception import Expectation
 from station.intake.sources.sop_classes import COMPRESSED
 
 Serve = Callable[..., IntakeProcess]
@@ -315,6 +316,20 @@ def status_of(link: Association, dataset: Any, uid: str) -> int:
     _, response = link.dimse.get_msg(block=True)
     link._reactor_checkpoint.set()
     return int(response.Status)
+
+
+def test_during_a_retrieval_only_the_series_asked_for_is_taken(tmp_path: Path) -> None:
+    with receiving(tmp_path) as (receiver, shelf, _):
+        expectation = shelf.expectation = Expectation()
+        expectation.expect("1.2.826.0.1.7.1.3")
+        with associated(receiver.port) as link:
+            assert link.send_c_store(dcmread(BytesIO(radiograph(2)))).Status == 0xA900
+            for _ in range(2):
+                assert link.send_c_store(dcmread(BytesIO(radiograph(1)))).Status == 0x0000
+        assert expectation.end("1.2.826.0.1.7.1.3") == {"1.2.826.0.1.7.1.1"}
+        wait_until(lambda: shelf.files == 2, "the batch")
+        with associated(receiver.port) as link:
+            assert link.send_c_store(dcmread(BytesIO(radiograph(1)))).Status == 0xA900
 
 
 def test_a_full_disk_is_out_of_resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
