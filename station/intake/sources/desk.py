@@ -16,7 +16,15 @@ from station.intake.intake import Intake
 from station.intake.paths import IntakePaths
 from station.intake.sources import queries
 from station.intake.sources.dicomweb import DicomwebClient, web_access
-from station.intake.sources.journal import JobItem, JobReport, JobState, Journal, journals, new_card
+from station.intake.sources.journal import (
+    JobItem,
+    JobReport,
+    JobState,
+    Journal,
+    forget_old,
+    journals,
+    new_card,
+)
 from station.intake.sources.manners import is_open
 from station.intake.sources.network import TlsFiles
 from station.intake.sources.pacs_client import PacsClient
@@ -34,6 +42,9 @@ from station.settings.dicom import PacsSettings, ReceiverSettings
 LOG = logging.getLogger("station.intake.sources")
 
 MAX_DAYS = 3660
+KEPT = timedelta(days=90)
+"""How long a retrieval that is over can be looked up; what names its accessions goes then."""
+
 DEFAULT_MODALITIES = ("CR", "DX", "CT")
 """The modalities of the images that intake takes up."""
 
@@ -124,6 +135,7 @@ class PacsDesk:
             self._receiver.start()
         for worker in self._workers.values():
             worker.start()
+        forget_old(self._root, datetime.now(UTC) - KEPT)
         for journal in journals(self._root):
             self._journals[journal.card.job] = journal
             if journal.state in {JobState.RUNNING, JobState.STOPPED} and journal.card.pacs in self._workers:

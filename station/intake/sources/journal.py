@@ -292,6 +292,28 @@ def journals(root: Path) -> list[Journal]:
     return found
 
 
+def forget_old(root: Path, before: datetime) -> int:
+    """Remove retrievals that are over and were asked for before a moment; returns how many. They name accessions.
+
+    Raises:
+        StorageError: one cannot be removed.
+    """
+    old = [
+        journal.card.job
+        for journal in journals(root)
+        if journal.state in {JobState.FINISHED, JobState.CANCELLED} and journal.card.created_at < before
+    ]
+    for job in old:
+        try:
+            # The card first: without it the folder is none.
+            for name in (_CARD, _LINES, _REPORT):
+                (root / job / name).unlink(missing_ok=True)
+            (root / job).rmdir()
+        except OSError as error:
+            raise storage_fault(error, "retrievals") from error
+    return len(old)
+
+
 def _harmless(text: str) -> str:
     # A spreadsheet would take it for a formula.
     return f"'{text}" if text[:1] in {"=", "+", "-", "@"} else text

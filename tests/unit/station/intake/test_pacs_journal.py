@@ -1,6 +1,6 @@
 """The journal of a retrieval: durable line by line, cut off anywhere, private; and who gives up when."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from station.intake.sources.journal import (
     JobState,
     Journal,
     Progress,
+    forget_old,
     journals,
     new_card,
 )
@@ -95,6 +96,16 @@ def test_it_is_intakes_alone(tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in (folder, folder.parent)} == {0o700}
     with pytest.raises(NotFoundError):
         Journal.open(tmp_path / "retrievals", "../keys")
+
+
+def test_what_is_over_goes_after_its_term(tmp_path: Path) -> None:
+    over, under_way = begun(tmp_path), begun(tmp_path)
+    over.say(JobState.FINISHED)
+    over.write_details()
+    assert forget_old(tmp_path, NOW) == 0
+    assert forget_old(tmp_path, NOW + timedelta(seconds=1)) == 1
+    assert [journal.card.job for journal in journals(tmp_path)] == [under_way.card.job]
+    assert [path.name for path in tmp_path.iterdir()] == [under_way.card.job]
 
 
 def test_a_spreadsheet_runs_nothing_of_the_details(tmp_path: Path) -> None:
