@@ -16,10 +16,15 @@ from station.pseudonymisation.pixels.boxes import Box, joined
 from station.pseudonymisation.pixels.picture import Grey, Picture
 
 _STROKE = 27
+_TUNED_AT = 1024
+"""The widest stroke, in a picture of so many rows; less in a smaller one."""
 _LEVEL = 0.10
 _NOISE = 4.5
 _TILE = 64
+_SAMPLED = 13
+"""Of a tile's pixels one in so many tells its texture; prime to the tile's side, so that no column is favoured."""
 _HEIGHTS = (5, 110)
+_LOWEST = 2.7
 _PEAK = 1.5
 """A stroke stands out by this much somewhere; the edge of a rib just reaches the level, in pieces."""
 _FAINT = 0.55
@@ -37,35 +42,38 @@ class _Glyph:
 def text_boxes(picture: Picture) -> list[Box]:
     """Return the boxes of what looks like a line of text, in working pixels."""
     found: list[Box] = []
+    # No letter is less than three of the frame's own pixels high.
+    stroke = round(_STROKE * min(1.0, picture.grey.shape[0] / _TUNED_AT))
+    lowest = max(_HEIGHTS[0], round(_LOWEST * picture.scale))
     for bright in (True, False):
-        strength = _strokes(picture.grey, bright=bright)
-        found += _lines(strength)
-        found += [Box(box.left, box.top, box.right, box.bottom) for box in _lines(strength.T)]
+        strength = _strokes(picture.grey, stroke, bright=bright)
+        found += _lines(strength, lowest)
+        found += [Box(box.left, box.top, box.right, box.bottom) for box in _lines(strength.T, lowest)]
     return joined(found)
 
 
-def _strokes(grey: Grey, *, bright: bool) -> Grey:
+def _strokes(grey: Grey, stroke: int, *, bright: bool) -> Grey:
     """Return how much what is thin stands out, 1 at the level: a floor, or more where the neighbourhood is textured."""
-    hat = _hat(grey, bright=bright)
+    hat = _hat(grey, stroke, bright=bright)
     rows, columns = (-(-side // _TILE) for side in hat.shape)
     padded = np.pad(hat, ((0, rows * _TILE - hat.shape[0]), (0, columns * _TILE - hat.shape[1])), mode="edge")
     tiles = padded.reshape(rows, _TILE, columns, _TILE).transpose(0, 2, 1, 3).reshape(rows, columns, -1)
     # The lower half of a tile is its texture, with text in it or not.
-    noise = ndimage.uniform_filter(np.percentile(tiles, 40, axis=2), size=3, mode="nearest")
+    noise = ndimage.uniform_filter(np.percentile(tiles[:, :, ::_SAMPLED], 40, axis=2), size=3, mode="nearest")
     level = np.maximum(_LEVEL, _NOISE * noise)
     spread = np.kron(level, np.ones((_TILE, _TILE), dtype=np.float32))[: hat.shape[0], : hat.shape[1]]
     return np.asarray(hat / spread, dtype=np.float32)
 
 
-def _hat(grey: Grey, *, bright: bool) -> Grey:
-    size = (_STROKE, _STROKE)
+def _hat(grey: Grey, stroke: int, *, bright: bool) -> Grey:
+    size = (stroke, stroke)
     if bright:
         opened = ndimage.grey_opening(grey, size=size)
         return np.asarray(grey - opened, dtype=np.float32)
     return np.asarray(ndimage.grey_closing(grey, size=size) - grey, dtype=np.float32)
 
 
-def _lines(strength: Grey) -> list[Box]:
+def _lines(strength: Grey, lowest: int) -> list[Box]:
     labels, count = ndimage.label(strength > 1.0, structure=np.ones((3, 3), dtype=np.int8))
     if not 0 < count <= _MAX_COMPONENTS:
         return []
@@ -77,7 +85,7 @@ def _lines(strength: Grey) -> list[Box]:
             continue
         rows, columns = place
         box = Box(rows.start, columns.start, rows.stop, columns.stop)
-        if not _HEIGHTS[0] <= box.height <= _HEIGHTS[1] or box.width > 12 * box.height:
+        if not lowest <= box.height <= _HEIGHTS[1] or box.width > 12 * box.height:
             continue
         inside = labels[place] == number
         if float(strength[place][inside].max()) < _PEAK:

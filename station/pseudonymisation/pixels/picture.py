@@ -11,7 +11,7 @@ from station.pseudonymisation.pixels.decoding import Frame
 Grey = NDArray[np.float32]
 
 _SHORTER_SIDE = 1024
-_MOST_ENLARGED = 4.0
+_MOST_ENLARGED = 3.0
 _TAILS = (0.05, 99.95)
 
 
