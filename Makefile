@@ -8,7 +8,7 @@ export PYTHON
 DATA ?=
 STAGE = @bash .ci/stage
 
-.PHONY: help setup engine tools images demo test lint fast bench-round bench-data clean
+.PHONY: help setup engine reader tools images demo test lint fast bench-round bench-data clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -22,13 +22,16 @@ engine: ## see that a Docker engine answers (installs one as root on Debian/Ubun
 images: setup engine ## build the base images that trains are made on
 	$(STAGE) images $(PY) -m train_images.base
 
-tools: ## see that the PACS, dcmtk and tesseract are there, which tests talk to (installs them as root on Debian/Ubuntu)
-	$(STAGE) tools bash .ci/tools
+reader: ## see that tesseract is there, with which stations look for burned-in text (installs it as root on Debian/Ubuntu)
+	$(STAGE) reader bash .ci/tools tesseract
 
-demo: setup engine images ## the main job: three hospitals train one model; results in demo-output/
+tools: ## see that the tests' PACS, dcmtk and DICOM checkers are there (installs them as root on Debian/Ubuntu)
+	$(STAGE) tools bash .ci/tools all
+
+demo: setup engine reader images ## the main job: three hospitals train one model; results in demo-output/
 	$(STAGE) demo $(PY) -m tests.e2e.demo --output demo-output $(if $(DATA),--data $(DATA))
 
-test: setup engine tools images lint ## run every test: unit, contracts, security, integration, end to end
+test: setup engine reader tools images lint ## run every test: unit, contracts, security, integration, end to end
 	$(STAGE) unit $(PY) -m pytest tests/unit tests/contracts -q
 	$(STAGE) security $(PY) -m pytest tests/security -q
 	$(STAGE) integration $(PY) -m pytest tests/integration -q
