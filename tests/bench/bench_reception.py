@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,7 @@ TARGET_PER_S = 200.0
 ROUNDS = 3
 CALLING, CALLED = "BENCH", "PHT-BENCH"
 _SERVE = """
+import logging
 import sys
 from pathlib import Path
 from station.intake.sources.network import TlsFiles
@@ -60,6 +61,7 @@ class All:
     def received(self, batch): pass
     def rejected(self, rejection): pass
 
+logging.disable()
 port, spool, *tls = sys.argv[1:]
 files = TlsFiles(*map(Path, tls)) if tls else None
 settings = ReceiverSettings(enabled=True, port=int(port), tls="none")
@@ -185,12 +187,12 @@ def slices(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, show, write; 1 where the limit is missed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--instances", type=int, default=600)
     parser.add_argument("--output", type=Path, help="a JSON file")
-    choices = parser.parse_args()
+    choices = parser.parse_args(arguments)
     console = Console(highlight=False)
     found = measure(choices.instances, console)
     table = Table(title=f"C-STORE reception, {choices.instances} CT slices of 512 x 512")

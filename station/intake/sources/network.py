@@ -23,7 +23,7 @@ from typing import Any, cast
 from pynetdicom import _config
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
-from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse import DIMSEServiceProvider, _QueueItem
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
@@ -200,6 +200,17 @@ class BoundedMessages(DIMSEServiceProvider):
     """Puts messages together, up to a length."""
 
     bounds: Bounds
+
+    def get_msg(self, block: bool = False) -> _QueueItem:
+        """Return the next message, to who waits for it alone.
+
+        An association that we asked for has a thread of its own that looks for messages too. It is paused while an answer
+        is awaited, but may be past its last look at the pause: it would then take an answer and drop it, and a study that is
+        there would seem to be none.
+        """
+        if not block and self.assoc.is_requestor:
+            return None, None
+        return super().get_msg(block)
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take one P-DATA; a message that grows too long, or too many at once, end the association."""

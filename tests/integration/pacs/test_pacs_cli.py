@@ -1,8 +1,10 @@
 """`pht-station pacs` against a real PACS, with intake as its service reads it from station.toml."""
 
+import gc
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,10 @@ class Operator:
         self._said.readouterr()
         ended = run(app, ["pacs", *map(str, words), "--home", str(self.home), "--json"])
         said = self._said.readouterr()
+        with warnings.catch_warnings():
+            # A program ends after its command; here its connection is left to the garbage collector.
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
         assert ended == code, said.err
         return json.loads(said.out) if said.out.strip() else json.loads(said.err)["error"]
 
@@ -79,9 +85,6 @@ def operator(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         finally:
             service.terminate()
             assert service.wait(DEADLINE_S) == 0
-
-
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def test_a_retrieval_from_asking_to_reconciling(operator: Operator, tmp_path: Path) -> None:

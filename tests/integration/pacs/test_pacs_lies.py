@@ -20,6 +20,7 @@ from pacs_station import (
 )
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
+from pynetdicom.dimse_primitives import C_FIND
 from pynetdicom.events import Event
 
 from station.intake.sources.sop_classes import STUDY_ROOT_FIND, STUDY_ROOT_GET, VERIFICATION
@@ -127,6 +128,17 @@ def test_one_that_is_busy_is_asked_again_after_a_pause(home: Path) -> None:
     with lying(liar), kit_of(home, liar) as kit:
         assert retrieve(kit, 1).items == {"retrieved": 1}
         assert liar.asked == ["STUDY", "STUDY", "STUDY", "SERIES", "STUDY", "SERIES", "GET"]
+
+
+def test_an_answer_goes_to_who_asked_and_to_no_other_thread(home: Path) -> None:
+    liar = Liar({"STUDY": [whole(listed(1))]}, gets=[0])
+    with lying(liar), kit_of(home, liar) as kit, kit.desk._client("main").asking() as asking:
+        messages = asking._association.dimse
+        answer = C_FIND()
+        messages.msg_queue.put((1, answer))
+        # What the association's own thread does each millisecond, and what the one that asked does.
+        assert messages.get_msg(block=False) == (None, None)
+        assert messages.get_msg(block=True) == (1, answer)
 
 
 def test_success_without_instances_is_none(home: Path) -> None:
