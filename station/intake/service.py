@@ -140,6 +140,11 @@ def _from_station(home: Path) -> IntakeSettings:
         project=settings.pseudonyms.project,
         default_issuer=settings.pseudonyms.default_issuer,
         collections=tuple(collection.name for collection in settings.collections),
+        body_parts={
+            each.name: each.assumed_body_part
+            for each in settings.collections
+            if each.assumed_body_part is not None
+        },
         options={
             each.name: options_of(each.deidentification, each.safe_private) for each in settings.collections
         },

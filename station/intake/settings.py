@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from policies.documents import Name, Sequence, StrictModel
+from station.handover import Code
 from station.intake.consent.rules import ConsentRules
 from station.pseudonymisation.options import DeidentificationOptions
 from station.pseudonymisation.pixels.settings import PixelSettings
@@ -47,6 +48,7 @@ class IntakeSettings(StrictModel):
         max_file_bytes: larger files are quarantined unread.
         collections: the collections a batch may belong to; None leaves the name to the caller.
         options: what each collection chose beside the Basic Profile.
+        body_parts: per collection, the body part of images that name none.
         pixels: what the hospital says about burned-in text.
         workers: processes that meet the files; None for one per core.
         file_timeout_s: seconds one file may take.
@@ -63,6 +65,7 @@ class IntakeSettings(StrictModel):
     max_file_bytes: Annotated[int, Field(ge=1 << 20)] = 1 << 30
     collections: Sequence[Name] | None = None
     options: dict[Name, DeidentificationOptions] = Field(default_factory=dict)
+    body_parts: dict[Name, Code] = Field(default_factory=dict)
     pixels: PixelSettings = Field(default_factory=PixelSettings)
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
     file_timeout_s: Annotated[float, Field(ge=1, le=86_400)] = 120.0

@@ -74,6 +74,7 @@ class Workforce:
             project=settings.project,
             default_issuer=settings.default_issuer,
             options=dict(settings.options),
+            body_parts=dict(settings.body_parts),
             aliases=self._aliases(),
             handover=self._paths.handover,
             sop_classes=frozenset(settings.sop_classes),

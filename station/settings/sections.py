@@ -203,6 +203,11 @@ class CollectionSettings(StrictModel):
         description="With opt-out, and only then: the review that found the exception to apply, by its reference.",
     )
 
+    assumed_body_part: Annotated[str, Field(pattern=r"^[A-Z0-9_ ]{1,16}$")] | None = Field(
+        default=None,
+        description="The body part of images that name none (BodyPartExamined is often empty on CT), as in 'CHEST'; without it "
+        "such images are in no cohort.",
+    )
     deidentification: Sequence[DeidentificationOption] = Field(
         default=("modified-dates",),
         max_length=5,

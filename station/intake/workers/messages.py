@@ -33,6 +33,7 @@ class Setup:
     Attributes:
         key: the hospital's pseudonym key.
         options: per collection; the Basic Profile with modified dates for one that is not named.
+        body_parts: per collection, the body part of images that name none.
         aliases: (issuer, id) of a merged patient, and whom the hospital knows it by now.
         handover: where pseudonymised files go.
         pixels: what the hospital says about burned-in text.
@@ -42,6 +43,7 @@ class Setup:
     project: str
     default_issuer: str
     options: dict[str, DeidentificationOptions]
+    body_parts: dict[str, str]
     aliases: dict[tuple[str, str], tuple[str, str]]
     handover: Path
     sop_classes: frozenset[str]

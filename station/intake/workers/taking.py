@@ -106,7 +106,7 @@ class Taker:
                 "sop_class_uid": str(dataset.SOPClassUID),
                 "transfer_syntax_uid": str(dataset.file_meta.TransferSyntaxUID),
                 "modality": _code(dataset, "Modality"),
-                "body_part": _code(dataset, "BodyPartExamined"),
+                "body_part": _code(dataset, "BodyPartExamined") or self._setup.body_parts.get(collection, ""),
                 "view_position": _code(dataset, "ViewPosition"),
                 "acquisition": contain(partial(_acquisition, dataset, finding)),
             }

@@ -27,6 +27,7 @@ from station.intake.installation import init_intake
 from station.intake.intake import Intake
 from station.intake.paths import IntakePaths
 from station.intake.settings import IntakeSettings
+from station.pseudonymisation.pixels import PixelSettings
 from station.storage.database import open_database
 
 CONSENT = b"patient_id,decision,purpose,date\n"
@@ -158,6 +159,16 @@ def test_a_later_study_of_a_patient_gets_the_same_pseudonym(paths: IntakePaths, 
             intake.import_folder(folder_of(tmp_path, image(study, study=study)), "cxr")
     assert len({record.patient for record in instances(paths)}) == 1
     assert len({record.study_uid for record in instances(paths)}) == 2
+
+
+def test_an_image_that_names_no_body_part_gets_its_collection_s(paths: IntakePaths, tmp_path: Path) -> None:
+    settings = IntakeSettings(pixels=PixelSettings(inspect="off"), body_parts={"ct": "CHEST"})
+    for collection in ("ct", "others"):
+        with Intake(paths, settings) as intake:
+            files = image(1, BodyPartExamined=""), image(2, BodyPartExamined="ABDOMEN")
+            intake.import_folder(folder_of(tmp_path, *files), collection)
+    parts = {(record.collection, record.body_part) for record in instances(paths)}
+    assert parts == {("ct", "CHEST"), ("ct", "ABDOMEN"), ("others", ""), ("others", "ABDOMEN")}
 
 
 def test_what_cannot_be_taken_up_waits_in_quarantine_with_its_reason(
