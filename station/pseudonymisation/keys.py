@@ -102,10 +102,23 @@ class PseudonymKey:
         Raises:
             StateError: the secret is not the one that the key's id names.
         """
-        secret = base64.b64decode(version.secret)
-        if not hmac.compare_digest(_key_id(secret), version.key_id):
+        return cls.restored(version.key_id, version.version, version.secret)
+
+    @classmethod
+    def restored(cls, key_id: str, version: int, secret_text: str) -> Self:
+        """Return the key that `secret_text` told of.
+
+        Raises:
+            StateError: the secret is not the one that the key's id names.
+        """
+        secret = base64.b64decode(secret_text)
+        if not hmac.compare_digest(_key_id(secret), key_id):
             raise StateError("pseudonym key: the file is damaged", hint="Restore the key from its backup.")
-        return cls(version.key_id, version.version, secret)
+        return cls(key_id, version, secret)
+
+    def secret_text(self) -> str:
+        """Return the secret itself, in base64: for a worker of intake over its own socket, never for a file or a log."""
+        return base64.b64encode(self._secret).decode("ascii")
 
     def for_project(self, project: str) -> "ProjectKeys":
         """Derive the project's sub-keys, one per use."""

@@ -74,7 +74,10 @@ def register(count: int) -> None:
     data = ("patient_id,decision,purpose,date\n" + "\n".join(rows)).encode()
     read = read_register(data)
     bearers = [Bearer(pseudonym(number), "", str(number)) for number in range(count)]
-    timed("intake: resolve", lambda: resolve(Standing.of(read.decisions, read.facts), bearers, date(2026, 11, 22)))
+    timed(
+        "intake: resolve",
+        lambda: resolve(Standing.of(read.decisions, read.facts), bearers, date(2026, 11, 22)),
+    )
     timed("intake: read the CSV", lambda: read_register(data))
 
 

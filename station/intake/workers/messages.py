@@ -1,19 +1,19 @@
 """What intake and its workers say to each other.
 
-Towards a worker: its `Setup` once, pickled (intake is the sender, and the key travels in memory only); then tasks. From a
+Towards a worker: its `Setup` once (the key travels in memory only), then tasks. From a
 worker: JSON that is read strictly, as if a hostile program wrote it, for it has met the file.
 """
 
-import pickle
 import socket
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, TypeAdapter
 
 from policies.documents import Digest, Name, Sequence, StrictModel, canonical_json
+from policies.errors import StateError
 from station.handover import InstanceRecord, RemappedUid
 from station.pseudonymisation.keys import PseudonymKey
 from station.pseudonymisation.options import DEFAULT_OPTIONS, DeidentificationOptions
@@ -61,8 +61,68 @@ class Setup:
         return self.aliases.get((issuer, patient_id), (issuer, patient_id))
 
     def encode(self) -> bytes:
-        """Return the bytes for a worker; never for a file."""
-        return pickle.dumps(self)
+        """Return the bytes for a worker, the key's secret among them; never for a file."""
+        document = _SetupJson(
+            key_id=self.key.key_id,
+            key_version=self.key.version,
+            key_secret=self.key.secret_text(),
+            project=self.project,
+            default_issuer=self.default_issuer,
+            options=self.options,
+            body_parts=self.body_parts,
+            aliases=tuple((*old, *new) for old, new in self.aliases.items()),
+            handover=str(self.handover),
+            sop_classes=tuple(sorted(self.sop_classes)),
+            max_file_bytes=self.max_file_bytes,
+            memory_bytes=self.memory_bytes,
+            cpu_s=self.cpu_s,
+            pixels=self.pixels,
+        )
+        return document.model_dump_json().encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Read what `encode` wrote.
+
+        Raises:
+            MessageError: it is not that.
+        """
+        try:
+            read = _SetupJson.model_validate_json(data)
+            key = PseudonymKey.restored(read.key_id, read.key_version, read.key_secret)
+        except (ValueError, StateError):
+            raise MessageError from None
+        return cls(
+            key=key,
+            project=read.project,
+            default_issuer=read.default_issuer,
+            options=read.options,
+            body_parts=read.body_parts,
+            aliases={(row[0], row[1]): (row[2], row[3]) for row in read.aliases},
+            handover=Path(read.handover),
+            sop_classes=frozenset(read.sop_classes),
+            max_file_bytes=read.max_file_bytes,
+            memory_bytes=read.memory_bytes,
+            cpu_s=read.cpu_s,
+            pixels=read.pixels,
+        )
+
+
+class _SetupJson(StrictModel):
+    key_id: str
+    key_version: int
+    key_secret: str = Field(repr=False)
+    project: str
+    default_issuer: str
+    options: dict[str, DeidentificationOptions]
+    body_parts: dict[str, str]
+    aliases: Sequence[tuple[str, str, str, str]]
+    handover: str
+    sop_classes: Sequence[str]
+    max_file_bytes: int
+    memory_bytes: int
+    cpu_s: int
+    pixels: PixelSettings
 
 
 class Box(StrictModel):
@@ -218,10 +278,7 @@ def receive(connection: socket.socket, max_bytes: int) -> bytes:
 
 def receive_setup(connection: socket.socket) -> Setup:
     """Receive the setup: at a worker, from intake, which alone holds the other end."""
-    setup = pickle.loads(receive(connection, MAX_SETUP_BYTES))  # noqa: S301 - from our own parent, see above
-    if not isinstance(setup, Setup):
-        raise MessageError
-    return setup
+    return Setup.decode(receive(connection, MAX_SETUP_BYTES))
 
 
 def _exactly(connection: socket.socket, length: int) -> bytes:
