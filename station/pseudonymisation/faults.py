@@ -18,6 +18,7 @@ class PseudonymisationFault(StrEnum):
     NESTED_TOO_DEEP = "nested-too-deep"
     PIXELS_UNDECODABLE = "pixels-undecodable"
     PIXELS_IN_COLOUR = "pixels-in-colour"
+    PIXELS_IN_SPARE_BITS = "pixels-in-spare-bits"
     SCREEN_CAPTURE = "screen-capture"
     TEXT_DOUBTFUL = "text-doubtful"
     TEXT_DETECTOR_MISSING = "text-detector-missing"

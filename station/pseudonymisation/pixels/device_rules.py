@@ -29,17 +29,20 @@ class DeviceRule(StrictModel):
     image_type: Sequence[str] = ()
     not_image_type: Sequence[str] = ()
     burned_in: Sequence[str] = ()
+    description: Sequence[str] = ()
     manufacturer: Sequence[str] = Field(default=(), description="Beginnings of Manufacturer, in capitals.")
 
     def matches(self, ds: Dataset) -> bool:
         """Tell whether the rule speaks of this picture."""
         types = _values(ds, "ImageType")
+        names = f"{_value(ds, 'SeriesDescription')}\n{_value(ds, 'ProtocolName')}".replace("_", " ")
         return (
             (not self.sop_class or _value(ds, "SOPClassUID") in self.sop_class)
             and (not self.modality or _value(ds, "Modality") in self.modality)
             and (not self.image_type or any(word in types for word in self.image_type))
             and not any(word in types for word in self.not_image_type)
             and (not self.burned_in or _value(ds, "BurnedInAnnotation") in self.burned_in)
+            and (not self.description or any(word in names for word in self.description))
             and (not self.manufacturer or _value(ds, "Manufacturer").startswith(self.manufacturer))
         )
 

@@ -8,9 +8,13 @@ protocol decide, and where nothing does, nobody knows.
 import re
 
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
 THIN_MM = 3.0
-_HEAD = frozenset({"HEAD", "FACE", "BRAIN", "SKULL", "SINUS", "ORBIT", "ORBITS", "MAXILLA", "MANDIBLE", "TMJ", "EAR", "NOSE", "HEADNECK", "NECK", "WHOLEBODY"})  # fmt: skip
+_PROJECTIONS = frozenset({"CR", "DX", "DR", "RF", "MG", "IO", "PX", "XA"})
+_HEAD = ("HEAD", "FACE", "FACIAL", "BRAIN", "SKULL", "SINUS", "ORBIT", "MAXILLA", "MANDIBLE", "JAW", "TMJ", "EYE", "NOSE", "NECK", "IAC", "TEMPORALBONE", "PITUITARY", "WHOLEBODY", "CEREBR")  # fmt: skip
+_EARS = frozenset({"EAR", "EARS", "CSPINE", "CERVICALSPINE"})
+"""Whole words: HEART has an EAR in it."""
 _ELSEWHERE = frozenset({"CHEST", "ABDOMEN", "PELVIS", "THORAX", "LUNG", "HEART", "LSPINE", "TSPINE", "EXTREMITY", "KNEE", "HIP", "FOOT", "HAND", "LIVER"})  # fmt: skip
 _HEAD_WORDS = re.compile(
     r"\b(head|hoofd|skull|schedel|brain|hersen\w*|cerebr\w*|face|facial|aangezicht|sinus\w*|orbit\w*|neck|hals|mandib\w*|maxill\w*|whole ?body)",
@@ -22,21 +26,34 @@ _DESCRIPTIONS = ("StudyDescription", "SeriesDescription", "ProtocolName", "Reque
 def recognizable_face(ds: Dataset) -> bool | None:
     """Tell whether a face could be rebuilt.
 
-    1. Only CT renders to a face here; a film shows none.
-    2. Slices thicker than `THIN_MM` do not either; a thickness that is not said counts as thin.
-    3. A body part that holds the face, or a protocol that names one: yes. Another body part: no.
+    1. A projection shows none; CT renders to a face; of other modalities nobody knows here.
+    2. Slices thicker than `THIN_MM` do not render to one; a thickness that is not said counts as thin.
+    3. A body part or region that holds the face, or a protocol that names one: yes. Another body part: no.
     4. Neither: None.
     """
-    if str(ds.get("Modality") or "").strip() != "CT":
+    modality = str(ds.get("Modality") or "").strip().upper()
+    if modality in _PROJECTIONS:
         return False
+    if modality != "CT":
+        return None
     thickness = _millimetres(ds)
     if thickness is not None and thickness > THIN_MM:
         return False
-    part = re.sub(r"[^A-Z]", "", str(ds.get("BodyPartExamined") or "").upper())
-    words = " ".join(str(ds.get(keyword) or "") for keyword in _DESCRIPTIONS)
-    if part in _HEAD or _HEAD_WORDS.search(words):
+    parts = [re.sub(r"[^A-Z]", "", text.upper()) for text in _body_parts(ds)]
+    words = " ".join(str(ds.get(keyword) or "") for keyword in _DESCRIPTIONS).replace("_", " ")
+    if any(_shows_a_head(part) for part in parts) or _HEAD_WORDS.search(words):
         return True
-    return False if part in _ELSEWHERE else None
+    return False if any(part in _ELSEWHERE for part in parts) else None
+
+
+def _body_parts(ds: Dataset) -> list[str]:
+    regions = ds.get("AnatomicRegionSequence")
+    named = [str(item.get("CodeMeaning") or "") for item in regions] if isinstance(regions, Sequence) else []
+    return [str(ds.get("BodyPartExamined") or ""), *named]
+
+
+def _shows_a_head(part: str) -> bool:
+    return part in _EARS or any(word in part for word in _HEAD)
 
 
 def _millimetres(ds: Dataset) -> float | None:

@@ -13,12 +13,19 @@ import numpy as np
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import JPEG2000, ExplicitVRLittleEndian
 
 from station.pseudonymisation.faults import PseudonymisationError, PseudonymisationFault
 from station.pseudonymisation.pixels.allowed import shipped_words
 from station.pseudonymisation.pixels.boxes import Box
-from station.pseudonymisation.pixels.decoding import Frame, Layout, frames_of, layout_of
+from station.pseudonymisation.pixels.decoding import (
+    LOSSY,
+    Frame,
+    Layout,
+    frames_of,
+    layout_of,
+    refuse_spare_bits,
+)
 from station.pseudonymisation.pixels.device_rules import Verdict, verdict_on
 from station.pseudonymisation.pixels.faces import recognizable_face
 from station.pseudonymisation.pixels.masking import mask
@@ -26,12 +33,14 @@ from station.pseudonymisation.pixels.reading_text import Reader
 from station.pseudonymisation.pixels.settings import PixelSettings
 from station.pseudonymisation.pixels.text import TextSearch
 from station.pseudonymisation.reading import contain
+from station.pseudonymisation.text_rules import IdentityWords
 
 _PASSES = 2
 _PIXEL_DATA = Tag(0x7FE0, 0x0010)
 # Compressed bytes and their offsets, which mean nothing once the pixels are written plain.
 _COMPRESSED_ONLY = (Tag(0x7FE0, 0x0001), Tag(0x7FE0, 0x0002))
-_PIXEL_PADDING_RANGES = ("SmallestImagePixelValue", "LargestImagePixelValue")
+_LOSSY = Tag(0x0028, 0x2110)
+_RANGES = ("SmallestImagePixelValue", "LargestImagePixelValue")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +97,14 @@ class PixelInspector:
             return PixelFinding("not-inspected", False, face, 0, ds)
         verdict = verdict_on(ds)
         if verdict is Verdict.TRUST:
+            refuse_spare_bits(ds)
             return PixelFinding("not-inspected", False, face, 0, ds)
         if verdict is Verdict.QUARANTINE:
             raise PseudonymisationError(PseudonymisationFault.SCREEN_CAPTURE)
         if self._reader is None and self._settings.inspect == "require":
             raise PseudonymisationError(PseudonymisationFault.TEXT_DETECTOR_MISSING)
-        search = TextSearch(self._reader, self._allowed)
+        own = frozenset(word.upper() for word in IdentityWords.of(ds).all_words)
+        search = TextSearch(self._reader, self._allowed, own)
         layout = layout_of(ds)
         regions, frames = 0, []
         for frame in frames_of(ds, layout):
@@ -153,11 +164,15 @@ def _with_pixels(ds: Dataset, layout: Layout, frames: list[Frame]) -> Dataset:
     )
     vr = "OB" if layout.bits_allocated == 8 else "OW"
     copy[_PIXEL_DATA] = DataElement(_PIXEL_DATA, vr, data + b"\0" * (len(data) % 2))
-    for keyword in _PIXEL_PADDING_RANGES:
+    for keyword in _RANGES:
         # They may have been the text's own values.
         if keyword in copy:
             del copy[keyword]
-    # Deep: pydicom changes an element in place, and the input's must stay what it is.
+    said = str(ds.get("LossyImageCompression") or "").strip()
+    if layout.transfer_syntax in LOSSY and not (layout.transfer_syntax == JPEG2000 and said == "00"):
+        # What JPEG took away does not come back by writing it plain.
+        copy[_LOSSY] = DataElement(_LOSSY, "CS", "01")
+    # New and deep: pydicom changes an element in place, and the input's must stay what it is.
     meta = deepcopy(ds.file_meta)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     copy.file_meta = meta

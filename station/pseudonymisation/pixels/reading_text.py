@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import subprocess
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from station.pseudonymisation.pixels.picture import Picture
 _SPARSE, _ONE_LINE = "11", "7"
 _COLUMNS = 12
 _MAX_ANSWER_BYTES = 4 << 20
+_MEMORY_BYTES = 2 << 30
 _WORD = re.compile(r"[0-9A-Za-z]")
 
 
@@ -83,18 +85,31 @@ class Reader:
         rows, columns = light.shape
         image = b"P5 %d %d 255\n" % (columns, rows) + (np.clip(light, 0, 1) * 255).astype(np.uint8).tobytes()
         try:
-            done = subprocess.run(
-                [self._program, "stdin", "stdout", "--psm", mode, "-l", "eng", "tsv"],
-                input=image,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                timeout=self._timeout_s,
-                check=True,
-                env={"OMP_THREAD_LIMIT": "1", "PATH": "/usr/bin:/bin"},
-            )
+            answer = self._ask(image, mode)
         except (OSError, subprocess.SubprocessError):
             raise PseudonymisationError(PseudonymisationFault.TEXT_DETECTOR_MISSING) from None
-        return _words(done.stdout[:_MAX_ANSWER_BYTES], place, enlarge)
+        return _words(answer[:_MAX_ANSWER_BYTES], place, enlarge)
+
+    def _ask(self, image: bytes, mode: str) -> bytes:
+        with subprocess.Popen(
+            [self._program, "stdin", "stdout", "--psm", mode, "-l", "eng", "tsv"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={"OMP_THREAD_LIMIT": "1", "PATH": "/usr/bin:/bin"},
+        ) as program:
+            try:
+                # It waits for its picture, so the limit stands before it meets one.
+                _, ours = resource.getrlimit(resource.RLIMIT_AS)
+                limit = _MEMORY_BYTES if ours == resource.RLIM_INFINITY else min(ours, _MEMORY_BYTES)
+                resource.prlimit(program.pid, resource.RLIMIT_AS, (limit, limit))
+                answer, _ = program.communicate(image, timeout=self._timeout_s)
+            except (OSError, subprocess.SubprocessError):
+                program.kill()
+                raise
+        if program.returncode != 0:
+            raise subprocess.SubprocessError
+        return answer
 
 
 def _words(answer: bytes, place: Box, enlarge: int) -> list[Word]:

@@ -14,6 +14,7 @@ _SURE_OF_ALLOWED = 40.0
 _SHORTEST = 3
 _TALLEST = 0.15
 _MARGIN = 6
+_MOST_READ = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +24,12 @@ class TextSearch:
     Attributes:
         reader: tesseract, or None where only the station's own detector looks.
         allowed: the words that may stay.
+        own: the patient's own words, which may not, whatever is allowed.
     """
 
     reader: Reader | None
     allowed: frozenset[str]
+    own: frozenset[str] = frozenset()
 
     def forbidden(self, frame: Frame, *, inverted: bool) -> list[Box]:
         """Return what must be masked, in pixels of the frame, margins included.
@@ -39,8 +42,14 @@ class TextSearch:
         """
         picture = picture_of(frame, inverted=inverted)
         words = self._words(picture)
-        boxes = [box for box in text_boxes(picture) if not self._may_stay(picture, box, words)]
-        boxes += [word.box for word in words if not is_allowed(word.text, self.allowed)]
+        lines = text_boxes(picture)
+        # A page of text needs no reading: each reading costs two starts of a program.
+        boxes = [
+            box
+            for number, box in enumerate(lines)
+            if number >= _MOST_READ or not self._may_stay(picture, box, words)
+        ]
+        boxes += [word.box for word in words if not self._is_allowed(word)]
         rows, columns = frame.shape
         found = [box.grown(_MARGIN, *picture.grey.shape).scaled(1 / picture.scale) for box in joined(boxes)]
         return joined(box.grown(1, rows, columns) for box in found)
@@ -58,7 +67,7 @@ class TextSearch:
     def _may_stay(self, picture: Picture, box: Box, words: list[Word]) -> bool:
         if self.reader is None:
             return False
-        if _covered_by_allowed(box, words, self.allowed):
+        if self._covered_by_allowed(box, words):
             return True
         upright = box.height > box.width
         readings = [self.reader.words_of(picture, box, turned=upright)]
@@ -67,22 +76,24 @@ class TextSearch:
             readings.append(self.reader.words_of(picture, box, turned=False))
         return any(
             reading
-            and all(is_allowed(word.text, self.allowed) for word in reading)
+            and all(self._is_allowed(word) for word in reading)
             and max(word.confidence for word in reading) >= _SURE_OF_ALLOWED
             and sum(len(word.text) for word in reading) >= _letters(box, turned=turned)
             for reading, turned in zip(readings, (upright, False), strict=False)
         )
 
+    def _covered_by_allowed(self, box: Box, words: list[Word]) -> bool:
+        """Tell whether allowed words that were read with certainty fill a box."""
+        inside = [word for word in words if word.box.meets(box)]
+        if not inside or any(
+            not self._is_allowed(word) or word.confidence < _SURE_OF_ALLOWED for word in inside
+        ):
+            return False
+        filled = sum(max(0, min(box.right, word.box.right) - max(box.left, word.box.left)) for word in inside)
+        return filled >= 0.8 * box.width
 
-def _covered_by_allowed(box: Box, words: list[Word], allowed: frozenset[str]) -> bool:
-    """Tell whether allowed words that were read with certainty fill a box."""
-    inside = [word for word in words if word.box.meets(box)]
-    if not inside or any(
-        not is_allowed(word.text, allowed) or word.confidence < _SURE_OF_ALLOWED for word in inside
-    ):
-        return False
-    filled = sum(max(0, min(box.right, word.box.right) - max(box.left, word.box.left)) for word in inside)
-    return filled >= 0.8 * box.width
+    def _is_allowed(self, word: Word) -> bool:
+        return is_allowed(word.text, self.allowed, self.own)
 
 
 def _letters(box: Box, *, turned: bool) -> int:

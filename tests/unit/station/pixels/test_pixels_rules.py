@@ -14,6 +14,11 @@ boxes = st.builds(
     lambda top, left, height, width: Box(top, left, top + height, left + width),
     st.integers(0, 60), st.integers(0, 60), st.integers(1, 20), st.integers(1, 20),
 )  # fmt: skip
+SLICE: dict[str, object] = {
+    "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2",
+    "Modality": "CT",
+    "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+}
 
 
 def header(**values: object) -> Dataset:
@@ -26,10 +31,14 @@ def header(**values: object) -> Dataset:
 @pytest.mark.parametrize(
     ("values", "verdict"),
     [
-        ({"Modality": "CT", "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"]}, Verdict.TRUST),
-        ({"Modality": "CT", "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"], "BurnedInAnnotation": "NO"}, Verdict.TRUST),
-        ({"Modality": "CT", "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"], "BurnedInAnnotation": "YES"}, Verdict.INSPECT),
-        ({"Modality": "CT", "ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, Verdict.INSPECT),
+        (SLICE, Verdict.TRUST),
+        (SLICE | {"BurnedInAnnotation": "NO"}, Verdict.TRUST),
+        (SLICE | {"BurnedInAnnotation": "YES"}, Verdict.INSPECT),
+        (SLICE | {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, Verdict.INSPECT),
+        (SLICE | {"ImageType": ["ORIGINAL", "SECONDARY", "AXIAL"]}, Verdict.INSPECT),
+        (SLICE | {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.3.1"}, Verdict.INSPECT),
+        (SLICE | {"SeriesDescription": "Patient_Protocol"}, Verdict.QUARANTINE),
+        (SLICE | {"SeriesDescription": "Dose Report"}, Verdict.QUARANTINE),
         ({"Modality": "CT", "ImageType": ["DERIVED", "SECONDARY"]}, Verdict.INSPECT),
         ({"Modality": "CT"}, Verdict.INSPECT),
         ({"Modality": "CT", "ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, Verdict.QUARANTINE),
@@ -68,6 +77,11 @@ def test_the_last_rule_catches_what_no_other_knows() -> None:
             True,
         ),
         ({"Modality": "CT", "StudyDescription": "CT hersenen blanco", "SliceThickness": "1"}, True),
+        ({"Modality": "CT", "BodyPartExamined": "CSPINE", "SliceThickness": "1"}, True),
+        ({"Modality": "CT", "BodyPartExamined": "HEAD AND NECK", "SliceThickness": "1"}, True),
+        ({"Modality": "CT", "BodyPartExamined": "HEART", "SliceThickness": "1"}, False),
+        ({"Modality": "CT", "ProtocolName": "THORAX_HALS", "SliceThickness": "1"}, True),
+        ({"Modality": "MR", "BodyPartExamined": "HEAD"}, None),
         ({"Modality": "CT", "SliceThickness": "1"}, None),
         ({"Modality": "CT", "SliceThickness": "0"}, None),
         ({"Modality": "DX", "BodyPartExamined": "SKULL"}, False),
@@ -82,8 +96,36 @@ def test_words_that_may_stay(word: str) -> None:
     assert is_allowed(word, shipped_words())
 
 
+def test_a_region_named_by_its_code_counts() -> None:
+    ds = header(Modality="CT", SliceThickness="1")
+    ds.AnatomicRegionSequence = [header(CodeMeaning="Head and neck")]
+    assert recognizable_face(ds) is True
+
+
 @pytest.mark.parametrize(
-    "word", ["JANSEN", "P0RTABLE", "1957", "PORTER", "LA", "STAANDER1", "SIMONE", "MARIA", "LI1"]
+    ("word", "own"),
+    [("MAS", "MAS"), ("LINKS", "LINKS"), ("PORTARLE", "PORTARLE"), ("LATERMAAL", "LATERMAAN"), ("LI", "LI")],
+)
+def test_a_patient_s_own_name_is_no_marker(word: str, own: str) -> None:
+    assert is_allowed(word, shipped_words()) or word == "LATERMAAL"
+    assert not is_allowed(word, shipped_words(), frozenset({own}))
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "RECHTER",
+        "LIGGETT",
+        "JANSEN",
+        "P0RTABLE",
+        "1957",
+        "PORTER",
+        "LA",
+        "STAANDER1",
+        "SIMONE",
+        "MARIA",
+        "LI1",
+    ],
 )
 def test_words_that_may_not(word: str) -> None:
     assert not is_allowed(word, shipped_words())
