@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from policies.documents import Name
@@ -160,7 +160,8 @@ class BatchDesk:
     def reports(self) -> list[BatchReport]:
         """Return every batch, oldest first."""
         with self._books.database.read() as session:
-            names = session.scalars(select(BatchRow.id).order_by(BatchRow.received_at, BatchRow.id))
+            # Cards tell whole seconds: of one second, the order in which they were accepted.
+            names = session.scalars(select(BatchRow.id).order_by(BatchRow.received_at, text("rowid")))
             return [report for name in names if (report := batch_report(session, name)) is not None]
 
     def _offers(self, collection: str) -> bool:

@@ -70,7 +70,7 @@ class Setup:
             default_issuer=self.default_issuer,
             options=self.options,
             body_parts=self.body_parts,
-            aliases=tuple((*old, *new) for old, new in self.aliases.items()),
+            aliases=tuple((*old, *new) for old, new in sorted(self.aliases.items())),
             handover=str(self.handover),
             sop_classes=tuple(sorted(self.sop_classes)),
             max_file_bytes=self.max_file_bytes,
@@ -116,7 +116,7 @@ class _SetupJson(StrictModel):
     default_issuer: str
     options: dict[str, DeidentificationOptions]
     body_parts: dict[str, str]
-    aliases: Sequence[tuple[str, str, str, str]]
+    aliases: Sequence[Sequence[str]]
     handover: str
     sop_classes: Sequence[str]
     max_file_bytes: int
