@@ -73,18 +73,22 @@ def found(demo: Demo, data: Path) -> None:
     demo.say(f"three stations serve, each as three processes (separation: {separation})")
 
 
-def take_in(demo: Demo) -> None:
-    """b. Images, consent, eCRF."""
-    reports = {}
+def take_in(demo: Demo) -> dict[str, dict[str, Any]]:
+    """Images, consent, eCRF; says nothing, since it runs while something else is shown."""
+    hospitals = demo.consortium.hospitals
     with ThreadPoolExecutor(2) as pool:
-        done = pool.map(demo.consortium.take_in, demo.consortium.hospitals)
-        for hospital, report in zip(demo.consortium.hospitals, done, strict=True):
-            reports[hospital.name] = report
-            demo.say(
-                f"{hospital.name}: {report['handed_over']} of {report['files']} radiographs pseudonymised, "
-                f"{sum(report['quarantined'].values())} in quarantine"
-            )
+        done = pool.map(demo.consortium.take_in, hospitals)
+        return {hospital.name: report for hospital, report in zip(hospitals, done, strict=True)}
+
+
+def show_intake(demo: Demo, reports: dict[str, dict[str, Any]]) -> None:
+    """c. What each hospital took in."""
     demo.facts["intake"] = reports
+    for name, report in reports.items():
+        demo.say(
+            f"{name}: {report['handed_over']} of {report['files']} radiographs searched for burned-in text and "
+            f"pseudonymised, {sum(report['quarantined'].values())} in quarantine"
+        )
 
 
 def govern(demo: Demo, train: Train, name: str, changes: dict[str, object] | None = None) -> Path:
@@ -106,7 +110,7 @@ def govern(demo: Demo, train: Train, name: str, changes: dict[str, object] | Non
 
 
 def prepare_train(demo: Demo) -> tuple[Train, Path, Path]:
-    """c. Build, dry-run, review, sign, publish."""
+    """b. Build, dry-run, review, sign, publish."""
     r = demo.researcher
     public = r.settle()
     train = r.build(REPOSITORY / "train_images" / "cxr-classification")
@@ -191,10 +195,15 @@ def perform(demo: Demo, data: Path) -> None:
     """The whole demo, in order."""
     with demo.step("found", "a. A board, an orchestrator, three hospitals"):
         found(demo, data)
-    with demo.step("intake", "b. Radiographs in: pseudonymised, with consent and eCRF labels"):
-        take_in(demo)
-    with demo.step("govern", "c. The train: built, dry-run, reviewed, signed, published"):
-        train, policy, weights = prepare_train(demo)
+    with ThreadPoolExecutor(1) as meanwhile:
+        taking = meanwhile.submit(take_in, demo)
+        with demo.step(
+            "govern",
+            "b. The train: built, dry-run, reviewed, signed, published; radiographs come in meanwhile",
+        ):
+            train, policy, weights = prepare_train(demo)
+        with demo.step("intake", "c. Radiographs in: pseudonymised, with consent and eCRF labels"):
+            show_intake(demo, taking.result())
     with demo.step("train", f"d. {demo.rounds} federated rounds in three sandboxes at once"):
         ordered = train_model(demo, train, policy, weights)
     with demo.step("evaluate", "d. The test: an evaluation train on patients the model never saw"):
