@@ -8,7 +8,7 @@ export PYTHON
 DATA ?=
 STAGE = @bash .ci/stage
 
-.PHONY: help setup engine reader tools images demo test lint fast bench-round bench-data clean
+.PHONY: help setup engine reader tools images demo test lint fast fuzz bench-round bench-data clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ test: setup engine reader tools images lint ## run every test: unit, contracts, 
 
 fast: ## only the quick tests (needs: make setup)
 	$(PY) -m pytest tests/unit -q -m "not docker and not superlink"
+
+fuzz: setup ## the property tests with new random examples, thirty times as many
+	PHT_HYPOTHESIS=pht-fuzz $(PY) -m pytest tests/unit tests/contracts tests/security -q -m hypothesis
 
 lint: setup ## ruff and mypy strict
 	$(STAGE) lint bash -c '.venv/bin/ruff check . && .venv/bin/ruff format --check -q . && .venv/bin/mypy'

@@ -8,7 +8,10 @@ from hypothesis import HealthCheck, settings
 
 # How long an example takes says how busy the machine is, never whether the code is right.
 settings.register_profile("pht", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("pht")
+# The same examples on every run: a red run says that something changed. `make fuzz` looks for new ones.
+settings.register_profile("pht-ci", settings.get_profile("pht"), derandomize=True)
+settings.register_profile("pht-fuzz", settings.get_profile("pht"), max_examples=3000)
+settings.load_profile(os.environ.get("PHT_HYPOTHESIS", "pht-ci" if os.environ.get("CI") else "pht"))
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -6,6 +6,7 @@ id as DICOM has it (IHE Radiology TF-2, appendix on the mapping of patient ids).
 """
 
 import re
+import string
 
 import hl7
 
@@ -84,6 +85,7 @@ def read_messages(data: bytes, default_issuer: str) -> list[ToldMerge]:
 def _message(number: int, text: str, default_issuer: str) -> list[ToldMerge]:
     try:
         decoded = _decoded(text)
+        _check_delimiters(decoded)
         message = hl7.parse(decoded)
         trigger = str(message["MSH.F9.R1.C2"])
         segments = [(str(segment[0]), segment) for segment in message]
@@ -111,6 +113,23 @@ def _message(number: int, text: str, default_issuer: str) -> list[ToldMerge]:
     if not told:
         raise MessageError(number, "names no prior patient (MRG-1)")
     return told
+
+
+def _check_delimiters(text: str) -> None:
+    """See that MSH-1 and MSH-2 (HL7 v2.5.1 section 2.5.4) name five delimiters that can be told apart.
+
+    The parser takes any characters for them, and asserts where two are the same.
+
+    Raises:
+        ValueError: they do not.
+    """
+    separator, encoding = text[3], text[4:].split(text[3], 1)[0]
+    delimiters = separator + encoding
+    # A fifth encoding character, for truncation, came with v2.7.
+    if len(encoding) not in {4, 5} or len(set(delimiters)) != len(delimiters):
+        raise ValueError
+    if not all(character in string.punctuation for character in delimiters):
+        raise ValueError
 
 
 def _decoded(text: str) -> str:

@@ -77,6 +77,11 @@ def test_an_identifier_follows_its_own_authority() -> None:
         (message(PID.replace("Eva", "Ev\u00e4"), MRG), "is not an HL7 v2 message"),
         (b"MSH", "is not an HL7 v2 message"),
         (b"MSH|", "is not an HL7 v2 message"),
+        (b"MSH|^~\\&|\x01\x00", "is not an HL7 v2 message"),
+        (b"MSH\x01\x00\x00\x00", "is not an HL7 v2 message"),
+        (message(PID, MRG, header=MSH.replace("^~", "^^")), "is not an HL7 v2 message"),
+        (message(PID, MRG, header=MSH.replace("^~", "A~")), "is not an HL7 v2 message"),
+        (message(PID, MRG, header=MSH.replace("~", "")), "is not an HL7 v2 message"),
         (b"FHS|x\r", "there is no message"),
     ],
 )
