@@ -5,13 +5,16 @@ from importlib.resources import files
 from pathlib import Path
 
 from policies.charter import Charter, StationRegister
+from policies.decisions import Decisions
 from policies.documents import StrictModel
 from policies.errors import StorageError
 from policies.files import write_atomically
 from policies.manifest import TrainManifest
+from policies.opinions import Opinion
 from policies.order import RunOrder
 from policies.policy import Policy
 from policies.profiles import Profile
+from policies.purposes import PurposeTable
 from policies.station_profile import StationProfile
 from policies.trust.verification import RevocationList
 
@@ -23,6 +26,9 @@ DOCUMENTS: dict[str, type[StrictModel]] = {
     "station-register": StationRegister,
     "station-profile": StationProfile,
     "revocations": RevocationList,
+    "purpose-table": PurposeTable,
+    "opinion": Opinion,
+    "decisions": Decisions,
     "minimal-dataset-profile": Profile,
 }
 

@@ -35,7 +35,7 @@ from policies.documents import (
     load_yaml,
 )
 from policies.errors import DocumentError, TrustError
-from policies.policy import Policy
+from policies.policy import Policy, PublicKeyHex
 from policies.refusals import Permitted, RefusalCode, Refused
 from policies.signing import VerifiedEnvelope, verify_envelope
 
@@ -52,11 +52,29 @@ class Revocation(StrictModel):
     when: Moment
 
 
+class RevokedRequester(StrictModel):
+    """A requester's key that orders nothing any more, under any policy."""
+
+    key: PublicKeyHex
+    reason: Text
+    when: Moment
+
+
+class RevokedStation(StrictModel):
+    """A station that takes part in nothing any more, whatever the register says."""
+
+    name: Name
+    reason: Text
+    when: Moment
+
+
 class RevocationList(StrictModel):
-    """All withdrawn versions; a target under the secretary's key. What it names stays withdrawn."""
+    """All that was withdrawn; a target under the secretary's key. What it names stays withdrawn."""
 
     schema_version: Literal[1]
     revoked: Sequence[Revocation] = Field(default=(), max_length=100_000)
+    requesters: Sequence[RevokedRequester] = Field(default=(), max_length=100_000)
+    stations: Sequence[RevokedStation] = Field(default=(), max_length=100_000)
 
 
 @dataclass(frozen=True, slots=True)
