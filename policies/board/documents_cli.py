@@ -1,0 +1,150 @@
+"""The commands of `pht-board` about documents that are not signed yet: draft, review, schema."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from policies.board.options import TrainOption, WeightsOption
+from policies.console import JsonOption, echo_json, say
+from policies.errors import UsageError
+
+if TYPE_CHECKING:
+    from policies.board.review import Review
+    from policies.policy import Policy
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands of this module to the program."""
+    for command in (draft, review, schema):
+        app.command()(command)
+
+
+def draft(
+    source: Annotated[Path, typer.Option("--from", help="train.yaml, or a packed bundle's folder.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The policy file to write; never overwrites one.")],
+    requester_key: Annotated[
+        str | None, typer.Option(help="Public key of whoever will order runs: hex or a .pub file.")
+    ] = None,
+    board: Annotated[str | None, typer.Option(help="The board's name, as in its charter.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Set a value, such as runs.rounds=5."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draft a policy for a train: an example or a skeleton, filled in with what the train says."""
+    from policies.board.documents_in import read_train  # noqa: PLC0415 - each command loads what it needs
+    from policies.board.drafting import DraftOptions, draft_policy, unfinished  # noqa: PLC0415
+    from policies.board.keys import read_public  # noqa: PLC0415
+    from policies.files import write_atomically  # noqa: PLC0415
+
+    if out.exists():
+        raise UsageError(f"{out.name}: is there already", hint="Choose another name, or remove it first.")
+    options = DraftOptions(
+        now=datetime.now(UTC),
+        requester_key=None if requester_key is None else read_public(requester_key),
+        board=board,
+        settings=dict(_split_setting(text) for text in settings or []),
+    )
+    data = draft_policy(read_train(source), options)
+    write_atomically(out, data)
+    left = len(unfinished(data))
+    if as_json:
+        echo_json({"policy": str(out), "left_to_fill_in": left})
+        return
+    say(f"Drafted {out}." + (f" {left} lines say FILL IN." if left else ""))
+    say(f"Read it, change it, then: pht-board review {out} --train {source}")
+
+
+def _split_setting(text: str) -> tuple[str, str]:
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise UsageError(f"--set {text}: write it as path=value, for example runs.rounds=5")
+    return path, value
+
+
+def review(
+    document: Annotated[
+        Path, typer.Argument(help="A policy file, a train.yaml, or a packed bundle's folder.")
+    ],
+    train: TrainOption = None,
+    weights: WeightsOption = None,
+    repository: Annotated[
+        Path | None, typer.Option("--repository", "-r", help="Compare with the version in force there.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say in plain words what a train asks, or what a policy permits and how much could leave."""
+    found = reviewed(document, train, weights, repository)
+    if as_json:
+        echo_json(found)
+    else:
+        show_review(found)
+
+
+def reviewed(
+    document: Path, train_path: Path | None, weights: Path | None, repository: Path | None
+) -> "Review":
+    """Review the document that a command line names."""
+    from policies.board.documents_in import elements_of, is_policy, read_file, read_train  # noqa: PLC0415
+    from policies.board.review import review_policy, review_train  # noqa: PLC0415
+    from policies.documents import digest_of, load_yaml  # noqa: PLC0415
+    from policies.policy import Policy  # noqa: PLC0415
+
+    if document.is_dir() or not is_policy(read_file(document)):
+        return review_train(read_train(document))
+    data = read_file(document)
+    policy = load_yaml(Policy, data, what=document.name)
+    train = None if train_path is None else read_train(train_path)
+    previous = None if repository is None else policy_in_force(repository, policy.id)
+    return review_policy(
+        policy, data, digest_of(data), train=train, elements=elements_of(weights), previous=previous
+    )
+
+
+def show_review(found: "Review") -> None:
+    """Print a review for a person."""
+    say(f"Review of {found.subject}")
+    for section in found.sections:
+        say(f"\n{section.heading}")
+        for line in section.lines:
+            # One line each: a text with line breaks could pass for a heading of ours.
+            say(f"  {' '.join(line.split())}")
+    if found.attention:
+        say("\nTo look at")
+        for point in found.attention:
+            say(f"  ! {' '.join(point.split())}")
+
+
+def policy_in_force(repository: Path, policy_id: str) -> "Policy | None":
+    """Return the listed version of a policy, or None."""
+    from policies.charter import POLICY_PAYLOAD_TYPE  # noqa: PLC0415
+    from policies.documents import load_yaml  # noqa: PLC0415
+    from policies.policy import Policy  # noqa: PLC0415
+    from policies.signing import unsafe_payload  # noqa: PLC0415
+    from policies.trust.repository import BoardRepository  # noqa: PLC0415
+    from policies.trust.verification import parse_policy_target  # noqa: PLC0415
+
+    for path, data in BoardRepository(repository).listed().items():
+        key = parse_policy_target(path)
+        if key is not None and key[0] == policy_id:
+            return load_yaml(Policy, unsafe_payload(data, POLICY_PAYLOAD_TYPE), what=path)
+    return None
+
+
+def schema(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to; by default beside the models.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the JSON Schemas of all documents again."""
+    from policies.board.schemas import schema_folder, write_schemas  # noqa: PLC0415
+
+    changed = write_schemas(out or schema_folder())
+    if as_json:
+        echo_json({"changed": changed})
+    else:
+        say("\n".join(changed) if changed else "All schemas were current.")

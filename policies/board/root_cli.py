@@ -1,0 +1,118 @@
+"""The commands of `pht-board` about the root: who decides, with which keys, and until when."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from policies.board.options import confirm
+from policies.console import JsonOption, echo_json, say
+
+if TYPE_CHECKING:
+    from policies.signing import Signer
+    from policies.trust.root import RootPlan, RootSignatures
+
+FolderArgument = Annotated[Path, typer.Argument(help="The repository's folder.")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands of this module to the program."""
+    for command in (init, root):
+        app.command()(command)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="A new folder for the repository.")],
+    charter: Annotated[Path, typer.Option(help="The charter (YAML): members, threshold, required roles.")],
+    secretary_key: Annotated[str, typer.Option(help="Public key that may publish: hex or a .pub file.")],
+    witness_key: Annotated[
+        str, typer.Option(help="Public key of the freshness witness: hex or a .pub file.")
+    ],
+    root_threshold: Annotated[
+        int | None, typer.Option(help="Members it takes to change charter or keys; by default the charter's.")
+    ] = None,
+    sign_with: Annotated[
+        list[Path] | None,
+        typer.Option("--sign-with", help="A member's key that is at hand; may be given again."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a board's repository; its members sign the root next."""
+    from policies.board.keys import open_key  # noqa: PLC0415 - each command loads what it needs
+    from policies.trust.repository import BoardRepository  # noqa: PLC0415
+
+    plan = _plan(charter, secretary_key, witness_key, root_threshold)
+    signers = [open_key(path, None) for path in sign_with or []]
+    repository = BoardRepository.create(folder, plan, signers, now=datetime.now(UTC))
+    _show_root(repository.root.drafted(), folder, as_json=as_json)
+
+
+def root(
+    folder: FolderArgument,
+    charter: Annotated[Path, typer.Option(help="The charter as it is to be from now on (YAML).")],
+    secretary_key: Annotated[str, typer.Option(help="Public key that may publish: hex or a .pub file.")],
+    witness_key: Annotated[
+        str, typer.Option(help="Public key of the freshness witness: hex or a .pub file.")
+    ],
+    root_threshold: Annotated[
+        int | None, typer.Option(help="Members it takes to change charter or keys; by default the charter's.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draft the next root: another charter, rotated keys, or a new lifetime. Old and new members sign it."""
+    from policies.trust.root import BoardRoot  # noqa: PLC0415
+
+    board_root = BoardRoot(folder)
+    board_root.in_force()
+    board_root.propose(_plan(charter, secretary_key, witness_key, root_threshold), now=datetime.now(UTC))
+    _show_root(board_root.drafted(), folder, as_json=as_json)
+
+
+def _plan(charter: Path, secretary_key: str, witness_key: str, threshold: int | None) -> "RootPlan":
+    from policies.board.keys import read_public  # noqa: PLC0415
+    from policies.charter import Charter  # noqa: PLC0415
+    from policies.documents import load_yaml_file  # noqa: PLC0415
+    from policies.trust.root import RootPlan  # noqa: PLC0415
+
+    found = load_yaml_file(Charter, charter)
+    return RootPlan(found, threshold or found.threshold, read_public(secretary_key), read_public(witness_key))
+
+
+def sign_root(folder: Path, signer: "Callable[[], Signer]", *, yes: bool, as_json: bool) -> None:
+    """Show the drafted charter to a member and add the member's signature."""
+    from policies.trust.root import BoardRoot  # noqa: PLC0415
+
+    board_root = BoardRoot(folder)
+    charter = board_root.drafted_charter()
+    if not as_json:
+        say(f"Charter of {charter.title} ({charter.board})")
+        roles = ", ".join(charter.required_roles) or "any"
+        say(
+            f"  {charter.threshold} of {len(charter.members)} members sign a policy; roles among them: {roles}"
+        )
+        for member in charter.members:
+            say(f"  {member.role}: {member.name}, {member.organisation}, {member.key}")
+        for key in charter.development_keys:
+            say(f"  alone, for public and synthetic data: {key}")
+    confirm("Sign this charter and its keys?", yes=yes)
+    _show_root(board_root.sign(signer()), folder, as_json=as_json)
+
+
+def _show_root(found: "RootSignatures | None", folder: Path, *, as_json: bool) -> None:
+    first = folder / "metadata" / "1.root.json"
+    if found is None or found.valid:
+        if as_json:
+            echo_json({"in_force": True, "root": str(first)})
+        else:
+            say("The root is in force.")
+            say(f"Stations pin {first}: hand it to them by a way the orchestrator has no hand in.")
+        return
+    if as_json:
+        echo_json(
+            {"in_force": False, "version": found.version, "signed": found.signed, "needed": found.needed}
+        )
+    else:
+        say(f"Root {found.version}: {found.signed} of {found.needed} signatures.")
+        say(f"Members sign with: pht-board sign --root {folder} --key KEY")
