@@ -80,9 +80,29 @@ CATALOGUE: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
             "The agreement that the processing rests on has ended.",
             "Renew the agreement, then publish a policy (or a register of stations) that names the new one.",
         ),
+        _C.REQUESTER_REVOKED: CatalogueEntry(
+            "The board has withdrawn the requester: the key orders nothing any more, under any policy.",
+            "Ask the board why; a policy with another requester key is a new version, signed again.",
+        ),
+        _C.PURPOSE_TABLE_MISSING: CatalogueEntry(
+            "The board has published no table of purposes, so nobody knows which consents this purpose needs.",
+            "The board signs one and publishes it: `pht-board purposes`.",
+        ),
+        _C.PURPOSE_NOT_PERMITTED: CatalogueEntry(
+            "The board's table of purposes does not permit this purpose to this class of requester.",
+            "Name the purpose that fits, or ask the board to take it up in its table.",
+        ),
+        _C.PURPOSE_CONSENTS_TOO_FEW: CatalogueEntry(
+            "The policy asks for fewer consents of its patients than the board's table names for this purpose.",
+            "Add the consents to data.consent_purposes, and have a new version signed.",
+        ),
         _C.STATION_NOT_REGISTERED: CatalogueEntry(
             "A station is not in the board's register of stations.",
             "The board adds it and signs the register: `pht-board register`.",
+        ),
+        _C.STATION_REVOKED: CatalogueEntry(
+            "The board has withdrawn a station: this one, or so many of the order's that too few are left.",
+            "Ask the board why; an order for the stations that are left needs a policy that permits so few.",
         ),
         _C.SECURE_AGGREGATION_UNSUPPORTED: CatalogueEntry(
             "The policy demands secure aggregation, which this version cannot do safely yet.",

@@ -22,19 +22,21 @@ from tuf.api.exceptions import (
 from tuf.api.metadata import Metadata, Root, Targets, Timestamp
 from tuf.ngclient import FetcherInterface
 
-from policies.charter import REGISTER_TARGET, Charter, StationRegister
-from policies.documents import canonical_json, load_json
-from policies.errors import DocumentError, StateError, TrustError
+from policies.charter import REGISTER_TARGET, Charter
+from policies.decisions import DECISIONS_TARGET
+from policies.documents import canonical_json
+from policies.errors import StateError, TrustError
 from policies.files import exclusive_lock, write_atomically
+from policies.purposes import PURPOSES_TARGET
 from policies.refusals import Permitted, RefusalCode, Refused
 from policies.trust.fetch import HttpsFetcher, MirrorError, fetcher_for
 from policies.trust.policy_set import PolicySet, RepositoryState
 from policies.trust.state import StoredFetcher, VerifiedState, update
 from policies.trust.verification import (
-    REVOKED_TARGET,
-    RevocationList,
     charter_of,
+    parse_opinion_target,
     parse_policy_target,
+    verify_purposes,
     verify_register,
 )
 
@@ -122,7 +124,7 @@ class PolicyClient:
             except TrustError as error:
                 return Refused.because(RefusalCode.TRUST_UNVERIFIED, error.message)
             if isinstance(result, Permitted) and reached:
-                self._store(after, result.value.register)
+                self._store(after, result.value)
             return result
 
     def _next(
@@ -160,9 +162,11 @@ class PolicyClient:
                 f"{path.name} is damaged; what it remembers is needed against rollback"
             ) from error
 
-    def _store(self, state: VerifiedState, register: StationRegister | None) -> None:
-        if register is not None:
-            state = state.model_copy(update={"register_version": register.version})
+    def _store(self, state: VerifiedState, found: PolicySet) -> None:
+        if found.register is not None:
+            state = state.model_copy(update={"register_version": found.register.version})
+        if found.purposes is not None:
+            state = state.model_copy(update={"purposes_version": found.purposes.version})
         write_atomically(self._dir / "verified.json", canonical_json(state), mode=0o600)
 
 
@@ -199,15 +203,24 @@ def _policy_set(
     root = Metadata[Root].from_bytes(root_text.encode()).signed
     roles = {role: Metadata.from_bytes(text.encode()).signed for role, text in state.metadata.items()}
     charter = charter_of(root)
-    register: StationRegister | None = None
+    register = purposes = None
     if REGISTER_TARGET in state.targets:
-        verified = verify_register(state.targets[REGISTER_TARGET].encode(), charter)
-        if isinstance(verified, Refused):
-            return verified
-        register = verified.value
+        signed_register = verify_register(state.targets[REGISTER_TARGET].encode(), charter)
+        if isinstance(signed_register, Refused):
+            return signed_register
+        register = signed_register.value
         if register.version < state.register_version:
             return Refused.because(
                 RefusalCode.TRUST_ROLLBACK, "an older register of stations than was seen before"
+            )
+    if PURPOSES_TARGET in state.targets:
+        signed_table = verify_purposes(state.targets[PURPOSES_TARGET].encode(), charter)
+        if isinstance(signed_table, Refused):
+            return signed_table
+        purposes = signed_table.value
+        if purposes.version < state.purposes_version:
+            return Refused.because(
+                RefusalCode.TRUST_ROLLBACK, "an older table of purposes than was seen before"
             )
     return Permitted(
         PolicySet(
@@ -221,22 +234,21 @@ def _policy_set(
             ),
             charter=charter,
             register=register,
+            purposes=purposes,
             envelopes={
                 key: text.encode()
                 for path, text in state.targets.items()
                 if (key := parse_policy_target(path))
             },
-            revoked=_revocations(state.targets.get(REVOKED_TARGET)),
+            revocations=state.revocations,
             floor={name: max(seen - 1, state.withdrawn.get(name, 0)) for name, seen in state.seen.items()},
+            opinion_envelopes={
+                about: text.encode()
+                for path, text in state.targets.items()
+                if (about := parse_opinion_target(path))
+            },
+            decisions_json=(
+                state.targets[DECISIONS_TARGET].encode() if DECISIONS_TARGET in state.targets else None
+            ),
         )
     )
-
-
-def _revocations(text: str | None) -> dict[tuple[str, int], str]:
-    if text is None:
-        return {}
-    try:
-        revoked = load_json(RevocationList, text.encode(), what=REVOKED_TARGET).revoked
-    except DocumentError as error:
-        raise TrustError(f"{error.message}") from error
-    return {(entry.policy_id, entry.version): entry.reason for entry in revoked}

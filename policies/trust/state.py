@@ -17,12 +17,21 @@ from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Time
 from tuf.ngclient import FetcherInterface, Updater
 
 from policies.charter import REGISTER_TARGET
-from policies.documents import StrictModel
+from policies.decisions import DECISIONS_TARGET
+from policies.documents import StrictModel, load_json
+from policies.errors import DocumentError, TrustError
+from policies.purposes import PURPOSES_TARGET
 from policies.signing import MAX_ENVELOPE_BYTES
-from policies.trust.verification import REVOKED_TARGET, parse_policy_target
+from policies.trust.verification import (
+    REVOKED_TARGET,
+    RevocationList,
+    parse_opinion_target,
+    parse_policy_target,
+)
 
 MAX_TARGETS = 10_000
 _MAX_TARGET_BYTES = MAX_ENVELOPE_BYTES
+_NAMED_TARGETS = frozenset({REGISTER_TARGET, REVOKED_TARGET, PURPOSES_TARGET, DECISIONS_TARGET})
 _ROLES = (Timestamp.type, Snapshot.type, Targets.type)
 
 
@@ -37,6 +46,8 @@ class VerifiedState(StrictModel):
         seen: the highest version of each policy that was ever listed.
         withdrawn: the highest version of each policy that was listed once and then was not.
         register_version: of the newest register of stations.
+        purposes_version: of the newest table of purposes.
+        revocations: all that was ever withdrawn by name: policies, requesters, stations.
     """
 
     schema_version: Literal[1] = 1
@@ -47,6 +58,8 @@ class VerifiedState(StrictModel):
     seen: dict[str, int] = Field(default_factory=dict)
     withdrawn: dict[str, int] = Field(default_factory=dict)
     register_version: int = 0
+    purposes_version: int = 0
+    revocations: RevocationList = RevocationList(schema_version=1)
 
 
 class StoredFetcher(FetcherInterface):
@@ -74,6 +87,7 @@ def update(
 
     Raises:
         RepositoryError: something does not verify.
+        TrustError: the list of what is withdrawn cannot be read.
         DownloadError: something cannot be fetched.
     """
     with tempfile.TemporaryDirectory(prefix="pht-trust-") as scratch:
@@ -114,7 +128,9 @@ def _lay_out(folder: Path, state: VerifiedState) -> None:
 def _wanted(listed: Mapping[str, TargetFile]) -> list[str]:
     """Return the targets we read, bounded; a reader of today ignores targets of tomorrow."""
     wanted = [
-        path for path in listed if path in {REGISTER_TARGET, REVOKED_TARGET} or parse_policy_target(path)
+        path
+        for path in listed
+        if path in _NAMED_TARGETS or parse_policy_target(path) or parse_opinion_target(path)
     ]
     if len(wanted) > MAX_TARGETS:
         raise RepositoryError(f"more than {MAX_TARGETS} targets")
@@ -145,7 +161,11 @@ def remember(
     metadata: dict[str, str],
     targets: dict[str, str],
 ) -> VerifiedState:
-    """Return the state after a verified update; what was seen and withdrawn only grows."""
+    """Return the state after a verified update; what was seen and withdrawn only grows.
+
+    Raises:
+        TrustError: the list of what is withdrawn cannot be read.
+    """
     latest: dict[str, int] = {}
     for path in targets:
         if key := parse_policy_target(path):
@@ -167,4 +187,15 @@ def remember(
         seen=seen,
         withdrawn=withdrawn,
         register_version=before.register_version,
+        purposes_version=before.purposes_version,
+        revocations=before.revocations.joined_with(_revocations(targets.get(REVOKED_TARGET))),
     )
+
+
+def _revocations(text: str | None) -> RevocationList:
+    if text is None:
+        return RevocationList(schema_version=1)
+    try:
+        return load_json(RevocationList, text.encode(), what=REVOKED_TARGET, max_bytes=_MAX_TARGET_BYTES)
+    except DocumentError as error:
+        raise TrustError(error.message) from error

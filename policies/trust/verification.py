@@ -6,10 +6,10 @@ document is parsed before a known key's signature over it holds; `PolicyInForce`
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 from tuf.api.metadata import Root
@@ -35,12 +35,18 @@ from policies.documents import (
     load_yaml,
 )
 from policies.errors import DocumentError, TrustError
+from policies.opinions import OPINION_PAYLOAD_TYPE, Opinion
 from policies.policy import Policy, PublicKeyHex
+from policies.purposes import PURPOSES_PAYLOAD_TYPE, PurposeTable
 from policies.refusals import Permitted, RefusalCode, Refused
 from policies.signing import VerifiedEnvelope, verify_envelope
 
 REVOKED_TARGET = "revoked.json"
 _POLICY_TARGET = re.compile(r"policies/(?P<id>[a-z0-9-]{1,64})/(?P<version>[1-9][0-9]{0,8})\.dsse\.json")
+_OPINION_TARGET = re.compile(
+    r"opinions/(?P<id>[a-z0-9-]{1,64})/(?P<version>[1-9][0-9]{0,8})/(?P<key>[0-9a-f]{64})\.dsse\.json"
+)
+_BoardDocument = TypeVar("_BoardDocument", StationRegister, PurposeTable)
 
 
 class Revocation(StrictModel):
@@ -76,6 +82,25 @@ class RevocationList(StrictModel):
     requesters: Sequence[RevokedRequester] = Field(default=(), max_length=100_000)
     stations: Sequence[RevokedStation] = Field(default=(), max_length=100_000)
 
+    def joined_with(self, later: "RevocationList") -> "RevocationList":
+        """Return what either of the two names: a list only grows for whoever reads it."""
+        return RevocationList(
+            schema_version=1,
+            revoked=_grown(self.revoked, later.revoked, lambda entry: (entry.policy_id, entry.version)),
+            requesters=_grown(self.requesters, later.requesters, lambda entry: entry.key),
+            stations=_grown(self.stations, later.stations, lambda entry: entry.name),
+        )
+
+
+_Entry = TypeVar("_Entry")
+
+
+def _grown(
+    before: tuple[_Entry, ...], later: tuple[_Entry, ...], key: Callable[[_Entry], object]
+) -> tuple[_Entry, ...]:
+    known = {key(entry) for entry in before}
+    return (*before, *(entry for entry in later if key(entry) not in known))
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyInForce:
@@ -92,6 +117,14 @@ class PolicyInForce:
     digest: str
     signers: frozenset[str]
     envelope: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MemberOpinion:
+    """What a member says of a policy version, signed by that member. Made by `verify_opinion` only."""
+
+    member: Member
+    opinion: Opinion
 
 
 def charter_of(root: Root) -> Charter:
@@ -114,6 +147,14 @@ def parse_policy_target(path: str) -> tuple[str, int] | None:
     if match is None:
         return None
     return match["id"], int(match["version"])
+
+
+def parse_opinion_target(path: str) -> tuple[str, int, str] | None:
+    """Return (policy id, version, member's key) of an opinion's target path, or None."""
+    match = _OPINION_TARGET.fullmatch(path)
+    if match is None:
+        return None
+    return match["id"], int(match["version"]), match["key"]
 
 
 @lru_cache(maxsize=1024)
@@ -192,16 +233,56 @@ def _quorum(signers: Iterable[str], charter: Charter) -> Refused | None:
 @lru_cache(maxsize=16)
 def verify_register(envelope: bytes, charter: Charter) -> Permitted[StationRegister] | Refused:
     """Decide whether a signed register of stations is binding: members sign it as they sign a policy."""
+    return _verify_document(
+        envelope, REGISTER_PAYLOAD_TYPE, StationRegister, "the register of stations", charter
+    )
+
+
+@lru_cache(maxsize=16)
+def verify_purposes(envelope: bytes, charter: Charter) -> Permitted[PurposeTable] | Refused:
+    """Decide whether a signed table of purposes is binding: members sign it as they sign a policy."""
+    return _verify_document(envelope, PURPOSES_PAYLOAD_TYPE, PurposeTable, "the table of purposes", charter)
+
+
+def _verify_document(
+    envelope: bytes, payload_type: str, model: type[_BoardDocument], what: str, charter: Charter
+) -> Permitted[_BoardDocument] | Refused:
     keys = [member.key for member in charter.members]
     try:
-        verified = verify_envelope(envelope, REGISTER_PAYLOAD_TYPE, keys, charter.threshold)
-        register = load_yaml(StationRegister, verified.payload, what="the register of stations")
+        verified = verify_envelope(envelope, payload_type, keys, charter.threshold)
+        document = load_yaml(model, verified.payload, what=what)
     except (TrustError, DocumentError) as error:
-        return Refused.because(RefusalCode.TRUST_UNVERIFIED, f"the register of stations: {error.message}")
+        return Refused.because(RefusalCode.TRUST_UNVERIFIED, f"{what}: {error.message}")
     if refused := _quorum(verified.signers, charter):
-        return Refused.because(
-            RefusalCode.TRUST_UNVERIFIED, f"the register of stations: {refused.reasons[0].detail}"
-        )
-    if register.board != charter.board:
-        return Refused.because(RefusalCode.TRUST_UNVERIFIED, "the register of stations is another board's")
-    return Permitted(register)
+        return Refused.because(RefusalCode.TRUST_UNVERIFIED, f"{what}: {refused.reasons[0].detail}")
+    if document.board != charter.board:
+        return Refused.because(RefusalCode.TRUST_UNVERIFIED, f"{what} is another board's")
+    return Permitted(document)
+
+
+def verify_opinion(
+    envelope: bytes, member_key: str, policy: PolicyInForce, charter: Charter
+) -> MemberOpinion:
+    """Return a member's opinion of a policy.
+
+    Args:
+        envelope: untrusted bytes.
+        member_key: under whose name it is listed.
+        policy: what it is about, by its very bytes.
+        charter: says who the members are.
+
+    Raises:
+        TrustError: not signed with that key, not a member's, or about other bytes than the policy's.
+    """
+    member = next((member for member in charter.members if member.key == member_key), None)
+    if member is None:
+        raise TrustError("the opinion is not a member's")
+    payload = verify_envelope(envelope, OPINION_PAYLOAD_TYPE, [member_key], 1).payload
+    try:
+        opinion = load_json(Opinion, payload, what="opinion")
+    except DocumentError as error:
+        raise TrustError(f"the opinion is not valid: {error.message}") from error
+    about = (opinion.policy_id, opinion.version, opinion.policy_digest)
+    if about != (policy.policy.id, policy.policy.version, policy.digest):
+        raise TrustError("the opinion is about another policy, or other bytes of it")
+    return MemberOpinion(member, opinion)
