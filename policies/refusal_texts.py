@@ -365,6 +365,24 @@ CATALOGUE: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
             "The station cannot write its records, so it does nothing that they would have to hold.",
             "The hospital's operator frees space on the station's disk.",
         ),
+        # A station's records, held against what was countersigned
+        _C.STATION_RESTORED: CatalogueEntry(
+            "The station's records are older than, or other than, what it stated before: a backup was restored, or a "
+            "copy of it runs elsewhere.",
+            "The hospital's operator runs `pht-station reconcile`, then imports the consent register anew.",
+        ),
+        _C.STATION_UNCONFIRMED: CatalogueEntry(
+            "The station has started and cannot confirm yet that its records are the newest it ever stated.",
+            "The board's witness must run and reach the orchestrator: `pht-board witness`, `pht-station audit heads`.",
+        ),
+        _C.STATEMENT_FORK: CatalogueEntry(
+            "A station made two statements that exclude each other: its records were rewritten, or two copies run.",
+            "Both statements are kept. The hospital finds out which copy is the station, stops the other and reconciles.",
+        ),
+        _C.STATEMENT_ROLLBACK: CatalogueEntry(
+            "A station stated less than it had stated before: it was restored from a backup and not reconciled.",
+            "Both statements are kept. The hospital runs `pht-station reconcile`.",
+        ),
     }
 )
 

@@ -115,6 +115,11 @@ class RefusalCode(StrEnum):
     # Faults of the station itself
     STATION_FAULT = "STATION_FAULT"
     STATION_STORAGE = "STATION_STORAGE"
+    # A station's records, held against what was countersigned
+    STATION_RESTORED = "STATION_RESTORED"
+    STATION_UNCONFIRMED = "STATION_UNCONFIRMED"
+    STATEMENT_FORK = "STATEMENT_FORK"
+    STATEMENT_ROLLBACK = "STATEMENT_ROLLBACK"
 
 
 @dataclass(frozen=True, slots=True)

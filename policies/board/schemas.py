@@ -16,6 +16,7 @@ from policies.policy import Policy
 from policies.profiles import Profile
 from policies.purposes import PurposeTable
 from policies.station_profile import StationProfile
+from policies.station_statement import StationHeads, StationStatement
 from policies.trust.verification import RevocationList
 
 DOCUMENTS: dict[str, type[StrictModel]] = {
@@ -30,6 +31,8 @@ DOCUMENTS: dict[str, type[StrictModel]] = {
     "opinion": Opinion,
     "decisions": Decisions,
     "minimal-dataset-profile": Profile,
+    "station-statement": StationStatement,
+    "station-heads": StationHeads,
 }
 
 
