@@ -37,6 +37,34 @@ CATALOGUE: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
             "The mirror offers an older state of the policy repository than the station has seen before.",
             "The mirror was restored from a backup, or somebody tampers with it: publish again, then find out which.",
         ),
+        _C.TRUST_ROOT_EXPIRED: CatalogueEntry(
+            "The board's root, which says who its members are, is past its lifetime.",
+            "The members sign a new one: `pht-board root`, `pht-board sign --root`; then publish.",
+        ),
+        _C.TRUST_TARGETS_EXPIRED: CatalogueEntry(
+            "The secretary's list of what is in force is past its lifetime.",
+            "The secretary publishes again (`pht-board publish`); the witness then vouches for it.",
+        ),
+        _C.TRUST_ROOT_SKIPPED: CatalogueEntry(
+            "A root of the board is missing between the one the station knows and the one that is in force.",
+            "Bring every `<n>.root.json` to the mirror (`pht-board publish --to`); if they are there, it withholds one.",
+        ),
+        _C.TRUST_MIXED: CatalogueEntry(
+            "The mirror combines well-signed files of different states of the policy repository.",
+            "Publish to the mirror again (`pht-board publish --to`); if it comes back, treat the mirror as compromised.",
+        ),
+        _C.TRUST_CHANGED: CatalogueEntry(
+            "A file of the mirror is not byte for byte the one that the board signed or listed.",
+            "Publish to the mirror again (`pht-board publish --to`); if it comes back, treat the mirror as compromised.",
+        ),
+        _C.TRUST_SIGNATURES_TOO_FEW: CatalogueEntry(
+            "A root, or the register of stations, holds fewer signatures of members than it takes.",
+            "The missing members sign (`pht-board sign --root`, `pht-board register`), then the secretary publishes.",
+        ),
+        _C.TRUST_KEY_RETIRED: CatalogueEntry(
+            "Something is signed with a key that the board has replaced.",
+            "Sign it with the key of now; if nobody of the board used the old one, it is in strange hands.",
+        ),
         _C.TRUST_UNVERIFIED: CatalogueEntry(
             "What the mirror offers is not signed by the board that the station has pinned.",
             "Compare the pinned root with the board's; if they are the same, treat the mirror as compromised.",
@@ -54,6 +82,10 @@ CATALOGUE: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
             "The signed policy is not a valid policy file, or contradicts itself.",
             "Check the file with `pht-board review`, correct it, and have a new version signed.",
         ),
+        _C.POLICY_OTHER_BOARD: CatalogueEntry(
+            "The policy is another board's; it counts for nothing here.",
+            "Have this board's members sign a policy that names their board (`board:` in the file).",
+        ),
         _C.POLICY_DIGEST: CatalogueEntry(
             "The run order was written for other bytes than the policy in force.",
             "Write the order again from the published policy: `pht-train order`.",
@@ -61,6 +93,10 @@ CATALOGUE: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
         _C.POLICY_SIGNATURES_TOO_FEW: CatalogueEntry(
             "Fewer members of the board have signed the policy than its charter demands.",
             "More members sign (`pht-board sign`), then the secretary publishes again.",
+        ),
+        _C.POLICY_SIGNER_RETIRED: CatalogueEntry(
+            "A signature it would take is of a key that the board has replaced.",
+            "Members sign with the keys of the charter in force (`pht-board sign`), then the secretary publishes.",
         ),
         _C.POLICY_SIGNER_ROLE_MISSING: CatalogueEntry(
             "No member has signed in a role that the charter demands, such as clinician or patient representative.",

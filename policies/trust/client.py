@@ -12,13 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pydantic import ValidationError
-from tuf.api.exceptions import (
-    BadVersionNumberError,
-    DownloadError,
-    DownloadLengthMismatchError,
-    ExpiredMetadataError,
-    RepositoryError,
-)
+from tuf.api.exceptions import DownloadError, RepositoryError
 from tuf.api.metadata import Metadata, Root, Targets, Timestamp
 from tuf.ngclient import FetcherInterface
 
@@ -29,6 +23,7 @@ from policies.errors import StateError, TrustError
 from policies.files import exclusive_lock, write_atomically
 from policies.purposes import PURPOSES_TARGET
 from policies.refusals import Permitted, RefusalCode, Refused
+from policies.trust.diagnosis import UntrustedMirrorError
 from policies.trust.fetch import HttpsFetcher, MirrorError, fetcher_for
 from policies.trust.policy_set import PolicySet, RepositoryState
 from policies.trust.state import StoredFetcher, VerifiedState, update
@@ -118,9 +113,11 @@ class PolicyClient:
             try:
                 after, reached = self._next(pinned, before, now, from_mirror=from_mirror)
                 result = _policy_set(pinned, after, now, reached=reached)
-            except (RepositoryError, DownloadError) as error:
-                said = str(error) if isinstance(error, RepositoryError | MirrorError) else ""
-                return Refused.because(_code_of(error), said)
+            except UntrustedMirrorError as error:
+                return Refused((error.reason,))
+            except DownloadError as error:
+                said = str(error) if isinstance(error, MirrorError) else ""
+                return Refused.because(RefusalCode.TRUST_UNREACHABLE, said)
             except TrustError as error:
                 return Refused.because(RefusalCode.TRUST_UNVERIFIED, error.message)
             if isinstance(result, Permitted) and reached:
@@ -134,8 +131,6 @@ class PolicyClient:
         if from_mirror:
             try:
                 return update(pinned, before, self._base, self._fetcher, now), True
-            except DownloadLengthMismatchError:
-                raise  # not out of reach: it sends more than any document holds
             except DownloadError:
                 if not before.metadata:
                     raise
@@ -184,16 +179,6 @@ def read_root(data: bytes) -> tuple[Root, Charter]:
     except RepositoryError as error:
         raise TrustError("the root is not signed by the members it names") from error
     return metadata.signed, charter_of(metadata.signed)
-
-
-def _code_of(error: RepositoryError | DownloadError) -> RefusalCode:
-    if isinstance(error, ExpiredMetadataError):
-        return RefusalCode.TRUST_EXPIRED
-    if isinstance(error, BadVersionNumberError):
-        return RefusalCode.TRUST_ROLLBACK
-    if isinstance(error, RepositoryError | DownloadLengthMismatchError):
-        return RefusalCode.TRUST_UNVERIFIED
-    return RefusalCode.TRUST_UNREACHABLE
 
 
 def _policy_set(

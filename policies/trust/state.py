@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
-from tuf.api.exceptions import DownloadError, DownloadHTTPError, LengthOrHashMismatchError, RepositoryError
+from tuf.api.exceptions import (
+    DownloadError,
+    DownloadHTTPError,
+    DownloadLengthMismatchError,
+    LengthOrHashMismatchError,
+    RepositoryError,
+)
 from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
 from tuf.ngclient import FetcherInterface, Updater
 
@@ -21,7 +27,9 @@ from policies.decisions import DECISIONS_TARGET
 from policies.documents import StrictModel, load_json
 from policies.errors import DocumentError, TrustError
 from policies.purposes import PURPOSES_TARGET
+from policies.refusals import Reason, RefusalCode
 from policies.signing import MAX_ENVELOPE_BYTES
+from policies.trust.diagnosis import UntrustedMirrorError, WatchedFetcher, diagnose
 from policies.trust.verification import (
     REVOKED_TARGET,
     RevocationList,
@@ -32,6 +40,8 @@ from policies.trust.verification import (
 MAX_TARGETS = 10_000
 _MAX_TARGET_BYTES = MAX_ENVELOPE_BYTES
 _NAMED_TARGETS = frozenset({REGISTER_TARGET, REVOKED_TARGET, PURPOSES_TARGET, DECISIONS_TARGET})
+ROOT_VERSION_FIELD = "pht-root-version"
+"""In the timestamp: the version of the root that the witness saw in force."""
 _ROLES = (Timestamp.type, Snapshot.type, Targets.type)
 
 
@@ -86,34 +96,74 @@ def update(
     breaks off leaves the last verified state usable.
 
     Raises:
-        RepositoryError: something does not verify.
+        UntrustedMirrorError: something does not verify; the reason says which lie it is.
         TrustError: the list of what is withdrawn cannot be read.
         DownloadError: something cannot be fetched.
     """
+    watched = WatchedFetcher(fetcher)
     with tempfile.TemporaryDirectory(prefix="pht-trust-") as scratch:
         folder = Path(scratch)
         _lay_out(folder, before)
-        updater = Updater(
-            str(folder),
-            f"{base}/metadata/",
-            target_dir=str(folder),
-            target_base_url=f"{base}/targets/",
-            fetcher=fetcher,
-            bootstrap=pinned,
-        )
-        # python-tuf takes the time from the system; rules that decide take it as an argument (pinned to tuf 7.0.1).
-        updater._trusted_set.reference_time = now.astimezone(UTC)  # noqa: SLF001
-        updater.refresh()
-        metadata = {role: (folder / f"{role}.json").read_text("utf-8") for role in _ROLES}
-        roots = {
-            int(path.name.split(".")[0]): path.read_text("utf-8")
-            for path in (folder / "root_history").iterdir()
-            if path.read_bytes() != pinned
-        }
-        listed = Metadata[Targets].from_bytes(metadata[Targets.type].encode()).signed.targets
-        targets = {
-            path: _target(updater, folder, listed[path], before.targets.get(path)) for path in _wanted(listed)
-        }
+        try:
+            updater = Updater(
+                str(folder),
+                f"{base}/metadata/",
+                target_dir=str(folder),
+                target_base_url=f"{base}/targets/",
+                fetcher=watched,
+                bootstrap=pinned,
+            )
+        except RepositoryError as error:
+            raise UntrustedMirrorError(Reason(RefusalCode.TRUST_UNVERIFIED, "the pinned root")) from error
+        # python-tuf takes the time from the system; rules that decide take it as an argument. The set of what it has
+        # verified is private (tuf is pinned, to 7.0.1).
+        verified = updater._trusted_set  # noqa: SLF001
+        verified.reference_time = now.astimezone(UTC)
+        try:
+            updater.refresh()
+            _no_root_is_withheld(verified.root, verified.timestamp)
+            return _collect(updater, folder, pinned, before, now)
+        except (RepositoryError, DownloadLengthMismatchError) as error:
+            roots = (*_roots_before(folder, verified.root.version), verified.root)
+            raise UntrustedMirrorError(diagnose(error, watched.last, roots)) from error
+
+
+def _no_root_is_withheld(root: Root, timestamp: Timestamp) -> None:
+    """Compare the newest root that the mirror gives with the one the witness vouches for.
+
+    TUF lists no root anywhere: a mirror that keeps the newest one back would keep members and keys in force that the
+    board has replaced, for as long as the root before lives.
+
+    Raises:
+        UntrustedMirrorError: a newer one was in force when the timestamp was made.
+    """
+    vouched = timestamp.unrecognized_fields.get(ROOT_VERSION_FIELD, 0)
+    if not isinstance(vouched, int) or root.version < vouched:
+        detail = f"root {vouched} is in force, and the mirror gives none after root {root.version}"
+        raise UntrustedMirrorError(Reason(RefusalCode.TRUST_ROOT_SKIPPED, detail))
+
+
+def _roots_before(folder: Path, version: int) -> list[Root]:
+    files = {int(path.name.split(".")[0]): path for path in (folder / "root_history").iterdir()}
+    return [
+        Metadata[Root].from_bytes(files[one].read_bytes()).signed for one in sorted(files) if one < version
+    ]
+
+
+def _collect(
+    updater: Updater, folder: Path, pinned: bytes, before: VerifiedState, now: datetime
+) -> VerifiedState:
+    """Return the state that a refreshed updater has verified, with its targets."""
+    metadata = {role: (folder / f"{role}.json").read_text("utf-8") for role in _ROLES}
+    roots = {
+        int(path.name.split(".")[0]): path.read_text("utf-8")
+        for path in (folder / "root_history").iterdir()
+        if path.read_bytes() != pinned
+    }
+    listed = Metadata[Targets].from_bytes(metadata[Targets.type].encode()).signed.targets
+    targets = {
+        path: _target(updater, folder, listed[path], before.targets.get(path)) for path in _wanted(listed)
+    }
     return remember(before, now, roots, metadata, targets)
 
 

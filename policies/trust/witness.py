@@ -24,6 +24,7 @@ from policies.files import exclusive_lock, write_atomically
 from policies.signing import Signer
 from policies.trust.metadata import read_metadata, versions, whole_seconds
 from policies.trust.root import verified_chain
+from policies.trust.state import ROOT_VERSION_FIELD
 
 DEFAULT_LIFETIME_S = 3600
 _LOOK_EVERY_S = 1.0
@@ -103,6 +104,7 @@ class Witness:
                 version=version,
                 expires=moment + self._lifetime,
                 snapshot_meta=MetaFile.from_data(snapshot.version, data, ["sha256"]),
+                unrecognized_fields={ROOT_VERSION_FIELD: root.version},
             )
         )
         timestamp.sign(self._key.crypto_signer)

@@ -19,4 +19,4 @@ def test_parts_of_different_states_do_not_combine(tmp_path: Path, role: str) -> 
     board.publish(now=later)
     metadata = board.repository.metadata
     shutil.copy(metadata / f"1.{role}.json", metadata / f"2.{role}.json")
-    assert refusal(board.client().refresh(later)) is RefusalCode.TRUST_UNVERIFIED
+    assert refusal(board.client().refresh(later)) is RefusalCode.TRUST_MIXED

@@ -11,8 +11,18 @@ from policies.errors import TrustError
 from policies.refusals import RefusalCode
 
 
-@pytest.mark.parametrize("signers", [(), ("stranger",), ("alice",), ("secretary", "witness")])
-def test_a_root_without_the_members_is_refused(tmp_path: Path, signers: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("signers", "code"),
+    [
+        ((), RefusalCode.TRUST_UNVERIFIED),
+        (("stranger",), RefusalCode.TRUST_UNVERIFIED),
+        (("secretary", "witness"), RefusalCode.TRUST_UNVERIFIED),
+        (("alice",), RefusalCode.TRUST_SIGNATURES_TOO_FEW),
+    ],
+)
+def test_a_root_without_the_members_is_refused(
+    tmp_path: Path, signers: tuple[str, ...], code: RefusalCode
+) -> None:
     board = BoardKit.found(tmp_path)
     board.publish()
     stranger = board.charter.model_copy(
@@ -29,7 +39,7 @@ def test_a_root_without_the_members_is_refused(tmp_path: Path, signers: tuple[st
         draft.sign(board.keys[name].crypto_signer, append=True)
     draft.to_file(str(board.repository.metadata / "2.root.json"))
 
-    assert refusal(board.client().refresh(NOW)) is RefusalCode.TRUST_UNVERIFIED
+    assert refusal(board.client().refresh(NOW)) is code
     with pytest.raises(TrustError):
         board.witness.sign_once(NOW)
 

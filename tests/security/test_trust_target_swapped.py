@@ -16,4 +16,4 @@ def test_other_bytes_than_listed_are_refused(tmp_path: Path, change: str) -> Non
     data = file.read_bytes()
     other = board.signed(board.policy(changes={"data.minimum_patients": 1}))
     file.write_bytes({"shorter": data[:-1], "longer": data + b" ", "other": other}[change])
-    assert refusal(board.client().refresh(NOW)) is RefusalCode.TRUST_UNVERIFIED
+    assert refusal(board.client().refresh(NOW)) is RefusalCode.TRUST_CHANGED
