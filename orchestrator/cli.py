@@ -17,7 +17,7 @@ from orchestrator.settings import Home, load_settings, parse_settings
 from policies import console
 from policies.console import JsonOption
 from policies.documents import format_moment
-from policies.errors import NotFoundError, StorageError, TrustError, UsageError
+from policies.errors import NotFoundError, RefusedError, StorageError, TrustError, UsageError
 from policies.tls import read_certificate
 
 app = console.new_app("The consortium's side: SuperLink, registry, mirror of the board's repository, runs.")
@@ -202,6 +202,37 @@ def station_list(home: HomeArgument, as_json: JsonOption = False) -> None:
             for view in stations
         ],
     )
+
+
+@station_app.command("statements")
+def station_statements(home: HomeArgument, as_json: JsonOption = False) -> None:
+    """What stations stated of their own records; a fork is shown first and ends with exit code 4."""
+    services = _services(home)
+    try:
+        views = services.statements.views()
+    finally:
+        services.close()
+    if as_json:
+        console.echo_json(views)
+    else:
+        console.say_table(
+            "Statements",
+            ("station", "epoch", "sequence", "audit", "egress", "received", "restored", "forks"),
+            [
+                (
+                    view.station, view.epoch, view.sequence, view.audit, view.egress, _ago(view.received),
+                    f"{view.restorations}x", f"!! {view.forks}: {view.last_fork}" if view.forks else "none",
+                )
+                for view in views
+            ],
+        )  # fmt: skip
+    forked = [view.station for view in views if view.forks]
+    if forked:
+        raise RefusedError(
+            "STATEMENT_FORK",
+            f"stations that contradicted themselves: {', '.join(forked)}",
+            hint="Both statements are kept in state.db. Tell the board and the hospital.",
+        )
 
 
 @runs_app.command("list")

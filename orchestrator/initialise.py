@@ -13,6 +13,7 @@ from orchestrator.settings import SETTINGS_FILE, Home, Settings, load_settings, 
 from orchestrator.storage import open_database
 from policies.errors import StorageError, UsageError
 from policies.files import write_atomically
+from policies.signing import generate_key
 from policies.tls import CertificateAuthority, create_ca, issue_server_certificate
 
 _CA_KEY = "ca.key"
@@ -79,6 +80,8 @@ def _fill(home: Home, settings: Settings, root: bytes | None) -> None:
     SuperLinkFiles(home.superlink).prepare()
     if root is not None:
         pin_root(home, root)
+    (home.path / "keys").mkdir(mode=0o700)
+    generate_key(home.notary_key)
     open_database(home.database).close()
 
 

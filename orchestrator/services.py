@@ -8,6 +8,7 @@ from orchestrator.registry.bundles import Bundles
 from orchestrator.registry.mirror import Mirror
 from orchestrator.registry.orders import Orders
 from orchestrator.registry.runs import Runs
+from orchestrator.registry.statements import Statements
 from orchestrator.registry.stations import Stations
 from orchestrator.settings import Home, Settings, load_settings
 from orchestrator.storage import Database, open_database
@@ -27,6 +28,7 @@ class Services:
     orders: Orders
     runs: Runs
     stations: Stations
+    statements: Statements
 
     def close(self) -> None:
         """Let go of the database."""
@@ -61,4 +63,5 @@ def open_services(home: Home) -> Services:
         orders=Orders(home, database, bundles, stations, runs, settings.timing),
         runs=runs,
         stations=stations,
+        statements=Statements(home, database),
     )

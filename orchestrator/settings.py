@@ -3,7 +3,9 @@
     <home>/orchestrator.toml                     settings
     <home>/tls/{ca.pem,ca.key,server.pem,server.key}
     <home>/trust/                                the board's root, pinned by the operator; what was verified last
-    <home>/state.db                              tokens, bundles, orders, who may read which blob
+    <home>/state.db                              tokens, bundles, orders, statements, who may read which blob
+    <home>/keys/notary.pem                       countersigns stations' statements
+    <home>/station-heads.dsse.json               the witness's newest document over all stations
     <home>/blobs/sha256/<hex>                    bytes by digest; blobs/partial/ holds uploads under way
     <home>/mirror/{metadata,targets}/            the board's repository as published
     <home>/runs/<order hex>/                     one run: order, state, rounds, checkpoint, result
@@ -121,6 +123,16 @@ class Home:
     def database(self) -> Path:
         """Our own state."""
         return self.path / "state.db"
+
+    @property
+    def notary_key(self) -> Path:
+        """Countersigns stations' statements; says that we hold them, and nothing that stations go by."""
+        return self.path / "keys" / "notary.pem"
+
+    @property
+    def station_heads(self) -> Path:
+        """The newest document of the board's witness over all stations."""
+        return self.path / "station-heads.dsse.json"
 
     @property
     def blobs(self) -> Path:

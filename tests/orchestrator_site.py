@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -138,13 +138,18 @@ class Board:
         self.repository.add_policy(self.sign(document, POLICY_PAYLOAD_TYPE))
         return digest_of(document)
 
-    def set_register(self, keys: dict[str, ec.EllipticCurvePrivateKey], version: int = 1) -> None:
+    def set_register(
+        self,
+        keys: dict[str, ec.EllipticCurvePrivateKey],
+        version: int = 1,
+        identities: Mapping[str, str] | None = None,
+    ) -> None:
         stations = [
             {
                 "name": name,
                 "organisation": f"{name} hospital",
                 "country": "NL",
-                "identity_key": digest_of(name.encode())[7:],
+                "identity_key": (identities or {}).get(name) or digest_of(name.encode())[7:],
                 "node_key": openssh_public_key(key.public_key()).decode(),
                 "agreement": {"reference": "DTA 1", "expires": "2099-12-31"},
             }

@@ -11,6 +11,7 @@ from orchestrator.portal import (
     routes_mirror,
     routes_orders,
     routes_runs,
+    routes_statements,
     routes_stations,
 )
 from orchestrator.services import Services
@@ -31,7 +32,9 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     problems.install(app)
     api = APIRouter(prefix=API_PREFIX)
-    for module in (routes_blobs, routes_bundles, routes_mirror, routes_orders, routes_runs, routes_stations):
+    for module in (
+        routes_blobs, routes_bundles, routes_mirror, routes_orders, routes_runs, routes_stations, routes_statements,
+    ):  # fmt: skip
         api.include_router(module.router)
     app.include_router(api)
     return app

@@ -126,11 +126,13 @@ class Stations:
                 if name in rows and name not in gone:
                     rows[name].register_version = register.version
                     rows[name].organisation = station.organisation
+                    rows[name].identity_key = station.identity_key
                     continue
                 session.add(
                     StationRow(
                         name=name,
                         organisation=station.organisation,
+                        identity_key=station.identity_key,
                         node_key=station.node_key,
                         key_fingerprint=prints[name],
                         register_version=register.version,

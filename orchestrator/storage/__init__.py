@@ -4,8 +4,11 @@ from orchestrator.storage.database import Database, open_database
 from orchestrator.storage.models import (
     BlobGrant,
     BundleRow,
+    ForkRow,
     OrderRow,
     OrderStationRow,
+    RestorationRow,
+    StatementRow,
     StationRow,
     TokenRow,
 )
@@ -14,8 +17,11 @@ __all__ = [
     "BlobGrant",
     "BundleRow",
     "Database",
+    "ForkRow",
     "OrderRow",
     "OrderStationRow",
+    "RestorationRow",
+    "StatementRow",
     "StationRow",
     "TokenRow",
     "open_database",

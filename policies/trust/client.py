@@ -220,6 +220,9 @@ def _policy_set(
             charter=charter,
             register=register,
             purposes=purposes,
+            witness_keys=frozenset(
+                root.keys[key].keyval["public"] for key in root.roles[Timestamp.type].keyids
+            ),
             envelopes={
                 key: text.encode()
                 for path, text in state.targets.items()

@@ -58,6 +58,7 @@ class PolicySet:
         floor: per id, the highest version that this reader has ever seen withdrawn or replaced.
         opinion_envelopes: the listed opinions by (policy id, version, member's key), not yet looked at.
         decisions_json: what the secretary published of refused requests and outcomes, not yet looked at.
+        witness_keys: the public keys, hex, of the timestamp role.
     """
 
     state: RepositoryState
@@ -69,6 +70,7 @@ class PolicySet:
     floor: Mapping[str, int]
     opinion_envelopes: Mapping[tuple[str, int, str], bytes]
     decisions_json: bytes | None
+    witness_keys: frozenset[str] = frozenset()
 
     def find(self, policy_id: str, version: int) -> Permitted[PolicyInForce] | Refused:
         """Return the policy of that id and version if it is in force."""

@@ -19,9 +19,10 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from policies.bundle import BundleIndex
-from policies.documents import Digest, canonical_json, digest_of, digest_of_file, parse_json
+from policies.documents import Digest, canonical_json, digest_of, digest_of_file, load_json, parse_json
 from policies.errors import NetworkError, StorageError, UsageError, WireError
 from policies.files import sync_folder
+from policies.station_statement import StatedList, StatementAnswer
 from policies.tls import client_context
 from policies.wire.http import EMPTY_DIGEST, sign_request
 from policies.wire.registry_answers import (
@@ -192,6 +193,37 @@ class RegistryClient:
     def put_target(self, path: str, data: bytes) -> None:
         """Publish a target."""
         self._call("PUT", f"/mirror/targets/{quote(path)}", data)
+
+    # Statements of stations
+
+    def put_statement(self, station: str, envelope: bytes) -> StatementAnswer:
+        """State what our records are; the receipt is not verified here."""
+        return self._statement(self._call("PUT", f"/stations/{quote(station)}/statement", envelope))
+
+    def get_statement(self, station: str) -> StatementAnswer:
+        """The newest statement of a station; not verified here."""
+        return self._statement(self._call("GET", f"/stations/{quote(station)}/statement"))
+
+    def statements(self) -> StatedList:
+        """Which statement of each station is the newest; the orchestrator's word, nobody's signature."""
+        return load_json(
+            StatedList,
+            self._call("GET", "/stations/statements"),
+            what="statements",
+            max_bytes=MAX_ANSWER_BYTES,
+        )
+
+    def get_heads(self) -> bytes:
+        """The witness's newest document over all stations; not verified here."""
+        return self._call("GET", "/stations/heads")
+
+    def put_heads(self, envelope: bytes) -> None:
+        """Send the witness's document."""
+        self._call("PUT", "/stations/heads", envelope)
+
+    @staticmethod
+    def _statement(answer: bytes) -> StatementAnswer:
+        return load_json(StatementAnswer, answer, what="statement", max_bytes=MAX_ANSWER_BYTES)
 
     # Orders and runs
 

@@ -1,0 +1,52 @@
+"""Stations' statements, the evidence of forks, restorations; the identity key of each station."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+_DIGEST = sa.String(71)
+_EVIDENCE = ("statement_forks", "statement_restorations")
+
+
+def upgrade() -> None:
+    op.add_column("stations", sa.Column("identity_key", sa.String(64), nullable=False, server_default=""))
+    op.create_table(
+        "station_statements",
+        sa.Column("station", sa.String(64), primary_key=True),
+        sa.Column("identity_key", sa.String(64), primary_key=True),
+        sa.Column("epoch", sa.Integer, nullable=False),
+        sa.Column("sequence", sa.Integer, nullable=False),
+        sa.Column("statement", _DIGEST, nullable=False),
+        sa.Column("envelope", sa.LargeBinary, nullable=False),
+        sa.Column("receipt", sa.LargeBinary, nullable=False),
+        sa.Column("audit_seq", sa.Integer, nullable=False),
+        sa.Column("egress_seq", sa.Integer, nullable=False),
+        sa.Column("received", sa.DateTime, nullable=False),
+    )
+    op.create_table(
+        "statement_forks",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("station", sa.String(64), nullable=False),
+        sa.Column("code", sa.String(64), nullable=False),
+        sa.Column("standing_envelope", sa.LargeBinary, nullable=False),
+        sa.Column("offered", _DIGEST, nullable=False),
+        sa.Column("offered_envelope", sa.LargeBinary, nullable=False),
+        sa.Column("received", sa.DateTime, nullable=False),
+    )
+    op.create_index("ix_statement_forks_station", "statement_forks", ["station"])
+    op.create_table(
+        "statement_restorations",
+        sa.Column("station", sa.String(64), primary_key=True),
+        sa.Column("identity_key", sa.String(64), primary_key=True),
+        sa.Column("epoch", sa.Integer, primary_key=True),
+        sa.Column("envelope", sa.LargeBinary, nullable=False),
+        sa.Column("received", sa.DateTime, nullable=False),
+    )
+    for table in _EVIDENCE:
+        for verb in ("DELETE", "UPDATE"):
+            op.execute(
+                f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
+                "BEGIN SELECT RAISE(ABORT, 'evidence stays'); END"
+            )
