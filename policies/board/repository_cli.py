@@ -149,9 +149,10 @@ def witness(
     passphrase: PassphraseEnvironment = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Vouch for the newest publication again and again (the freshness witness)."""
+    """Vouch for the newest publication, and for where stations' records stand, again and again (the freshness witness)."""
     import logging  # noqa: PLC0415
 
+    from policies.board.witnessing import is_orchestrator, witness_stations  # noqa: PLC0415
     from policies.documents import format_moment  # noqa: PLC0415
     from policies.trust.mirror import push_timestamp  # noqa: PLC0415
     from policies.trust.witness import Witness  # noqa: PLC0415
@@ -161,11 +162,14 @@ def witness(
             "--every must be below --lifetime", hint="A quarter of the lifetime leaves room for a failure."
         )
     target, token = _target(publish_to), _token(token_file)
-    daemon = Witness(repository, opened(key, passphrase_file, passphrase), lifetime)
+    signer = opened(key, passphrase_file, passphrase)
+    daemon = Witness(repository, signer, lifetime)
 
     def send() -> None:
         if target is not None:
             push_timestamp(repository, target, token=token, ca=ca)
+            if ca is not None and is_orchestrator(target):
+                witness_stations(repository, signer, str(target), token=token, ca=ca)
 
     if once:
         vouched = daemon.sign_once(datetime.now(UTC))
