@@ -4,11 +4,19 @@ Each command lies in a module of `policies.board` that parses, calls one use cas
 program. Exit codes: `policies.errors.ExitCode`.
 """
 
-from policies.board import documents_cli, keys_cli, profile_cli, repository_cli, root_cli, signing_cli
+from policies.board import (
+    documents_cli,
+    keys_cli,
+    profile_cli,
+    reading_cli,
+    repository_cli,
+    root_cli,
+    signing_cli,
+)
 from policies.console import new_app, program
 
 app = new_app("Review, sign, publish and revoke what trains may do; keep the policy repository fresh.")
-for commands in (keys_cli, documents_cli, signing_cli, root_cli, repository_cli, profile_cli):
+for commands in (keys_cli, documents_cli, reading_cli, signing_cli, root_cli, repository_cli, profile_cli):
     commands.add_commands(app)
 
 main = program(app)

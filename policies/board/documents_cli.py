@@ -1,4 +1,4 @@
-"""The commands of `pht-board` about documents that are not signed yet: draft, review, schema."""
+"""The commands of `pht-board` about documents that are not signed yet: draft, schema; and how a review is shown."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from policies.board.options import TrainOption, WeightsOption
 from policies.console import JsonOption, echo_json, say
 from policies.errors import UsageError
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
-    for command in (draft, review, schema):
+    for command in (draft, schema):
         app.command()(command)
 
 
@@ -63,25 +62,6 @@ def _split_setting(text: str) -> tuple[str, str]:
     if not equals or not path:
         raise UsageError(f"--set {text}: write it as path=value, for example runs.rounds=5")
     return path, value
-
-
-def review(
-    document: Annotated[
-        Path, typer.Argument(help="A policy file, a train.yaml, or a packed bundle's folder.")
-    ],
-    train: TrainOption = None,
-    weights: WeightsOption = None,
-    repository: Annotated[
-        Path | None, typer.Option("--repository", "-r", help="Compare with the version in force there.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Say in plain words what a train asks, or what a policy permits and how much could leave."""
-    found = reviewed(document, train, weights, repository)
-    if as_json:
-        echo_json(found)
-    else:
-        show_review(found)
 
 
 def reviewed(

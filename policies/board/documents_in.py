@@ -3,16 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import JsonValue
-
-from policies.bundle import MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, BlobFolder, BundleIndex
-from policies.documents import digest_of, load_yaml, parse_json
+from policies.bundle import MAX_MANIFEST_BYTES, BlobFolder, BundleIndex
+from policies.documents import digest_of, load_yaml
 from policies.errors import DocumentError, PhtError
 from policies.manifest import TrainManifest
 from policies.wire.arrays import read_layout
-
-_MAX_STEPS = 12
-_MAX_STEP = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +19,12 @@ class Train:
         digest: of the manifest's bytes.
         image_digests: of the image configs that the manifest names, or that came with the bundle.
         layers: the bundle's layers and their bytes, where the train came as a bundle.
-        image: what the image's config says, in lines to read; the station ignores all of it but what it allows.
     """
 
     manifest: TrainManifest
     digest: str
     image_digests: tuple[str, ...]
     layers: tuple[tuple[str, int], ...] = ()
-    image: tuple[str, ...] = ()
 
 
 def read_train(path: Path) -> Train:
@@ -58,34 +51,8 @@ def _read_bundle(index_path: Path) -> Train:
     data = blobs.read_bytes(index.manifest.digest, max_bytes=MAX_MANIFEST_BYTES)
     manifest = load_yaml(TrainManifest, data, what="train.yaml")
     images = tuple(dict.fromkeys([index.config.digest, *(image.config_digest for image in manifest.images)]))
-    config = parse_json(
-        blobs.read_bytes(index.config.digest, max_bytes=MAX_CONFIG_BYTES),
-        what="image config",
-        max_bytes=MAX_CONFIG_BYTES,
-    )
     layers = tuple((layer.digest, layer.size) for layer in index.layers)
-    return Train(manifest, digest_of(data), images, layers, _image_lines(config))
-
-
-def _image_lines(config: JsonValue) -> tuple[str, ...]:
-    """Say what an image's config asks for and how it was built."""
-    top = config if isinstance(config, dict) else {}
-    settings = top.get("config")
-    asked = settings if isinstance(settings, dict) else {}
-    environment, labels, history = asked.get("Env"), asked.get("Labels"), top.get("history")
-    names = (
-        sorted(str(item).partition("=")[0] for item in environment) if isinstance(environment, list) else []
-    )
-    lines = [
-        f"Built {top.get('created', 'at an unknown time')} for {top.get('os', '?')}/{top.get('architecture', '?')}.",
-        f"Environment: {', '.join(names) or 'none'}. Labels: {len(labels) if isinstance(labels, dict) else 0}.",
-    ]
-    steps = (
-        [step.get("created_by", "") for step in history if isinstance(step, dict)]
-        if isinstance(history, list)
-        else []
-    )
-    return (*lines, *(f"Step: {str(step)[:_MAX_STEP]}" for step in steps[-_MAX_STEPS:]))
+    return Train(manifest, digest_of(data), images, layers)
 
 
 def read_file(path: Path) -> bytes:

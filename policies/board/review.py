@@ -5,6 +5,7 @@ Describes; decides nothing. What it finds doubtful it lists as points to look at
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from policies.board.documents_in import Train
 from policies.board.drafting import FILL_IN, unfinished
@@ -12,6 +13,9 @@ from policies.documents import format_moment
 from policies.manifest import MetricOutput, TableOutput
 from policies.policy import Policy
 from policies.rules.capacity import Capacity, bits_in_words, capacity, in_words, trust_in_words
+
+if TYPE_CHECKING:
+    from policies.board.contents.report import ImageContents
 
 _MIB = 1 << 20
 
@@ -33,12 +37,14 @@ class Review:
         sections: in the order to read them.
         attention: points that a member should look at.
         capacity: the upper bound, where a policy was given.
+        contents: what is in the image, where a bundle was given and read.
     """
 
     subject: str
     sections: tuple[Section, ...]
     attention: tuple[str, ...]
     capacity: Capacity | None
+    contents: "ImageContents | None" = None
 
 
 def review_train(train: Train) -> Review:
@@ -134,7 +140,7 @@ def _data(policy: Policy) -> Section:
             f"Clinical fields: {', '.join(data.clinical_fields) or 'none'}.",
             f"Masks: {', '.join(data.masks) or 'none'}.",
             f"Representations: {', '.join(data.representations)}.",
-            f"Only patients who were asked about {', '.join(data.consent_purposes)} ({' or '.join(data.consent_modes)}).",
+            f"Only patients who agreed to {' and '.join(data.consent_purposes)} ({' or '.join(data.consent_modes)}).",
             f"Only at stations with {data.minimum_patients} patients or more.",
         ),
     )
@@ -206,8 +212,9 @@ def _train_sections(train: Train) -> tuple[Section, ...]:
     ]
     if train.layers:
         size = sum(size for _, size in train.layers)
-        identity.append(f"{_count(len(train.layers), 'layer')}, {size / _MIB:,.0f} MiB.")
-    identity += train.image
+        identity.append(
+            f"{_count(len(train.layers), 'layer')}, {size / _MIB:,.0f} MiB; `pht-board review` says what is in them."
+        )
     label = f"; label {manifest.data.label}" if manifest.data.label else ""
     needs = (
         (

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from reading_kit import Entry, pack, tar
 
-from policies.bundle import BlobFolder, BundleIndex
+from policies.board.contents.report import open_bundle
 from policies.cli import app
 from policies.console import run
 from policies.errors import ExitCode
@@ -183,25 +184,16 @@ def test_a_draft_says_what_the_train_says(drafted: Desk) -> None:
 
 
 def test_a_bundle_is_reviewed_and_drafted_from(board: Desk) -> None:
-    config = {
-        "os": "linux",
-        "architecture": "amd64",
-        "created": "2026-11-22T10:00:00Z",
-        "config": {"Env": ["PATH=/bin", "SECRET=x"], "Labels": {"a": "b"}},
-        "history": [{"created_by": "COPY train.py /train"}, {"empty_layer": True}],
-    }
-    blobs = BlobFolder(board / "bundle" / "blobs")
-    index = BundleIndex(
-        config=blobs.put_bytes(json.dumps(config).encode()),
-        layers=(blobs.put_bytes(b"x" * 2_000_000), blobs.put_bytes(b"y")),
-        manifest=blobs.put_bytes(TRAIN.encode()),
-    )
-    (board / "bundle" / "bundle.json").write_bytes(index.encode())
-    out = board("review", board / "bundle")
-    assert "2 layers, 2 MiB." in out
-    assert "Environment: PATH, SECRET." in out
+    layer = tar(Entry("train.py", b"x" * 2_000_000))
+    config = {"config": {"Env": ["PATH=/bin", "SECRET=x"], "Labels": {"a": "b"}}}
+    bundle = pack(board / "bundle", [layer, tar(Entry("b", b"y"))], config=config)
+    opened = open_bundle(bundle)
+    blobs, index = opened.blobs, opened.index
+    out = board("review", bundle)
+    assert "2 layers, 2 MiB;" in out
+    assert "Environment: PATH, SECRET. Labels: 1." in out
     assert "SECRET=x" not in out
-    assert "Step: COPY train.py /train" in out
+    assert "Layer 1: 1.9 MiB, 1 files (step 1)" in out
     board("draft", "--from", board / "bundle", "-o", board / "policy.yaml")
     document = yaml.safe_load((board / "policy.yaml").read_text())
     assert document["manifest_digest"] == index.manifest.digest
