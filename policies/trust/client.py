@@ -8,6 +8,7 @@ policies and withdrawals only grow; a state file that cannot be read refuses ins
 Files in the trust folder: ``root.json`` (the pinned root), ``verified.json`` (the last verified state), ``lock``.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -230,6 +231,7 @@ def _policy_set(
             },
             revocations=state.revocations,
             floor={name: max(seen - 1, state.withdrawn.get(name, 0)) for name, seen in state.seen.items()},
+            former_keys=_former_keys(pinned, state, charter),
             opinion_envelopes={
                 about: text.encode()
                 for path, text in state.targets.items()
@@ -240,3 +242,15 @@ def _policy_set(
             ),
         )
     )
+
+
+def _former_keys(pinned: bytes, state: VerifiedState, charter: Charter) -> frozenset[str]:
+    """Return the keys of charters before this one that count no longer."""
+    roots = (pinned, *(text.encode() for text in state.roots.values()))
+    charters = [charter_of(Metadata[Root].from_bytes(root).signed) for root in roots]
+    return _keys_of(charters) - _keys_of([charter])
+
+
+def _keys_of(charters: Sequence[Charter]) -> frozenset[str]:
+    members = (member.key for charter in charters for member in charter.members)
+    return frozenset(members) | frozenset(key for charter in charters for key in charter.development_keys)

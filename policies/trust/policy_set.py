@@ -57,6 +57,7 @@ class PolicySet:
         revocations: all that this reader has ever seen withdrawn by name.
         floor: per id, the highest version that this reader has ever seen withdrawn or replaced.
         opinion_envelopes: the listed opinions by (policy id, version, member's key), not yet looked at.
+        former_keys: of members and of development, in an earlier root and no longer.
         decisions_json: what the secretary published of refused requests and outcomes, not yet looked at.
         witness_keys: the public keys, hex, of the timestamp role.
     """
@@ -70,6 +71,7 @@ class PolicySet:
     floor: Mapping[str, int]
     opinion_envelopes: Mapping[tuple[str, int, str], bytes]
     decisions_json: bytes | None
+    former_keys: frozenset[str] = frozenset()
     witness_keys: frozenset[str] = frozenset()
 
     def find(self, policy_id: str, version: int) -> Permitted[PolicyInForce] | Refused:
@@ -85,7 +87,7 @@ class PolicySet:
             return Refused.because(RefusalCode.POLICY_REVOKED, "it was withdrawn")
         if key not in self.envelopes:
             return Refused.because(RefusalCode.POLICY_MISSING)
-        found = verify_policy(self.envelopes[key], policy_id, version, self.charter)
+        found = verify_policy(self.envelopes[key], policy_id, version, self.charter, self.former_keys)
         if isinstance(found, Permitted):
             for requester in self.revocations.requesters:
                 if requester.key == found.value.policy.requester.key:

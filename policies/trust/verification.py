@@ -6,6 +6,7 @@ document is parsed before a known key's signature over it holds; `PolicyInForce`
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -159,7 +160,7 @@ def parse_opinion_target(path: str) -> tuple[str, int, str] | None:
 
 @lru_cache(maxsize=1024)
 def verify_policy(
-    envelope: bytes, policy_id: str, version: int, charter: Charter
+    envelope: bytes, policy_id: str, version: int, charter: Charter, former: frozenset[str] = frozenset()
 ) -> Permitted[PolicyInForce] | Refused:
     """Decide whether a signed policy file is binding under a charter.
 
@@ -169,6 +170,8 @@ def verify_policy(
     4. A development policy has a development key's signature; any other has the threshold of members, and
        5. at least one of each role that the charter requires.
 
+    Where signatures are missing, those of `former` keys, which the board has replaced, say why.
+
     The result depends on the arguments alone, so it is remembered.
     """
     members = {member.key: member for member in charter.members}
@@ -177,17 +180,19 @@ def verify_policy(
     try:
         verified = verify_envelope(envelope, POLICY_PAYLOAD_TYPE, known, threshold=1)
     except TrustError as error:
-        return Refused.because(RefusalCode.POLICY_SIGNATURES_TOO_FEW, error.message)
+        return _retired(envelope, former) or Refused.because(
+            RefusalCode.POLICY_SIGNATURES_TOO_FEW, error.message
+        )
     # 2
     name = policy_target(policy_id, version)
     try:
         policy = load_yaml(Policy, verified.payload, what=name)
     except DocumentError as error:
         return Refused.because(RefusalCode.POLICY_INVALID, error.message)
-    if (policy.id, policy.version, policy.board) != (policy_id, version, charter.board):
-        return Refused.because(
-            RefusalCode.POLICY_INVALID, f"{name} holds a policy of another id, version or board"
-        )
+    if policy.board != charter.board:
+        return Refused.because(RefusalCode.POLICY_OTHER_BOARD, f"{name} holds a policy of another board")
+    if (policy.id, policy.version) != (policy_id, version):
+        return Refused.because(RefusalCode.POLICY_INVALID, f"{name} holds a policy of another id or version")
     # 3
     if _requester_signed(policy, verified, members):
         return Refused.because(RefusalCode.POLICY_SIGNER_IS_REQUESTER)
@@ -200,16 +205,31 @@ def verify_policy(
     else:
         signers = verified.signers & members.keys()
         if refused := _quorum(signers, charter):
-            return refused
+            return _retired(envelope, former) or refused
     return Permitted(PolicyInForce(policy, digest_of(verified.payload), signers, envelope))
+
+
+def _retired(envelope: bytes, former: frozenset[str]) -> Refused | None:
+    """Say that a key which the board has replaced signed a policy, or return None."""
+    try:
+        verify_envelope(envelope, POLICY_PAYLOAD_TYPE, former, threshold=1)
+    except TrustError:
+        return None
+    return Refused.because(RefusalCode.POLICY_SIGNER_RETIRED, "the charter in force names another key")
 
 
 def _requester_signed(policy: Policy, verified: VerifiedEnvelope, members: dict[str, Member]) -> bool:
     if policy.requester.key in verified.signers:
         return True
     # A requester who is a member orders runs with another key; the name gives the second hat away.
-    contact = policy.requester.contact.casefold()
-    return any(members[key].name.casefold() == contact for key in verified.signers & members.keys())
+    contact = _spoken(policy.requester.contact)
+    return any(_spoken(members[key].name) == contact for key in verified.signers & members.keys())
+
+
+def _spoken(name: str) -> str:
+    """Return a name without what one does not hear: case, accents, other forms of a letter, spaces, marks between."""
+    letters = unicodedata.normalize("NFKD", name).casefold()
+    return "".join(letter for letter in letters if letter.isalnum())
 
 
 def _quorum(signers: Iterable[str], charter: Charter) -> Refused | None:
@@ -250,11 +270,14 @@ def _verify_document(
     keys = [member.key for member in charter.members]
     try:
         verified = verify_envelope(envelope, payload_type, keys, charter.threshold)
-        document = load_yaml(model, verified.payload, what=what)
-    except (TrustError, DocumentError) as error:
-        return Refused.because(RefusalCode.TRUST_UNVERIFIED, f"{what}: {error.message}")
+    except TrustError as error:
+        return Refused.because(RefusalCode.TRUST_SIGNATURES_TOO_FEW, f"{what}: {error.message}")
     if refused := _quorum(verified.signers, charter):
-        return Refused.because(RefusalCode.TRUST_UNVERIFIED, f"{what}: {refused.reasons[0].detail}")
+        return Refused.because(RefusalCode.TRUST_SIGNATURES_TOO_FEW, f"{what}: {refused.reasons[0].detail}")
+    try:
+        document = load_yaml(model, verified.payload, what=what)
+    except DocumentError as error:
+        return Refused.because(RefusalCode.TRUST_UNVERIFIED, f"{what}: {error.message}")
     if document.board != charter.board:
         return Refused.because(RefusalCode.TRUST_UNVERIFIED, f"{what} is another board's")
     return Permitted(document)

@@ -22,4 +22,4 @@ def test_a_policy_of_another_board_does_not_count(tmp_path: Path) -> None:
     envelope = board.signed(board.policy(changes={"board": "other-board"}))
     board.publish_unchecked({policy_target("cxr-classification", 1): envelope})
     found = permitted(board.client().refresh(NOW)).find("cxr-classification", 1)
-    assert refusal(found) is RefusalCode.POLICY_INVALID
+    assert refusal(found) is RefusalCode.POLICY_OTHER_BOARD

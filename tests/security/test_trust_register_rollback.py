@@ -31,4 +31,4 @@ def test_a_register_takes_the_members(tmp_path: Path) -> None:
     for signers in (("alice",), ("alice", "bob"), ("secretary", "witness")):
         envelope = board.signed(register_yaml(), *signers, payload_type=REGISTER_PAYLOAD_TYPE)
         board.publish_unchecked({REGISTER_TARGET: envelope})
-        assert refusal(board.client().refresh(NOW)) is RefusalCode.TRUST_UNVERIFIED
+        assert refusal(board.client().refresh(NOW)) is RefusalCode.TRUST_SIGNATURES_TOO_FEW
