@@ -30,6 +30,7 @@ from pydantic import ConfigDict, Field
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
 from securesystemslib.signer import CryptoSigner, Signature, SSlibKey
+from securesystemslib.signer import Signer as SecureSystemsSigner
 
 from policies.documents import MAX_DOCUMENT_BYTES, Sequence, StrictModel, canonical_json, load_json
 from policies.errors import DocumentError, NotFoundError, StorageError, TrustError, UsageError
@@ -57,7 +58,7 @@ class _EnvelopeJson(StrictModel):
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """A private key that was read from its file.
+    """A private key, read from its file or reached through its signer.
 
     Attributes:
         public_hex: the Ed25519 public key, 64 hex digits: how documents name it.
@@ -65,7 +66,7 @@ class Signer:
     """
 
     public_hex: str
-    crypto_signer: CryptoSigner
+    crypto_signer: SecureSystemsSigner
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,16 +155,25 @@ def _read_private_file(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             # Of the open file, not of the path: what is checked is what is read.
-            if os.fstat(file.fileno()).st_mode & _OTHERS:
-                raise TrustError(
-                    f"{path.name}: other users of this machine can read the key",
-                    hint=f"Run `chmod 600 {path.name}`, and consider whether somebody already has a copy.",
-                )
+            refuse_if_readable_by_others(os.fstat(file.fileno()).st_mode, path.name)
             return file.read(_MAX_KEY_FILE_BYTES)
     except FileNotFoundError as error:
         raise NotFoundError(f"{path.name}: there is no such key file") from error
     except OSError as error:
         raise StorageError(f"{path.name}: the key cannot be read ({error.strerror})") from error
+
+
+def refuse_if_readable_by_others(mode: int, name: str) -> None:
+    """Refuse a key file by its mode.
+
+    Raises:
+        TrustError: others can read it.
+    """
+    if mode & _OTHERS:
+        raise TrustError(
+            f"{name}: other users of this machine can read the key",
+            hint=f"Run `chmod 600 {name}`, and consider whether somebody already has a copy.",
+        )
 
 
 def public_key(public_hex: str) -> SSlibKey:

@@ -6,14 +6,15 @@ from datetime import timedelta
 from typing import Any
 
 import yaml
-from board_kit import NOW, example_policy, register_yaml
+from board_kit import NOW, PURPOSES, example_policy, register_yaml
 from station_kit import IMAGE, MANIFEST, POLICY, STATION, STATIONS
 
 from policies.charter import StationRegister
-from policies.documents import canonical_json, digest_of, format_moment, load_yaml
+from policies.documents import canonical_json, digest_of, format_moment, load_yaml, load_yaml_file
 from policies.manifest import TrainManifest
 from policies.order import RunOrder
 from policies.policy import ConsentMode, Policy, PurposeCode, RequesterClass
+from policies.purposes import PurposeTable
 from policies.rules.admission import CollectionOffer, Facts, HospitalRules, Usage
 
 COLLECTION = "chest-radiographs"
@@ -24,6 +25,7 @@ OFFER = CollectionOffer(
     purposes=frozenset(PurposeCode),
     countries=frozenset({"NL"}),
 )
+PURPOSE_TABLE = load_yaml_file(PurposeTable, PURPOSES)
 HOSPITAL = HospitalRules(
     station=STATION,
     collections={COLLECTION: OFFER},
@@ -97,6 +99,8 @@ def facts(**changes: Any) -> Facts:
         policy_digest=digest_of(policy_bytes()),
         manifest=manifest(),
         register=register(*STATIONS),
+        purposes=PURPOSE_TABLE,
+        revoked_stations=frozenset(),
         hospital=HOSPITAL,
         usage=Usage(runs=0, releases=0, releases_of_order=0, order_finished=False),
         consent_age=timedelta(days=1),

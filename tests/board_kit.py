@@ -17,6 +17,7 @@ import yaml
 
 from policies.charter import POLICY_PAYLOAD_TYPE, REGISTER_PAYLOAD_TYPE, Charter, Member
 from policies.documents import format_moment
+from policies.purposes import PURPOSES_PAYLOAD_TYPE
 from policies.refusals import Permitted, RefusalCode, Refused
 from policies.signing import Signer, add_signature, generate_key, load_signer, sign_envelope
 from policies.trust.client import PolicyClient
@@ -28,6 +29,7 @@ from policies.trust.witness import Witness
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 ROLES = {"alice": "clinician", "bob": "lawyer", "carol": "patient-representative"}
 EXAMPLE = Path(__file__).parents[1] / "policies" / "examples" / "cxr-classification.yaml"
+PURPOSES = EXAMPLE.with_name("purposes.yaml")
 
 
 def example_policy(changes: Mapping[str, object] | None = None) -> bytes:
@@ -125,6 +127,13 @@ class BoardKit:
         """A register that two members signed."""
         return self.signed(
             register_yaml(version, *names), "alice", "carol", payload_type=REGISTER_PAYLOAD_TYPE
+        )
+
+    def signed_purposes(self, version: int = 1, changes: Mapping[str, object] | None = None) -> bytes:
+        """The shipped table of purposes, signed by two members; changes by key."""
+        document = yaml.safe_load(PURPOSES.read_text("utf-8")) | {"version": version} | dict(changes or {})
+        return self.signed(
+            yaml.safe_dump(document).encode(), "alice", "carol", payload_type=PURPOSES_PAYLOAD_TYPE
         )
 
     def publish(self, *policies: bytes, now: datetime = NOW) -> None:

@@ -341,6 +341,7 @@ class StationKit:
         intake.consent(p0="consent")
         document = board.policy(1, {**POLICY, **(policy or {})})
         board.repository.set_register(board.signed_register(1, *STATIONS))
+        board.repository.set_purposes(board.signed_purposes())
         board.publish(board.signed(document))
         shelf = Shelf()
         shelf.put(MANIFEST)
@@ -366,7 +367,8 @@ class StationKit:
         sandbox: Any = self.sandbox
         launcher: Any = self.launcher
         self.gatekeeper = Gatekeeper(
-            self.settings, self.board.client(), self.catalogue, Counters(self.runs, self.releases), shelf, self.clock
+            self.settings, self.board.client("home/compute/trust"), self.catalogue,
+            Counters(self.runs, self.releases), shelf, self.clock,
         )  # fmt: skip
         self.preparation = Preparation(
             self.settings, paths, self.gatekeeper, self.catalogue, shelf, shelf, launcher, sandbox, KEY, self.audit

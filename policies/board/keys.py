@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from policies.errors import DocumentError, TrustError, UsageError
+from policies.external_signers import is_signer_uri, load_external_signer
 from policies.files import write_atomically
 from policies.signing import Signer, generate_key, load_signer
 
@@ -75,18 +76,50 @@ def choose_passphrase() -> str:
     return first
 
 
-def open_key(path: Path, passphrase: str | None) -> Signer:
-    """Load a key; asks for its passphrase where it has one, none is given and a person is there.
+def open_key(named: str | Path, passphrase: str | None, public: str | None = None) -> Signer:
+    """Open a key as a person names it: a file, or a securesystemslib signer's URI.
+
+    A file's passphrase, or what a signer asks for, is asked for where none is given and a person is there.
+
+    Args:
+        named: the file, or ``scheme:...`` of a signer that securesystemslib knows.
+        passphrase: of the file; a signer gets it where it asks for a secret.
+        public: hex, of a signer: what it signs is checked against it. A file needs none.
 
     Raises:
-        TrustError: the key cannot be opened.
+        TrustError: the key cannot be opened, or has another public key.
+        UsageError: a URI without its public key.
     """
+    if is_signer_uri(str(named)):
+        if public is None:
+            raise UsageError(
+                "a signer's URI needs its public key", hint="Give --public, as 64 hex digits or a .pub file."
+            )
+        return load_external_signer(str(named), public, lambda what: _secret(what, passphrase))
+    signer = _open_file(Path(named), passphrase)
+    if public is not None and signer.public_hex != public:
+        raise TrustError(f"{Path(named).name}: is another key than --public names")
+    return signer
+
+
+def _open_file(path: Path, passphrase: str | None) -> Signer:
     try:
         return load_signer(path, passphrase)
     except TrustError:
         if passphrase is not None or not _encrypted(path) or not sys.stdin.isatty():
             raise
     return load_signer(path, getpass.getpass(f"Passphrase of {path.name}: "))
+
+
+def _secret(what: str, passphrase: str | None) -> str:
+    if passphrase is not None:
+        return passphrase
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "the signer asks for a secret, and there is no terminal to ask for it",
+            hint="Give --passphrase-file.",
+        )
+    return getpass.getpass(f"The signer's {what}: ")
 
 
 def _encrypted(path: Path) -> bool:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from policies.board.options import KeyOption, PassphraseEnvironment, PassphraseFile, opened
+from policies.board.options import KeyOption, PassphraseEnvironment, PassphraseFile, PublicOption, opened
 from policies.console import JsonOption, echo_json, new_app, say
 
 member_app = new_app("The keys of members, secretary, witness and requesters.")
@@ -46,12 +46,13 @@ def member_new(
 @member_app.command("show")
 def member_show(
     key: KeyOption,
+    public: PublicOption = None,
     passphrase_file: PassphraseFile = None,
     passphrase: PassphraseEnvironment = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the public part of a key."""
-    public_hex = opened(key, passphrase_file, passphrase).public_hex
+    public_hex = opened(key, passphrase_file, passphrase, public).public_hex
     if as_json:
         echo_json({"public_key": public_hex})
     else:

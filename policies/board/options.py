@@ -11,7 +11,15 @@ from policies.errors import UsageError
 if TYPE_CHECKING:
     from policies.signing import Signer
 
-KeyOption = Annotated[Path, typer.Option("--key", "-k", help="Your key file.")]
+KeyOption = Annotated[
+    str,
+    typer.Option(
+        "--key", "-k", help="Your key file, or a signer's URI (hsm:, gcpkms:, ...), which takes --public too."
+    ),
+]
+PublicOption = Annotated[
+    str | None, typer.Option("--public", help="The public key behind a signer's URI: hex or a .pub file.")
+]
 PassphraseFile = Annotated[
     Path | None, typer.Option("--passphrase-file", help="File that holds the key's passphrase.")
 ]
@@ -39,15 +47,20 @@ WeightsOption = Annotated[
 ]
 
 
-def confirm(question: str, *, yes: bool) -> None:
+def confirm(question: str, *, yes: bool, as_json: bool = False) -> None:
     """Ask for a typed yes.
 
     Raises:
-        UsageError: nobody is there to ask.
+        UsageError: nobody is there to ask, or nothing was shown that could be agreed to.
         Abort: the answer is another one.
     """
     if yes:
         return
+    if as_json:
+        raise UsageError(
+            "--json shows what is signed only afterwards",
+            hint="Sign without --json, or give --yes once you have read it.",
+        )
     if not sys.stdin.isatty():
         raise UsageError(
             "there is no terminal to ask for a yes", hint="Give --yes once you have read what is signed."
@@ -56,8 +69,11 @@ def confirm(question: str, *, yes: bool) -> None:
         raise typer.Abort
 
 
-def opened(key: Path, passphrase_file: Path | None, passphrase: str | None) -> "Signer":
+def opened(
+    key: str, passphrase_file: Path | None, passphrase: str | None, public: str | None = None
+) -> "Signer":
     """Open the key that a command line names."""
-    from policies.board.keys import open_key, read_passphrase  # noqa: PLC0415 - each command loads what it needs
+    from policies.board.keys import open_key, read_passphrase, read_public  # noqa: PLC0415 - loaded when needed
 
-    return open_key(key, read_passphrase(passphrase_file, passphrase))
+    known = None if public is None else read_public(public)
+    return open_key(key, read_passphrase(passphrase_file, passphrase), known)

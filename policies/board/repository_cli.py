@@ -14,6 +14,7 @@ from policies.board.options import (
     KeyOption,
     PassphraseEnvironment,
     PassphraseFile,
+    PublicOption,
     RepositoryOption,
     TokenOption,
     ToOption,
@@ -39,27 +40,19 @@ def publish(
     token_file: TokenOption = None,
     ca: CaOption = None,
     renew: Annotated[bool, typer.Option("--renew", help="Publish though nothing changed.")] = False,
+    public: PublicOption = None,
     passphrase_file: PassphraseFile = None,
     passphrase: PassphraseEnvironment = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put signed policies and registers into force (secretary). They count once the witness has vouched."""
-    from policies.board.documents_in import read_file  # noqa: PLC0415
-    from policies.board.signing_desk import envelope_path, payload_type_of  # noqa: PLC0415
-    from policies.charter import POLICY_PAYLOAD_TYPE  # noqa: PLC0415
+    """Put signed policies, registers and tables into force (secretary). They count once the witness has vouched."""
+    from policies.board.publishing import stage  # noqa: PLC0415
     from policies.trust.repository import BoardRepository  # noqa: PLC0415
 
     board = BoardRepository(repository)
-    envelopes = [
-        read_file(path if path.name.endswith(".dsse.json") else envelope_path(path))
-        for path in documents or []
-    ]
-    for envelope in envelopes:
-        if payload_type_of(envelope) == POLICY_PAYLOAD_TYPE:
-            board.add_policy(envelope)
-        else:
-            board.set_register(envelope)
-    signer = opened(key, passphrase_file, passphrase)
+    for document in documents or []:
+        stage(board, document)
+    signer = opened(key, passphrase_file, passphrase, public)
     done = board.publish(signer, now=datetime.now(UTC), renew=renew)
     sent = _send(repository, to, token_file, ca)
     if as_json:
@@ -88,6 +81,7 @@ def revoke(
     to: ToOption = None,
     token_file: TokenOption = None,
     ca: CaOption = None,
+    public: PublicOption = None,
     passphrase_file: PassphraseFile = None,
     passphrase: PassphraseEnvironment = None,
     as_json: JsonOption = False,
@@ -96,7 +90,7 @@ def revoke(
     from policies.trust.repository import BoardRepository  # noqa: PLC0415
 
     board = BoardRepository(repository)
-    signer = opened(key, passphrase_file, passphrase)
+    signer = opened(key, passphrase_file, passphrase, public)
     now = datetime.now(UTC)
     board.revoke(policy_id, version, reason, now=now)
     done = board.publish(signer, now=now)
@@ -145,6 +139,7 @@ def witness(
     token_file: TokenOption = None,
     ca: CaOption = None,
     once: Annotated[bool, typer.Option("--once", help="Sign once and end.")] = False,
+    public: PublicOption = None,
     passphrase_file: PassphraseFile = None,
     passphrase: PassphraseEnvironment = None,
     as_json: JsonOption = False,
@@ -162,7 +157,7 @@ def witness(
             "--every must be below --lifetime", hint="A quarter of the lifetime leaves room for a failure."
         )
     target, token = _target(publish_to), _token(token_file)
-    signer = opened(key, passphrase_file, passphrase)
+    signer = opened(key, passphrase_file, passphrase, public)
     daemon = Witness(repository, signer, lifetime)
 
     def send() -> None:

@@ -34,8 +34,8 @@ def init(
         int | None, typer.Option(help="Members it takes to change charter or keys; by default the charter's.")
     ] = None,
     sign_with: Annotated[
-        list[Path] | None,
-        typer.Option("--sign-with", help="A member's key that is at hand; may be given again."),
+        list[str] | None,
+        typer.Option("--sign-with", help="A member's key file that is at hand; may be given again."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -96,7 +96,7 @@ def sign_root(folder: Path, signer: "Callable[[], Signer]", *, yes: bool, as_jso
             say(f"  {member.role}: {member.name}, {member.organisation}, {member.key}")
         for key in charter.development_keys:
             say(f"  alone, for public and synthetic data: {key}")
-    confirm("Sign this charter and its keys?", yes=yes)
+    confirm("Sign this charter and its keys?", yes=yes, as_json=as_json)
     _show_root(board_root.sign(signer()), folder, as_json=as_json)
 
 

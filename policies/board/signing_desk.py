@@ -1,4 +1,4 @@
-"""The desk where members sign: a document beside its envelope, and what an envelope is worth under the charter.
+"""The desk where members sign: a document beside its envelope, and who has signed.
 
 ``x.yaml`` is what people read; ``x.yaml.dsse.json`` holds exactly its bytes and their signatures, and goes from member to
 member. Invariant: a signature is added only to an envelope over the very bytes of the file beside it.
@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policies.board.drafting import unfinished
-from policies.charter import POLICY_PAYLOAD_TYPE, REGISTER_PAYLOAD_TYPE, Charter, Member, StationRegister
+from policies.charter import Charter, Member
 from policies.documents import digest_of, load_yaml
-from policies.errors import DocumentError, RefusedError, TrustError
+from policies.errors import DocumentError, TrustError
 from policies.files import write_atomically
 from policies.policy import Policy
-from policies.refusals import Refused
 from policies.signing import (
     Signer,
     add_signature,
@@ -22,7 +21,6 @@ from policies.signing import (
     unsafe_signature_count,
     verify_envelope,
 )
-from policies.trust.verification import PolicyInForce, verify_policy, verify_register
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +57,6 @@ def read_policy(data: bytes, name: str) -> Policy:
     return policy
 
 
-def read_register(data: bytes, name: str) -> StationRegister:
-    """Read a register of stations that is about to be signed.
-
-    Raises:
-        DocumentError: it is not valid.
-    """
-    return load_yaml(StationRegister, data, what=name)
-
-
 def sign_document(document: Path, data: bytes, payload_type: str, signer: Signer) -> SignedFile:
     """Add a signature over a document's bytes to its envelope.
 
@@ -95,31 +84,6 @@ def sign_document(document: Path, data: bytes, payload_type: str, signer: Signer
     return SignedFile(path, digest_of(data), unsafe_signature_count(envelope))
 
 
-def policy_worth(envelope: bytes, charter: Charter) -> PolicyInForce:
-    """Return the policy that an envelope makes binding under a charter.
-
-    Raises:
-        RefusedError: signatures or roles are missing; the code says which.
-    """
-    policy = load_yaml(Policy, unsafe_payload(envelope, POLICY_PAYLOAD_TYPE), what="policy")
-    result = verify_policy(envelope, policy.id, policy.version, charter)
-    if isinstance(result, Refused):
-        raise RefusedError(result.code, result.reasons[0].detail or f"{policy.id} version {policy.version}")
-    return result.value
-
-
-def register_worth(envelope: bytes, charter: Charter) -> StationRegister:
-    """Return the register that an envelope makes binding under a charter.
-
-    Raises:
-        RefusedError: signatures or roles are missing.
-    """
-    result = verify_register(envelope, charter)
-    if isinstance(result, Refused):
-        raise RefusedError(result.code, result.reasons[0].detail)
-    return result.value
-
-
 def members_who_signed(envelope: bytes, payload_type: str, charter: Charter) -> list[Member]:
     """Return the members whose signatures over an envelope hold."""
     try:
@@ -129,18 +93,3 @@ def members_who_signed(envelope: bytes, payload_type: str, charter: Charter) -> 
     except TrustError:
         return []
     return [member for member in charter.members if member.key in signers]
-
-
-def payload_type_of(envelope: bytes) -> str:
-    """Return which of the two kinds of document an envelope holds.
-
-    Raises:
-        TrustError: neither.
-    """
-    for payload_type in (POLICY_PAYLOAD_TYPE, REGISTER_PAYLOAD_TYPE):
-        try:
-            unsafe_payload(envelope, payload_type)
-        except TrustError:
-            continue
-        return payload_type
-    raise TrustError("this is neither a signed policy nor a signed register of stations")

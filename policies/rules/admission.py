@@ -6,14 +6,15 @@ the first refusal in catalogue order is the one told outside. An unknown fact re
 The rules, in the order asked:
     1. features   the policy asks for nothing this version cannot do
     2. time       the policy is in force now
-    3. register   this station and its peers stand in the board's register, with agreements that hold
-    4. order      the order stays within the policy (`order_rules`)
-    5. manifest   the train stays within the policy
-    6. hospital   the hospital offers a collection for this requester, purpose and country, now
-    7. consent    the consent register is fresh enough
-    8. data       enough patients are left
-    9. budgets    runs and releases are left
-   10. operator   the operator agrees, where the hospital wants that
+    3. purpose    the board's table permits the purpose to such a requester, with the consents that the policy asks for
+    4. register   this station and its peers stand in the board's register, with agreements that hold, not withdrawn
+    5. order      the order stays within the policy (`order_rules`)
+    6. manifest   the train stays within the policy
+    7. hospital   the hospital offers a collection for this requester, purpose and country, now
+    8. consent    the consent register is fresh enough
+    9. data       enough patients are left
+   10. budgets    runs and releases are left
+   11. operator   the operator agrees, where the hospital wants that
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +26,9 @@ from policies.charter import StationRegister
 from policies.manifest import Interface, TrainManifest
 from policies.order import RunOrder
 from policies.policy import ConsentMode, Policy, PurposeCode, RequesterClass
+from policies.purposes import PurposeTable
 from policies.refusals import Permitted, Reason, RefusalCode, Refused
+from policies.rules.board_rules import purpose_reasons, station_reasons
 from policies.rules.order_rules import manifest_reasons, order_reasons
 
 Marking = Literal["patient", "public", "synthetic"]
@@ -91,6 +94,8 @@ class Facts:
 
     Attributes:
         policy_digest: of the policy file's signed bytes.
+        purposes: the board's table of purposes; None where it has published none.
+        revoked_stations: those that the board withdrew.
         consent_age: since the consent source was made; None when there is none.
         patients: with consent and data for this policy; None when not counted yet (that alone does not refuse:
             the count is asked again when the cohort is frozen).
@@ -102,6 +107,8 @@ class Facts:
     policy_digest: str
     manifest: TrainManifest
     register: StationRegister
+    purposes: PurposeTable | None
+    revoked_stations: frozenset[str]
     hospital: HospitalRules
     usage: Usage
     consent_age: timedelta | None
@@ -189,8 +196,12 @@ def _time(facts: Facts) -> list[Reason]:
     return []
 
 
+def _purpose(facts: Facts) -> list[Reason]:
+    return purpose_reasons(facts.policy, facts.purposes)
+
+
 def _register(facts: Facts) -> list[Reason]:
-    found = []
+    found = station_reasons(facts.order, facts.policy, facts.hospital.station, facts.revoked_stations)
     own = facts.register.find(facts.hospital.station)
     if own is None:
         found.append(Reason(RefusalCode.STATION_NOT_REGISTERED, "this station"))
@@ -273,6 +284,7 @@ def _operator(facts: Facts) -> list[Reason]:
 _RULES: tuple[tuple[str, Callable[[Facts], list[Reason]]], ...] = (
     ("features", _features),
     ("time", _time),
+    ("purpose", _purpose),
     ("register", _register),
     ("order", _order),
     ("manifest", _manifest),

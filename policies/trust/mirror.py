@@ -15,8 +15,8 @@ from tuf.api.metadata import Root, Snapshot, Targets
 from policies.errors import NetworkError, NotFoundError, TrustError
 from policies.files import write_atomically
 from policies.trust.fetch import https_client, mirror_url
+from policies.trust.listing import hashed
 from policies.trust.metadata import read_metadata, versions
-from policies.trust.repository import hashed
 
 if TYPE_CHECKING:
     import httpx

@@ -8,10 +8,11 @@ Invariants: a file under a published name never changes; the snapshot is written
 before or the state after; nothing is staged that a reader would refuse.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
@@ -19,24 +20,34 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Tar
 from policies.charter import (
     POLICY_PAYLOAD_TYPE,
     REGISTER_TARGET,
+    Charter,
     StationRegister,
     policy_target,
 )
+from policies.decisions import DECISIONS_TARGET, Decisions, RefusedRequest, RunOutcome
 from policies.documents import canonical_json, load_json, load_yaml
 from policies.errors import NotFoundError, RefusedError, TrustError, UsageError
 from policies.files import exclusive_lock, write_atomically
+from policies.opinions import OPINION_PAYLOAD_TYPE, Opinion, opinion_target
 from policies.policy import Policy
-from policies.refusals import RefusalCode, Refused
-from policies.signing import Signer, unsafe_payload
+from policies.purposes import PURPOSES_TARGET, PurposeTable
+from policies.refusals import Permitted, RefusalCode, Refused
+from policies.signing import Signer, unsafe_payload, verify_envelope
+from policies.trust.listing import hashed, next_listing
 from policies.trust.metadata import read_metadata, versions, whole_seconds
 from policies.trust.root import BoardRoot, RootPlan
 from policies.trust.verification import (
     REVOKED_TARGET,
+    MemberOpinion,
     PolicyInForce,
     Revocation,
     RevocationList,
+    RevokedRequester,
+    RevokedStation,
     parse_policy_target,
+    verify_opinion,
     verify_policy,
+    verify_purposes,
     verify_register,
 )
 
@@ -44,6 +55,9 @@ ROOT_LIFETIME = timedelta(days=365)
 TARGETS_LIFETIME = timedelta(days=90)
 SNAPSHOT_LIFETIME = timedelta(days=90)
 """As long as the targets': both are the secretary's, made in one go; the timestamp is what bounds freshness."""
+
+
+_BoardDocument = TypeVar("_BoardDocument", StationRegister, PurposeTable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +127,10 @@ class BoardRepository:
                 reason.code, f"{policy.id} version {policy.version}: {reason.detail or reason.code}"
             )
         self._check_version(policy.id, policy.version, payload)
+        if any(entry.key == policy.requester.key for entry in self.revocations().requesters):
+            raise RefusedError(
+                RefusalCode.REQUESTER_REVOKED, f"{policy.id}: the requester it names was withdrawn"
+            )
         self._stage(policy_target(policy.id, policy.version), envelope)
         return result.value
 
@@ -143,21 +161,73 @@ class BoardRepository:
         Raises:
             RefusedError: signatures are missing, or its version does not go up.
         """
+        return self._set_document(REGISTER_TARGET, envelope, verify_register, "the register of stations")
+
+    def set_purposes(self, envelope: bytes) -> PurposeTable:
+        """Stage a signed table of purposes for the next publication.
+
+        Raises:
+            RefusedError: signatures are missing, or its version does not go up.
+        """
+        return self._set_document(PURPOSES_TARGET, envelope, verify_purposes, "the table of purposes")
+
+    def _set_document(
+        self,
+        path: str,
+        envelope: bytes,
+        verify: Callable[[bytes, Charter], Permitted[_BoardDocument] | Refused],
+        what: str,
+    ) -> _BoardDocument:
         charter = self.root.charter()
-        result = verify_register(envelope, charter)
+        result = verify(envelope, charter)
         if isinstance(result, Refused):
             raise RefusedError(result.code, result.reasons[0].detail)
-        before = self.listed().get(REGISTER_TARGET)
+        before = self.listed().get(path)
         if before is not None and before != envelope:
-            verified = verify_register(before, charter)
+            verified = verify(before, charter)
             if not isinstance(verified, Refused) and result.value.version <= verified.value.version:
                 raise RefusedError(
                     RefusalCode.TRUST_ROLLBACK,
-                    f"version {verified.value.version} of the register is published already",
+                    f"version {verified.value.version} of {what} is published already",
                     hint=f"Give it version {verified.value.version + 1} and have it signed again.",
                 )
-        self._stage(REGISTER_TARGET, envelope)
+        self._stage(path, envelope)
         return result.value
+
+    def add_opinion(self, envelope: bytes) -> MemberOpinion:
+        """Stage a member's signed opinion of a policy that is listed or staged.
+
+        Raises:
+            NotFoundError: that policy is neither.
+            TrustError: not a member's, not signed by that member, or about other bytes.
+            UsageError: a dissent of a member who signed the policy, or conditions of one who did not.
+        """
+        charter = self.root.charter()
+        # Read before verified only to learn which policy it is about.
+        claim = load_json(Opinion, unsafe_payload(envelope, OPINION_PAYLOAD_TYPE), what="opinion")
+        signed = (self.listed() | self.staged()).get(policy_target(claim.policy_id, claim.version))
+        found = None if signed is None else verify_policy(signed, claim.policy_id, claim.version, charter)
+        if not isinstance(found, Permitted):
+            raise NotFoundError(
+                f"{claim.policy_id} version {claim.version} is not published",
+                hint="An opinion is published with the policy it is about.",
+            )
+        signers = verify_envelope(
+            envelope, OPINION_PAYLOAD_TYPE, [member.key for member in charter.members], 1
+        ).signers
+        if len(signers) != 1:
+            raise TrustError("an opinion is one member's", hint="Each member signs an opinion of their own.")
+        (key,) = signers
+        opinion = verify_opinion(envelope, key, found.value, charter)
+        if (claim.verdict == "dissent") == (key in found.value.signers):
+            raise UsageError(
+                "a dissent of a member who signed"
+                if claim.verdict == "dissent"
+                else "conditions of a member who did not sign",
+                hint="Conditions go with a signature, a dissent with none.",
+            )
+        self._stage(opinion_target(claim.policy_id, claim.version, key), envelope)
+        return opinion
 
     def revoke(self, policy_id: str, version: int, reason: str, *, now: datetime) -> None:
         """Stage the withdrawal of a policy version; it counts when it is published.
@@ -170,8 +240,43 @@ class BoardRepository:
                 f"{policy_id} version {version} is not published", hint="See `pht-board status`."
             )
         entry = Revocation(policy_id=policy_id, version=version, reason=reason, when=whole_seconds(now))
-        revoked = (*self.revocations().revoked, entry)
-        self._stage(REVOKED_TARGET, canonical_json(RevocationList(schema_version=1, revoked=revoked)))
+        self._withdraw(RevocationList(schema_version=1, revoked=(entry,)))
+
+    def revoke_requester(self, key: str, reason: str, *, now: datetime) -> tuple[str, ...]:
+        """Stage the withdrawal of a requester's key: it orders nothing any more, under any policy.
+
+        Returns:
+            The listed policies that name it.
+        """
+        entry = RevokedRequester(key=key, reason=reason, when=whole_seconds(now))
+        self._withdraw(RevocationList(schema_version=1, requesters=(entry,)))
+        charter = self.root.charter()
+        policies = (
+            verify_policy(data, *about, charter)
+            for path, data in sorted(self.listed().items())
+            if (about := parse_policy_target(path))
+        )
+        return tuple(
+            f"{found.value.policy.id} version {found.value.policy.version}"
+            for found in policies
+            if isinstance(found, Permitted) and found.value.policy.requester.key == key
+        )
+
+    def revoke_station(self, name: str, reason: str, *, now: datetime) -> None:
+        """Stage the withdrawal of a station: it takes part in nothing any more.
+
+        Raises:
+            NotFoundError: the register has no such station.
+        """
+        signed = (self.listed() | self.staged()).get(REGISTER_TARGET)
+        register = None if signed is None else verify_register(signed, self.root.charter())
+        if not isinstance(register, Permitted) or register.value.find(name) is None:
+            raise NotFoundError(f"the register has no station {name}", hint="See `pht-board status`.")
+        entry = RevokedStation(name=name, reason=reason, when=whole_seconds(now))
+        self._withdraw(RevocationList(schema_version=1, stations=(entry,)))
+
+    def _withdraw(self, more: RevocationList) -> None:
+        self._stage(REVOKED_TARGET, canonical_json(self.revocations().joined_with(more)))
 
     def revocations(self) -> RevocationList:
         """Return all withdrawals, published or staged."""
@@ -180,6 +285,23 @@ class BoardRepository:
             RevocationList(schema_version=1)
             if data is None
             else load_json(RevocationList, data, what=REVOKED_TARGET)
+        )
+
+    def announce(self, decision: RefusedRequest | RunOutcome) -> Decisions:
+        """Stage one more decision for the public: a request that was refused, or what came of a run."""
+        before = self.decisions()
+        if isinstance(decision, RefusedRequest):
+            after = before.model_copy(update={"refused": (*before.refused, decision)})
+        else:
+            after = before.model_copy(update={"outcomes": (*before.outcomes, decision)})
+        self._stage(DECISIONS_TARGET, canonical_json(after))
+        return after
+
+    def decisions(self) -> Decisions:
+        """Return all decisions for the public, published or staged."""
+        data = (self.listed() | self.staged()).get(DECISIONS_TARGET)
+        return (
+            Decisions(schema_version=1) if data is None else load_json(Decisions, data, what=DECISIONS_TARGET)
         )
 
     def _stage(self, path: str, data: bytes) -> None:
@@ -245,7 +367,7 @@ class BoardRepository:
                     "this key is not the secretary's", hint="The root names the key that may publish."
                 )
             before = self.listed()
-            after = _next_listing(before, self.staged())
+            after = next_listing(before, self.staged())
             first = not versions(self.metadata, Snapshot.type)
             if before == after and not (first or renew or self._needs_renewal(root, now)):
                 self._empty_staging()
@@ -291,28 +413,3 @@ class BoardRepository:
     def _empty_staging(self) -> None:
         for path in self.staged():
             (self._staged / path).unlink(missing_ok=True)
-
-
-def _next_listing(before: dict[str, bytes], staged: dict[str, bytes]) -> dict[str, bytes]:
-    """Return what is listed next: all that was and what is staged, less what is withdrawn or replaced."""
-    listing = before | staged
-    revoked: set[tuple[str, int]] = set()
-    if REVOKED_TARGET in listing:
-        entries = load_json(RevocationList, listing[REVOKED_TARGET], what=REVOKED_TARGET).revoked
-        revoked = {(entry.policy_id, entry.version) for entry in entries}
-    keys = {path: parse_policy_target(path) for path in listing}
-    latest: dict[str, int] = {}
-    for key in keys.values():
-        if key is not None:
-            latest[key[0]] = max(latest.get(key[0], 0), key[1])
-    return {
-        path: data
-        for path, data in listing.items()
-        if (key := keys[path]) is None or (key not in revoked and key[1] == latest[key[0]])
-    }
-
-
-def hashed(path: str, info: TargetFile) -> str:
-    """Return the file name of a target under consistent snapshots (TUF specification 6.2.2)."""
-    folder, _, name = path.rpartition("/")
-    return f"{folder}/{info.hashes['sha256']}.{name}" if folder else f"{info.hashes['sha256']}.{name}"

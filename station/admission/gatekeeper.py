@@ -18,6 +18,7 @@ from policies.errors import DocumentError, TrustError
 from policies.manifest import TrainManifest
 from policies.order import PAYLOAD_TYPE, RunOrder
 from policies.policy import ConsentMode
+from policies.purposes import PurposeTable
 from policies.refusals import Permitted, Reason, RefusalCode, Refused
 from policies.rules.admission import (
     Admission,
@@ -29,6 +30,7 @@ from policies.rules.admission import (
     explain,
     open_collections,
 )
+from policies.rules.board_rules import purpose_reasons, station_reasons
 from policies.rules.order_rules import verified_order
 from policies.signing import unsafe_payload
 from policies.trust.client import PolicyClient
@@ -72,12 +74,17 @@ class VerifiedOrder:
 
     Attributes:
         digest: of the signed bytes: two envelopes around the same words are one order.
+        register: the board's register, as it was when the order was verified; so are the next two.
+        purposes: the board's table of purposes.
+        revoked_stations: those that the board withdrew.
     """
 
     digest: str
     order: RunOrder
     in_force: PolicyInForce
     register: StationRegister
+    purposes: PurposeTable | None
+    revoked_stations: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +149,9 @@ class Gatekeeper:
         """Find the policy an order names, and check that its requester signed the order.
 
         1. Its claim is read, unverified, only to learn which policy to look for.
-        2. That policy is in force in the board's repository.
+        2. That policy is in force in the board's repository, and its requester was not withdrawn.
         3. The order is signed by the key the policy names; from here its words count.
+        4. Neither this station nor too many of the others were withdrawn.
         """
         try:
             claim = load_json(RunOrder, unsafe_payload(envelope, PAYLOAD_TYPE), what="run order")
@@ -160,8 +168,23 @@ class Gatekeeper:
         verified = verified_order(envelope, found.value.policy)
         if isinstance(verified, Refused):
             return verified
+        revoked = policies.value.revoked_stations
+        if reasons := self._stations(verified.value, found.value, revoked):
+            return Refused(tuple(reasons))
         digest = digest_of(unsafe_payload(envelope, PAYLOAD_TYPE))
-        return Permitted(VerifiedOrder(digest, verified.value, found.value, policies.value.register))
+        return Permitted(
+            VerifiedOrder(
+                digest,
+                verified.value,
+                found.value,
+                policies.value.register,
+                policies.value.purposes,
+                revoked,
+            )
+        )
+
+    def _stations(self, order: RunOrder, in_force: PolicyInForce, revoked: frozenset[str]) -> list[Reason]:
+        return station_reasons(order, in_force.policy, self._settings.name, revoked)
 
     def no_longer_in_force(self, verified: VerifiedOrder) -> Reason | None:
         """Return why an order may not go on, from the last verified set; asks no network and waits for none."""
@@ -174,6 +197,12 @@ class Gatekeeper:
             return found.reasons[0]
         if found.value.digest != verified.in_force.digest:
             return Reason(RefusalCode.POLICY_DIGEST)
+        reasons = [
+            *self._stations(verified.order, found.value, known.revoked_stations),
+            *purpose_reasons(policy, known.purposes),
+        ]
+        if reasons:
+            return reasons[0]
         if now >= policy.valid_until:
             return Reason(RefusalCode.POLICY_EXPIRED)
         return Reason(RefusalCode.ORDER_EXPIRED) if now >= verified.order.expires else None
@@ -207,6 +236,8 @@ class Gatekeeper:
             policy_digest=verified.in_force.digest,
             manifest=manifest,
             register=verified.register,
+            purposes=verified.purposes,
+            revoked_stations=verified.revoked_stations,
             hospital=self._settings.hospital_rules(now),
             usage=Usage(
                 runs=self._counters.runs_used(policy.id, besides=run.order_digest),

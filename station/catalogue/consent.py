@@ -47,19 +47,22 @@ def consenting(
 
     1. No purpose named: no.
     2. An objection to any of the purposes, or to the supply to the registry, wins over everything: no.
-    3. Opt-in: yes with an explicit consent to at least one of the purposes; a missing answer is no.
+    3. Opt-in: yes with an explicit consent to every one of the purposes; a missing answer is no.
     4. Opt-out: yes unless they objected.
 
     Args:
         decisions: the patient's own, for all purposes; empty when nothing is known.
-        purposes: those the policy accepts.
+        purposes: those the policy asks for, which are at least those of the board's table of purposes.
         mode: how the collection's patients were asked.
     """
     wanted = {str(purpose) for purpose in purposes}
     answers: set[Answer] = set()
+    agreed: set[str] = set()
     for decision in decisions:
         if decision.purpose in wanted:
             answers.add(decision.answer)
+            if decision.answer == "consent":
+                agreed.add(decision.purpose)
         elif decision.purpose == REGISTRY and decision.answer != "consent":
             # Intake has weighed it in already; what it hands over of it can only forbid.
             answers.add("objection")
@@ -67,7 +70,7 @@ def consenting(
         return False
     match mode:
         case ConsentMode.OPT_IN:
-            return "consent" in answers
+            return agreed == wanted
         case ConsentMode.OPT_OUT:
             return True
 

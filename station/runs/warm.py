@@ -27,7 +27,15 @@ from station.runs.states import HOLDS_RESOURCES, TERMINAL, Decision, RunEvent, R
 log = logging.getLogger(__name__)
 
 _PATIENCE_S = 0.5
-_REVOCATIONS = frozenset({RefusalCode.POLICY_REVOKED, RefusalCode.POLICY_MISSING, RefusalCode.POLICY_EXPIRED})
+_REVOCATIONS = frozenset(
+    {
+        RefusalCode.POLICY_REVOKED,
+        RefusalCode.POLICY_MISSING,
+        RefusalCode.POLICY_EXPIRED,
+        RefusalCode.REQUESTER_REVOKED,
+        RefusalCode.STATION_REVOKED,
+    }
+)
 """Refusals after which a run that was under way is over, not waiting."""
 
 
@@ -227,7 +235,7 @@ class WarmRuns:
         run = self._runs.get(order_digest)
         if run is not None and run.state not in TERMINAL and code in _REVOCATIONS:
             self._runs.transition(
-                order_digest, RunEvent.STOP, code=code, detail="its policy is no longer in force"
+                order_digest, RunEvent.STOP, code=code, detail="the board no longer permits it"
             )
 
     def refuse(self, order_digest: str, refused: Refused) -> None:

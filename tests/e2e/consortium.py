@@ -18,6 +18,7 @@ MEMBERS = (
     ("patient", "C. Smit", "patient-representative"),
 )
 BOARD = "thorax-board"
+PURPOSES = Path(__file__).parents[2] / "policies" / "examples" / "purposes.yaml"
 COLLECTION = "thorax-cxr"
 PASSPHRASE = "correct horse battery staple"
 
@@ -141,11 +142,10 @@ class Consortium:
     def public(self, name: str) -> str:
         return self.key(name).with_suffix(".pub").read_text().strip()
 
-    def sign(self, document: Path, members: Iterable[str], *extra: object, register: bool = False) -> None:
+    def sign(self, document: Path, members: Iterable[str], *extra: object, command: str = "sign") -> None:
         for name in members:
-            command = ("register", document) if register else ("sign", document)
             run(
-                "pht-board", *command, "--key", self.key(name), "--passphrase-file",
+                "pht-board", command, document, "--key", self.key(name), "--passphrase-file",
                 self.board / "passphrase", "--yes", *extra,
             )  # fmt: skip
 
@@ -221,7 +221,7 @@ class Consortium:
         return hospital
 
     def register_hospitals(self, version: int = 1) -> None:
-        """The board signs the register of stations and publishes it; the orchestrator takes it up."""
+        """The board signs the register of stations and the table of purposes; the orchestrator takes them up."""
         expires = (datetime.now(UTC) + timedelta(days=365)).date().isoformat()
         stations = []
         for hospital in self.hospitals:
@@ -238,8 +238,11 @@ class Consortium:
         register.write_text(
             yaml.safe_dump({"schema_version": 1, "board": BOARD, "version": version, "stations": stations})
         )
-        self.sign(register, ("clinician", "patient"), register=True)
-        self.publish(register)
+        self.sign(register, ("clinician", "patient"), command="register")
+        purposes = self.board / "purposes.yaml"
+        purposes.write_bytes(PURPOSES.read_bytes())
+        self.sign(purposes, ("clinician", "patient"), command="purposes")
+        self.publish(register, purposes)
         run("pht-orchestrator", "station", "sync", self.orchestrator)
 
     def start_station(self, hospital: Hospital) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import yaml
-from board_kit import NOW, example_policy, register_yaml
+from board_kit import NOW, PURPOSES, example_policy, register_yaml
 
 from policies.charter import StationRegister
-from policies.documents import load_yaml
+from policies.documents import load_yaml, load_yaml_file
 from policies.manifest import TrainManifest
 from policies.order import RunOrder
 from policies.policy import ConsentMode, Policy, PurposeCode, RequesterClass
+from policies.purposes import PurposeTable
 from policies.refusals import Permitted, RefusalCode, Refused
 from policies.rules.admission import CollectionOffer, Facts, HospitalRules, Usage, decide, explain
 
@@ -89,6 +90,8 @@ def facts(
         policy_digest=POLICY,
         manifest=load_yaml(TrainManifest, document(MANIFEST | dict(manifest or {})), what="manifest"),
         register=load_yaml(StationRegister, register_yaml(1, "amstel", "berkel", "dommel"), what="register"),
+        purposes=load_yaml_file(PurposeTable, PURPOSES),
+        revoked_stations=frozenset(),
         hospital=HospitalRules(
             station="amstel",
             collections={"thorax-cxr": OFFER},
@@ -130,6 +133,10 @@ CASES: dict[str, tuple[Facts, RefusalCode]] = {
     "requester.country": (facts({"requester.country": "DE"}), RefusalCode.HOSPITAL_COUNTRY),
     "purpose.code": (facts({"purpose.code": "health-research"}), RefusalCode.HOSPITAL_PURPOSE),
     "data.collections": (facts({"data.collections": ["other"]}), RefusalCode.HOSPITAL_COLLECTION),
+    "data.consent_purposes": (
+        facts({"data.consent_purposes": ["research-third-parties"]}),
+        RefusalCode.PURPOSE_CONSENTS_TOO_FEW,
+    ),
     "data.consent_modes": (facts({"data.consent_modes": ["opt-in"]}), RefusalCode.HOSPITAL_COLLECTION),
     "data.modalities": (facts({"data.modalities": ["CT"]}), RefusalCode.DATA_MODALITY),
     "data.clinical_fields": (facts({"data.clinical_fields": []}), RefusalCode.DATA_FIELDS),

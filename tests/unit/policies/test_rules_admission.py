@@ -9,6 +9,7 @@ from admission_facts import (
     COLLECTION,
     HOSPITAL,
     OFFER,
+    PURPOSE_TABLE,
     facts,
     facts_under,
     manifest,
@@ -22,7 +23,8 @@ from hypothesis import strategies as st
 from station_kit import STATIONS
 
 from policies.documents import format_moment
-from policies.policy import ConsentMode, PurposeCode, RequesterClass
+from policies.policy import ConsentMode, ConsentPurpose, PurposeCode, RequesterClass
+from policies.purposes import PurposeTable
 from policies.refusals import Permitted, RefusalCode, Refused
 from policies.rules.admission import Facts, Usage, decide, explain, open_collections
 
@@ -40,6 +42,12 @@ def used(**changes: Any) -> Usage:
     return replace(Usage(runs=0, releases=0, releases_of_order=0, order_finished=False), **changes)
 
 
+def table(**changes: Any) -> PurposeTable:
+    """The table of purposes with every rule changed."""
+    rules = [rule.model_copy(update=changes) for rule in PURPOSE_TABLE.rules]
+    return PURPOSE_TABLE.model_copy(update={"rules": tuple(rules)})
+
+
 REFUSED: list[tuple[str, str, Facts]] = [
     ("features", "SECURE_AGGREGATION_UNSUPPORTED", facts_under({"release.secure_aggregation": True})),
     ("features", "DIFFERENTIAL_PRIVACY_UNSUPPORTED", facts_under(DP)),
@@ -50,6 +58,13 @@ REFUSED: list[tuple[str, str, Facts]] = [
     ("time", "AGREEMENT_EXPIRED",
      facts(policy=policy().model_copy(update={"legal": policy().legal.model_copy(update={
          "agreement": policy().legal.agreement.model_copy(update={"expires": NOW.date() - timedelta(days=1)})})}))),
+    ("purpose", "PURPOSE_TABLE_MISSING", facts(purposes=None)),
+    ("purpose", "PURPOSE_NOT_PERMITTED", facts(purposes=table(purpose=PurposeCode.HEALTH_RESEARCH))),
+    ("purpose", "PURPOSE_NOT_PERMITTED", facts(purposes=table(requester_class=RequesterClass.NON_PROFIT))),
+    ("purpose", "PURPOSE_CONSENTS_TOO_FEW", facts(purposes=table(consents=tuple(ConsentPurpose)))),
+    ("purpose", "PURPOSE_CONSENTS_TOO_FEW", facts(purposes=table(consents=(ConsentPurpose.RESEARCH_COMMERCIAL,)))),
+    ("register", "STATION_REVOKED", facts(revoked_stations=frozenset({"amstel"}))),
+    ("register", "STATION_REVOKED", facts(revoked_stations=frozenset({"berkel"}))),
     ("register", "STATION_NOT_REGISTERED", facts(register=register("berkel", "dommel"))),
     ("register", "STATION_NOT_REGISTERED", facts(register=register("amstel", "berkel"))),
     ("register", "AGREEMENT_EXPIRED", facts(register=register(*STATIONS, expires="2026-11-21", who="amstel"))),
@@ -120,6 +135,13 @@ PERMITTED = [
     facts_under({"role": "development"}, hospital=offered(marking="public")),
     facts_under({"role": "development"}, hospital=offered(marking="synthetic")),
     facts(register=register(*STATIONS, expires="2026-11-22", who="amstel")),
+    facts(revoked_stations=frozenset({"elsewhere"})),
+    facts(
+        order=order(stations=[*STATIONS, "eem"]),
+        register=register(*STATIONS, "eem"),
+        revoked_stations=frozenset({"eem"}),
+    ),
+    facts_under({"data.consent_purposes": [str(purpose) for purpose in ConsentPurpose]}),
 ]
 
 
@@ -136,6 +158,7 @@ def test_the_rules_are_asked_in_the_order_of_the_page_and_all_of_them() -> None:
     assert [verdict.rule for verdict in explain(facts())] == named
     everything = facts(
         now=NOW + timedelta(days=200),
+        purposes=None,
         register=register("dommel"),
         hospital=replace(HOSPITAL, collections={}, quiet=True),
         consent_age=None,

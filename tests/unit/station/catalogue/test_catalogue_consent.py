@@ -47,9 +47,14 @@ def test_one_purpose(known: list[Decision], opt_in: bool, opt_out: bool) -> None
     assert consenting(known, [PARTICIPANTS], ConsentMode.OPT_OUT) is opt_out
 
 
-def test_with_two_purposes_one_consent_is_enough_and_one_objection_too_much() -> None:
+def test_with_two_purposes_it_takes_both_consents_and_one_objection_is_too_much() -> None:
     both = [PARTICIPANTS, THIRD_PARTIES]
-    assert consenting(said((THIRD_PARTIES, "consent")), both, ConsentMode.OPT_IN)
+    agreed = said((THIRD_PARTIES, "consent"), (PARTICIPANTS, "consent"))
+    assert consenting(agreed, both, ConsentMode.OPT_IN)
+    for one in agreed:
+        assert not consenting([one], both, ConsentMode.OPT_IN)
+        assert consenting([one], both, ConsentMode.OPT_OUT), "nobody objected"
+    assert not consenting([*agreed[1:], *said((THIRD_PARTIES, "none"))], both, ConsentMode.OPT_IN)
     mixed = said((PARTICIPANTS, "consent"), (THIRD_PARTIES, "objection"))
     assert not consenting(mixed, both, ConsentMode.OPT_IN)
     assert not consenting(mixed, both, ConsentMode.OPT_OUT)

@@ -1,0 +1,55 @@
+"""What the secretary stages for a publication: signed files as they lie in a folder."""
+
+from pathlib import Path
+
+from policies.board.documents_in import read_file
+from policies.board.opinions_desk import opinions_beside
+from policies.board.signing_desk import envelope_path
+from policies.charter import POLICY_PAYLOAD_TYPE, REGISTER_PAYLOAD_TYPE
+from policies.errors import TrustError
+from policies.purposes import PURPOSES_PAYLOAD_TYPE
+from policies.signing import unsafe_payload
+from policies.trust.repository import BoardRepository
+
+_ENVELOPE = ".dsse.json"
+
+
+def stage(board: BoardRepository, path: Path) -> None:
+    """Stage a signed document; with a policy, the opinions of members that lie beside it.
+
+    Args:
+        board: the repository.
+        path: the document, or the envelope beside it.
+
+    Raises:
+        TrustError: no document that members sign, or an opinion that is not a member's own.
+        RefusedError: it does not bind, or its version does not go up.
+    """
+    document = path.with_name(path.name.removesuffix(_ENVELOPE))
+    envelope = read_file(envelope_path(document))
+    match _payload_type(envelope):
+        case "policy":
+            board.add_policy(envelope)
+            for opinion in opinions_beside(document):
+                board.add_opinion(read_file(opinion))
+        case "register":
+            board.set_register(envelope)
+        case "purposes":
+            board.set_purposes(envelope)
+        case _:
+            raise TrustError(f"{path.name}: no signed policy, register of stations or table of purposes")
+
+
+def _payload_type(envelope: bytes) -> str | None:
+    kinds = {
+        "policy": POLICY_PAYLOAD_TYPE,
+        "register": REGISTER_PAYLOAD_TYPE,
+        "purposes": PURPOSES_PAYLOAD_TYPE,
+    }
+    for kind, payload_type in kinds.items():
+        try:
+            unsafe_payload(envelope, payload_type)
+        except TrustError:
+            continue
+        return kind
+    return None

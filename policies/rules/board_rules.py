@@ -1,0 +1,55 @@
+"""What the board publishes beside a policy, against it: the table of purposes, and the stations it withdrew.
+
+Pure: documents in, reasons out. Used at admission and at each message, and by `pht-board status`.
+"""
+
+from collections.abc import Collection
+
+from policies.order import RunOrder
+from policies.policy import Policy
+from policies.purposes import PurposeTable
+from policies.refusals import Reason, RefusalCode
+
+
+def purpose_reasons(policy: Policy, table: PurposeTable | None) -> list[Reason]:
+    """Return why the board's table does not permit a policy's purpose; empty where it does.
+
+    1. There is a table.
+    2. It has a rule for the purpose and the requester's class.
+    3. The policy asks of its patients every consent that the rule names. A cohort holds only patients who gave every
+       consent that the policy asks for, so the count that is left is of those.
+    """
+    # 1
+    if table is None:
+        return [Reason(RefusalCode.PURPOSE_TABLE_MISSING)]
+    purpose, requester = policy.purpose.code, policy.requester.requester_class
+    # 2
+    needed = table.consents_for(purpose, requester)
+    if needed is None:
+        return [Reason(RefusalCode.PURPOSE_NOT_PERMITTED, f"{purpose} by a {requester} requester")]
+    # 3
+    missing = needed - set(policy.data.consent_purposes)
+    if missing:
+        return [Reason(RefusalCode.PURPOSE_CONSENTS_TOO_FEW, f"without {', '.join(sorted(missing))}")]
+    return []
+
+
+def station_reasons(order: RunOrder, policy: Policy, station: str, revoked: Collection[str]) -> list[Reason]:
+    """Return why an order may not go on now that the board withdrew stations; empty where it may.
+
+    A withdrawn station runs nothing. The others go on with the order while those of its stations that are left are as
+    many as the policy and the order ask for: fewer would make each one's update easier to read.
+
+    Args:
+        order: the order.
+        policy: the policy in force.
+        station: whose decision it is.
+        revoked: the stations that the board withdrew.
+    """
+    if station in revoked:
+        return [Reason(RefusalCode.STATION_REVOKED, "this station")]
+    left = sum(name not in revoked for name in order.stations)
+    needed = max(policy.runs.minimum_stations, order.minimum_stations)
+    if left < len(order.stations) and left < needed:
+        return [Reason(RefusalCode.STATION_REVOKED, f"{left} stations are left of the {needed} it takes")]
+    return []
