@@ -23,7 +23,8 @@ class PixelSection(StrictModel):
         description="Words that may stay in a film beside the shipped ones (L, R, AP, PA, PORTABLE, LIGGEND).",
     )
     tesseract: Annotated[str, Field(min_length=1, max_length=1024)] = Field(
-        default="/usr/bin/tesseract", description="The program of the second detector."
+        default="libtesseract.so.5",
+        description="The library of the second detector, by name or path (Debian: libtesseract5 and tesseract-ocr-eng).",
     )
     tesseract_timeout_s: Annotated[float, Field(gt=0, le=600)] = Field(
         default=20.0,

@@ -68,8 +68,7 @@ class PixelInspector:
     def __init__(self, settings: PixelSettings | None = None) -> None:
         self._settings = settings or PixelSettings()
         self._allowed = shipped_words() | frozenset(self._settings.allowed_words)
-        reader = Reader(self._settings.tesseract, self._settings.tesseract_timeout_s)
-        self._reader = reader if reader.is_there else None
+        self._reader = _reader_for(self._settings)
 
     def inspect(self, ds: Dataset) -> PixelFinding:
         """Look at one instance; it is not changed.
@@ -146,6 +145,13 @@ class PixelInspector:
         return PixelFinding(
             "masked", False, face, len(inside) * len(frames), _with_pixels(ds, layout, frames)
         )
+
+
+def _reader_for(settings: PixelSettings) -> Reader | None:
+    if settings.inspect == "off":
+        return None
+    reader = Reader(settings.tesseract, settings.tesseract_timeout_s)
+    return reader if reader.is_there else None
 
 
 def _says_burned_in(ds: Dataset) -> bool:

@@ -1,5 +1,8 @@
 """Films in, findings out: what is masked, what may stay, what waits for a person."""
 
+import gc
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +13,12 @@ from pydicom.uid import JPEGLSLossless, RLELossless, SecondaryCaptureImageStorag
 
 from station.pseudonymisation.faults import PseudonymisationError, PseudonymisationFault
 from station.pseudonymisation.pixels import Box, PixelInspector, PixelSettings
+from station.pseudonymisation.pixels.picture import picture_of
+from station.pseudonymisation.pixels.reading_text import Reader
 
 ILLEGIBLE = 0.4
 NAME = Writing("Jansen, Pieter 1957-03-12", 30, 60)
+OTHER = Writing("Bakker, Jan 1961-11-30", 30, 60)
 
 
 def fault_of(ds: Dataset, settings: PixelSettings | None = None) -> PseudonymisationFault:
@@ -181,13 +187,55 @@ def test_without_tesseract_a_film_waits_unless_the_hospital_says_otherwise(tmp_p
     assert legibility(finding.dataset, NAME) < ILLEGIBLE
 
 
-@pytest.mark.parametrize("script", ["exec sleep 600", "exit 1", "kill -9 $$"])
-def test_a_tesseract_that_fails_is_not_a_clean_film(tmp_path: Path, script: str) -> None:
-    program = tmp_path / "tesseract"
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
-    settings = PixelSettings(tesseract=str(program), tesseract_timeout_s=0.5)
-    assert fault_of(film(NAME), settings) is PseudonymisationFault.TEXT_DETECTOR_MISSING
+@pytest.mark.parametrize("sent", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_reading_process_that_hangs_or_dies_is_not_a_clean_film(sent: signal.Signals) -> None:
+    reader = Reader(PixelSettings().tesseract, timeout_s=0.5)
+    assert reader.is_there
+    before = reader.process_id
+    assert before is not None
+    os.kill(before, sent)
+    picture = picture_of(np.zeros((64, 64), dtype=np.uint16), inverted=False)
+    with pytest.raises(PseudonymisationError) as refused:
+        reader.words_in(picture)
+    assert refused.value.fault is PseudonymisationFault.TEXT_DETECTOR_MISSING
+    assert not Path(f"/proc/{before}").exists()
+    # The next picture gets another process.
+    assert reader.is_there
+    assert reader.process_id not in {None, before}
+
+
+def test_a_reading_process_ends_with_its_reader() -> None:
+    reader = Reader(PixelSettings().tesseract, timeout_s=60)
+    assert reader.is_there
+    process = Path(f"/proc/{reader.process_id}")
+    assert process.exists()
+    del reader
+    gc.collect()
+    assert not process.exists()
+
+
+def test_a_fork_starts_a_reading_process_of_its_own() -> None:
+    reader = Reader(PixelSettings().tesseract, timeout_s=60)
+    picture = picture_of(pixels_of(film(NAME)), inverted=False)
+    words = reader.words_in(picture)
+    before = reader.process_id
+    child = os.fork()
+    if child == 0:
+        same = reader.words_in(picture) == words
+        os._exit(0 if same and reader.process_id != before else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert reader.words_in(picture) == words
+    assert reader.process_id == before
+
+
+def test_what_was_read_before_changes_nothing() -> None:
+    """One process for many pictures reads each as a process of its own would."""
+    reader = Reader(PixelSettings().tesseract, timeout_s=60)
+    pictures = [picture_of(pixels_of(film(text)), inverted=False) for text in (NAME, OTHER, NAME)]
+    together = [reader.words_in(picture) for picture in pictures]
+    alone = [Reader(PixelSettings().tesseract, timeout_s=60).words_in(picture) for picture in pictures]
+    assert together == alone
+    assert together[0]
 
 
 def test_where_nobody_looks_nothing_is_claimed() -> None:
