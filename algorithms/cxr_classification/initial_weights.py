@@ -12,4 +12,4 @@ SEED = 20201105
 def initial_weights() -> dict[str, NDArray[np.generic]]:
     """Return the untrained weights by name, integer buffers included."""
     torch.manual_seed(SEED)
-    return {name: tensor.numpy() for name, tensor in build_model().state_dict().items()}
+    return {name: tensor.contiguous().numpy() for name, tensor in build_model().state_dict().items()}

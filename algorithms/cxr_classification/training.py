@@ -61,7 +61,8 @@ def train(model: nn.Module, data: TensorDataset, recipe: Recipe, place: torch.de
         batches = [batch for batch in order if len(batch) > 1]
         seen = sum(len(batch) for batch in batches)
         for batch in batches:
-            inputs = torch.stack([torch.as_tensor(augment(images[i])) for i in batch]).to(place)
+            inputs = torch.stack([torch.as_tensor(augment(images[i])) for i in batch])
+            inputs = inputs.to(place, memory_format=torch.channels_last)
             optimiser.zero_grad(set_to_none=True)
             with torch.autocast(place.type, enabled=place.type == "cuda"):
                 loss = criterion(model(inputs), labels[batch].to(place))
