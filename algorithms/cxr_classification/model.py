@@ -14,7 +14,7 @@ def build_model() -> nn.Module:
     Its memory is laid out channels last, in which convolutions are a tenth to a fifth faster on CPUs and on tensor cores.
     """
     model: nn.Module = DenseNet121(spatial_dims=2, in_channels=1, out_channels=1)
-    return model.to(memory_format=torch.channels_last)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]  # torch's stubs lack it
 
 
 def device() -> torch.device:
