@@ -31,6 +31,7 @@ from station.catalogue.readiness_job import ReadinessJob
 from station.cohorts import CohortKey, VolumeCache, sweep
 from station.egress.ledger import EgressLedger
 from station.egress.releases import ReleaseStore
+from station.evidence.collecting import EvidenceCollector
 from station.handover import load_public_key
 from station.layout import StationPaths
 from station.retention import ComputeRetention, ComputeTerms, Places
@@ -192,8 +193,9 @@ class _Station:
         agent = Agent(FleetConnection(url, ca, paths.node_key, proxy), service, paths.agent, pace)
         chains = Chains(settings.name, database, load_identity(paths.identity_key), system_clock, paths.work)
         desk = StationDesk(
-            settings, gatekeeper, catalogue, runs, warm, releases, audit, chains, launcher, agent
-        )
+            settings, gatekeeper, catalogue, runs, warm, releases, audit, chains, launcher, agent,
+            EvidenceCollector(settings.name, database, chains.identity, paths.trust),
+        )  # fmt: skip
         counts = PublishedCounts(
             database, settings.counts, [offered.name for offered in settings.collections]
         )

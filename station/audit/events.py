@@ -76,6 +76,7 @@ class AuditEvent(StrEnum):
     AUDIT_EXPORTED = "audit-exported"
     COUNTS_EXPORTED = "counts-exported"
     USAGE_EXPORTED = "usage-exported"
+    EVIDENCE_EXPORTED = "evidence-exported"
     AUDIT_HEAD_SIGNED = "audit-head-signed"
     INVARIANT_BROKEN = "invariant-broken"
 

@@ -58,7 +58,7 @@ def stop(order: OrderArgument, home: HomeOption, as_json: JsonOption = False) ->
 def explain(order: OrderArgument, home: HomeOption, as_json: JsonOption = False) -> None:
     """Every rule of board, hospital, consent, data and resources, with its verdict now."""
     api = compute_api(home)
-    rules = api.get(f"/v1/runs/{_full(api, order)}/explain")
+    rules = api.get(f"/v1/runs/{full_order(api, order)}/explain")
     if as_json:
         echo_json(rules)
     else:
@@ -83,7 +83,7 @@ def explain(order: OrderArgument, home: HomeOption, as_json: JsonOption = False)
 def logs(order: OrderArgument, home: HomeOption) -> None:
     """What a train printed; it never leaves the station."""
     api = compute_api(home)
-    say(api.get_bytes(f"/v1/runs/{_full(api, order)}/logs").decode("utf-8", "replace"))
+    say(api.get_bytes(f"/v1/runs/{full_order(api, order)}/logs").decode("utf-8", "replace"))
 
 
 @app.command()
@@ -117,11 +117,17 @@ def _anonymity(api: Any, order: str) -> dict[str, Any] | None:  # noqa: ANN401 -
 
 def _word(home: Path, order: str, word: str, *, as_json: bool) -> None:
     api = compute_api(home)
-    view = api.post(f"/v1/runs/{_full(api, order)}/{word}", {"actor": operator_name()})
+    view = api.post(f"/v1/runs/{full_order(api, order)}/{word}", {"actor": operator_name()})
     show_runs(word, [view], as_json=as_json)
 
 
-def _full(api: Any, start: str) -> str:  # noqa: ANN401 - LocalApi, imported late
+def full_order(api: Any, start: str) -> str:  # noqa: ANN401 - LocalApi, imported late
+    """Return the one order that an operator means.
+
+    Raises:
+        NotFoundError: none starts so.
+        UsageError: several do.
+    """
     matches = [
         row["order"]
         for row in api.get("/v1/runs")

@@ -1,11 +1,14 @@
 """The operator's desk: implements `station.web.views.Desk` on the station's state."""
 
+import os
 import re
+import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
-from policies.documents import load_json
+from policies.documents import digest_of_file, load_json
 from policies.errors import NotFoundError, PhtError, RefusedError, StateError, UnavailableError, UsageError
 from policies.manifest import TrainManifest
 from policies.order import PAYLOAD_TYPE, RunOrder
@@ -22,6 +25,7 @@ from station.audit.log import AuditLog
 from station.catalogue.anonymity import in_words
 from station.catalogue.catalogue import Catalogue
 from station.egress.releases import ReleaseStore
+from station.evidence.collecting import EvidenceCollector
 from station.runs.chains import Chains
 from station.runs.repository import Run, RunRepository
 from station.runs.states import HOLDS_RESOURCES, Decision, RunState
@@ -57,6 +61,7 @@ class StationDesk:
     chains: Chains
     launcher: Launcher
     agent: Agent
+    collector: EvidenceCollector
 
     def status(self) -> StatusView:
         """How the station is: never fails because one of its parts does not answer."""
@@ -181,6 +186,29 @@ class StationDesk:
             AuditRecord(event=AuditEvent.AUDIT_EXPORTED, actor="operator:desk", object=f"chain:{chain}")
         )
         return self.chains.export(chain)
+
+    def evidence(self, order: str) -> Path:
+        """Write the evidence pack of an order's run; audited before it leaves the station's hands."""
+        run = self._run(order)
+        descriptor, name = tempfile.mkstemp(dir=self.chains.work, prefix=".evidence-", suffix=".zip")
+        os.close(descriptor)
+        path = Path(name)
+        try:
+            self.collector.collect(run.order_digest, path)
+            self.audit.append(
+                AuditRecord(
+                    event=AuditEvent.EVIDENCE_EXPORTED,
+                    actor="operator:desk",
+                    # The pack's digest, not the order's: the pack tells of the run, and this is no part of it.
+                    object=digest_of_file(path),
+                    numbers={"bytes": path.stat().st_size},
+                    detail=f"evidence of order {run.order_digest}",
+                )
+            )
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return path
 
     def usage(self, policy: str | None) -> bytes:
         """Whose data were used in which study, by pseudonym, signed; audited."""

@@ -31,6 +31,7 @@ from station.catalogue import Catalogue, Standing
 from station.catalogue.anonymity import cohort_anonymity, in_words
 from station.cohorts import CaseSource, CohortDefinition, CohortKey, FrozenCohort, VolumeCache, freeze, wipe
 from station.egress.contract import CohortCounts, ReleaseContract
+from station.evidence.kept import keep_terms
 from station.layout import StationPaths
 from station.runs.bundles import Bundles
 from station.runs.repository import STATION_ACTOR, Run
@@ -89,12 +90,13 @@ class Preparation:
     def prepare(self, run: Run, admitted: Admitted) -> Permitted[Prepared] | Refused:
         """Fetch, verify, freeze and start.
 
-        1. The image's blobs, by digest, only what is missing.
-        2. The image is loaded by the launcher, which hashes every layer and rewrites the config.
-        3. The cohort is frozen from patients who consent now.
-        4. The initial weights, by the digest that the requester signed.
-        5. The contract, from the signed documents and the shapes of those weights.
-        6. The container, once.
+        1. What permits the run is kept, as evidence of it.
+        2. The image's blobs, by digest, only what is missing.
+        3. The image is loaded by the launcher, which hashes every layer and rewrites the config.
+        4. The cohort is frozen from patients who consent now.
+        5. The initial weights, by the digest that the requester signed.
+        6. The contract, from the signed documents and the shapes of those weights.
+        7. The container, once.
 
         Raises:
             NetworkError: the orchestrator does not answer; worth asking again.
@@ -102,6 +104,14 @@ class Preparation:
             RefusedError: the launcher refuses.
         """
         order = admitted.order
+        manifest = self.bundles.manifest(order.image_config_digest, order.manifest_digest)
+        keep_terms(
+            self.paths.trust,
+            run.order_digest,
+            (order.policy_id, order.policy_version),
+            manifest,
+            self.gatekeeper.now(),
+        )
         try:
             moved = self.bundles.fetch(order.image_config_digest)
         except (WireError, TrustError):

@@ -3,10 +3,12 @@
 Every request shows the token of `run/api.token`; errors are problem details (`station.web.edge`).
 """
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 from fastapi import FastAPI, Query, Response
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import Field
 
 from policies.documents import Name, StrictModel
@@ -23,6 +25,7 @@ from station.web.views import (
 )
 
 Chain = Literal["audit", "egress"]
+_CHUNK = 1 << 20
 
 
 class Word(StrictModel):
@@ -66,6 +69,10 @@ def _reading(app: FastAPI, desk: Desk) -> None:
     def logs(order: str) -> str:
         return desk.logs(order)
 
+    @app.get("/v1/runs/{order}/evidence")
+    def evidence(order: str) -> Response:
+        return StreamingResponse(_once(desk.evidence(order)), media_type="application/zip")
+
     @app.get("/v1/releases")
     def releases() -> list[ReleaseView]:
         return desk.releases()
@@ -85,6 +92,16 @@ def _reading(app: FastAPI, desk: Desk) -> None:
     @app.get("/v1/usage")
     def usage(policy: Annotated[Name | None, Query()] = None) -> Response:
         return Response(desk.usage(policy), media_type="application/json")
+
+
+def _once(path: Path) -> Iterator[bytes]:
+    """Yield a file's bytes, and remove it."""
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _deciding(app: FastAPI, desk: Desk) -> None:

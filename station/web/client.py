@@ -3,7 +3,7 @@
 import json
 import stat
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 
@@ -57,6 +57,17 @@ class LocalApi:
     def get_bytes(self, path: str) -> bytes:
         """GET a body as it is."""
         return self._read(self._send("GET", path)).content
+
+    def download(self, path: str, file: IO[bytes]) -> None:
+        """GET a body as it is, into a file, a piece at a time."""
+        try:
+            with self._client.stream("GET", path) as response:
+                if not response.is_success:
+                    response.read()
+                for chunk in self._read(response).iter_bytes():
+                    file.write(chunk)
+        except httpx.TransportError as error:
+            raise self._silent() from error
 
     def post(self, path: str, body: object) -> Any:  # noqa: ANN401 - a JSON value
         """POST a JSON document."""

@@ -3,6 +3,7 @@
 The desk is a `Protocol`: `station.runs.desk` implements it on the station's state. Nothing here leaves the hospital.
 """
 
+from pathlib import Path
 from typing import Literal, Protocol
 
 from policies.documents import Moment, StrictModel
@@ -151,6 +152,13 @@ class Desk(Protocol):
 
     def export(self, chain: Literal["audit", "egress"]) -> bytes:
         """The chain as JSON lines, with the station's signature over its head."""
+
+    def evidence(self, order: str) -> Path:
+        """Write the evidence pack of an order's run to a file that the caller removes; audited first.
+
+        Raises:
+            NotFoundError: no such order, or it never was admitted.
+        """
 
     def usage(self, policy: str | None) -> bytes:
         """Whose data were used in which study, by pseudonym, signed for intake to read."""

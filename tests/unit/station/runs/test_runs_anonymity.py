@@ -16,6 +16,7 @@ from policies.documents import digest_of
 from policies.errors import NotFoundError, RefusedError
 from policies.manifest import Split
 from policies.wire.instructions import Status
+from station.evidence.collecting import EvidenceCollector
 from station.runs.chains import Chains
 from station.runs.desk import StationDesk
 
@@ -46,7 +47,8 @@ def desk_of(kit: StationKit) -> StationDesk:
     agent: Any = SimpleNamespace(last_contact=None)
     launcher: Any = kit.launcher
     return StationDesk(
-        kit.settings, kit.gatekeeper, kit.catalogue, kit.runs, kit.warm, kit.releases, kit.audit, chains, launcher, agent
+        kit.settings, kit.gatekeeper, kit.catalogue, kit.runs, kit.warm, kit.releases, kit.audit, chains, launcher, agent,
+        EvidenceCollector("amstel", kit.database, chains.identity, kit.paths.trust),
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from policies.errors import (
     UnavailableError,
     UsageError,
 )
+from station.evidence.collecting import EvidenceCollector
 from station.runs.chains import Chains
 from station.runs.desk import StationDesk
 from station.web.api import create_api
@@ -48,7 +49,8 @@ def desk(kit: StationKit) -> StationDesk:
     agent: Any = SimpleNamespace(last_contact=1_760_000_000.0)
     launcher: Any = kit.launcher
     return StationDesk(
-        kit.settings, kit.gatekeeper, kit.catalogue, kit.runs, kit.warm, kit.releases, kit.audit, chains, launcher, agent
+        kit.settings, kit.gatekeeper, kit.catalogue, kit.runs, kit.warm, kit.releases, kit.audit, chains, launcher, agent,
+        EvidenceCollector("amstel", kit.database, chains.identity, kit.paths.trust),
     )  # fmt: skip
 
 

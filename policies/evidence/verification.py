@@ -1,0 +1,396 @@
+"""Is a pack what it claims? Decided offline, by a reader who trusts the board's root and nothing else.
+
+The steps, in order; a step that does not hold names the file and the reason, and what depends on it is not asked:
+
+1. Container: every byte of the zip is accounted for (`policies.evidence.archive`).
+2. Files: each has the digest that the description and the station's statement give it, and there are no others.
+3. Repository: TUF from the reader's root, judged at the moment of the run.
+4. Board: the policy and the register are listed there and signed as the charter demands; so are opinions and purposes.
+5. Order: signed by the key that the policy names, within the policy; the train is the one that the policy names.
+6. Statement: signed with the key that the register gives the station; it tells of this order under this policy.
+7. Ledger: the run's entries stand at their places in the chain that ends in the signed head; each release is one of them.
+
+What this cannot show: that the station left out nothing. The head in the statement is held against the heads that others
+countersigned, and against the station's own ledger.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from policies.charter import (
+    POLICY_PAYLOAD_TYPE,
+    REGISTER_TARGET,
+    Charter,
+    RegisteredStation,
+    StationRegister,
+    policy_target,
+)
+from policies.documents import digest_of, load_json, load_yaml
+from policies.errors import DocumentError, PhtError, TrustError
+from policies.evidence.archive import (
+    CRATE,
+    LEDGER,
+    ORDER,
+    POLICY,
+    STATEMENT,
+    TARGETS,
+    TRAIN,
+    TRUST,
+    Pack,
+    PackDamageError,
+    open_pack,
+)
+from policies.evidence.chain import check_ledger
+from policies.evidence.repository import RepositoryThen, verify_repository
+from policies.evidence.statement import PAYLOAD_TYPE, RunFact, RunStatement
+from policies.manifest import TrainManifest
+from policies.opinions import OPINION_PAYLOAD_TYPE, Opinion, opinion_target
+from policies.order import PAYLOAD_TYPE as ORDER_PAYLOAD_TYPE
+from policies.order import RunOrder
+from policies.purposes import PURPOSES_PAYLOAD_TYPE, PURPOSES_TARGET
+from policies.refusals import Refused
+from policies.rules.order_rules import manifest_reasons, order_reasons, verified_order
+from policies.signing import unsafe_payload, verify_envelope
+from policies.trust.verification import PolicyInForce, verify_policy, verify_register
+
+Step = Literal["container", "files", "repository", "board", "order", "statement", "ledger"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one step found.
+
+    Attributes:
+        step: which.
+        holds: whether it does.
+        where: the file that is wrong; empty where it holds.
+        text: what was checked, or what is wrong.
+    """
+
+    step: Step
+    holds: bool
+    where: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The outcome: every step's finding, and the run where its statement holds."""
+
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    run: RunFact | None
+
+    @property
+    def holds(self) -> bool:
+        """Whether every step does."""
+        return self.run is not None and all(finding.holds for finding in self.findings)
+
+
+class _BrokenError(PhtError):
+    """A step does not hold."""
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(problem)
+        self.where = where
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What is known so far; each part is set by the step that vouches for it."""
+
+    pack: Pack
+    root: bytes
+    now: datetime
+    claim: RunFact
+    notes: list[str] = field(default_factory=list)
+    repository: RepositoryThen | None = None
+    policy: PolicyInForce | None = None
+    register: StationRegister | None = None
+
+    def target(self, path: str) -> bytes | None:
+        name = TARGETS + path
+        return self.pack.read(name) if name in self.pack.names else None
+
+
+def verify_pack(path: Path, root: bytes, now: datetime) -> Verdict:
+    """Verify a pack.
+
+    Args:
+        path: the pack, untrusted.
+        root: root metadata that the reader has from the board itself.
+        now: the moment it is: only to say what is expired by now.
+
+    Raises:
+        StorageError: the file cannot be read.
+    """
+    findings: list[Finding] = []
+    try:
+        with open_pack(path) as pack:
+            findings.append(
+                Finding("container", True, "", f"{len(pack.names)} files, every byte accounted for")
+            )
+            return _verify(pack, root, now, findings)
+    except PackDamageError as error:
+        step: Step = "container" if not findings else "files"
+        findings.append(Finding(step, False, error.where, error.problem))
+        return Verdict(tuple(findings), (), None)
+
+
+def _verify(pack: Pack, root: bytes, now: datetime, findings: list[Finding]) -> Verdict:
+    try:
+        claim = _claim(pack)
+    except (DocumentError, TrustError) as error:
+        findings.append(Finding("files", False, STATEMENT, error.message))
+        return Verdict(tuple(findings), (), None)
+    reading = _Reading(pack, root, now, claim)
+    steps: tuple[tuple[Step, Callable[[_Reading], str]], ...] = (
+        ("files", _files),
+        ("repository", _repository),
+        ("board", _board),
+        ("order", _order),
+        ("statement", _statement),
+        ("ledger", _ledger),
+    )
+    for step, check in steps:
+        try:
+            findings.append(Finding(step, True, "", check(reading)))
+        except _BrokenError as error:
+            findings.append(Finding(step, False, error.where, error.message))
+            return Verdict(tuple(findings), tuple(reading.notes), None)
+    return Verdict(tuple(findings), tuple(reading.notes), claim)
+
+
+def _claim(pack: Pack) -> RunFact:
+    """Read what the station claims; whether it said so is step 6."""
+    return RunStatement.decode(unsafe_payload(pack.read(STATEMENT), PAYLOAD_TYPE)).predicate
+
+
+def _files(reading: _Reading) -> str:
+    pack, claimed = reading.pack, reading.claim.files
+    for name in pack.names:
+        if name == STATEMENT:
+            continue
+        if name not in claimed:
+            raise _BrokenError(name, "the station's statement names no such file")
+        if _digest(pack, name) != claimed[name]:
+            raise _BrokenError(name, "has another digest than the station's statement gives it")
+    if missing := claimed.keys() - set(pack.names):
+        raise _BrokenError(min(missing), "is missing")
+    described = dict(_described(pack.read(CRATE)))
+    for name in sorted(set(pack.names) - {CRATE}):
+        if name not in described:
+            raise _BrokenError(CRATE, f"does not describe {name}")
+        if name != STATEMENT and described[name] != claimed[name].removeprefix("sha256:"):
+            raise _BrokenError(CRATE, f"gives {name} another digest")
+    if extra := described.keys() - set(pack.names):
+        raise _BrokenError(CRATE, f"describes {min(extra)}, which is not there")
+    return f"{len(claimed)} files have the digests that the description and the statement give them"
+
+
+def _digest(pack: Pack, name: str) -> str:
+    found = hashlib.sha256()
+    with pack.open(name) as file:
+        while chunk := file.read(1 << 20):
+            found.update(chunk)
+    return f"sha256:{found.hexdigest()}"
+
+
+def _described(data: bytes) -> Iterator[tuple[str, str | None]]:
+    try:
+        graph = json.loads(data)["@graph"]
+        for entity in graph:
+            if entity.get("@type") == "File":
+                yield str(entity["@id"]), entity.get("sha256")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _BrokenError(CRATE, "is not the description of a crate") from error
+
+
+def _repository(reading: _Reading) -> str:
+    claim = reading.claim.repository
+    files = {
+        name.removeprefix(TRUST): reading.pack.read(name)
+        for name in reading.pack.names
+        if name.startswith(TRUST) and not name.startswith(TARGETS)
+    }
+    try:
+        found = verify_repository(reading.root, files, claim.admitted_at)
+    except TrustError as error:
+        raise _BrokenError(TRUST, error.message) from error
+    said = {
+        "root": claim.root_version,
+        "timestamp": claim.timestamp_version,
+        "snapshot": claim.snapshot_version,
+        "targets": claim.targets_version,
+    }
+    if said != dict(found.versions):
+        raise _BrokenError(TRUST, "is of other versions than the station's statement names")
+    if reading.now >= found.expires:
+        reading.notes.append(
+            f"The state of the repository was valid then, until {found.expires:%Y-%m-%d %H:%M} UTC; it is expired by now."
+        )
+    reading.repository = found
+    return f"verifies from your root, as of {claim.admitted_at:%Y-%m-%d %H:%M} UTC: " + ", ".join(
+        f"{role} {version}" for role, version in said.items()
+    )
+
+
+def _board(reading: _Reading) -> str:
+    repository = reading.repository
+    if repository is None:
+        raise _BrokenError(TRUST, "was not verified")
+    for name in reading.pack.names:
+        if name.startswith(TARGETS):
+            data = reading.pack.read(name)
+            if not repository.holds(name.removeprefix(TARGETS), data, digest_of(data)):
+                raise _BrokenError(name, "is not what the repository listed then")
+    claim = reading.claim.policy
+    policy = _permitted_policy(reading, repository.charter)
+    if policy.digest != claim.digest:
+        raise _BrokenError(STATEMENT, "names other bytes of the policy")
+    if reading.pack.read(POLICY) != _signed_file(policy):
+        raise _BrokenError(POLICY, "is not what the members signed")
+    register = reading.target(REGISTER_TARGET)
+    if register is None:
+        raise _BrokenError(TARGETS + REGISTER_TARGET, "is missing")
+    verified = verify_register(register, repository.charter)
+    if isinstance(verified, Refused):
+        raise _BrokenError(TARGETS + REGISTER_TARGET, verified.reasons[0].detail)
+    opinions = _opinions(reading, repository.charter)
+    reading.policy, reading.register = policy, verified.value
+    if reading.now >= policy.policy.valid_until:
+        reading.notes.append(f"The policy was valid then, until {policy.policy.valid_until:%Y-%m-%d}.")
+    names = [member.name for member in repository.charter.members if member.key in policy.signers]
+    return (
+        f"policy {claim.id}, version {claim.version}, signed by {', '.join(names) or 'a development key'}"
+        + (f"; {opinions} opinions of members" if opinions else "")
+    )
+
+
+def _permitted_policy(reading: _Reading, charter: Charter) -> PolicyInForce:
+    claim = reading.claim.policy
+    path = policy_target(claim.id, claim.version)
+    envelope = reading.target(path)
+    if envelope is None:
+        raise _BrokenError(TARGETS + path, "is missing")
+    found = verify_policy(envelope, claim.id, claim.version, charter)
+    if isinstance(found, Refused):
+        raise _BrokenError(TARGETS + path, f"{found.code}: {found.reasons[0].detail}")
+    return found.value
+
+
+def _signed_file(policy: PolicyInForce) -> bytes:
+    """Return the file that the members of a policy in force signed."""
+    return unsafe_payload(policy.envelope, POLICY_PAYLOAD_TYPE)
+
+
+def _opinions(reading: _Reading, charter: Charter) -> int:
+    """Check what members said besides, and the table of purposes, where they are there."""
+    claim, count = reading.claim.policy, 0
+    for member in charter.members:
+        path = opinion_target(claim.id, claim.version, member.key)
+        data = reading.target(path)
+        if data is None:
+            continue
+        try:
+            said = verify_envelope(data, OPINION_PAYLOAD_TYPE, [member.key], 1)
+            opinion = load_json(Opinion, said.payload, what=path)
+        except (TrustError, DocumentError) as error:
+            raise _BrokenError(TARGETS + path, error.message) from error
+        if opinion.policy_digest != claim.digest:
+            raise _BrokenError(TARGETS + path, "is about other bytes of the policy")
+        count += 1
+    if (purposes := reading.target(PURPOSES_TARGET)) is not None:
+        keys = [member.key for member in charter.members]
+        try:
+            verify_envelope(purposes, PURPOSES_PAYLOAD_TYPE, keys, charter.threshold)
+        except TrustError as error:
+            raise _BrokenError(TARGETS + PURPOSES_TARGET, error.message) from error
+    return count
+
+
+def _order(reading: _Reading) -> str:
+    if reading.policy is None:
+        raise _BrokenError(POLICY, "was not verified")
+    policy, claim = reading.policy.policy, reading.claim
+    envelope = reading.pack.read(ORDER)
+    verified = verified_order(envelope, policy)
+    if isinstance(verified, Refused):
+        raise _BrokenError(ORDER, f"{verified.code}: {verified.reasons[0].detail}")
+    order = verified.value
+    digest = digest_of(unsafe_payload(envelope, ORDER_PAYLOAD_TYPE))
+    train = reading.pack.read(TRAIN)
+    if digest_of(train) != policy.manifest_digest:
+        raise _BrokenError(TRAIN, "is not the train that the policy names")
+    try:
+        manifest = load_yaml(TrainManifest, train, what=TRAIN)
+    except DocumentError as error:
+        raise _BrokenError(TRAIN, error.message) from error
+    reasons = order_reasons(order, policy, reading.policy.digest, claim.repository.admitted_at)
+    reasons += manifest_reasons(order, manifest, policy)
+    if reasons:
+        raise _BrokenError(ORDER, f"{reasons[0].code}: {reasons[0].detail}")
+    _same_order(claim, order, digest)
+    return f"{digest[:19]}..., signed by the requester of the policy and within it"
+
+
+def _same_order(claim: RunFact, order: RunOrder, digest: str) -> None:
+    told = (
+        claim.order.digest, claim.order.order_id, claim.policy.id, claim.policy.version, claim.manifest_digest,
+        claim.image_config_digest, claim.stages, claim.rounds,
+    )  # fmt: skip
+    is_ = (
+        digest, order.order_id, order.policy_id, order.policy_version, order.manifest_digest,
+        order.image_config_digest, order.stages, order.rounds,
+    )  # fmt: skip
+    if told != is_:
+        raise _BrokenError(STATEMENT, "tells of another order than the one in the pack")
+    if claim.station not in order.stations:
+        raise _BrokenError(ORDER, "does not name the station")
+
+
+def _statement(reading: _Reading) -> str:
+    if reading.register is None or reading.policy is None:
+        raise _BrokenError(TARGETS + REGISTER_TARGET, "was not verified")
+    station = reading.register.find(reading.claim.station)
+    if station is None:
+        raise _BrokenError(STATEMENT, "is of a station that the register does not name")
+    data = reading.pack.read(STATEMENT)
+    try:
+        said = verify_envelope(data, PAYLOAD_TYPE, [station.identity_key], 1)
+    except TrustError as error:
+        raise _BrokenError(STATEMENT, "is not signed with the station's identity key") from error
+    if RunStatement.decode(said.payload).encode() != said.payload:
+        raise _BrokenError(STATEMENT, "is not written in the one form there is")
+    _within_terms(reading, station)
+    return f"signed by {station.organisation} ({station.name})"
+
+
+def _within_terms(reading: _Reading, station: RegisteredStation) -> None:
+    if reading.policy is None:
+        raise _BrokenError(POLICY, "was not verified")
+    policy, claim = reading.policy.policy, reading.claim
+    if len(claim.releases) > min(policy.runs.releases, claim.rounds * len(claim.stages)):
+        raise _BrokenError(STATEMENT, "tells of more releases than order and policy grant")
+    for release in claim.releases:
+        which = f"the release of round {release.round}, stage {release.stage},"
+        if release.stage not in claim.stages or release.round > claim.rounds:
+            raise _BrokenError(STATEMENT, f"{which} is none that the order asks for")
+        if not policy.valid_from <= release.recorded < policy.valid_until:
+            raise _BrokenError(STATEMENT, f"{which} was made outside the policy's validity")
+        if release.recorded.astimezone(UTC).date() > station.agreement.expires:
+            raise _BrokenError(STATEMENT, f"{which} was made after the hospital's agreement ended")
+
+
+def _ledger(reading: _Reading) -> str:
+    try:
+        return check_ledger(reading.pack, reading.claim)
+    except PackDamageError as error:
+        raise _BrokenError(error.where, error.problem) from error
+    except DocumentError as error:
+        raise _BrokenError(LEDGER, error.message) from error
