@@ -11,12 +11,22 @@ from policies.board import (
     reading_cli,
     repository_cli,
     root_cli,
+    secretary_cli,
     signing_cli,
 )
 from policies.console import new_app, program
 
 app = new_app("Review, sign, publish and revoke what trains may do; keep the policy repository fresh.")
-for commands in (keys_cli, documents_cli, reading_cli, signing_cli, root_cli, repository_cli, profile_cli):
+for commands in (
+    keys_cli,
+    documents_cli,
+    reading_cli,
+    signing_cli,
+    root_cli,
+    secretary_cli,
+    repository_cli,
+    profile_cli,
+):
     commands.add_commands(app)
 
 main = program(app)

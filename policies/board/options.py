@@ -77,3 +77,15 @@ def opened(
 
     known = None if public is None else read_public(public)
     return open_key(key, read_passphrase(passphrase_file, passphrase), known)
+
+
+def mirror_target(to: str | None) -> str | Path | None:
+    """Return the mirror that a command line names: an address, a folder, or none."""
+    return to if to is None or "://" in to else Path(to)
+
+
+def mirror_token(file: Path | None) -> str | None:
+    """Return the mirror's token, from its file."""
+    from policies.board.documents_in import read_file  # noqa: PLC0415
+
+    return None if file is None else read_file(file).decode("utf-8", "replace").strip()

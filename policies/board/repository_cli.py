@@ -1,11 +1,11 @@
-"""The commands of `pht-board` about the repository: publish, revoke, status, witness, verify."""
+"""The commands of `pht-board` that look at the repository and keep it fresh: status, witness, verify."""
 
 import signal
 import sys
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,89 +17,22 @@ from policies.board.options import (
     PublicOption,
     RepositoryOption,
     TokenOption,
-    ToOption,
+    mirror_target,
+    mirror_token,
     opened,
 )
+from policies.board.wording import opinion_in_words, withdrawals_in_words
 from policies.console import JsonOption, echo_json, say, say_table
 from policies.errors import RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from policies.trust.policy_set import PolicySet
 
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
-    for command in (publish, revoke, status, witness, verify):
+    for command in (status, witness, verify):
         app.command()(command)
-
-
-def publish(
-    repository: RepositoryOption,
-    key: KeyOption,
-    documents: Annotated[
-        list[Path] | None, typer.Argument(help="Signed files to add: *.dsse.json, or the YAML beside them.")
-    ] = None,
-    to: ToOption = None,
-    token_file: TokenOption = None,
-    ca: CaOption = None,
-    renew: Annotated[bool, typer.Option("--renew", help="Publish though nothing changed.")] = False,
-    public: PublicOption = None,
-    passphrase_file: PassphraseFile = None,
-    passphrase: PassphraseEnvironment = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Put signed policies, registers and tables into force (secretary). They count once the witness has vouched."""
-    from policies.board.publishing import stage  # noqa: PLC0415
-    from policies.trust.repository import BoardRepository  # noqa: PLC0415
-
-    board = BoardRepository(repository)
-    for document in documents or []:
-        stage(board, document)
-    signer = opened(key, passphrase_file, passphrase, public)
-    done = board.publish(signer, now=datetime.now(UTC), renew=renew)
-    sent = _send(repository, to, token_file, ca)
-    if as_json:
-        echo_json({"publication": done, "sent": sent})
-        return
-    if not done.changed:
-        say(f"Nothing to publish: version {done.version} stands.")
-    else:
-        say(f"Published version {done.version}.")
-    for path in done.added:
-        say(f"  + {path}")
-    for path in done.removed:
-        say(f"  - {path}")
-    if to is not None:
-        say(f"Sent {len(sent)} files to the mirror.")
-    if done.changed:
-        say("It counts when the witness has vouched for it: `pht-board witness`.")
-
-
-def revoke(
-    policy_id: Annotated[str, typer.Argument(help="The policy's id.")],
-    version: Annotated[int, typer.Argument(help="Its version.")],
-    reason: Annotated[str, typer.Option(help="Why, in a sentence that may be read by anyone.")],
-    repository: RepositoryOption,
-    key: KeyOption,
-    to: ToOption = None,
-    token_file: TokenOption = None,
-    ca: CaOption = None,
-    public: PublicOption = None,
-    passphrase_file: PassphraseFile = None,
-    passphrase: PassphraseEnvironment = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Withdraw a policy and publish that (secretary). Stations stop within the timestamp's lifetime."""
-    from policies.trust.repository import BoardRepository  # noqa: PLC0415
-
-    board = BoardRepository(repository)
-    signer = opened(key, passphrase_file, passphrase, public)
-    now = datetime.now(UTC)
-    board.revoke(policy_id, version, reason, now=now)
-    done = board.publish(signer, now=now)
-    sent = _send(repository, to, token_file, ca)
-    if as_json:
-        echo_json({"publication": done, "sent": sent})
-        return
-    say(f"Withdrew {policy_id} version {version}: published version {done.version}.")
-    say("Stations stop as soon as they see the witness's next timestamp.")
 
 
 def status(repository: RepositoryOption, as_json: JsonOption = False) -> None:
@@ -121,8 +54,18 @@ def status(repository: RepositoryOption, as_json: JsonOption = False) -> None:
     say()
     say_table("Policies", ("id", "version", "title", "signed by", "state"), rows)
     say()
+    for policy in found.policies:
+        for opinion in policy.opinions:
+            say(f"{policy.policy_id} version {policy.version}: {opinion}")
     stations = ", ".join(found.stations) or "none"
     say(f"Register of stations: version {found.register_version}: {stations}")
+    say(
+        f"Table of purposes: version {found.purposes_version}"
+        if found.purposes_version
+        else "No table of purposes."
+    )
+    for withdrawn in found.revoked:
+        say(f"Withdrawn: {withdrawn}")
     for warning in found.warnings:
         say(f"! {warning}")
 
@@ -156,7 +99,7 @@ def witness(
         raise UsageError(
             "--every must be below --lifetime", hint="A quarter of the lifetime leaves room for a failure."
         )
-    target, token = _target(publish_to), _token(token_file)
+    target, token = mirror_target(publish_to), mirror_token(token_file)
     signer = opened(key, passphrase_file, passphrase, public)
     daemon = Witness(repository, signer, lifetime)
 
@@ -196,7 +139,7 @@ def verify(
     from policies.refusals import Refused  # noqa: PLC0415
     from policies.trust.client import PolicyClient  # noqa: PLC0415
 
-    target = _target(mirror) or Path()
+    target = mirror_target(mirror) or Path()
     with tempfile.TemporaryDirectory(prefix="pht-verify-") as scratch:
         PolicyClient.pin(Path(scratch), read_file(root_file))
         result = PolicyClient(Path(scratch), target, ca=ca).refresh(datetime.now(UTC))
@@ -206,29 +149,30 @@ def verify(
         raise RefusedError(result.code, f"{text.means}{f' ({detail})' if detail else ''}", hint=text.do)
     found = result.value
     if as_json:
-        policies = [
-            {"id": key[0], "version": key[1], "digest": p.digest} for key, p in found.policies.items()
-        ]
-        stations = [station.name for station in found.register.stations] if found.register else []
-        echo_json({"state": found.state, "policies": policies, "stations": stations})
+        echo_json(_verified(found))
         return
     say(f"Verified: {found.charter.title}, fresh until {format_moment(found.state.expires)}.")
     for key, policy in found.policies.items():
         say(f"  {key[0]} version {key[1]}: {policy.policy.title}")
+        for opinion in found.opinions(*key):
+            say(f"    {opinion_in_words(opinion)}")
+    for withdrawn in withdrawals_in_words(found.revocations):
+        say(f"  Withdrawn: {withdrawn}")
 
 
-def _target(to: str | None) -> str | Path | None:
-    return to if to is None or "://" in to else Path(to)
-
-
-def _token(file: Path | None) -> str | None:
-    from policies.board.documents_in import read_file  # noqa: PLC0415
-
-    return None if file is None else read_file(file).decode("utf-8", "replace").strip()
-
-
-def _send(repository: Path, to: str | None, token_file: Path | None, ca: Path | None) -> tuple[str, ...]:
-    from policies.trust.mirror import push  # noqa: PLC0415
-
-    target = _target(to)
-    return () if target is None else push(repository, target, token=_token(token_file), ca=ca)
+def _verified(found: "PolicySet") -> dict[str, object]:
+    return {
+        "state": found.state,
+        "policies": [
+            {
+                "id": key[0],
+                "version": key[1],
+                "digest": policy.digest,
+                "opinions": [opinion_in_words(opinion) for opinion in found.opinions(*key)],
+            }
+            for key, policy in found.policies.items()
+        ],
+        "stations": [station.name for station in found.register.stations] if found.register else [],
+        "purposes": found.purposes,
+        "revoked": withdrawals_in_words(found.revocations),
+    }

@@ -1,5 +1,6 @@
 """What a board's repository holds: what is in force, what waits, and what lapses when. Reads; decides nothing."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -7,15 +8,27 @@ from pathlib import Path
 from tuf.api.metadata import Snapshot
 
 from policies.board.signing_desk import members_who_signed
+from policies.board.wording import opinion_in_words, withdrawals_in_words
 from policies.charter import POLICY_PAYLOAD_TYPE, REGISTER_TARGET, Charter, StationRegister
 from policies.documents import load_yaml
-from policies.errors import PhtError
+from policies.errors import PhtError, TrustError
 from policies.policy import Policy
+from policies.purposes import PURPOSES_TARGET, PurposeTable
 from policies.refusals import Permitted, RefusalCode
+from policies.rules.board_rules import purpose_reasons
 from policies.signing import unsafe_payload
 from policies.trust.metadata import versions
 from policies.trust.repository import BoardRepository
-from policies.trust.verification import parse_policy_target, verify_policy, verify_register
+from policies.trust.verification import (
+    PolicyInForce,
+    RevocationList,
+    parse_opinion_target,
+    parse_policy_target,
+    verify_opinion,
+    verify_policy,
+    verify_purposes,
+    verify_register,
+)
 
 _SOON = timedelta(days=14)
 
@@ -40,6 +53,7 @@ class PolicyStatus:
         title: what it says it is.
         signers: the members whose signatures hold, by name.
         refusal: why it does not count, or None where it does.
+        opinions: conditions and dissents of members, in words.
     """
 
     policy_id: str
@@ -47,6 +61,7 @@ class PolicyStatus:
     title: str
     signers: tuple[str, ...]
     refusal: RefusalCode | None
+    opinions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +74,7 @@ class Status:
     policies: tuple[PolicyStatus, ...]
     register_version: int
     stations: tuple[str, ...]
+    purposes_version: int
     revoked: tuple[str, ...]
     staged: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -74,9 +90,11 @@ def status_of(folder: Path, now: datetime) -> Status:
     charter = repository.root.charter()
     listed = repository.listed()
     register = _register(listed.get(REGISTER_TARGET), charter)
+    purposes = _purposes(listed.get(PURPOSES_TARGET), charter)
+    known = _Known(charter, purposes, repository.revocations(), listed)
     roles = _roles(repository, now)
     policies = tuple(
-        _policy(key, data, charter, now)
+        _policy(key, data, known, now)
         for path, data in sorted(listed.items())
         if (key := parse_policy_target(path))
     )
@@ -88,9 +106,8 @@ def status_of(folder: Path, now: datetime) -> Status:
         policies=policies,
         register_version=register.version if register else 0,
         stations=tuple(station.name for station in register.stations) if register else (),
-        revoked=tuple(
-            f"{entry.policy_id} version {entry.version}" for entry in repository.revocations().revoked
-        ),
+        purposes_version=purposes.version if purposes else 0,
+        revoked=withdrawals_in_words(known.revocations),
         staged=staged,
         warnings=tuple(_warnings(repository, roles, staged, now)),
     )
@@ -119,25 +136,60 @@ def _left(left: timedelta) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def _policy(key: tuple[str, int], data: bytes, charter: Charter, now: datetime) -> PolicyStatus:
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a policy's standing depends on besides itself."""
+
+    charter: Charter
+    purposes: PurposeTable | None
+    revocations: RevocationList
+    listed: Mapping[str, bytes]
+
+
+def _policy(key: tuple[str, int], data: bytes, known: _Known, now: datetime) -> PolicyStatus:
     try:
         policy = load_yaml(Policy, unsafe_payload(data, POLICY_PAYLOAD_TYPE), what=key[0])
     except PhtError:
         return PolicyStatus(*key, "", (), RefusalCode.POLICY_INVALID)
-    result = verify_policy(data, *key, charter)
-    refusal = None if isinstance(result, Permitted) else result.code
-    if refusal is None and now >= policy.valid_until:
-        refusal = RefusalCode.POLICY_EXPIRED
-    if refusal is None and now < policy.valid_from:
-        refusal = RefusalCode.POLICY_NOT_YET_VALID
-    signers = tuple(member.name for member in members_who_signed(data, POLICY_PAYLOAD_TYPE, charter))
-    return PolicyStatus(*key, policy.title, signers, refusal)
+    result = verify_policy(data, *key, known.charter)
+    refusal = _refusal(policy, known, now) if isinstance(result, Permitted) else result.code
+    signers = tuple(member.name for member in members_who_signed(data, POLICY_PAYLOAD_TYPE, known.charter))
+    opinions = _opinions(result.value, known) if isinstance(result, Permitted) else ()
+    return PolicyStatus(*key, policy.title, signers, refusal, opinions)
+
+
+def _refusal(policy: Policy, known: _Known, now: datetime) -> RefusalCode | None:
+    """Return why a policy that its members signed permits nothing now, or None."""
+    if any(entry.key == policy.requester.key for entry in known.revocations.requesters):
+        return RefusalCode.REQUESTER_REVOKED
+    if now >= policy.valid_until:
+        return RefusalCode.POLICY_EXPIRED
+    if now < policy.valid_from:
+        return RefusalCode.POLICY_NOT_YET_VALID
+    reasons = purpose_reasons(policy, known.purposes)
+    return reasons[0].code if reasons else None
+
+
+def _opinions(policy: PolicyInForce, known: _Known) -> tuple[str, ...]:
+    found = []
+    for path, data in sorted(known.listed.items()):
+        about = parse_opinion_target(path)
+        if about is None or about[:2] != (policy.policy.id, policy.policy.version):
+            continue
+        try:
+            found.append(opinion_in_words(verify_opinion(data, about[2], policy, known.charter)))
+        except TrustError:
+            continue
+    return tuple(found)
 
 
 def _register(data: bytes | None, charter: Charter) -> StationRegister | None:
-    if data is None:
-        return None
-    result = verify_register(data, charter)
+    result = None if data is None else verify_register(data, charter)
+    return result.value if isinstance(result, Permitted) else None
+
+
+def _purposes(data: bytes | None, charter: Charter) -> PurposeTable | None:
+    result = None if data is None else verify_purposes(data, charter)
     return result.value if isinstance(result, Permitted) else None
 
 
