@@ -246,7 +246,7 @@ class _Asking:
         reply = answered.reply
         entry.last_code = reply.code or LATE
         if reply.status is Status.PENDING or (reply.status is Status.REFUSED and reply.code in _PASSING):
-            entry.ask_at = now + min(self.patience.pending_s * 1.25 ** min(entry.attempt, 20), _PENDING_MAX_S)
+            entry.ask_at = now + min(self.patience.pending_s * 1.12 ** min(entry.attempt, 40), _PENDING_MAX_S)
             entry.silence_s = self.patience.silence_s
         elif reply.status is Status.FAILED and entry.failures + 1 < self.patience.tries:
             entry.failures += 1

@@ -73,7 +73,7 @@ class Pace:
     Attributes:
         fast_s: after something happened in a run; then slower by a fifth with every empty poll.
         slow_s: the slowest while a run is at work, and while every run is busy computing.
-        idle_s: without any run.
+        idle_s: without any run, some time after the last.
         heartbeat_s: between heartbeats.
         check_s: between two questions whether a run is over.
         grace_s: how long after a run's end another run may take its order up before the warm container stops.

@@ -237,7 +237,8 @@ class Agent:
             runs = [run for run in self._runs.values() if run.over_since is None and not run.finished]
             waiting = any(not run.busy for run in runs)
         if not runs:
-            return self._pace.idle_s
+            # Where a run has just ended, the next one is often near.
+            return min(self._pace.idle_s, self._pace.slow_s * 1.05 ** min(self._quiet_polls, 200))
         if not waiting:
             return self._pace.slow_s
         return min(self._pace.slow_s, self._pace.fast_s * 1.2 ** min(self._quiet_polls, 40))

@@ -6,6 +6,7 @@ Each act goes around the checks of the party's own program, so that only the sta
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 from orchestrator.federation.orders import FolderQueue, RunProgress
 from policies.charter import policy_target
@@ -58,6 +59,20 @@ def outcome(consortium: Consortium, digest: str, timeout_s: float = 180) -> RunP
             return progress
         if time.monotonic() > deadline:
             raise TimeoutError(f"the run is still {progress.state}")
+        time.sleep(0.1)
+
+
+def await_round(consortium: Consortium, digest: str, number: int, timeout_s: float = 180) -> dict[str, Any]:
+    """Wait until a run's round of that number is finished and return what is told of it."""
+    folder = FolderQueue(consortium.orchestrator / "runs").folder(digest)
+    deadline = time.monotonic() + timeout_s
+    while True:
+        over = folder.read_progress().state.is_over
+        finished = folder.read_rounds()
+        if len(finished) >= number:
+            return finished[number - 1]
+        if over or time.monotonic() > deadline:
+            raise TimeoutError(f"round {number} was not finished")
         time.sleep(0.1)
 
 

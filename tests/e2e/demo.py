@@ -28,6 +28,13 @@ from tests.e2e.researcher import REPOSITORY, Researcher, Train
 
 SHARED = REPOSITORY.parent / "shared" / "data" / "cxr"
 HOSPITALS = ("hospital-a", "hospital-b", "hospital-c")
+SOURCES = (
+    REPOSITORY / "train_images" / "cxr-classification",
+    REPOSITORY / "train_images" / "cxr-evaluation",
+    REPOSITORY / "tests" / "e2e" / "trains" / "tiny",
+    REPOSITORY / "tests" / "e2e" / "trains" / "hostile",
+)
+"""The trains of the demo, the one that is dry-run first."""
 
 
 @dataclass(slots=True)
@@ -63,10 +70,10 @@ def found(demo: Demo, data: Path) -> None:
     c.publish()
     c.start_witness()
     demo.say(f"orchestrator behind TLS at {c.url}; freshness witness vouches every 20 s")
-    for name in HOSPITALS:
-        c.add_hospital(name, data / name)
-    c.register_hospitals()
     with ThreadPoolExecutor(len(HOSPITALS)) as pool:
+        list(pool.map(lambda name: c.add_hospital(name, data / name), HOSPITALS))
+        c.hospitals.sort(key=lambda hospital: hospital.name)
+        c.register_hospitals()
         list(pool.map(c.start_station, c.hospitals))
     separation = c.hospitals[0].ask("status")["separation"]
     demo.facts["separation"] = separation
@@ -109,15 +116,41 @@ def govern(demo: Demo, train: Train, name: str, changes: dict[str, object] | Non
     return policy
 
 
-def prepare_train(demo: Demo) -> tuple[Train, Path, Path]:
-    """b. Build, dry-run, review, sign, publish."""
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What the researcher made at home: packed trains, and what the dry run said of the first.
+
+    Attributes:
+        trains: by the name of their source folder.
+        checked: the dry run of cxr-classification.
+        public: the researcher's public key.
+    """
+
+    trains: dict[str, Train]
+    checked: dict[str, Any]
+    public: str
+
+
+def work_at_home(demo: Demo) -> Workshop:
+    """The researcher builds trains and dry-runs one; says nothing, since it runs while something else is shown."""
     r = demo.researcher
     public = r.settle()
-    train = r.build(REPOSITORY / "train_images" / "cxr-classification")
+    trains = {}
+    checked: dict[str, Any] = {}
+    for source in SOURCES:
+        trains[source.name] = r.build(source)
+        if source.name == "cxr-classification":
+            checked = r.check(trains[source.name])
+    return Workshop(trains, checked, public)
+
+
+def prepare_train(demo: Demo, workshop: Workshop) -> tuple[Train, Path, Path]:
+    """b. Built and dry-run; submitted, reviewed, signed, published."""
+    r = demo.researcher
+    train = workshop.trains["cxr-classification"]
     demo.say("built and packed cxr-classification (MONAI DenseNet121)")
-    checked = r.check(train)
-    demo.facts["dry_run"] = checked
-    demo.say(f"dry run in the real sandbox, through the real guard: {checked['outcome']}")
+    demo.facts["dry_run"] = workshop.checked
+    demo.say(f"dry run in the real sandbox, through the real guard: {workshop.checked['outcome']}")
     sent = r.submit(train)
     demo.facts["submitted"] = sent
     demo.say(f"submitted: {sent['moved_bytes'] / 1e6:.0f} of {sent['bytes'] / 1e6:.0f} MB had to move")
@@ -126,7 +159,7 @@ def prepare_train(demo: Demo) -> tuple[Train, Path, Path]:
     review = run_json("pht-board", "review", policy, "--train", train.bundle, "--weights", weights)
     demo.facts["review"] = review
     signers = ", ".join(person for name, person, _ in MEMBERS if name in {"clinician", "patient"})
-    demo.say(f"reviewed, signed by {signers}, published; requester's key {public[:16]}...")
+    demo.say(f"reviewed, signed by {signers}, published; requester's key {workshop.public[:16]}...")
     return train, policy, weights
 
 
@@ -144,10 +177,9 @@ def train_model(demo: Demo, train: Train, policy: Path, weights: Path) -> dict[s
     return {"digest": digest, "order": order}
 
 
-def evaluate_model(demo: Demo) -> None:
+def evaluate_model(demo: Demo, train: Train) -> None:
     """d. The evaluation train on the testing patients."""
     r = demo.researcher
-    train = r.build(REPOSITORY / "train_images" / "cxr-evaluation")
     sent = r.submit(train)
     share = sent["moved_bytes"] / sent["bytes"]
     demo.facts["second_train_moved"] = {
@@ -192,24 +224,26 @@ def close_books(demo: Demo) -> None:
 
 
 def perform(demo: Demo, data: Path) -> None:
-    """The whole demo, in order."""
-    with demo.step("found", "a. A board, an orchestrator, three hospitals"):
-        found(demo, data)
-    with ThreadPoolExecutor(1) as meanwhile:
+    """The whole demo, in order; the researcher works at home and the hospitals take images in meanwhile."""
+    with ThreadPoolExecutor(2) as meanwhile:
+        working = meanwhile.submit(work_at_home, demo)
+        with demo.step("found", "a. A board, an orchestrator, three hospitals"):
+            found(demo, data)
         taking = meanwhile.submit(take_in, demo)
         with demo.step(
             "govern",
             "b. The train: built, dry-run, reviewed, signed, published; radiographs come in meanwhile",
         ):
-            train, policy, weights = prepare_train(demo)
+            workshop = working.result()
+            train, policy, weights = prepare_train(demo, workshop)
         with demo.step("intake", "c. Radiographs in: pseudonymised, with consent and eCRF labels"):
             show_intake(demo, taking.result())
     with demo.step("train", f"d. {demo.rounds} federated rounds in three sandboxes at once"):
         ordered = train_model(demo, train, policy, weights)
     with demo.step("evaluate", "d. The test: an evaluation train on patients the model never saw"):
-        evaluate_model(demo)
+        evaluate_model(demo, workshop.trains["cxr-evaluation"])
     with demo.step("protect", "e. The protection at work: tried for real, refused by code"):
-        protection.show(demo, govern, train, policy, ordered["order"])
+        protection.show(demo, govern, workshop.trains, train, policy, ordered["order"])
     with demo.step("books", "f. What is left behind"):
         close_books(demo)
 

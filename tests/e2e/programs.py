@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +116,15 @@ class Server:
 
 @contextlib.contextmanager
 def stopping(servers: list[Server]) -> Iterator[None]:
-    """Stop every server at the end, the last started first, whatever happened."""
+    """Stop every server at the end, all at once, whatever happened."""
     try:
         yield
     finally:
-        for server in reversed(servers):
-            if server.process is not None and server.process.poll() is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    server.stop()
+
+        def stop(server: Server) -> None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.stop()
+
+        running = [each for each in servers if each.process is not None and each.process.poll() is None]
+        with ThreadPoolExecutor(max(1, len(running))) as pool:
+            list(pool.map(stop, running))

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from tests.e2e import adversary
 from tests.e2e.consortium import Hospital
-from tests.e2e.programs import run_json
-from tests.e2e.researcher import REPOSITORY, Train
+from tests.e2e.researcher import Train
 
 if TYPE_CHECKING:
     from tests.e2e.demo import Demo
 
-TRAINS = REPOSITORY / "tests" / "e2e" / "trains"
 Govern = Callable[..., Path]
 
 
@@ -37,8 +34,19 @@ class Tried:
     codes: dict[str, str]
 
 
-def show(demo: Demo, govern: Govern, train: Train, policy: Path, order: Path) -> None:
-    """Try everything, show every code, and note it all in the demo's facts."""
+def show(
+    demo: Demo, govern: Govern, trains: Mapping[str, Train], train: Train, policy: Path, order: Path
+) -> None:
+    """Try everything, show every code, and note it all in the demo's facts.
+
+    Args:
+        demo: who there is.
+        govern: has a train approved.
+        trains: `tiny` and `hostile`, built.
+        train: the one that was trained, with its policy and the order that was run.
+        policy: its policy.
+        order: its spent order.
+    """
     tried: list[Tried] = []
 
     def note(what: str, by: str, codes: dict[str, str], expected: str) -> None:
@@ -47,14 +55,14 @@ def show(demo: Demo, govern: Govern, train: Train, policy: Path, order: Path) ->
         tried.append(Tried(what, by, codes))
         demo.console.print(f"  {what:<64} [green]{expected}[/green]  at {len(codes)} stations")
 
-    tiny = _approve_tiny(demo, govern)
+    tiny = _approve_tiny(demo, govern, trains["tiny"])
     note("a run order used twice", "orchestrator", _again(demo, train, policy, order), "ORDER_SPENT")
     note("a train whose image differs by one byte", "orchestrator", _one_byte(demo, tiny), "IMAGE_DIGEST")
     note("a policy signed by one member", "secretary", _one_member(demo, tiny), "POLICY_SIGNATURES_TOO_FEW")
-    hostile = _hostile(demo, govern)
+    hostile = _hostile(demo, govern, trains["hostile"])
     note("a hostile train's extra tensor", "train", hostile["codes"], "RELEASE_TENSOR_EXTRA")
     killed = _killed(demo, tiny)
-    note("a revoked train", "researcher", _revoked(demo, tiny), "POLICY_REVOKED")
+    note("a revoked train, while it runs", "researcher", _revoked(demo, killed["order"]), "POLICY_REVOKED")
     demo.facts["protection"] = [{"what": each.what, "by": each.by, "codes": each.codes} for each in tried] + [
         {
             "what": "a hostile train's attempts inside the sandbox",
@@ -75,9 +83,8 @@ class Tiny:
     weights: Path
 
 
-def _approve_tiny(demo: Demo, govern: Govern) -> Tiny:
+def _approve_tiny(demo: Demo, govern: Govern, train: Train) -> Tiny:
     r = demo.researcher
-    train = r.build(TRAINS / "tiny")
     r.submit(train)
     policy = govern(demo, train, "tiny", ANSWERS)
     return Tiny(train, policy, r.initial_weights(train))
@@ -147,9 +154,8 @@ def _one_member(demo: Demo, tiny: Tiny) -> dict[str, str]:
     return _codes(demo, adversary.impose_order(c, order, tiny.train.bundle / "train.yaml", lonely))
 
 
-def _hostile(demo: Demo, govern: Govern) -> dict[str, Any]:
+def _hostile(demo: Demo, govern: Govern, train: Train) -> dict[str, Any]:
     r = demo.researcher
-    train = r.build(TRAINS / "hostile")
     r.submit(train)
     policy = govern(demo, train, "hostile", ANSWERS)
     weights = r.folder / "tiny-initial.safetensors"
@@ -171,36 +177,34 @@ def _hostile(demo: Demo, govern: Govern) -> dict[str, Any]:
 
 
 def _killed(demo: Demo, tiny: Tiny) -> dict[str, Any]:
-    """SIGKILL a station in the middle of a round; it comes back and finishes it."""
+    """SIGKILL a station in the middle of a round; it comes back and finishes it. The run goes on after that."""
     r, c = demo.researcher, demo.consortium
     victim = c.hospitals[1]
     settings = {"local_epochs": 60000, "learning_rate": 0.01}
-    order = r.order(tiny.train, tiny.policy, "killed", weights=tiny.weights, settings=settings)
+    order = r.order(tiny.train, tiny.policy, "killed", rounds=5, weights=tiny.weights, settings=settings)
     digest = r.send(order, tiny.weights)
     _await_state(victim, digest, "busy")
     assert victim.server is not None
     victim.server.kill()
     killed_at = time.monotonic()
     demo.say(f"{victim.name}: SIGKILL in the middle of its round")
-    back = threading.Thread(target=victim.server.start)
-    back.start()
-    r.watch(digest)
-    back.join()
-    entry = run_json("pht-orchestrator", "runs", "show", c.orchestrator, digest)["rounds"][-1]
+    victim.server.start()
+    entry = adversary.await_round(c, digest, 1)
+    took = round(time.monotonic() - killed_at, 1)
     if victim.name not in entry["took_part"] or entry["missing"]:
         raise AssertionError(f"the killed station did not finish its round: {entry}")
     releases = [row for row in victim.ask("releases") if row["order"] == digest]
     if len(releases) != len({(row["round"], row["stage"]) for row in releases}):
         raise AssertionError("the killed station released something twice")
-    took = round(time.monotonic() - killed_at, 1)
     demo.say(
         f"{victim.name} came back and finished it: {len(entry['took_part'])} of 3 took part, {took} s later"
     )
     return {
         "station": victim.name,
+        "order": digest,
         "took_part": entry["took_part"],
         "seconds": took,
-        "releases": len(releases),
+        "releases": len([row for row in releases if row["round"] == 1]),
     }
 
 
@@ -214,11 +218,15 @@ def _await_state(hospital: Hospital, digest: str, state: str, timeout_s: float =
     raise TimeoutError(f"{hospital.name} never got to {state}")
 
 
-def _revoked(demo: Demo, tiny: Tiny) -> dict[str, str]:
-    r, c = demo.researcher, demo.consortium
-    order = r.order(tiny.train, tiny.policy, "revoked", weights=tiny.weights)
-    c.revoke("tiny", 1, "shown to be revocable")
-    return _codes(demo, adversary.impose_order(c, order, tiny.train.bundle / "train.yaml", tiny.policy))
+def _revoked(demo: Demo, digest: str) -> dict[str, str]:
+    """Withdraw the policy of a run that goes on: its next message is refused, and its containers are gone."""
+    demo.consortium.revoke("tiny", 1, "shown to be revocable")
+    codes = _codes(demo, digest)
+    for hospital in demo.consortium.hospitals:
+        states = {row["state"] for row in hospital.ask("runs") if row["order"] == digest}
+        if states & {"ready", "busy"}:
+            raise AssertionError(f"{hospital.name} still holds a container of a revoked train: {states}")
+    return codes
 
 
 def _capacity(demo: Demo) -> None:

@@ -71,7 +71,7 @@ def test_what_should_be_refused_was_refused_by_its_code(summary: dict[str, Any])
         "a train whose image differs by one byte": {"IMAGE_DIGEST"},
         "a policy signed by one member": {"POLICY_SIGNATURES_TOO_FEW"},
         "a hostile train's extra tensor": {"RELEASE_TENSOR_EXTRA"},
-        "a revoked train": {"POLICY_REVOKED"},
+        "a revoked train, while it runs": {"POLICY_REVOKED"},
     }
     attempts = next(each["attempts"] for each in summary["protection"] if "attempts" in each)
     assert set(attempts) == HOSPITALS
