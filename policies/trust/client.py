@@ -189,9 +189,10 @@ def _policy_set(
     root = Metadata[Root].from_bytes(root_text.encode()).signed
     roles = {role: Metadata.from_bytes(text.encode()).signed for role, text in state.metadata.items()}
     charter = charter_of(root)
+    former = _former_keys(pinned, state, charter)
     register = purposes = None
     if REGISTER_TARGET in state.targets:
-        signed_register = verify_register(state.targets[REGISTER_TARGET].encode(), charter)
+        signed_register = verify_register(state.targets[REGISTER_TARGET].encode(), charter, former)
         if isinstance(signed_register, Refused):
             return signed_register
         register = signed_register.value
@@ -200,7 +201,7 @@ def _policy_set(
                 RefusalCode.TRUST_ROLLBACK, "an older register of stations than was seen before"
             )
     if PURPOSES_TARGET in state.targets:
-        signed_table = verify_purposes(state.targets[PURPOSES_TARGET].encode(), charter)
+        signed_table = verify_purposes(state.targets[PURPOSES_TARGET].encode(), charter, former)
         if isinstance(signed_table, Refused):
             return signed_table
         purposes = signed_table.value
@@ -231,7 +232,7 @@ def _policy_set(
             },
             revocations=state.revocations,
             floor={name: max(seen - 1, state.withdrawn.get(name, 0)) for name, seen in state.seen.items()},
-            former_keys=_former_keys(pinned, state, charter),
+            former_keys=former,
             opinion_envelopes={
                 about: text.encode()
                 for path, text in state.targets.items()

@@ -47,6 +47,7 @@ _POLICY_TARGET = re.compile(r"policies/(?P<id>[a-z0-9-]{1,64})/(?P<version>[1-9]
 _OPINION_TARGET = re.compile(
     r"opinions/(?P<id>[a-z0-9-]{1,64})/(?P<version>[1-9][0-9]{0,8})/(?P<key>[0-9a-f]{64})\.dsse\.json"
 )
+_REPLACED = "the charter in force names another key"
 _BoardDocument = TypeVar("_BoardDocument", StationRegister, PurposeTable)
 
 
@@ -180,9 +181,9 @@ def verify_policy(
     try:
         verified = verify_envelope(envelope, POLICY_PAYLOAD_TYPE, known, threshold=1)
     except TrustError as error:
-        return _retired(envelope, former) or Refused.because(
-            RefusalCode.POLICY_SIGNATURES_TOO_FEW, error.message
-        )
+        if _signed_by(envelope, POLICY_PAYLOAD_TYPE, former):
+            return Refused.because(RefusalCode.POLICY_SIGNER_RETIRED, _REPLACED)
+        return Refused.because(RefusalCode.POLICY_SIGNATURES_TOO_FEW, error.message)
     # 2
     name = policy_target(policy_id, version)
     try:
@@ -205,17 +206,19 @@ def verify_policy(
     else:
         signers = verified.signers & members.keys()
         if refused := _quorum(signers, charter):
-            return _retired(envelope, former) or refused
+            if _signed_by(envelope, POLICY_PAYLOAD_TYPE, former):
+                return Refused.because(RefusalCode.POLICY_SIGNER_RETIRED, _REPLACED)
+            return refused
     return Permitted(PolicyInForce(policy, digest_of(verified.payload), signers, envelope))
 
 
-def _retired(envelope: bytes, former: frozenset[str]) -> Refused | None:
-    """Say that a key which the board has replaced signed a policy, or return None."""
+def _signed_by(envelope: bytes, payload_type: str, keys: frozenset[str]) -> bool:
+    """Say whether one of these keys signed an envelope."""
     try:
-        verify_envelope(envelope, POLICY_PAYLOAD_TYPE, former, threshold=1)
+        verify_envelope(envelope, payload_type, keys, threshold=1)
     except TrustError:
-        return None
-    return Refused.because(RefusalCode.POLICY_SIGNER_RETIRED, "the charter in force names another key")
+        return False
+    return True
 
 
 def _requester_signed(policy: Policy, verified: VerifiedEnvelope, members: dict[str, Member]) -> bool:
@@ -251,29 +254,46 @@ def _quorum(signers: Iterable[str], charter: Charter) -> Refused | None:
 
 
 @lru_cache(maxsize=16)
-def verify_register(envelope: bytes, charter: Charter) -> Permitted[StationRegister] | Refused:
+def verify_register(
+    envelope: bytes, charter: Charter, former: frozenset[str] = frozenset()
+) -> Permitted[StationRegister] | Refused:
     """Decide whether a signed register of stations is binding: members sign it as they sign a policy."""
-    return _verify_document(
-        envelope, REGISTER_PAYLOAD_TYPE, StationRegister, "the register of stations", charter
-    )
+    document = _Signed("the register of stations", envelope, REGISTER_PAYLOAD_TYPE)
+    return _verify_document(document, StationRegister, charter, former)
 
 
 @lru_cache(maxsize=16)
-def verify_purposes(envelope: bytes, charter: Charter) -> Permitted[PurposeTable] | Refused:
+def verify_purposes(
+    envelope: bytes, charter: Charter, former: frozenset[str] = frozenset()
+) -> Permitted[PurposeTable] | Refused:
     """Decide whether a signed table of purposes is binding: members sign it as they sign a policy."""
-    return _verify_document(envelope, PURPOSES_PAYLOAD_TYPE, PurposeTable, "the table of purposes", charter)
+    document = _Signed("the table of purposes", envelope, PURPOSES_PAYLOAD_TYPE)
+    return _verify_document(document, PurposeTable, charter, former)
+
+
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    """A document of the board, not looked at yet."""
+
+    what: str
+    envelope: bytes
+    payload_type: str
 
 
 def _verify_document(
-    envelope: bytes, payload_type: str, model: type[_BoardDocument], what: str, charter: Charter
+    signed: _Signed, model: type[_BoardDocument], charter: Charter, former: frozenset[str]
 ) -> Permitted[_BoardDocument] | Refused:
-    keys = [member.key for member in charter.members]
+    what, keys = signed.what, [member.key for member in charter.members]
     try:
-        verified = verify_envelope(envelope, payload_type, keys, charter.threshold)
+        verified = verify_envelope(signed.envelope, signed.payload_type, keys, charter.threshold)
+        missing = _quorum(verified.signers, charter)
     except TrustError as error:
-        return Refused.because(RefusalCode.TRUST_SIGNATURES_TOO_FEW, f"{what}: {error.message}")
-    if refused := _quorum(verified.signers, charter):
-        return Refused.because(RefusalCode.TRUST_SIGNATURES_TOO_FEW, f"{what}: {refused.reasons[0].detail}")
+        missing = Refused.because(RefusalCode.TRUST_SIGNATURES_TOO_FEW, error.message)
+    if missing is not None:
+        if _signed_by(signed.envelope, signed.payload_type, former):
+            return Refused.because(RefusalCode.TRUST_KEY_RETIRED, f"{what}: {_REPLACED}")
+        detail = f"{what}: {missing.reasons[0].detail}"
+        return Refused.because(RefusalCode.TRUST_SIGNATURES_TOO_FEW, detail)
     try:
         document = load_yaml(model, verified.payload, what=what)
     except DocumentError as error:
