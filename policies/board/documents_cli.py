@@ -10,7 +10,9 @@ from policies.console import JsonOption, echo_json, say
 from policies.errors import UsageError
 
 if TYPE_CHECKING:
-    from policies.board.review import Review
+    from collections.abc import Iterable, Sequence
+
+    from policies.board.review import Review, Section
     from policies.policy import Policy
 
 
@@ -86,15 +88,20 @@ def reviewed(
 
 def show_review(found: "Review") -> None:
     """Print a review for a person."""
-    say(f"Review of {found.subject}")
-    for section in found.sections:
+    show_sections(f"Review of {found.subject}", found.sections, found.attention)
+
+
+def show_sections(title: str, sections: "Iterable[Section]", attention: "Sequence[str]") -> None:
+    """Print what there is to read, and the points to look at."""
+    say(title)
+    for section in sections:
         say(f"\n{section.heading}")
         for line in section.lines:
             # One line each: a text with line breaks could pass for a heading of ours.
             say(f"  {' '.join(line.split())}")
-    if found.attention:
+    if attention:
         say("\nTo look at")
-        for point in found.attention:
+        for point in attention:
             say(f"  ! {' '.join(point.split())}")
 
 

@@ -1,13 +1,18 @@
-"""The commands of `pht-board` for those who read before they decide: review."""
+"""The commands of `pht-board` for those who read before they decide: review, diff."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from policies.board.documents_cli import reviewed, show_review
+from policies.board.documents_cli import reviewed, show_review, show_sections
 from policies.board.options import TrainOption, WeightsOption
-from policies.console import JsonOption, echo_json
+from policies.console import JsonOption, echo_json, say
+
+if TYPE_CHECKING:
+    from policies.board.comparing.images import ImageChanges
+
+_MOST_LINES = 400
 
 BaseOption = Annotated[
     list[Path] | None,
@@ -20,7 +25,7 @@ BaseOption = Annotated[
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
-    for command in (review,):
+    for command in (review, diff):
         app.command()(command)
 
 
@@ -48,3 +53,41 @@ def review(
         echo_json(found)
     else:
         show_review(found)
+
+
+def diff(
+    old: Annotated[
+        str, typer.Argument(help="Before: a bundle, a train.yaml, a policy file, or policy-id@version.")
+    ],
+    new: Annotated[str, typer.Argument(help="After: the same kind of thing.")],
+    repository: Annotated[
+        Path | None, typer.Option("--repository", "-r", help="Where policy-id@version is listed.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what changed: fields that widen or narrow, packages, licences, and the lines of the train's own source."""
+    from policies.board.comparing.comparison import attention_of, compare, sections_of  # noqa: PLC0415
+
+    found = compare(old, new, repository)
+    attention = attention_of(found)
+    if as_json:
+        echo_json({"comparison": found, "attention": attention})
+        return
+    show_sections(f"What changed: {found.before} -> {found.after}", sections_of(found), attention)
+    if found.image is not None:
+        _show_source(found.image)
+
+
+def _show_source(image: "ImageChanges") -> None:
+    left = _MOST_LINES
+    for change in image.files:
+        if not change.lines:
+            continue
+        say(f"\n{' '.join(change.path.split())} ({change.happened})")
+        for line in change.lines[:left]:
+            # Set in, so that no line of a source can pass for one of ours.
+            say("    " + line.replace("\r", "\ufffd"))
+        left -= len(change.lines)
+        if left <= 0:
+            say(f"\nOnly the first {_MOST_LINES} lines are shown; --json has them all.")
+            return

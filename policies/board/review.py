@@ -3,10 +3,10 @@
 Describes; decides nothing. What it finds doubtful it lists as points to look at.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from policies.board.comparing.documents import changes_between, widest_first
 from policies.board.documents_in import Train
 from policies.board.drafting import FILL_IN, unfinished
 from policies.documents import format_moment
@@ -313,29 +313,8 @@ def _mismatches(policy: Policy, train: Train) -> list[str]:
 
 
 def _changes(before: Policy, after: Policy) -> Section:
-    old, new = _flat(before.model_dump(mode="json")), _flat(after.model_dump(mode="json"))
-    lines = [
-        f"{key}: {old.get(key, 'not set')} -> {new.get(key, 'not set')}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    ]
+    lines = [str(change) for change in widest_first(changes_between(before, after))]
     return Section(f"What changes against version {before.version}", tuple(lines) or ("Nothing.",))
-
-
-def _flat(value: object, path: str = "") -> dict[str, str]:
-    if isinstance(value, Mapping):
-        return {
-            key: text
-            for name, item in value.items()
-            for key, text in _flat(item, f"{path}.{name}" if path else str(name)).items()
-        }
-    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        return {
-            key: text
-            for number, item in enumerate(value, 1)
-            for key, text in _flat(item, f"{path}[{number}]").items()
-        }
-    return {path: str(value)}
 
 
 def _count(number: int, noun: str) -> str:

@@ -5,13 +5,13 @@ bundle names; a bundle of other bytes is refused.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import JsonValue
 
-from policies.board.contents.layers import Ceilings, Layer, read_layer
+from policies.board.contents.layers import Ceilings, Keep, Layer, read_layer
 from policies.board.contents.marks import marks_of
 from policies.board.contents.packages import (
     Origin,
@@ -33,9 +33,6 @@ from policies.bundle import (
 )
 from policies.documents import parse_json
 from policies.errors import DocumentError, TrustError
-
-Progress = Callable[[int, int], None]
-"""Is told the bytes read and the bytes to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +168,7 @@ def layers_named_in(path: Path) -> frozenset[str]:
         ) from error
 
 
-def read_contents(bundle: Bundle, progress: Progress | None = None) -> ImageContents:
+def read_contents(bundle: Bundle) -> ImageContents:
     """Read every layer of a bundle, each once.
 
     Raises:
@@ -179,7 +176,7 @@ def read_contents(bundle: Bundle, progress: Progress | None = None) -> ImageCont
         TrustError: a layer holds other bytes.
         NotFoundError: a layer is missing.
     """
-    layers, tree, oddities = read_layers(bundle, is_evidence, progress)
+    layers, tree, oddities = read_layers(bundle, is_evidence, {})
     steps = steps_of(bundle.config, len(layers))
     records = Records(tree)
     known = [bundle.known.get(layer.digest, "") for layer in layers]
@@ -216,15 +213,19 @@ def read_contents(bundle: Bundle, progress: Progress | None = None) -> ImageCont
     )
 
 
-def read_layers(
-    bundle: Bundle, keep: Callable[[str, int], bool], progress: Progress | None = None
-) -> tuple[list[Layer], Tree, list[str]]:
-    """Read all layers and lay them on top of each other; raises as `read_contents`."""
+def read_layers(bundle: Bundle, keep: Keep, done: dict[str, Layer]) -> tuple[list[Layer], Tree, list[str]]:
+    """Read all layers and lay them on top of each other; raises as `read_contents`.
+
+    Args:
+        bundle: the image.
+        keep: which files' bytes to hold on to.
+        done: layers that were read before, by digest; those that are read are added.
+
+    Returns:
+        The layers, the files over all of them, and what image builders do not write.
+    """
     ceilings, tree = Ceilings(), Tree()
-    total = sum(layer.size for layer in bundle.index.layers)
-    read = 0
     layers, oddities = [], []
-    done: dict[str, Layer] = {}
     for number, blob in enumerate(bundle.index.layers, 1):
         layer = done.get(blob.digest)
         if layer is None:
@@ -233,9 +234,6 @@ def read_layers(
         tree.add(layer)
         layers.append(layer)
         oddities += [f"layer {number}: {text}" for text in layer.oddities]
-        read += blob.size
-        if progress is not None:
-            progress(read, total)
     if ceilings.not_kept:
         oddities.append(f"{ceilings.not_kept} lists of packages are too large together, and were not read")
     return layers, tree, [*oddities, *tree.oddities]

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from policies.board.comparing.comparison import image_sections
+from policies.board.comparing.images import image_changes
 from policies.board.contents.describing import attention_of, sections_of
 from policies.board.contents.report import is_bundle, layers_named_in, open_bundle, read_contents
 from policies.board.review import Review
@@ -34,10 +36,12 @@ def with_image(
     known = {digest: "base" for path in base for digest in layers_named_in(path)}
     if previous is not None:
         known = dict.fromkeys(layers_named_in(previous), "approved before") | known
-    contents = read_contents(open_bundle(found, known))
+    bundle = open_bundle(found, known)
+    contents = read_contents(bundle)
+    changed = () if previous is None else image_sections(image_changes(open_bundle(previous), bundle))
     return replace(
         review,
-        sections=(*review.sections, *sections_of(contents)),
+        sections=(*review.sections, *sections_of(contents), *changed),
         attention=(*review.attention, *attention_of(contents)),
         contents=contents,
     )

@@ -1,0 +1,223 @@
+"""What changed between two versions of a policy or of a manifest, field by field, and whether it widens or narrows.
+
+"Widens" means: permits, asks for or lets out more than before. The tables below say so for every limit; a field without a limit
+(a title, a reference) just changes. Pure: documents in, changes out.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from pydantic import JsonValue
+
+from policies.documents import StrictModel
+
+Direction = Literal["widens", "narrows", "changes"]
+Verdict = Callable[[JsonValue, JsonValue], Direction]
+
+_KEYS: Final = {
+    "outputs.metrics": ("stage", "key"),
+    "outputs.tables": ("stage", "key"),
+    "outputs.tensors.listed": ("name",),
+    "images": ("variant",),
+    "elsi": ("question",),
+}
+"""Lists of mappings whose items are told apart by these keys."""
+
+_GROUPS: Final = re.compile(
+    r"^((?:outputs\.(?:metrics|tables|tensors\.listed)|images|elsi)\[[^\]]*\]|runs\.hyperparameters\.\w+|hyperparameters\.\w+)"
+)
+"""What is added or removed as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldChange:
+    """One field that is another than before.
+
+    Attributes:
+        field: its path in the document.
+        before: as text; "not set" where it was not.
+        after: as text; "not set" where it is not.
+        direction: whether it permits more or less.
+    """
+
+    field: str
+    before: str
+    after: str
+    direction: Direction
+
+    def __str__(self) -> str:
+        told = "" if self.direction == "changes" else f" ({self.direction})"
+        return f"{self.field}: {self.before} -> {self.after}{told}"
+
+
+def _more(unset: float | None = None) -> Verdict:
+    """More is wider; `unset` is what a missing limit counts as."""
+
+    def verdict(before: JsonValue, after: JsonValue) -> Direction:
+        old, new = _number(before, unset), _number(after, unset)
+        if old is None or new is None:
+            return "changes"
+        return "widens" if new > old else "narrows"
+
+    return verdict
+
+
+def _less(unset: float | None = None) -> Verdict:
+    opposite = _more(unset)
+    return lambda before, after: opposite(after, before)
+
+
+def _longer(before: JsonValue, after: JsonValue) -> Direction:
+    """A list that grants: what is added widens, what is taken away narrows, both together change."""
+    old, new = _items(before), _items(after)
+    if old < new:
+        return "widens"
+    return "narrows" if new < old else "changes"
+
+
+def _shorter(before: JsonValue, after: JsonValue) -> Direction:
+    return _longer(after, before)
+
+
+def _empty_is_all(before: JsonValue, after: JsonValue) -> Direction:
+    if not before or not after:
+        return "narrows" if after else "widens"
+    return _longer(before, after)
+
+
+def _ranked(*values: JsonValue) -> Verdict:
+    """Values from the narrowest to the widest."""
+
+    def verdict(before: JsonValue, after: JsonValue) -> Direction:
+        if before not in values or after not in values:
+            return "changes"
+        return "widens" if values.index(after) > values.index(before) else "narrows"
+
+    return verdict
+
+
+def _later(before: JsonValue, after: JsonValue) -> Direction:
+    # ISO 8601 in one form sorts as text.
+    return "widens" if str(after) > str(before) else "narrows"
+
+
+def _earlier(before: JsonValue, after: JsonValue) -> Direction:
+    return _later(after, before)
+
+
+_INFINITE: Final = float("inf")
+_RULES: Final[tuple[tuple[str, Verdict], ...]] = (
+    (r"image_config_digests|data\.(collections|consent_modes|modalities|clinical_fields|masks|representations)", _longer),
+    (r"release\.(metrics|tables)|runs\.strategies|error_codes", _longer),
+    # A patient must have agreed to each of them.
+    (r"data\.consent_purposes", _shorter),
+    (r"data\.view_positions", _empty_is_all),
+    (r"data\.minimum_patients|runs\.minimum_stations|release\.minimum_cell_count", _less()),
+    (r"release\.(minimum_patients_per_metric|timing_quantum_s)", _less()),
+    (r"release\.differential_privacy\.noise_multiplier", _less(0.0)),
+    (r"release\.differential_privacy\.(epsilon|delta)|release\.tensors\.clipping_norm", _more(_INFINITE)),
+    (r"release\.(maximum_bytes|tensors\.maximum_absolute)|runs\.(runs|rounds|releases)", _more()),
+    (r"resources\.(memory_mib|cpus|run_hours|pids|scratch_mib|message_timeout_s)", _more()),
+    (r"resources\.gpu", _ranked("none", "optional", "required")),
+    (r"resources\.gpu|commercial_use_approved", _ranked(False, True)),
+    (r"release\.(secure_aggregation|human_review)", _ranked(True, False)),
+    (r"release\.tensors\.(float_buffers|integer_buffers)", _ranked("withhold", "release")),
+    (r"release\.tensors\.precision", _ranked("bfloat16", "float16", "float32")),
+    (r"requester\.requester_class", _ranked("participant", "non-profit", "commercial")),
+    (r"role", _ranked("development", "board")),
+    (r"valid_until|legal\.agreement\.expires", _later),
+    (r"valid_from", _earlier),
+    (r"(runs\.)?hyperparameters\.\w+\.maximum", _more()),
+    (r"(runs\.)?hyperparameters\.\w+\.minimum", _less()),
+    (r"outputs\.(metrics|tables)\[.*\]\.(maximum|decimals|rows|columns)", _more()),
+    (r"outputs\.(metrics|tables)\[.*\]\.(minimum|minimum_cell_count)", _less()),
+)  # fmt: skip
+_COMPILED: Final = tuple((re.compile(pattern), verdict) for pattern, verdict in _RULES)
+
+
+def changes_between(before: StrictModel, after: StrictModel) -> tuple[FieldChange, ...]:
+    """List every field that differs, by path; what is added or removed as a whole is one change."""
+    old, new = _flat(before.model_dump(mode="json")), _flat(after.model_dump(mode="json"))
+    groups = {match[1] for path in old.keys() ^ new.keys() if (match := _GROUPS.match(path))}
+    found: dict[str, FieldChange] = {}
+    for group in groups:
+        was, comes = _has(old, group), _has(new, group)
+        if was != comes:
+            grants = not group.startswith("elsi")
+            direction: Direction = ("widens" if comes else "narrows") if grants else "changes"
+            found[group] = FieldChange(
+                group, "there" if was else "not there", "there" if comes else "not there", direction
+            )
+    for path in old.keys() | new.keys():
+        match = _GROUPS.match(path)
+        if old.get(path) != new.get(path) and not (match and match[1] in found):
+            direction = _direction(path, old.get(path), new.get(path))
+            found[path] = FieldChange(path, *_texts(old.get(path), new.get(path)), direction)
+    return tuple(found[path] for path in sorted(found))
+
+
+def widest_first(changes: Iterable[FieldChange]) -> list[FieldChange]:
+    """Sort changes as a member reads them: what widens is what there is to agree to."""
+    order = {"widens": 0, "changes": 1, "narrows": 2}
+    return sorted(changes, key=lambda each: (order[each.direction], each.field))
+
+
+def _direction(path: str, before: JsonValue, after: JsonValue) -> Direction:
+    for pattern, verdict in _COMPILED:
+        if pattern.fullmatch(path) and (direction := verdict(before, after)) != "changes":
+            return direction
+    return "changes"
+
+
+def _flat(value: JsonValue, path: str = "") -> dict[str, JsonValue]:
+    """Return the leaves of a document by path; a list of plain values is one leaf."""
+    if isinstance(value, Mapping):
+        inner = [
+            _flat(item, f"{path}.{name}" if path else name)
+            for name, item in value.items()
+            if item is not None
+        ]
+        return {key: leaf for each in inner for key, leaf in each.items()}
+    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        keys = _KEYS.get(path, ())
+        named = [(_name(item, keys, number), item) for number, item in enumerate(value, 1)]
+        return {key: leaf for name, item in named for key, leaf in _flat(item, f"{path}[{name}]").items()}
+    return {path: value}
+
+
+def _name(item: JsonValue, keys: tuple[str, ...], number: int) -> str:
+    if not keys or not isinstance(item, Mapping):
+        return str(number)
+    return "/".join(str(item.get(key)) for key in keys).replace("]", ")")
+
+
+def _has(document: Mapping[str, JsonValue], group: str) -> bool:
+    return any(path.startswith((f"{group}.", f"{group}[")) for path in document)
+
+
+def _number(value: JsonValue, unset: float | None) -> float | None:
+    if value is None:
+        return unset
+    if isinstance(value, list):
+        return float(len(value))
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _items(value: JsonValue) -> frozenset[str]:
+    return frozenset(str(item) for item in value) if isinstance(value, list) else frozenset()
+
+
+def _texts(before: JsonValue, after: JsonValue) -> tuple[str, str]:
+    return _text(before), _text(after)
+
+
+def _text(value: JsonValue) -> str:
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)

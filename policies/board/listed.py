@@ -1,0 +1,45 @@
+"""The policies that a board's repository lists, to read and to compare with. Trusts the folder: the board's own."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from policies.charter import POLICY_PAYLOAD_TYPE
+from policies.documents import load_yaml
+from policies.errors import NotFoundError, PhtError, UsageError
+from policies.policy import Policy
+from policies.signing import unsafe_payload
+from policies.trust.repository import BoardRepository
+from policies.trust.verification import parse_policy_target
+
+_NAMED = re.compile(r"([a-z0-9-]{1,64})@([1-9][0-9]{0,8})")
+
+
+def listed_policies(repository: Path) -> Iterator[Policy]:
+    """Yield every listed policy that can be read."""
+    for path, data in sorted(BoardRepository(repository).listed().items()):
+        if parse_policy_target(path) is None:
+            continue
+        try:
+            yield load_yaml(Policy, unsafe_payload(data, POLICY_PAYLOAD_TYPE), what=path)
+        except PhtError:
+            # What cannot be read is not in force either; `pht-board status` says why.
+            continue
+
+
+def policy_of(repository: Path, name: str) -> Policy:
+    """Return the listed policy ``id@version``.
+
+    Raises:
+        UsageError: that is no such name.
+        NotFoundError: it is not listed.
+    """
+    match = _NAMED.fullmatch(name)
+    if match is None:
+        raise UsageError(f"{name}: name a policy as id@version, for example cxr-classification@1")
+    policies = list(listed_policies(repository))
+    for policy in policies:
+        if (policy.id, policy.version) == (match[1], int(match[2])):
+            return policy
+    there = ", ".join(f"{each.id}@{each.version}" for each in policies) or "none"
+    raise NotFoundError(f"{name}: not listed", hint=f"Listed: {there}.")
