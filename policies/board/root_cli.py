@@ -9,6 +9,7 @@ import typer
 
 from policies.board.options import confirm
 from policies.console import JsonOption, echo_json, say
+from policies.errors import UsageError
 
 if TYPE_CHECKING:
     from policies.signing import Signer
@@ -19,7 +20,7 @@ FolderArgument = Annotated[Path, typer.Argument(help="The repository's folder.")
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
-    for command in (init, root):
+    for command in (init, root, rotate):
         app.command()(command)
 
 
@@ -70,6 +71,52 @@ def root(
     _show_root(board_root.drafted(), folder, as_json=as_json)
 
 
+def rotate(
+    folder: FolderArgument,
+    secretary_key: Annotated[
+        str | None, typer.Option(help="The secretary's new public key: hex or a .pub file.")
+    ] = None,
+    witness_key: Annotated[
+        str | None, typer.Option(help="The witness's new public key: hex or a .pub file.")
+    ] = None,
+    member: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=KEY", help="A member's new public key; may be given again."),
+    ] = None,
+    remove_member: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A member who leaves; may be given again.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draft the next root by what changes; with no option it only lives longer. Old and new keys sign it."""
+    from policies.board.keys import read_public  # noqa: PLC0415
+    from policies.trust.repository import BoardRepository  # noqa: PLC0415
+    from policies.trust.root import BoardRoot  # noqa: PLC0415
+    from policies.trust.rotation import RootChanges, rotated, to_sign_again  # noqa: PLC0415
+
+    board_root = BoardRoot(folder)
+    board_root.in_force()
+    changes = RootChanges(
+        secretary_key=None if secretary_key is None else read_public(secretary_key),
+        witness_key=None if witness_key is None else read_public(witness_key),
+        members=dict(_member_key(text) for text in member or []),
+        removed=tuple(remove_member or []),
+    )
+    after = rotated(board_root.plan(), changes)
+    board_root.propose(after, now=datetime.now(UTC))
+    again = to_sign_again(BoardRepository(folder).listed(), after.charter)
+    _show_root(board_root.drafted(), folder, as_json=as_json, again=again)
+
+
+def _member_key(text: str) -> tuple[str, str]:
+    from policies.board.keys import read_public  # noqa: PLC0415
+
+    name, equals, key = text.rpartition("=")
+    if not equals or not name:
+        raise UsageError(f"--member {text}: write it as NAME=key.pub")
+    return name, read_public(key)
+
+
 def _plan(charter: Path, secretary_key: str, witness_key: str, threshold: int | None) -> "RootPlan":
     from policies.board.keys import read_public  # noqa: PLC0415
     from policies.charter import Charter  # noqa: PLC0415
@@ -83,9 +130,11 @@ def _plan(charter: Path, secretary_key: str, witness_key: str, threshold: int | 
 def sign_root(folder: Path, signer: "Callable[[], Signer]", *, yes: bool, as_json: bool) -> None:
     """Show the drafted charter to a member and add the member's signature."""
     from policies.trust.root import BoardRoot  # noqa: PLC0415
+    from policies.trust.rotation import changes_in_words  # noqa: PLC0415
 
     board_root = BoardRoot(folder)
-    charter = board_root.drafted_charter()
+    drafted = board_root.drafted_plan()
+    charter = drafted.charter
     if not as_json:
         say(f"Charter of {charter.title} ({charter.board})")
         roles = ", ".join(charter.required_roles) or "any"
@@ -96,11 +145,17 @@ def sign_root(folder: Path, signer: "Callable[[], Signer]", *, yes: bool, as_jso
             say(f"  {member.role}: {member.name}, {member.organisation}, {member.key}")
         for key in charter.development_keys:
             say(f"  alone, for public and synthetic data: {key}")
+        say(f"  secretary, who publishes: {drafted.secretary_key}")
+        say(f"  freshness witness: {drafted.witness_key}")
+        for line in changes_in_words(board_root.plan() if board_root.exists() else None, drafted):
+            say(f"Changes: {line}")
     confirm("Sign this charter and its keys?", yes=yes, as_json=as_json)
     _show_root(board_root.sign(signer()), folder, as_json=as_json)
 
 
-def _show_root(found: "RootSignatures | None", folder: Path, *, as_json: bool) -> None:
+def _show_root(
+    found: "RootSignatures | None", folder: Path, *, as_json: bool, again: tuple[str, ...] = ()
+) -> None:
     first = folder / "metadata" / "1.root.json"
     if found is None or found.valid:
         if as_json:
@@ -111,8 +166,18 @@ def _show_root(found: "RootSignatures | None", folder: Path, *, as_json: bool) -
         return
     if as_json:
         echo_json(
-            {"in_force": False, "version": found.version, "signed": found.signed, "needed": found.needed}
+            {
+                "in_force": False,
+                "version": found.version,
+                "signed": found.signed,
+                "needed": found.needed,
+                "to_sign_again": again,
+            }
         )
     else:
         say(f"Root {found.version}: {found.signed} of {found.needed} signatures.")
         say(f"Members sign with: pht-board sign --root {folder} --key KEY")
+        for document in again:
+            say(
+                f"! {document} lacks signatures with the keys of this root: have it signed and published again"
+            )

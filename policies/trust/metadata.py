@@ -7,7 +7,8 @@ from typing import TypeVar
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
-from policies.errors import StateError
+from policies.errors import PhtError, StateError, TrustError
+from policies.signing import Signer
 
 _Role = TypeVar("_Role", Root, Snapshot, Targets, Timestamp)
 
@@ -36,3 +37,18 @@ def read_metadata(path: Path, role: type[_Role]) -> _Role:
     if not isinstance(signed, role):
         raise StateError(f"{path.name}: is not {role.type} metadata")
     return signed
+
+
+def sign_metadata(metadata: Metadata[_Role], signer: Signer, *, append: bool = False) -> None:
+    """Sign metadata of ours.
+
+    Raises:
+        TrustError: the signer does not sign.
+    """
+    try:
+        metadata.sign(signer.crypto_signer, append=append)
+    except RepositoryError as error:
+        # python-tuf wraps what the signer says.
+        if isinstance(error.__cause__, PhtError):
+            raise error.__cause__ from error
+        raise TrustError("the metadata cannot be signed") from error

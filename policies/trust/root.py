@@ -18,7 +18,7 @@ from policies.charter import ROOT_KEY, Charter
 from policies.errors import NotFoundError, StateError, TrustError, UsageError
 from policies.files import exclusive_lock, write_atomically
 from policies.signing import Signer, public_key
-from policies.trust.metadata import read_metadata, versions, whole_seconds
+from policies.trust.metadata import read_metadata, sign_metadata, versions, whole_seconds
 from policies.trust.verification import charter_of
 
 ROOT_LIFETIME = timedelta(days=365)
@@ -73,7 +73,7 @@ class BoardRoot:
             UsageError: the plan contradicts itself.
         """
         root = _new_root(plan)
-        root.version = self.in_force().version + 1 if self._exists() else 1
+        root.version = self.in_force().version + 1 if self.exists() else 1
         root.expires = whole_seconds(now) + ROOT_LIFETIME
         write_atomically(self._draft, Metadata(root).to_bytes())
 
@@ -86,7 +86,7 @@ class BoardRoot:
         """
         with exclusive_lock(self._folder / ".lock"):
             draft = self._read_draft()
-            previous = self.in_force() if self._exists() else None
+            previous = self.in_force() if self.exists() else None
             keyid = signer.crypto_signer.public_key.keyid
             allowed = set(draft.signed.roles[Root.type].keyids)
             if previous is not None:
@@ -95,7 +95,7 @@ class BoardRoot:
                 raise TrustError(
                     "this key is not a member's", hint="The charter names the keys of the members."
                 )
-            draft.sign(signer.crypto_signer, append=True)
+            sign_metadata(draft, signer, append=True)
             status = _root_signatures(draft, previous)
             if status.valid:
                 write_atomically(self._metadata / f"{status.version}.root.json", draft.to_bytes())
@@ -108,15 +108,27 @@ class BoardRoot:
         """Return how far the drafted root is, or None where none is drafted."""
         if not self._draft.exists():
             return None
-        return _root_signatures(self._read_draft(), self.in_force() if self._exists() else None)
+        return _root_signatures(self._read_draft(), self.in_force() if self.exists() else None)
 
-    def drafted_charter(self) -> Charter:
-        """Return the charter that members are about to sign.
+    def drafted_plan(self) -> RootPlan:
+        """Return what members are about to sign.
 
         Raises:
             NotFoundError: no root is drafted.
         """
-        return charter_of(self._read_draft().signed)
+        return _plan_of(self._read_draft().signed)
+
+    def plan(self) -> RootPlan:
+        """Return what the root in force says.
+
+        Raises:
+            TrustError: its members have not all signed yet.
+        """
+        return _plan_of(self.in_force())
+
+    def exists(self) -> bool:
+        """Say whether a root is in force."""
+        return bool(versions(self._metadata, Root.type))
 
     def _read_draft(self) -> Metadata[Root]:
         try:
@@ -125,9 +137,6 @@ class BoardRoot:
             raise NotFoundError("no root waits for signatures") from error
         except RepositoryError as error:
             raise StateError("draft/root.json is damaged") from error
-
-    def _exists(self) -> bool:
-        return bool(versions(self._metadata, Root.type))
 
     def in_force(self) -> Root:
         """Return the root in force.
@@ -180,6 +189,17 @@ def _new_root(plan: RootPlan) -> Root:
     root.add_key(public_key(plan.witness_key), Timestamp.type)
     root.unrecognized_fields[ROOT_KEY] = charter.model_dump(mode="json")
     return root
+
+
+def _plan_of(root: Root) -> RootPlan:
+    (secretary,) = root.roles[Targets.type].keyids
+    (witness,) = root.roles[Timestamp.type].keyids
+    return RootPlan(
+        charter_of(root),
+        root.roles[Root.type].threshold,
+        root.keys[secretary].keyval["public"],
+        root.keys[witness].keyval["public"],
+    )
 
 
 def _root_signatures(draft: Metadata[Root], previous: Root | None) -> RootSignatures:

@@ -22,7 +22,7 @@ from policies.documents import StrictModel, canonical_json, format_moment
 from policies.errors import NotFoundError, PhtError, StateError, TrustError, UsageError
 from policies.files import exclusive_lock, write_atomically
 from policies.signing import Signer
-from policies.trust.metadata import read_metadata, versions, whole_seconds
+from policies.trust.metadata import read_metadata, sign_metadata, versions, whole_seconds
 from policies.trust.root import verified_chain
 from policies.trust.state import ROOT_VERSION_FIELD
 
@@ -107,7 +107,7 @@ class Witness:
                 unrecognized_fields={ROOT_VERSION_FIELD: root.version},
             )
         )
-        timestamp.sign(self._key.crypto_signer)
+        sign_metadata(timestamp, self._key)
         self._store(
             state.model_copy(
                 update={

@@ -9,7 +9,7 @@ from board_kit import NOW, BoardKit, https_server, mirror_handler, permitted
 
 from policies.board.status import status_of
 from policies.errors import DocumentError, NotFoundError, RefusedError, TrustError, UsageError
-from policies.refusals import Permitted
+from policies.refusals import Permitted, RefusalCode
 from policies.trust.mirror import push, push_timestamp
 from policies.trust.repository import BoardRepository
 from policies.trust.root import RootPlan
@@ -203,6 +203,10 @@ def test_a_mirror_over_https_asks_for_a_token(tmp_path: Path) -> None:
 def test_status_says_what_is_in_force_and_what_waits(tmp_path: Path) -> None:
     board = BoardKit.found(tmp_path)
     board.publish(board.signed(board.policy()))
+    (waiting,) = status_of(board.repository.folder, NOW).policies
+    assert waiting.refusal is RefusalCode.PURPOSE_TABLE_MISSING, "signed, and yet nobody may run it"
+    board.repository.set_purposes(board.signed_purposes())
+    board.publish()
     board.repository.set_register(board.signed_register())
     found = status_of(board.repository.folder, NOW)
     assert [(p.policy_id, p.signers, p.refusal) for p in found.policies] == [
