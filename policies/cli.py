@@ -6,6 +6,7 @@ program. Exit codes: `policies.errors.ExitCode`.
 
 from policies.board import (
     documents_cli,
+    evidence_cli,
     keys_cli,
     profile_cli,
     reading_cli,
@@ -26,6 +27,7 @@ for commands in (
     secretary_cli,
     repository_cli,
     profile_cli,
+    evidence_cli,
 ):
     commands.add_commands(app)
 

@@ -1,16 +1,21 @@
 """A run with real keys at a station, and its evidence pack, for the tests of both sides."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from board_kit import register_yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from securesystemslib.signer import CryptoSigner
 from station_kit import STATIONS, StationKit, order_digest
 
 from policies.charter import REGISTER_PAYLOAD_TYPE
-from policies.evidence.archive import open_pack, write_pack
+from policies.documents import canonical_json, digest_of
+from policies.evidence.archive import CRATE, STATEMENT, open_pack, write_pack
+from policies.evidence.statement import PAYLOAD_TYPE, RunFact, RunStatement
+from policies.signing import Signer, sign_envelope, unsafe_payload
 from policies.wire.instructions import Kind, Status
 from station.evidence.collecting import EvidenceCollector
 
@@ -90,4 +95,40 @@ def rewritten(pack: Path, changes: Mapping[str, bytes | None], name: str = "forg
             content[path] = data
     out = pack.with_name(name)
     write_pack(out, content)
+    return out
+
+
+def resigned(
+    run: EvidenceRun,
+    pack: Path,
+    change: Callable[[RunFact], RunFact] = lambda fact: fact,
+    files: Mapping[str, bytes | None] | None = None,
+    key: Ed25519PrivateKey | None = None,
+) -> Path:
+    """A pack as its own station can forge it: files changed, described and signed anew, with its real key unless told."""
+    content = members(pack)
+    for path, data in (files or {}).items():
+        if data is None:
+            del content[path]
+        else:
+            content[path] = data
+    said = RunStatement.decode(unsafe_payload(content.pop(STATEMENT), PAYLOAD_TYPE)).predicate
+    crate = json.loads(content[CRATE])
+    crate["@graph"] = [
+        entity
+        for entity in crate["@graph"]
+        if entity["@type"] != "File" or entity["@id"] in {*content, STATEMENT}
+    ]
+    for entity in crate["@graph"]:
+        if "sha256" in entity:
+            entity["sha256"] = digest_of(content[entity["@id"]]).removeprefix("sha256:")
+    content[CRATE] = canonical_json(crate)
+    said = change(said).model_copy(
+        update={"files": {path: digest_of(data) for path, data in content.items()}}
+    )
+    used = key or run.identity
+    signer = Signer(used.public_key().public_bytes_raw().hex(), CryptoSigner(used))
+    content[STATEMENT] = sign_envelope(RunStatement.about(said).encode(), PAYLOAD_TYPE, signer)
+    out = pack.with_name("resigned.zip")
+    write_pack(out, dict(content))
     return out

@@ -14,9 +14,10 @@ from tuf.api.exceptions import DownloadHTTPError, RepositoryError
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 from tuf.ngclient import FetcherInterface, Updater
 
-from policies.charter import Charter
+from policies.charter import REGISTER_TARGET, Charter, policy_target
 from policies.errors import TrustError
-from policies.trust.verification import charter_of
+from policies.purposes import PURPOSES_TARGET
+from policies.trust.verification import REVOKED_TARGET, charter_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +95,9 @@ def verify_repository(root: bytes, files: Mapping[str, bytes], at: datetime) -> 
             path: (info.length, info.hashes.get("sha256", "")) for path, info in targets.targets.items()
         },
     )
+
+
+def belongs_to_run(path: str, policy: tuple[str, int]) -> bool:
+    """Return whether a target of the repository belongs into the evidence of a run under a policy."""
+    documents = {policy_target(*policy), REGISTER_TARGET, PURPOSES_TARGET, REVOKED_TARGET}
+    return path in documents or path.startswith(f"opinions/{policy[0]}/{policy[1]}/")

@@ -14,9 +14,7 @@ What this cannot show: that the station left out nothing. The head in the statem
 countersigned, and against the station's own ledger.
 """
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,9 +29,8 @@ from policies.charter import (
     policy_target,
 )
 from policies.documents import digest_of, load_json, load_yaml
-from policies.errors import DocumentError, PhtError, TrustError
+from policies.errors import DocumentError, TrustError
 from policies.evidence.archive import (
-    CRATE,
     LEDGER,
     ORDER,
     POLICY,
@@ -46,17 +43,26 @@ from policies.evidence.archive import (
     open_pack,
 )
 from policies.evidence.chain import check_ledger
-from policies.evidence.repository import RepositoryThen, verify_repository
+from policies.evidence.files import check_files
+from policies.evidence.repository import RepositoryThen, belongs_to_run, verify_repository
 from policies.evidence.statement import PAYLOAD_TYPE, RunFact, RunStatement
 from policies.manifest import TrainManifest
-from policies.opinions import OPINION_PAYLOAD_TYPE, Opinion, opinion_target
 from policies.order import PAYLOAD_TYPE as ORDER_PAYLOAD_TYPE
 from policies.order import RunOrder
-from policies.purposes import PURPOSES_PAYLOAD_TYPE, PURPOSES_TARGET
+from policies.purposes import PURPOSES_TARGET
 from policies.refusals import Refused
 from policies.rules.order_rules import manifest_reasons, order_reasons, verified_order
 from policies.signing import unsafe_payload, verify_envelope
-from policies.trust.verification import PolicyInForce, verify_policy, verify_register
+from policies.trust.verification import (
+    REVOKED_TARGET,
+    PolicyInForce,
+    RevocationList,
+    parse_policy_target,
+    verify_opinion,
+    verify_policy,
+    verify_purposes,
+    verify_register,
+)
 
 Step = Literal["container", "files", "repository", "board", "order", "statement", "ledger"]
 
@@ -90,14 +96,6 @@ class Verdict:
     def holds(self) -> bool:
         """Whether every step does."""
         return self.run is not None and all(finding.holds for finding in self.findings)
-
-
-class _BrokenError(PhtError):
-    """A step does not hold."""
-
-    def __init__(self, where: str, problem: str) -> None:
-        super().__init__(problem)
-        self.where = where
 
 
 @dataclass(slots=True)
@@ -150,7 +148,7 @@ def _verify(pack: Pack, root: bytes, now: datetime, findings: list[Finding]) -> 
         return Verdict(tuple(findings), (), None)
     reading = _Reading(pack, root, now, claim)
     steps: tuple[tuple[Step, Callable[[_Reading], str]], ...] = (
-        ("files", _files),
+        ("files", lambda reading: check_files(reading.pack, reading.claim.files)),
         ("repository", _repository),
         ("board", _board),
         ("order", _order),
@@ -160,8 +158,8 @@ def _verify(pack: Pack, root: bytes, now: datetime, findings: list[Finding]) -> 
     for step, check in steps:
         try:
             findings.append(Finding(step, True, "", check(reading)))
-        except _BrokenError as error:
-            findings.append(Finding(step, False, error.where, error.message))
+        except PackDamageError as error:
+            findings.append(Finding(step, False, error.where, error.problem))
             return Verdict(tuple(findings), tuple(reading.notes), None)
     return Verdict(tuple(findings), tuple(reading.notes), claim)
 
@@ -169,46 +167,6 @@ def _verify(pack: Pack, root: bytes, now: datetime, findings: list[Finding]) -> 
 def _claim(pack: Pack) -> RunFact:
     """Read what the station claims; whether it said so is step 6."""
     return RunStatement.decode(unsafe_payload(pack.read(STATEMENT), PAYLOAD_TYPE)).predicate
-
-
-def _files(reading: _Reading) -> str:
-    pack, claimed = reading.pack, reading.claim.files
-    for name in pack.names:
-        if name == STATEMENT:
-            continue
-        if name not in claimed:
-            raise _BrokenError(name, "the station's statement names no such file")
-        if _digest(pack, name) != claimed[name]:
-            raise _BrokenError(name, "has another digest than the station's statement gives it")
-    if missing := claimed.keys() - set(pack.names):
-        raise _BrokenError(min(missing), "is missing")
-    described = dict(_described(pack.read(CRATE)))
-    for name in sorted(set(pack.names) - {CRATE}):
-        if name not in described:
-            raise _BrokenError(CRATE, f"does not describe {name}")
-        if name != STATEMENT and described[name] != claimed[name].removeprefix("sha256:"):
-            raise _BrokenError(CRATE, f"gives {name} another digest")
-    if extra := described.keys() - set(pack.names):
-        raise _BrokenError(CRATE, f"describes {min(extra)}, which is not there")
-    return f"{len(claimed)} files have the digests that the description and the statement give them"
-
-
-def _digest(pack: Pack, name: str) -> str:
-    found = hashlib.sha256()
-    with pack.open(name) as file:
-        while chunk := file.read(1 << 20):
-            found.update(chunk)
-    return f"sha256:{found.hexdigest()}"
-
-
-def _described(data: bytes) -> Iterator[tuple[str, str | None]]:
-    try:
-        graph = json.loads(data)["@graph"]
-        for entity in graph:
-            if entity.get("@type") == "File":
-                yield str(entity["@id"]), entity.get("sha256")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _BrokenError(CRATE, "is not the description of a crate") from error
 
 
 def _repository(reading: _Reading) -> str:
@@ -221,7 +179,7 @@ def _repository(reading: _Reading) -> str:
     try:
         found = verify_repository(reading.root, files, claim.admitted_at)
     except TrustError as error:
-        raise _BrokenError(TRUST, error.message) from error
+        raise PackDamageError(TRUST, error.message) from error
     said = {
         "root": claim.root_version,
         "timestamp": claim.timestamp_version,
@@ -229,7 +187,7 @@ def _repository(reading: _Reading) -> str:
         "targets": claim.targets_version,
     }
     if said != dict(found.versions):
-        raise _BrokenError(TRUST, "is of other versions than the station's statement names")
+        raise PackDamageError(TRUST, "is of other versions than the station's statement names")
     if reading.now >= found.expires:
         reading.notes.append(
             f"The state of the repository was valid then, until {found.expires:%Y-%m-%d %H:%M} UTC; it is expired by now."
@@ -243,33 +201,68 @@ def _repository(reading: _Reading) -> str:
 def _board(reading: _Reading) -> str:
     repository = reading.repository
     if repository is None:
-        raise _BrokenError(TRUST, "was not verified")
-    for name in reading.pack.names:
-        if name.startswith(TARGETS):
-            data = reading.pack.read(name)
-            if not repository.holds(name.removeprefix(TARGETS), data, digest_of(data)):
-                raise _BrokenError(name, "is not what the repository listed then")
+        raise PackDamageError(TRUST, "was not verified")
+    _as_listed(reading, repository)
     claim = reading.claim.policy
     policy = _permitted_policy(reading, repository.charter)
     if policy.digest != claim.digest:
-        raise _BrokenError(STATEMENT, "names other bytes of the policy")
+        raise PackDamageError(STATEMENT, "names other bytes of the policy")
     if reading.pack.read(POLICY) != _signed_file(policy):
-        raise _BrokenError(POLICY, "is not what the members signed")
+        raise PackDamageError(POLICY, "is not what the members signed")
     register = reading.target(REGISTER_TARGET)
     if register is None:
-        raise _BrokenError(TARGETS + REGISTER_TARGET, "is missing")
+        raise PackDamageError(TARGETS + REGISTER_TARGET, "is missing")
     verified = verify_register(register, repository.charter)
     if isinstance(verified, Refused):
-        raise _BrokenError(TARGETS + REGISTER_TARGET, verified.reasons[0].detail)
-    opinions = _opinions(reading, repository.charter)
+        raise PackDamageError(TARGETS + REGISTER_TARGET, verified.reasons[0].detail)
+    _not_withdrawn(reading, policy)
+    opinions = _opinions(reading, policy, repository.charter)
     reading.policy, reading.register = policy, verified.value
     if reading.now >= policy.policy.valid_until:
         reading.notes.append(f"The policy was valid then, until {policy.policy.valid_until:%Y-%m-%d}.")
     names = [member.name for member in repository.charter.members if member.key in policy.signers]
     return (
         f"policy {claim.id}, version {claim.version}, signed by {', '.join(names) or 'a development key'}"
-        + (f"; {opinions} opinions of members" if opinions else "")
+        + (f"; {opinions} members said more" if opinions else "")
     )
+
+
+def _as_listed(reading: _Reading, repository: RepositoryThen) -> None:
+    """Every document of the board is one that was listed then, and none that belongs to the run is left out."""
+    packed = {name.removeprefix(TARGETS) for name in reading.pack.names if name.startswith(TARGETS)}
+    for path in sorted(packed):
+        data = reading.pack.read(TARGETS + path)
+        if not repository.holds(path, data, digest_of(data)):
+            raise PackDamageError(TARGETS + path, "is not what the repository listed then")
+    claim = reading.claim.policy
+    for path in sorted(repository.targets.keys() - packed):
+        if belongs_to_run(path, (claim.id, claim.version)):
+            raise PackDamageError(TARGETS + path, "was listed then, and is missing")
+    listed = [key for path in repository.targets if (key := parse_policy_target(path))]
+    if any(policy_id == claim.id and version > claim.version for policy_id, version in listed):
+        raise PackDamageError(
+            "trust/targets.json", "lists a later version, which had replaced the run's policy"
+        )
+
+
+def _not_withdrawn(reading: _Reading, policy: PolicyInForce) -> None:
+    data = reading.target(REVOKED_TARGET)
+    if data is None:
+        return
+    try:
+        withdrawn = load_json(RevocationList, data, what=REVOKED_TARGET)
+    except DocumentError as error:
+        raise PackDamageError(TARGETS + REVOKED_TARGET, error.message) from error
+    claim = reading.claim
+    if any(
+        (entry.policy_id, entry.version) == (claim.policy.id, claim.policy.version)
+        for entry in withdrawn.revoked
+    ):
+        raise PackDamageError(TARGETS + REVOKED_TARGET, "names the run's policy: it was withdrawn already")
+    if any(entry.key == policy.policy.requester.key for entry in withdrawn.requesters):
+        raise PackDamageError(TARGETS + REVOKED_TARGET, "names the requester: withdrawn already")
+    if any(entry.name == claim.station for entry in withdrawn.stations):
+        raise PackDamageError(TARGETS + REVOKED_TARGET, "names the station: withdrawn already")
 
 
 def _permitted_policy(reading: _Reading, charter: Charter) -> PolicyInForce:
@@ -277,10 +270,10 @@ def _permitted_policy(reading: _Reading, charter: Charter) -> PolicyInForce:
     path = policy_target(claim.id, claim.version)
     envelope = reading.target(path)
     if envelope is None:
-        raise _BrokenError(TARGETS + path, "is missing")
+        raise PackDamageError(TARGETS + path, "is missing")
     found = verify_policy(envelope, claim.id, claim.version, charter)
     if isinstance(found, Refused):
-        raise _BrokenError(TARGETS + path, f"{found.code}: {found.reasons[0].detail}")
+        raise PackDamageError(TARGETS + path, f"{found.code}: {found.reasons[0].detail}")
     return found.value
 
 
@@ -289,52 +282,44 @@ def _signed_file(policy: PolicyInForce) -> bytes:
     return unsafe_payload(policy.envelope, POLICY_PAYLOAD_TYPE)
 
 
-def _opinions(reading: _Reading, charter: Charter) -> int:
+def _opinions(reading: _Reading, policy: PolicyInForce, charter: Charter) -> int:
     """Check what members said besides, and the table of purposes, where they are there."""
-    claim, count = reading.claim.policy, 0
-    for member in charter.members:
-        path = opinion_target(claim.id, claim.version, member.key)
-        data = reading.target(path)
-        if data is None:
-            continue
+    about = f"{TARGETS}opinions/"
+    opinions = [name for name in reading.pack.names if name.startswith(about)]
+    for name in opinions:
+        key = name.rpartition("/")[2].removesuffix(".dsse.json")
         try:
-            said = verify_envelope(data, OPINION_PAYLOAD_TYPE, [member.key], 1)
-            opinion = load_json(Opinion, said.payload, what=path)
-        except (TrustError, DocumentError) as error:
-            raise _BrokenError(TARGETS + path, error.message) from error
-        if opinion.policy_digest != claim.digest:
-            raise _BrokenError(TARGETS + path, "is about other bytes of the policy")
-        count += 1
-    if (purposes := reading.target(PURPOSES_TARGET)) is not None:
-        keys = [member.key for member in charter.members]
-        try:
-            verify_envelope(purposes, PURPOSES_PAYLOAD_TYPE, keys, charter.threshold)
+            verify_opinion(reading.pack.read(name), key, policy, charter)
         except TrustError as error:
-            raise _BrokenError(TARGETS + PURPOSES_TARGET, error.message) from error
-    return count
+            raise PackDamageError(name, error.message) from error
+    if (purposes := reading.target(PURPOSES_TARGET)) is not None:
+        verified = verify_purposes(purposes, charter)
+        if isinstance(verified, Refused):
+            raise PackDamageError(TARGETS + PURPOSES_TARGET, verified.reasons[0].detail)
+    return len(opinions)
 
 
 def _order(reading: _Reading) -> str:
     if reading.policy is None:
-        raise _BrokenError(POLICY, "was not verified")
+        raise PackDamageError(POLICY, "was not verified")
     policy, claim = reading.policy.policy, reading.claim
     envelope = reading.pack.read(ORDER)
     verified = verified_order(envelope, policy)
     if isinstance(verified, Refused):
-        raise _BrokenError(ORDER, f"{verified.code}: {verified.reasons[0].detail}")
+        raise PackDamageError(ORDER, f"{verified.code}: {verified.reasons[0].detail}")
     order = verified.value
     digest = digest_of(unsafe_payload(envelope, ORDER_PAYLOAD_TYPE))
     train = reading.pack.read(TRAIN)
     if digest_of(train) != policy.manifest_digest:
-        raise _BrokenError(TRAIN, "is not the train that the policy names")
+        raise PackDamageError(TRAIN, "is not the train that the policy names")
     try:
         manifest = load_yaml(TrainManifest, train, what=TRAIN)
     except DocumentError as error:
-        raise _BrokenError(TRAIN, error.message) from error
+        raise PackDamageError(TRAIN, error.message) from error
     reasons = order_reasons(order, policy, reading.policy.digest, claim.repository.admitted_at)
     reasons += manifest_reasons(order, manifest, policy)
     if reasons:
-        raise _BrokenError(ORDER, f"{reasons[0].code}: {reasons[0].detail}")
+        raise PackDamageError(ORDER, f"{reasons[0].code}: {reasons[0].detail}")
     _same_order(claim, order, digest)
     return f"{digest[:19]}..., signed by the requester of the policy and within it"
 
@@ -349,48 +334,48 @@ def _same_order(claim: RunFact, order: RunOrder, digest: str) -> None:
         order.image_config_digest, order.stages, order.rounds,
     )  # fmt: skip
     if told != is_:
-        raise _BrokenError(STATEMENT, "tells of another order than the one in the pack")
+        raise PackDamageError(STATEMENT, "tells of another order than the one in the pack")
     if claim.station not in order.stations:
-        raise _BrokenError(ORDER, "does not name the station")
+        raise PackDamageError(ORDER, "does not name the station")
 
 
 def _statement(reading: _Reading) -> str:
     if reading.register is None or reading.policy is None:
-        raise _BrokenError(TARGETS + REGISTER_TARGET, "was not verified")
+        raise PackDamageError(TARGETS + REGISTER_TARGET, "was not verified")
     station = reading.register.find(reading.claim.station)
     if station is None:
-        raise _BrokenError(STATEMENT, "is of a station that the register does not name")
+        raise PackDamageError(STATEMENT, "is of a station that the register does not name")
     data = reading.pack.read(STATEMENT)
     try:
         said = verify_envelope(data, PAYLOAD_TYPE, [station.identity_key], 1)
     except TrustError as error:
-        raise _BrokenError(STATEMENT, "is not signed with the station's identity key") from error
+        raise PackDamageError(STATEMENT, "is not signed with the station's identity key") from error
     if RunStatement.decode(said.payload).encode() != said.payload:
-        raise _BrokenError(STATEMENT, "is not written in the one form there is")
+        raise PackDamageError(STATEMENT, "is not written in the one form there is")
     _within_terms(reading, station)
     return f"signed by {station.organisation} ({station.name})"
 
 
 def _within_terms(reading: _Reading, station: RegisteredStation) -> None:
     if reading.policy is None:
-        raise _BrokenError(POLICY, "was not verified")
+        raise PackDamageError(POLICY, "was not verified")
     policy, claim = reading.policy.policy, reading.claim
     if len(claim.releases) > min(policy.runs.releases, claim.rounds * len(claim.stages)):
-        raise _BrokenError(STATEMENT, "tells of more releases than order and policy grant")
+        raise PackDamageError(STATEMENT, "tells of more releases than order and policy grant")
     for release in claim.releases:
         which = f"the release of round {release.round}, stage {release.stage},"
         if release.stage not in claim.stages or release.round > claim.rounds:
-            raise _BrokenError(STATEMENT, f"{which} is none that the order asks for")
+            raise PackDamageError(STATEMENT, f"{which} is none that the order asks for")
         if not policy.valid_from <= release.recorded < policy.valid_until:
-            raise _BrokenError(STATEMENT, f"{which} was made outside the policy's validity")
+            raise PackDamageError(STATEMENT, f"{which} was made outside the policy's validity")
         if release.recorded.astimezone(UTC).date() > station.agreement.expires:
-            raise _BrokenError(STATEMENT, f"{which} was made after the hospital's agreement ended")
+            raise PackDamageError(STATEMENT, f"{which} was made after the hospital's agreement ended")
 
 
 def _ledger(reading: _Reading) -> str:
     try:
         return check_ledger(reading.pack, reading.claim)
     except PackDamageError as error:
-        raise _BrokenError(error.where, error.problem) from error
+        raise PackDamageError(error.where, error.problem) from error
     except DocumentError as error:
-        raise _BrokenError(LEDGER, error.message) from error
+        raise PackDamageError(LEDGER, error.message) from error

@@ -10,12 +10,11 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from policies.charter import REGISTER_TARGET, policy_target
+from policies.charter import policy_target
 from policies.documents import Moment, StrictModel, canonical_json
 from policies.errors import NotFoundError, StateError
-from policies.purposes import PURPOSES_TARGET
+from policies.evidence.repository import belongs_to_run
 from policies.trust.state import VerifiedState
-from policies.trust.verification import REVOKED_TARGET
 from station.storage.files import storage_fault, write_atomically
 
 _FOLDER = "runs"
@@ -67,7 +66,7 @@ def keep_terms(
         state = VerifiedState.model_validate_json((trust / "verified.json").read_bytes())
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise StateError("the last verified state of the policies cannot be read") from error
-    targets = {name: text for name, text in state.targets.items() if _belongs(name, policy)}
+    targets = {name: text for name, text in state.targets.items() if belongs_to_run(name, policy)}
     if policy_target(*policy) not in targets:
         raise StateError("the last verified state of the policies does not hold the run's policy")
     terms = KeptTerms(
@@ -107,12 +106,3 @@ def kept_terms(trust: Path, order_digest: str) -> KeptTerms:
 
 def _place(trust: Path, order_digest: str) -> Path:
     return trust / _FOLDER / f"{order_digest.removeprefix('sha256:')}.json"
-
-
-def _belongs(name: str, policy: tuple[str, int]) -> bool:
-    return name in {
-        policy_target(*policy),
-        REGISTER_TARGET,
-        PURPOSES_TARGET,
-        REVOKED_TARGET,
-    } or name.startswith(f"opinions/{policy[0]}/{policy[1]}/")
