@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
-from securesystemslib.signer import Key
+from securesystemslib.signer import Key, Signature
 from tuf.api.exceptions import (
     BadVersionNumberError,
     DownloadLengthMismatchError,
@@ -178,7 +178,7 @@ def _holds(metadata: Metadata, key: Key) -> bool:  # type: ignore[type-arg]
     """Say whether some signature on the metadata is this key's, under whichever key id."""
     for signature in metadata.signatures.values():
         try:
-            key.verify_signature(signature, metadata.signed_bytes)
+            key.verify_signature(Signature(key.keyid, signature.signature), metadata.signed_bytes)
         except (UnverifiedSignatureError, VerificationError, ValueError):
             continue
         return True
