@@ -1,6 +1,6 @@
 """All settings of one station, and the hospital's own rules in them."""
 
-from datetime import datetime, time, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Self
 
@@ -10,6 +10,7 @@ from policies.documents import Name, Sequence, StrictModel
 from policies.manifest import TrainKind
 from policies.policy import ConsentMode
 from policies.rules.admission import CollectionOffer, HospitalRules
+from policies.rules.hours import asks_operator, in_quiet_hours
 from station.settings.consent import ConsentSettings
 from station.settings.dicom import PacsSettings, ReceiverSettings
 from station.settings.files import ProcessingSettings, RetentionSettings
@@ -88,17 +89,11 @@ class StationSettings(StrictModel):
 
     def needs_operator(self, kind: TrainKind) -> bool:
         """Tell whether a train of this kind waits for the operator's word."""
-        approval = self.hospital.operator_approval
-        return approval == "always" or (approval == "training" and kind is TrainKind.TRAINING)
+        return asks_operator(self.hospital.operator_approval, kind)
 
     def quiet(self, now: datetime) -> bool:
         """Tell whether `now` (with a time zone) falls in the quiet hours; a range may pass midnight."""
-        clock = now.astimezone(time_zone(self.hospital.timezone)).time()
-        for first, last in self.hospital.quiet_hours:
-            start, end = time.fromisoformat(first), time.fromisoformat(last)
-            if (start <= clock < end) if start < end else (clock >= start or clock < end):
-                return True
-        return False
+        return in_quiet_hours(self.hospital.quiet_hours, time_zone(self.hospital.timezone), now)
 
     def hospital_rules(self, now: datetime) -> HospitalRules:
         """Return the hospital's rules as admission asks for them."""
