@@ -81,9 +81,14 @@ def reviewed(
     policy = load_yaml(Policy, data, what=document.name)
     train = None if train_path is None else read_train(train_path)
     previous = None if repository is None else policy_in_force(repository, policy.id)
-    return review_policy(
+    found = review_policy(
         policy, data, digest_of(data), train=train, elements=elements_of(weights), previous=previous
     )
+    if repository is None:
+        return found
+    from policies.board.board_words import with_board_words  # noqa: PLC0415
+
+    return with_board_words(found, document, data, repository)
 
 
 def show_review(found: "Review") -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from policies.board.documents_in import read_file
 from policies.board.signing_desk import SignedFile, envelope_path, read_policy, sign_document
-from policies.charter import POLICY_PAYLOAD_TYPE
+from policies.board.wording import opinion_in_words
+from policies.charter import POLICY_PAYLOAD_TYPE, Charter
 from policies.documents import canonical_json, digest_of, load_json
 from policies.errors import DocumentError, TrustError, UsageError
 from policies.files import write_atomically
 from policies.opinions import OPINION_PAYLOAD_TYPE, Opinion
 from policies.signing import Signer, sign_envelope, verify_envelope
+from policies.trust.verification import verify_opinion_about
 
 _SUFFIX = ".dsse.json"
 
@@ -32,6 +34,23 @@ def opinions_beside(document: Path) -> tuple[Path, ...]:
         for path in sorted(document.parent.iterdir())
         if path.name.startswith(start) and path.name.endswith(_SUFFIX)
     )
+
+
+def opinions_in_words(document: Path, data: bytes, charter: Charter) -> tuple[str, ...]:
+    """Return what members say of the policy file, from the opinions beside it; what is not a member's is named as such."""
+    policy = read_policy(data, document.name)
+    about = (policy.id, policy.version, digest_of(data))
+    return tuple(_in_words(path, about, charter) for path in opinions_beside(document))
+
+
+def _in_words(path: Path, about: tuple[str, int, str], charter: Charter) -> str:
+    envelope = read_file(path)
+    for member in charter.members:
+        try:
+            return opinion_in_words(verify_opinion_about(envelope, member.key, about, charter))
+        except TrustError:
+            continue
+    return f"{path.name} is no member's opinion of these bytes."
 
 
 def approve(

@@ -90,7 +90,7 @@ def status_of(folder: Path, now: datetime) -> Status:
     charter = repository.root.charter()
     listed = repository.listed()
     register = _register(listed.get(REGISTER_TARGET), charter)
-    purposes = _purposes(listed.get(PURPOSES_TARGET), charter)
+    purposes = purposes_of(repository)
     known = _Known(charter, purposes, repository.revocations(), listed)
     roles = _roles(repository, now)
     policies = tuple(
@@ -188,8 +188,14 @@ def _register(data: bytes | None, charter: Charter) -> StationRegister | None:
     return result.value if isinstance(result, Permitted) else None
 
 
-def _purposes(data: bytes | None, charter: Charter) -> PurposeTable | None:
-    result = None if data is None else verify_purposes(data, charter)
+def purposes_of(repository: BoardRepository) -> PurposeTable | None:
+    """Return the published table of purposes, or None where none binds.
+
+    Raises:
+        TrustError: the root is not in force yet.
+    """
+    data = repository.listed().get(PURPOSES_TARGET)
+    result = None if data is None else verify_purposes(data, repository.root.charter())
     return result.value if isinstance(result, Permitted) else None
 
 

@@ -317,6 +317,18 @@ def verify_opinion(
     Raises:
         TrustError: not signed with that key, not a member's, or about other bytes than the policy's.
     """
+    about = (policy.policy.id, policy.policy.version, policy.digest)
+    return verify_opinion_about(envelope, member_key, about, charter)
+
+
+def verify_opinion_about(
+    envelope: bytes, member_key: str, about: tuple[str, int, str], charter: Charter
+) -> MemberOpinion:
+    """Return a member's opinion of a policy file that may not be in force yet: (id, version, digest of its bytes).
+
+    Raises:
+        TrustError: as `verify_opinion`.
+    """
     member = next((member for member in charter.members if member.key == member_key), None)
     if member is None:
         raise TrustError("the opinion is not a member's")
@@ -325,7 +337,6 @@ def verify_opinion(
         opinion = load_json(Opinion, payload, what="opinion")
     except DocumentError as error:
         raise TrustError(f"the opinion is not valid: {error.message}") from error
-    about = (opinion.policy_id, opinion.version, opinion.policy_digest)
-    if about != (policy.policy.id, policy.policy.version, policy.digest):
+    if (opinion.policy_id, opinion.version, opinion.policy_digest) != about:
         raise TrustError("the opinion is about another policy, or other bytes of it")
     return MemberOpinion(member, opinion)

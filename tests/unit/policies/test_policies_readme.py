@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from board_desk import TRAIN
 from pydantic import BaseModel
-from test_board_cli import TRAIN
 
 from policies.cli import app
 from policies.console import run
