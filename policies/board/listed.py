@@ -28,7 +28,12 @@ def listed_policies(repository: Path) -> Iterator[Policy]:
 
 
 def policy_of(repository: Path, name: str) -> Policy:
-    """Return the listed policy ``id@version``.
+    """Return the listed policy ``id@version``; raises as `policy_payload`."""
+    return load_yaml(Policy, policy_payload(repository, name), what=name)
+
+
+def policy_payload(repository: Path, name: str) -> bytes:
+    """Return the signed bytes of the listed policy ``id@version``.
 
     Raises:
         UsageError: that is no such name.
@@ -37,9 +42,10 @@ def policy_of(repository: Path, name: str) -> Policy:
     match = _NAMED.fullmatch(name)
     if match is None:
         raise UsageError(f"{name}: name a policy as id@version, for example cxr-classification@1")
-    policies = list(listed_policies(repository))
-    for policy in policies:
-        if (policy.id, policy.version) == (match[1], int(match[2])):
-            return policy
-    there = ", ".join(f"{each.id}@{each.version}" for each in policies) or "none"
-    raise NotFoundError(f"{name}: not listed", hint=f"Listed: {there}.")
+    listed = BoardRepository(repository).listed()
+    found = {key: data for path, data in listed.items() if (key := parse_policy_target(path))}
+    data = found.get((match[1], int(match[2])))
+    if data is None:
+        there = ", ".join(f"{policy_id}@{version}" for policy_id, version in sorted(found)) or "none"
+        raise NotFoundError(f"{name}: not listed", hint=f"Listed: {there}.")
+    return unsafe_payload(data, POLICY_PAYLOAD_TYPE)

@@ -1,5 +1,6 @@
-"""The commands of `pht-board` for those who read before they decide: review, diff."""
+"""The commands of `pht-board` for those who read before they decide: review, diff, simulate."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,10 +8,11 @@ import typer
 
 from policies.board.documents_cli import reviewed, show_review, show_sections
 from policies.board.options import TrainOption, WeightsOption
-from policies.console import JsonOption, echo_json, say
+from policies.console import JsonOption, echo_json, say, say_table
 
 if TYPE_CHECKING:
     from policies.board.comparing.images import ImageChanges
+    from policies.board.simulation.answers import Simulation
 
 _MOST_LINES = 400
 
@@ -25,7 +27,7 @@ BaseOption = Annotated[
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
-    for command in (review, diff):
+    for command in (review, diff, simulate):
         app.command()(command)
 
 
@@ -91,3 +93,56 @@ def _show_source(image: "ImageChanges") -> None:
         if left <= 0:
             say(f"\nOnly the first {_MOST_LINES} lines are shown; --json has them all.")
             return
+
+
+def simulate(
+    policy: Annotated[str, typer.Argument(help="A policy file, signed or not yet, or policy-id@version.")],
+    profile: Annotated[
+        list[Path], typer.Option("--profile", "-p", help="A station's signed profile; may be given again.")
+    ],
+    identity: Annotated[
+        list[str] | None,
+        typer.Option("--identity", help="Key of a station that no register names: hex or a .pub file."),
+    ] = None,
+    repository: Annotated[
+        Path | None,
+        typer.Option(
+            "--repository", "-r", help="Register of stations and table of purposes come from there."
+        ),
+    ] = None,
+    train: TrainOption = None,
+    order: Annotated[Path | None, typer.Option("--order", help="A signed run order.")] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", help="Ask about this moment, 2026-01-31T12:00:00Z.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether a train would run at stations, rule by rule, from the profiles that these exported."""
+    from policies.board.keys import read_public  # noqa: PLC0415
+    from policies.board.simulation import answers, reading  # noqa: PLC0415
+
+    now = datetime.now(UTC) if at is None else reading.moment_of(at)
+    question = reading.question_of(policy, train, order, repository, now)
+    keys = [read_public(key) for key in identity or []]
+    found = answers.simulate(question, reading.read_profiles(profile, keys, question.register))
+    if as_json:
+        echo_json(found)
+    else:
+        _show_simulation(found)
+
+
+def _show_simulation(found: "Simulation") -> None:
+    rules = list(dict.fromkeys(rule.rule for station in found.stations for rule in station.rules))
+    by_station = [{rule.rule: rule.answer for rule in station.rules} for station in found.stations]
+    rows = [[name, *(answers.get(name, "-") for answers in by_station)] for name in rules]
+    say_table("Would it run there?", ["rule", *(station.station for station in found.stations)], rows)
+    for station in found.stations:
+        say(
+            f"\n{station.station}: {'nothing refuses' if station.could_run else 'would refuse'} (profile of {station.made})"
+        )
+        for rule in station.rules:
+            for reason in rule.reasons:
+                say(f"  no, {rule.rule}: {reason}")
+            if rule.note:
+                say(f"  {rule.rule}: {rule.note}")
+    say(f"\n{found.verdict}")
