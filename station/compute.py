@@ -17,6 +17,7 @@ from policies.errors import PhtError, RefusedError, SettingsError, UnavailableEr
 from policies.signing import load_signer
 from policies.trust.client import PolicyClient
 from policies.wire.http import load_private_key
+from policies.wire.registry_client import RegistryClient
 from station.admission.gatekeeper import Gatekeeper
 from station.agent.blobs import BlobClient
 from station.agent.fleet import FleetConnection
@@ -29,6 +30,11 @@ from station.catalogue.desk import CatalogueDesk
 from station.catalogue.published import PublishedCounts
 from station.catalogue.readiness_job import ReadinessJob
 from station.cohorts import CohortKey, VolumeCache, sweep
+from station.continuity.desk import ContinuityDesk
+from station.continuity.drafting import Usage
+from station.continuity.messenger import Messenger, Post
+from station.continuity.reconciling import Reconciler
+from station.continuity.records import Parts, Records
 from station.egress.ledger import EgressLedger
 from station.egress.releases import ReleaseStore
 from station.evidence.collecting import EvidenceCollector
@@ -52,9 +58,13 @@ from station.settings import StationSettings, load_settings
 from station.storage.database import Database, open_database
 from station.web.api import create_api
 from station.web.catalogue_api import add_catalogue_routes
+from station.web.continuity_api import add_continuity_routes
 from station.web.server import read_token, serve_local
 
 log = logging.getLogger("station.compute")
+
+_STATEMENTS_EVERY_S = 1.0
+"""Between two looks at what is due; what is due, the settings say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +104,31 @@ def serve(home: Path) -> None:
     station = _Station.assemble(paths, settings, database, audit, launcher)
     station.warm.recover()
     station.releases.sweep()
+    _look_back(station)
     watch = threading.Event()
     _start_watching(station, settings, watch)
     station.agent.start()
     try:
         api = create_api(station.desk, read_token(paths.api_token))
         add_catalogue_routes(api, station.catalogue_desk)
+        add_continuity_routes(api, station.continuity)
         serve_local(api, paths.api_socket)
     finally:
         watch.set()
         station.catalogue_desk.readiness_job.stop()
         station.agent.stop()
         station.warm.close()
+        station.registry.close()
         audit.append(AuditRecord(event=AuditEvent.STATION_STOPPED, actor=STATION_ACTOR))
         database.close()
+
+
+def _look_back(station: "_Station") -> None:
+    """Before anything can be asked of the station: are these the newest records there were? A network may be away."""
+    try:
+        station.continuity.messenger.look()
+    except PhtError as error:
+        log.error("records.not_looked_at", extra={"reason": type(error).__name__})  # noqa: TRY400 - no text of others
 
 
 def _end_containers(launcher: Launcher) -> None:
@@ -147,6 +168,8 @@ class _Station:
     catalogue_desk: CatalogueDesk
     keeper: VolumeKeeper
     retention: ComputeRetention
+    continuity: ContinuityDesk
+    registry: RegistryClient
 
     @classmethod
     def assemble(
@@ -158,6 +181,7 @@ class _Station:
         launcher: Launcher,
     ) -> "_Station":
         url = settings.orchestrator.url
+        signer = load_signer(paths.identity_key)
         ca = _authority(paths, settings)
         key = load_private_key(paths.node_key)
         proxy = settings.orchestrator.proxy_url
@@ -168,6 +192,11 @@ class _Station:
         blobs = BlobClient(url, ca, key, proxy)
         bundles = Bundles(url, ca, key, blobs, BlobFolder(paths.layers), proxy)
         outbox = Outbox(ledger, audit)
+        parts = Parts(
+            settings.name, database, audit, ledger, Usage(runs.runs_used_in, releases.releases_used_in), signer,
+            system_clock, timedelta(seconds=settings.statements.unwitnessed_limit_s),
+        )  # fmt: skip
+        records = Records(parts)
         gatekeeper = Gatekeeper(
             settings,
             PolicyClient(paths.trust, settings.orchestrator.mirror_url, ca=ca, proxy=proxy),
@@ -175,6 +204,16 @@ class _Station:
             Counters(runs, releases),
             bundles,
             system_clock,
+            records,
+        )
+        registry = RegistryClient(url, ca, signer=key, proxy=proxy)
+        messenger = Messenger(
+            records,
+            database,
+            Post(settings.name, registry, lambda: gatekeeper.policy_set(fresh=False), settings.statements),
+        )
+        continuity = ContinuityDesk(
+            database, records, messenger, Reconciler(records, parts, runs), gatekeeper
         )
         volumes = VolumeCache(paths.volumes, settings.retention.cache_gib << 30)
         volumes.sweep()
@@ -200,7 +239,7 @@ class _Station:
             database, settings.counts, [offered.name for offered in settings.collections]
         )
         catalogue_desk = CatalogueDesk(
-            settings, database, counts, desk.take_up, launcher, ledger, audit, load_signer(paths.identity_key),
+            settings, database, counts, desk.take_up, launcher, ledger, audit, signer,
             ReadinessJob(database, paths.handover, system_clock), system_clock,
         )  # fmt: skip
         terms = settings.retention
@@ -216,7 +255,19 @@ class _Station:
             warm.cohorts,
             system_clock,
         )
-        return cls(gatekeeper, catalogue, warm, releases, agent, desk, catalogue_desk, keeper, retention)
+        return cls(
+            gatekeeper,
+            catalogue,
+            warm,
+            releases,
+            agent,
+            desk,
+            catalogue_desk,
+            keeper,
+            retention,
+            continuity,
+            registry,
+        )
 
 
 def _authority(paths: StationPaths, settings: StationSettings) -> Path:
@@ -232,10 +283,11 @@ def _authority(paths: StationPaths, settings: StationSettings) -> Path:
 
 
 def _start_watching(station: _Station, settings: StationSettings, stop: threading.Event) -> None:
-    """Look after what changes between messages and in the middle of one; the two looks wait for each other never.
+    """Look after what changes between messages and in the middle of one; no look waits for another.
 
     - What intake hands over is taken up, runs whose patients withdrew are ended, their cached volumes removed.
     - The policy repository is asked again, and runs whose policy or order is over are ended.
+    - The station's records are stated, and held against what was countersigned of them.
     """
     looks: dict[str, tuple[Callable[[], object], ...]] = {
         "consent": (
@@ -249,6 +301,10 @@ def _start_watching(station: _Station, settings: StationSettings, stop: threadin
             lambda: station.warm.revoke(station.gatekeeper.no_longer_in_force),
         ),
     }
+    threading.Thread(
+        target=_watch, args=((station.continuity.messenger.look,), _STATEMENTS_EVERY_S, stop), name="watch-statements",
+        daemon=True,
+    ).start()  # fmt: skip
     for name, steps in looks.items():
         threading.Thread(
             target=_watch, args=(steps, settings.polling.handover_s, stop), name=f"watch-{name}", daemon=True

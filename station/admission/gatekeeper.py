@@ -56,6 +56,29 @@ class Counters(Protocol):
         """Releases made under the order."""
 
 
+class RecordKeeping(Protocol):
+    """Whether the station's own records are the newest there were (`station.continuity`)."""
+
+    def reason(self) -> Reason | None:
+        """Return why nothing may run on them now; asks memory only."""
+
+    def spent(self, order_digest: str, issued: datetime) -> Reason | None:
+        """Return why an order cannot run any more because of a restoration; asks memory only."""
+
+
+class Unwitnessed:
+    """The records of a station that nobody countersigns."""
+
+    def reason(self) -> Reason | None:
+        """Nothing stands against them."""
+        return None
+
+    def spent(self, order_digest: str, issued: datetime) -> Reason | None:
+        """They were never restored."""
+        del order_digest, issued
+        return None
+
+
 class Manifests(Protocol):
     """Where manifests come from."""
 
@@ -113,7 +136,9 @@ class Gatekeeper:
         counters: Counters,
         manifests: Manifests,
         clock: Callable[[], datetime],
+        records: RecordKeeping | None = None,
     ) -> None:
+        self._records = records or Unwitnessed()
         self._settings = settings
         self._policies = policies
         self._catalogue = catalogue
@@ -152,7 +177,10 @@ class Gatekeeper:
         2. That policy is in force in the board's repository, and its requester was not withdrawn.
         3. The order is signed by the key the policy names; from here its words count.
         4. Neither this station nor too many of the others were withdrawn.
+        Before all: the station's records are the newest there were, and the order is not from before a restoration.
         """
+        if reason := self._records.reason():
+            return Refused((reason,))
         try:
             claim = load_json(RunOrder, unsafe_payload(envelope, PAYLOAD_TYPE), what="run order")
         except (TrustError, DocumentError) as error:
@@ -172,6 +200,8 @@ class Gatekeeper:
         if reasons := self._stations(verified.value, found.value, revoked):
             return Refused(tuple(reasons))
         digest = digest_of(unsafe_payload(envelope, PAYLOAD_TYPE))
+        if reason := self._records.spent(digest, verified.value.issued):
+            return Refused((reason,))
         return Permitted(
             VerifiedOrder(
                 digest,
@@ -188,6 +218,8 @@ class Gatekeeper:
 
     def no_longer_in_force(self, verified: VerifiedOrder) -> Reason | None:
         """Return why an order may not go on, from the last verified set; asks no network and waits for none."""
+        if reason := self._records.reason():
+            return reason
         known, now = self._last[0], self._clock()
         if known is None or now >= known.state.expires:
             return Reason(RefusalCode.TRUST_EXPIRED)

@@ -104,6 +104,10 @@ class Chain:
         session.flush()
         return ChainHead(seq, digest)
 
+    def digest_at(self, session: Session, seq: int) -> str | None:
+        """Return the digest of one entry, or None where the chain does not reach it."""
+        return session.scalar(select(self._row.digest).where(self._row.seq == seq))
+
     def links(self, session: Session, after: int = 0) -> Iterator[Link]:
         """Yield entries in order, a page at a time."""
         row = self._row

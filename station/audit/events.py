@@ -78,6 +78,9 @@ class AuditEvent(StrEnum):
     USAGE_EXPORTED = "usage-exported"
     EVIDENCE_EXPORTED = "evidence-exported"
     AUDIT_HEAD_SIGNED = "audit-head-signed"
+    NOTARY_CHANGED = "notary-changed"
+    RESTORE_DETECTED = "restore-detected"
+    RECORDS_RECONCILED = "records-reconciled"
     INVARIANT_BROKEN = "invariant-broken"
 
 

@@ -18,11 +18,14 @@ from policies.errors import NotFoundError, StateError, UsageError
 from policies.refusals import RefusalCode
 from station.audit.events import AuditEvent, AuditRecord, Outcome
 from station.audit.log import AuditLog, system_clock
+from station.egress.tables import CounterRow
 from station.runs.states import HOLDS_RESOURCES, TERMINAL, Decision, RunEvent, RunState, next_state
 from station.runs.tables import OrderRow
 from station.storage.database import Database
 
 STATION_ACTOR: Final = "station:compute"
+LOST_RUNS_COUNTER: Final = "lost-runs"
+"""Runs of a policy that were stated before a restoration and of which the restored records hold no order."""
 _OPERATOR: Final = re.compile(r"[A-Za-z0-9_.@-]{1,100}")
 
 _AUDITED: Final[dict[RunEvent, tuple[AuditEvent, Outcome]]] = {
@@ -266,7 +269,8 @@ class RunRepository:
         )
         if besides is not None:
             query = query.where(OrderRow.order_digest != besides)
-        return session.scalar(query) or 0
+        lost = session.get(CounterRow, (LOST_RUNS_COUNTER, policy_id))
+        return (session.scalar(query) or 0) + (0 if lost is None else lost.value)
 
     def _insert(self, session: Session, order: NewOrder, on_behalf_of: str | None) -> OrderRow:
         now = self._clock()

@@ -27,6 +27,7 @@ from station.settings.sections import (
     ServiceSettings,
     time_zone,
 )
+from station.settings.statements import StatementSettings
 
 
 class StationSettings(StrictModel):
@@ -41,6 +42,7 @@ class StationSettings(StrictModel):
     ceilings: CeilingSettings
     hospital: HospitalSettings
     polling: PollingSettings = Field(default_factory=PollingSettings)
+    statements: StatementSettings = Field(default_factory=StatementSettings)
     counts: CountsSettings = Field(default_factory=CountsSettings)
     dcat: DcatSettings = Field(default_factory=DcatSettings)
     receiver: ReceiverSettings = Field(default_factory=ReceiverSettings)

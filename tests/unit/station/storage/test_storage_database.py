@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 import station.audit.tables
 import station.catalogue
+import station.continuity.tables
 import station.egress.tables
 import station.runs.tables
 import station.runs.usage
@@ -24,6 +25,7 @@ from station.storage import Base, Database, UtcTime, open_database
 TABLES = (
     station.audit.tables,
     station.catalogue,
+    station.continuity.tables,
     station.egress.tables,
     station.runs.tables,
     station.runs.usage,
