@@ -37,9 +37,11 @@ class Device:
         self.thread.start()
 
     def close(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
+        if self.thread.is_alive():
+            self.server.shutdown()
+            self.thread.join()
+            self.server.server_close()
+            self.path.unlink()
 
 
 class DeviceSigner(SecureSystemsSigner):
@@ -223,16 +225,10 @@ def test_a_device_that_fails_publishes_nothing(drafted: Desk, device: Device, pi
     for name in ("alice", "carol"):
         board("sign", "--root", board / "repo", "-k", board / f"{name}.pem", "--yes")
     device.close()
-    device.path.unlink()
     uri = ("-k", f"device:{device.path}", "--public", device.public_hex, "--passphrase-file", pin)
     board("publish", "-r", board / "repo", *uri, code=ExitCode.TRUST)
     assert "the signer did not sign" in board.err
     assert not (board / "repo" / "metadata" / "1.targets.json").exists()
-    device.server = socketserver.ThreadingUnixStreamServer(
-        str(device.path), socketserver.StreamRequestHandler
-    )
-    device.thread = threading.Thread(target=device.server.serve_forever)
-    device.thread.start()
 
 
 def test_a_file_whose_name_looks_like_a_uri_is_a_file(tmp_path: Path) -> None:
