@@ -52,6 +52,8 @@ class Charter(StrictModel):
         keys = [member.key for member in self.members]
         if len(set(keys)) != len(keys):
             raise ValueError("two members share a key")
+        if len({member.name.casefold() for member in self.members}) != len(keys):
+            raise ValueError("two members share a name")
         if self.threshold > len(self.members):
             raise ValueError("the threshold is higher than the number of members")
         held = {member.role for member in self.members}

@@ -235,6 +235,7 @@ def _contradictions(policy: Policy) -> list[str]:
     """Return what in a policy cannot hold together; each is one sentence for the person who writes it."""
     release, runs = policy.release, policy.runs
     private = release.differential_privacy is not None
+    grounds = (policy.legal.gdpr_article_6, policy.legal.gdpr_article_9)
     found: list[tuple[bool, str]] = [
         (policy.valid_until <= policy.valid_from, "valid_until must come after valid_from"),
         (
@@ -281,5 +282,21 @@ def _contradictions(policy: Policy) -> list[str]:
             "noise needs a clipping_norm",
         ),
         (runs.releases < runs.rounds, "runs.releases is smaller than the releases one run makes"),
+        (
+            release.secure_aggregation and "none" in runs.strategies,
+            "secure_aggregation adds up what nobody sees singly, and the strategy 'none' needs it singly",
+        ),
+        (
+            private and release.secure_aggregation and release.trust_statement is not None,
+            "release.trust_statement says what secure aggregation and noise rule out",
+        ),
+        (
+            "6(1)(a)" in grounds and ConsentMode.OPT_OUT in policy.data.consent_modes,
+            "GDPR 6(1)(a) is consent: data.consent_modes cannot take opt-out",
+        ),
+        (
+            "9(2)(a)" in grounds and ConsentMode.OPT_OUT in policy.data.consent_modes,
+            "GDPR 9(2)(a) is explicit consent: data.consent_modes cannot take opt-out",
+        ),
     ]
     return [sentence for wrong, sentence in found if wrong]

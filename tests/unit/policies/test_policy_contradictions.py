@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 import yaml
-from board_kit import BoardKit, example_policy, register_yaml
+from board_kit import PURPOSES, BoardKit, example_policy, register_yaml
 
 from policies.charter import Charter, StationRegister
 from policies.documents import StrictModel, load_yaml
@@ -12,6 +12,7 @@ from policies.errors import DocumentError
 from policies.manifest import TrainManifest
 from policies.order import RunOrder
 from policies.policy import Policy
+from policies.purposes import PurposeTable
 
 NOISE = {"noise_multiplier": 1.0, "epsilon": 8.0, "delta": 0.00001}
 
@@ -43,6 +44,25 @@ def complaint(model: type[StrictModel], data: bytes) -> str:
         ({"release.trust_statement": None}, "trust_statement must say whom that leaves to trust"),
         ({"release.differential_privacy": NOISE}, "noise needs a clipping_norm"),
         ({"runs.releases": 3}, "runs.releases is smaller"),
+        (
+            {
+                "kind": "evaluation",
+                "runs.strategies": ["none"],
+                "release.tensors": None,
+                "release.secure_aggregation": True,
+            },
+            "needs it singly",
+        ),
+        (
+            {
+                "release.differential_privacy": NOISE,
+                "release.tensors": {"clipping_norm": 1.0},
+                "release.secure_aggregation": True,
+            },
+            "release.trust_statement says what secure aggregation and noise rule out",
+        ),
+        ({"legal.gdpr_article_6": "6(1)(a)"}, "6(1)(a) is consent"),
+        ({"legal.gdpr_article_9": "9(2)(a)"}, "9(2)(a) is explicit consent"),
         ({"image_config_digests": []}, "image_config_digests"),
         ({"data.collections": []}, "data.collections"),
         ({"data.consent_purposes": []}, "data.consent_purposes"),
@@ -167,6 +187,20 @@ def test_an_order_that_contradicts_itself(changes: dict[str, object], said: str)
     assert said in complaint(RunOrder, yaml.safe_dump(ORDER | changes).encode())
 
 
+def test_a_table_of_purposes_that_contradicts_itself() -> None:
+    whole = yaml.safe_load(PURPOSES.read_text("utf-8"))
+    load_yaml(PurposeTable, yaml.safe_dump(whole).encode(), what="purposes")
+    first = whole["rules"][0]
+    for changes, said in (
+        ({"rules": [first, first | {"consents": ["research-commercial"]}]}, "twice"),
+        ({"rules": []}, "rules"),
+        ({"rules": [first | {"consents": []}]}, "consents"),
+        ({"rules": [first | {"purpose": "anything"}]}, "purpose"),
+        ({"version": 0}, "version"),
+    ):
+        assert said in complaint(PurposeTable, yaml.safe_dump(whole | changes).encode())
+
+
 def test_a_charter_that_contradicts_itself(tmp_path_factory: pytest.TempPathFactory) -> None:
     board = BoardKit.found(tmp_path_factory.mktemp("board"))
     whole = board.charter.model_dump(mode="json")
@@ -176,6 +210,7 @@ def test_a_charter_that_contradicts_itself(tmp_path_factory: pytest.TempPathFact
         ({"threshold": 4}, "the threshold is higher than the number of members"),
         ({"threshold": 0}, "threshold"),
         ({"members": [*members, dict(members[0])]}, "two members share a key"),
+        ({"members": [*members, dict(members[0]) | {"key": "ab" * 32}]}, "two members share a name"),
         ({"required_roles": ["ethicist"]}, "no member holds the required role ethicist"),
         ({"members": []}, "members"),
     ):
