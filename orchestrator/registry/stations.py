@@ -80,7 +80,7 @@ class Stations:
                 row.last_seen = datetime.now(UTC)
 
     def sync(self) -> SyncResult:
-        """Read the board's register from the mirror and follow it.
+        """Read the board's register from the mirror and follow it; a station that the board withdrew is out.
 
         Raises:
             NotFoundError: the board has published no register.
@@ -89,13 +89,15 @@ class Stations:
         """
         # The command line and the front may both be at it; a key is registered with the SuperLink once.
         with exclusive_lock(self._home.run / "sync.lock"):
-            register = verified_policies(self._home).register
+            policies = verified_policies(self._home)
+            register = policies.register
             if register is None:
                 raise NotFoundError(
                     "the board has published no register of stations",
                     hint="Ask the board's secretary to publish one.",
                 )
-            added, removed = self._follow(register)
+            left = tuple(one for one in register.stations if one.name not in policies.revoked_stations)
+            added, removed = self._follow(register.model_copy(update={"stations": left}))
             return SyncResult(register.version, added, removed, self._register_nodes())
 
     def sync_quietly(self) -> bool:

@@ -1,7 +1,7 @@
 """Orders over real HTTPS: what the orchestrator refuses with the stations' own codes, and who sees a run."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -135,6 +135,14 @@ def test_a_revoked_policy_orders_nothing(world: World) -> None:
     assert world.refused(world.order()) == "POLICY_REVOKED"
 
 
+def test_a_withdrawn_requester_orders_nothing(world: World) -> None:
+    key = world.requester.public_hex
+    world.board.repository.revoke_requester(key, "the key was stolen", now=datetime.now(UTC))
+    token = world.place.services.access.new_token(Role.BOARD, "secretary")
+    world.board.publish(f"{world.place.url}/api/v1/mirror", token, world.place.ca)
+    assert world.refused(world.order()) == "REQUESTER_REVOKED"
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"{}", b"[]", b"\xff", b'{"payload": "x", "payloadType": "y", "signatures": []}']
 )
@@ -202,10 +210,21 @@ def test_a_station_uploads_for_its_own_orders_only(world: World) -> None:
     assert digest
 
 
-def test_a_station_struck_off_the_register_is_out(world: World) -> None:
+def struck_off(world: World) -> None:
+    world.board.set_register({name: world.keys[name] for name in ("amstel", "berkel")}, version=2)
+
+
+def withdrawn(world: World) -> None:
+    world.board.repository.revoke_station("dommel", "it left", now=datetime.now(UTC))
+
+
+@pytest.mark.parametrize("out", [struck_off, withdrawn])
+def test_a_station_struck_off_the_register_or_withdrawn_is_out(
+    world: World, out: Callable[[World], None]
+) -> None:
     station = world.place.station(world.keys["dommel"])
     assert not station.has_blob(digest_of(b"x"))
-    world.board.set_register({name: world.keys[name] for name in ("amstel", "berkel")}, version=2)
+    out(world)
     token = world.place.services.access.new_token(Role.BOARD, "secretary")
     world.board.publish(f"{world.place.url}/api/v1/mirror", token, world.place.ca)
     world.place.services.stations.sync_quietly()
