@@ -14,6 +14,7 @@ from policies.board import (
     root_cli,
     secretary_cli,
     signing_cli,
+    site_cli,
 )
 from policies.console import new_app, program
 
@@ -28,6 +29,7 @@ for commands in (
     repository_cli,
     profile_cli,
     evidence_cli,
+    site_cli,
 ):
     commands.add_commands(app)
 
