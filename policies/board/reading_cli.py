@@ -1,4 +1,4 @@
-"""The commands of `pht-board` for those who read before they decide: review, diff, simulate."""
+"""The commands of `pht-board` for those who read before they decide: review, diff, similar, simulate."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policies.board.documents_cli import reviewed, show_review, show_sections
-from policies.board.options import TrainOption, WeightsOption
+from policies.board.options import RepositoryOption, TrainOption, WeightsOption
 from policies.console import JsonOption, echo_json, say, say_table
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ BaseOption = Annotated[
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
-    for command in (review, diff, simulate):
+    for command in (review, diff, similar, simulate):
         app.command()(command)
 
 
@@ -48,9 +48,12 @@ def review(
 ) -> None:
     """Say in plain words what a train asks, what is in its image, what a policy permits, how much could leave."""
     from policies.board.contents.reviewing import with_image  # noqa: PLC0415 - each command loads what it needs
+    from policies.board.similarity.reading import with_alike  # noqa: PLC0415
 
     found = reviewed(document, train, weights, repository)
     found = with_image(found, (document, train), previous=previous, base=tuple(base or ()))
+    if repository is not None:
+        found = with_alike(found, document, repository, datetime.now(UTC))
     if as_json:
         echo_json(found)
     else:
@@ -93,6 +96,36 @@ def _show_source(image: "ImageChanges") -> None:
         if left <= 0:
             say(f"\nOnly the first {_MOST_LINES} lines are shown; --json has them all.")
             return
+
+
+def similar(
+    document: Annotated[
+        Path, typer.Argument(help="A policy file, a train.yaml, or a packed bundle's folder.")
+    ],
+    repository: RepositoryOption,
+    threshold: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Show those that are at least so much alike, 0 to 1.")
+    ] = 0.35,
+    everything: Annotated[bool, typer.Option("--all", help="Show all, whatever their likeness.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find research questions that were approved before and look alike, in Dutch or English, and say why."""
+    from policies.board.similarity.reading import ranked  # noqa: PLC0415
+
+    found = ranked(document, repository, datetime.now(UTC))
+    shown = [each for each in found if everything or each.score >= threshold]
+    if as_json:
+        echo_json(shown)
+        return
+    if not shown:
+        say(f"Nothing that was approved looks alike: {len(found)} compared, none at {threshold:g} or more.")
+        return
+    for each in shown:
+        whose = "the same requester" if each.same_requester else each.organisation
+        say(f"{each.score:.2f}  {each.name} ({whose}{'' if each.in_force else '; not in force now'})")
+        say(f"      {' '.join(each.title.split())}")
+        say(f"      words {each.words:.2f}: {', '.join(each.shared_words) or 'none shared'}")
+        say(f"      asked for {each.asked:.2f}: {', '.join(each.shared_asked) or 'nothing shared'}")
 
 
 def simulate(

@@ -1,0 +1,1 @@
+"""Research questions that look alike: by their words in Dutch and English, and by what they ask for."""
