@@ -82,7 +82,8 @@ def stem(word: str) -> str:
     ('ziekenhuis', 'ziekenhuis', 'hospital', 'fractur')
     """
     for suffix in _SUFFIXES:
-        if word.endswith(suffix) and len(word) - len(suffix) >= 4:
+        # "thuis", "virus" and "loss" are no plurals.
+        if word.endswith(suffix) and len(word) - len(suffix) >= 4 and not word.endswith(("is", "us", "ss")):
             word = word.removesuffix(suffix)
             break
     word = re.sub(r"(.)\1+", r"\1", word)
