@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from policies.bundle import BlobFolder
@@ -19,6 +20,7 @@ from policies.trust.client import PolicyClient
 from policies.wire.http import load_private_key
 from policies.wire.registry_client import RegistryClient
 from station.admission.gatekeeper import Gatekeeper
+from station.agent.announced import AnnouncedConnection
 from station.agent.blobs import BlobClient
 from station.agent.fleet import FleetConnection
 from station.agent.interface import Pace
@@ -35,6 +37,7 @@ from station.continuity.drafting import Usage
 from station.continuity.messenger import Messenger, Post
 from station.continuity.reconciling import Reconciler
 from station.continuity.records import Parts, Records
+from station.egress.calls import Call, CallLedger
 from station.egress.ledger import EgressLedger
 from station.egress.releases import ReleaseStore
 from station.evidence.collecting import EvidenceCollector
@@ -64,6 +67,7 @@ from station.web.server import read_token, serve_local
 log = logging.getLogger("station.compute")
 
 _STATEMENTS_EVERY_S = 1.0
+_POLICIES_AT_MOST_EVERY_S = 1.0
 """Between two looks at what is due; what is due, the settings say."""
 
 
@@ -106,7 +110,7 @@ def serve(home: Path) -> None:
     station.releases.sweep()
     _look_back(station)
     watch = threading.Event()
-    _start_watching(station, settings, watch)
+    _start_watching(station, settings, audit, watch)
     station.agent.start()
     try:
         api = create_api(station.desk, read_token(paths.api_token))
@@ -119,6 +123,7 @@ def serve(home: Path) -> None:
         station.agent.stop()
         station.warm.close()
         station.registry.close()
+        audit.thinned.flush(all_of_it=True)
         audit.append(AuditRecord(event=AuditEvent.STATION_STOPPED, actor=STATION_ACTOR))
         database.close()
 
@@ -191,7 +196,7 @@ class _Station:
         catalogue = Catalogue(database, paths.handover, load_public_key(paths.handover_key))
         blobs = BlobClient(url, ca, key, proxy)
         bundles = Bundles(url, ca, key, blobs, BlobFolder(paths.layers), proxy)
-        outbox = Outbox(ledger, audit)
+        outbox, calls = Outbox(ledger, audit), CallLedger(ledger)
         parts = Parts(
             settings.name, database, audit, ledger, Usage(runs.runs_used_in, releases.releases_used_in), signer,
             system_clock, timedelta(seconds=settings.statements.unwitnessed_limit_s),
@@ -210,7 +215,13 @@ class _Station:
         messenger = Messenger(
             records,
             database,
-            Post(settings.name, registry, lambda: gatekeeper.policy_set(fresh=False), settings.statements),
+            Post(
+                settings.name,
+                registry,
+                lambda: gatekeeper.policy_set(fresh=False),
+                settings.statements,
+                lambda: calls.announce(Call.HEADS),
+            ),
         )
         continuity = ContinuityDesk(
             database, records, messenger, Reconciler(records, parts, runs), gatekeeper
@@ -229,7 +240,8 @@ class _Station:
         warm = WarmRuns(gatekeeper, runs, preparation, audit)
         service = RunService(gatekeeper, runs, warm, rounds, outbox, audit, settings.ceilings.runs_at_once)
         pace = Pace(idle_s=settings.polling.idle_s, slow_s=max(settings.polling.active_s, 0.1))
-        agent = Agent(FleetConnection(url, ca, paths.node_key, proxy), service, paths.agent, pace)
+        connection = AnnouncedConnection(FleetConnection(url, ca, paths.node_key, proxy), calls)
+        agent = Agent(connection, service, paths.agent, pace)
         chains = Chains(settings.name, database, load_identity(paths.identity_key), system_clock, paths.work)
         desk = StationDesk(
             settings, gatekeeper, catalogue, runs, warm, releases, audit, chains, launcher, agent,
@@ -282,11 +294,13 @@ def _authority(paths: StationPaths, settings: StationSettings) -> Path:
     return ca
 
 
-def _start_watching(station: _Station, settings: StationSettings, stop: threading.Event) -> None:
+def _start_watching(
+    station: _Station, settings: StationSettings, audit: AuditLog, stop: threading.Event
+) -> None:
     """Look after what changes between messages and in the middle of one; no look waits for another.
 
     - What intake hands over is taken up, runs whose patients withdrew are ended, their cached volumes removed.
-    - The policy repository is asked again, and runs whose policy or order is over are ended.
+    - The policy repository is asked again, soon after each message too, and runs whose policy or order is over are ended.
     - The station's records are stated, and held against what was countersigned of them.
     """
     looks: dict[str, tuple[Callable[[], object], ...]] = {
@@ -296,13 +310,13 @@ def _start_watching(station: _Station, settings: StationSettings, stop: threadin
             station.keeper.look,
             station.retention.look,
         ),
-        "policies": (
-            lambda: station.gatekeeper.policy_set(fresh=False),
-            lambda: station.warm.revoke(station.gatekeeper.no_longer_in_force),
-        ),
     }
     threading.Thread(
-        target=_watch, args=((station.continuity.messenger.look,), _STATEMENTS_EVERY_S, stop), name="watch-statements",
+        target=_watch_policies, args=(station, settings.polling.handover_s, stop), name="watch-policies", daemon=True
+    ).start()  # fmt: skip
+    records: tuple[Callable[[], object], ...] = (station.continuity.messenger.look, audit.thinned.flush)
+    threading.Thread(
+        target=_watch, args=(records, _STATEMENTS_EVERY_S, stop), name="watch-statements",
         daemon=True,
     ).start()  # fmt: skip
     for name, steps in looks.items():
@@ -311,13 +325,29 @@ def _start_watching(station: _Station, settings: StationSettings, stop: threadin
         ).start()
 
 
+def _watch_policies(station: _Station, every_s: float, stop: threading.Event) -> None:
+    """A message has the mirror asked at once, so that a withdrawal ends the very message that comes after it."""
+    gatekeeper = station.gatekeeper
+    while not stop.wait(_POLICIES_AT_MOST_EVERY_S):
+        after_a_message = gatekeeper.asked.wait(every_s)
+        gatekeeper.asked.clear()
+        if stop.is_set():
+            return
+        _try(partial(gatekeeper.policy_set, fresh=after_a_message))
+        _try(lambda: station.warm.revoke(gatekeeper.no_longer_in_force))
+
+
 def _watch(steps: tuple[Callable[[], object], ...], every_s: float, stop: threading.Event) -> None:
     while not stop.wait(every_s):
         for step in steps:
             # Each by itself: a handover that does not verify must not keep a run of a withdrawn patient going.
-            try:
-                step()
-            except PhtError as error:
-                log.error("watch.fault", extra={"reason": type(error).__name__})  # noqa: TRY400 - no text of others
-            except Exception:  # the outermost boundary of this thread: it must go on watching
-                log.exception("watch.bug")
+            _try(step)
+
+
+def _try(step: Callable[[], object]) -> None:
+    try:
+        step()
+    except PhtError as error:
+        log.error("watch.fault", extra={"reason": type(error).__name__})  # noqa: TRY400 - no text of others
+    except Exception:  # the outermost boundary of this thread: it must go on watching
+        log.exception("watch.bug")

@@ -146,6 +146,7 @@ class Gatekeeper:
         self._manifests = manifests
         self._clock = clock
         self._refreshing = threading.Lock()
+        self.asked = threading.Event()
         self._last: tuple[PolicySet | None, datetime | None] = (None, None)
 
     def now(self) -> datetime:
@@ -186,6 +187,9 @@ class Gatekeeper:
         except (TrustError, DocumentError) as error:
             return Refused.because(RefusalCode.ORDER_INVALID, error.message)
         policies = self.policy_set(fresh=fresh)
+        if not fresh:
+            # No message waits for the mirror, but each has it asked while the train works.
+            self.asked.set()
         if isinstance(policies, Refused):
             return policies
         found = policies.value.find(claim.policy_id, claim.policy_version)

@@ -96,17 +96,30 @@ ANSWERS = {
 }  # fmt: skip
 
 
-def _codes(demo: Demo, digest: str, timeout_s: float = 120) -> dict[str, str]:
-    """Wait until the run is over, and read from each station's own audit with which code it said no."""
+def _codes(
+    demo: Demo,
+    digest: str,
+    says: Callable[[dict[str, Any], str], bool] | None = None,
+    timeout_s: float = 120,
+) -> dict[str, str]:
+    """Wait until the run is over, and read from each station's own audit with which code it said no.
+
+    Args:
+        demo: who there is.
+        digest: of the order.
+        says: whether an audit entry is the one to read; by default the order's refusal.
+        timeout_s: how long each station may take.
+    """
+    says = says or _refuses
     adversary.outcome(demo.consortium, digest)
     deadline = time.monotonic() + timeout_s
 
     def code_of(hospital: Hospital) -> str | None:
         # The orchestrator does not wait for the third "no"; the third station says it all the same.
         while time.monotonic() < deadline:
-            refusals = [entry for entry in _audit(demo, hospital) if _refuses(entry, digest)]
-            if refusals:
-                return str(refusals[-1]["codes"][0])
+            found = [entry for entry in _audit(demo, hospital) if says(entry, digest)]
+            if found:
+                return str(found[-1]["codes"][0])
             time.sleep(0.2)
         return None
 
@@ -126,6 +139,10 @@ def _audit(demo: Demo, hospital: Hospital) -> list[dict[str, Any]]:
 
 def _refuses(entry: dict[str, Any], digest: str) -> bool:
     return entry.get("object") == digest and entry.get("outcome") == "refused" and bool(entry.get("codes"))
+
+
+def _ends(entry: dict[str, Any], digest: str) -> bool:
+    return entry.get("object") == digest and entry["event"] == "run-changed" and bool(entry.get("codes"))
 
 
 def _again(demo: Demo, train: Train, policy: Path, order: Path) -> dict[str, str]:
@@ -221,7 +238,7 @@ def _await_state(hospital: Hospital, digest: str, state: str, timeout_s: float =
 def _revoked(demo: Demo, digest: str) -> dict[str, str]:
     """Withdraw the policy of a run that goes on: its next message is refused, and its containers are gone."""
     demo.consortium.revoke("tiny", 1, "shown to be revocable")
-    codes = _codes(demo, digest)
+    codes = _codes(demo, digest, _ends)
     for hospital in demo.consortium.hospitals:
         states = {row["state"] for row in hospital.ask("runs") if row["order"] == digest}
         if states & {"ready", "busy"}:
