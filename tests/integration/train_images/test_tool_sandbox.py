@@ -11,7 +11,10 @@ import pytest
 from safetensors.numpy import load_file
 from tool_kit import Tool, make_policy, write_weights
 
+from policies.board.contents.packages import Origin
+from policies.board.contents.report import open_bundle, read_contents
 from policies.board.documents_in import read_train
+from policies.documents import digest_of
 from policies.errors import ExitCode
 from train_images.tool.folders import PackedTrain, read_bundle
 
@@ -93,6 +96,18 @@ def test_a_train_is_built_packed_and_passes_its_dry_run(workbench: Workbench, to
     assert report["hyperparameters"] == {"learning_rate": 0.5, "local_epochs": 3}
     assert sum(report["patients"].values()) >= 30
     assert "trained on" in report["log"]
+
+
+def test_the_board_reads_what_is_in_a_real_image(workbench: Workbench, tool: Tool) -> None:
+    found = read_contents(open_bundle(workbench.packed(tool, "tiny").path))
+    packages = {(each.ecosystem, each.name) for each in found.packages}
+    assert {("python", "flwr"), ("python", "numpy"), ("debian", "bash"), ("debian", "libc6")} <= packages
+    assert not found.oddities
+    own = {Path(each.path).name: each for each in found.files if each.origin is Origin.OWN}
+    assert own["tiny_train.py"].digest == digest_of((TINY / "tiny_train.py").read_bytes() + b"\n")
+    installed = sum(each.origin is Origin.PYTHON for each in found.files)
+    altered = [each.path for each in found.files if each.origin is Origin.ALTERED]
+    assert (installed > 1000, altered) == (True, [])
 
 
 def test_a_dry_run_again_is_the_same_dry_run(workbench: Workbench, tool: Tool) -> None:
