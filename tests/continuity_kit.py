@@ -140,7 +140,7 @@ class WitnessedStation(StationKit):
             self.records, self.database,
             Post(
                 STATION, self.registrar, lambda: self.gatekeeper.policy_set(fresh=False),
-                StatementSettings(every_s=1.0, after_release_s=0.1),
+                StatementSettings(every_s=1.0, after_release_s=0.1), lambda: None,
             ),
         )  # fmt: skip
 

@@ -17,6 +17,7 @@ from policies.refusals import Permitted
 from station.audit.chain import LINK_KEYS, Chain, ChainBreak, ChainHead, Link, read_body
 from station.audit.events import AuditRecord
 from station.audit.tables import AuditRow
+from station.audit.thinning import Thinner
 from station.storage.database import Database
 
 AUDIT_CHAIN: Final = Chain("audit", AuditRow)
@@ -44,11 +45,15 @@ class AuditLog:
     Args:
         database: the station's compute database.
         clock: returns the moment it is.
+
+    Attributes:
+        thinned: for what others can cause without end.
     """
 
     def __init__(self, database: Database, clock: Callable[[], datetime] = system_clock) -> None:
         self._database = database
         self._clock = clock
+        self.thinned = Thinner(self)
 
     def append(self, record: AuditRecord, act: Callable[[Session], None] | None = None) -> int:
         """Write one event in a transaction of its own; durable on return.

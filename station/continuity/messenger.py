@@ -51,12 +51,14 @@ class Post:
 
     Attributes:
         policies: the verified policy set, asked of the mirror when it is due.
+        announce: called before anything is asked; statements have entries of their own.
     """
 
     station: str
     registry: Registry
     policies: Callable[[], Permitted[PolicySet] | Refused]
     settings: StatementSettings
+    announce: Callable[[], None]
 
 
 class Messenger:
@@ -100,6 +102,7 @@ class Messenger:
         self._evidence_at = time.monotonic()
         try:
             with self._turn:
+                self._post.announce()
                 answer = self._post.registry.get_statement(self._post.station)
                 self._records.consider_statement(answer.statement.encode())
         except NotFoundError:
@@ -146,6 +149,7 @@ class Messenger:
     def _fetch_heads(self, policies: PolicySet) -> None:
         self._heads_at = time.monotonic()
         try:
+            self._post.announce()
             envelope = self._post.registry.get_heads()
             heads = open_heads(envelope, policies.witness_keys)
         except NotFoundError:

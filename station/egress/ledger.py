@@ -14,7 +14,7 @@ from typing import Annotated, Final
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from policies.documents import Digest, StrictModel, canonical_json, load_json
+from policies.documents import Digest, Moment, StrictModel, canonical_json, load_json
 from policies.errors import DocumentError, StateError
 from policies.order import Stage
 from policies.refusals import Permitted
@@ -26,6 +26,7 @@ from station.storage.database import Database
 LEDGER_CHAIN: Final = Chain("egress", LedgerRow)
 
 Size = Annotated[int, Field(ge=0)]
+CallKind = Annotated[str, Field(pattern=r"^[a-z-]{1,32}$")]
 
 
 class MessageType(StrEnum):
@@ -53,6 +54,8 @@ class LedgerEntry(StrictModel):
         arrays_digest: of the file beside it.
         arrays_size: of that file.
         repeated: the same bytes left before.
+        hour: of calls without a message (`station.egress.calls`), which hour the entry covers; its digest is of what it says.
+        calls_before: how many of each kind were made since the entry before; None for messages.
     """
 
     type: MessageType
@@ -65,6 +68,8 @@ class LedgerEntry(StrictModel):
     arrays_digest: Digest | None = None
     arrays_size: Size | None = None
     repeated: bool = False
+    hour: Moment | None = None
+    calls_before: dict[CallKind, Size] | None = Field(default=None, max_length=16)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ _AUDITED: Final[dict[RunEvent, tuple[AuditEvent, Outcome]]] = {
     RunEvent.HOLD: (AuditEvent.OPERATOR_HELD, "success"),
     RunEvent.FAIL: (AuditEvent.RUN_CHANGED, "failed"),
 }
+_ASKED_AGAIN: Final = frozenset({RunEvent.REASSESS, RunEvent.REFUSE})
 _DECISIONS: Final = {
     Decision.APPROVED: RunEvent.APPROVE,
     Decision.HELD: RunEvent.HOLD,
@@ -318,17 +319,28 @@ class RunRepository:
         name, outcome = _AUDITED.get(event, (AuditEvent.RUN_CHANGED, "success"))
         if event is RunEvent.STOP and actor.startswith("operator:"):
             name = AuditEvent.OPERATOR_STOPPED
-        self._audit.append_in(
-            session,
-            AuditRecord(
-                event=name,
-                actor=actor,
-                outcome=outcome,
-                object=row.order_digest,
-                codes=() if code is None else (code.value,),
-                detail=detail,
-            ),
+        record = AuditRecord(
+            event=name,
+            actor=actor,
+            outcome=outcome,
+            object=row.order_digest,
+            codes=() if code is None else (code.value,),
+            detail=detail,
         )
+        if event in _ASKED_AGAIN:
+            # A refused order can be brought again for ever.
+            self._audit.thinned.append_in(session, record, f"{row.order_digest} {event}")
+        else:
+            self._audit.append_in(session, record)
+
+
+def count_as_started(session: Session, order_digest: str) -> None:
+    """Count an order as a run of its policy, for ever, inside the caller's write transaction.
+
+    Raises:
+        NotFoundError: the order was never seen.
+    """
+    _row(session, order_digest).started = True
 
 
 def _row(session: Session, order_digest: str) -> OrderRow:

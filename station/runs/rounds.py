@@ -77,14 +77,15 @@ class TrainRounds:
         )
         if stored is None:
             return None
-        self.audit.append(
+        self.audit.thinned.append(
             AuditRecord(
                 event=AuditEvent.RELEASE_REPEATED,
                 actor=STATION_ACTOR,
                 object=stored.order_digest,
                 numbers={"round": stored.round, "attempt": instruction.attempt},
                 detail=f"stage {stored.stage}",
-            )
+            ),
+            stored.order_digest,
         )
         self.ledger.append(
             LedgerEntry(

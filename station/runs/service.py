@@ -348,7 +348,7 @@ class RunService:
     def _refuse(self, instruction: Instruction, refused: Refused, *, audited: bool = False) -> StationReply:
         run = self._runs.get(instruction.order_digest)
         if not audited:
-            self._audit.append(
+            self._audit.thinned.append(
                 AuditRecord(
                     event=AuditEvent.INSTRUCTION_REFUSED,
                     actor=STATION_ACTOR,
