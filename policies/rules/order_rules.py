@@ -82,6 +82,11 @@ def order_reasons(order: RunOrder, policy: Policy, policy_digest: str, now: date
             f"strategy {order.strategy.name} is not granted",
         ),
         (
+            bool(order.strategy.parameters),
+            code.ORDER_BEYOND_POLICY,
+            "a policy grants strategies by name, and no parameters of theirs",
+        ),
+        (
             order.minimum_stations < policy.runs.minimum_stations,
             code.ORDER_BEYOND_POLICY,
             f"fewer than {policy.runs.minimum_stations} stations",

@@ -43,6 +43,7 @@ BEYOND = [
     (order(stages=["evaluate"]), "ORDER_KIND"),
     (order(stages=["analyse"], initial_weights=None), "ORDER_KIND"),
     (order(strategy={"name": "none", "parameters": {}}), "ORDER_BEYOND_POLICY"),
+    (order(strategy={"name": "FedAvg", "parameters": {"rate": 2.0}}), "ORDER_BEYOND_POLICY"),
     (order(minimum_stations=2), "ORDER_BEYOND_POLICY"),
     (order(hyperparameters={"other": 1.0}), "ORDER_CONFIG"),
     (order(hyperparameters={"rate": 5.1}), "ORDER_CONFIG"),
