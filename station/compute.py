@@ -7,10 +7,8 @@ through the agent's outbound connections. Wiring and nothing else: every rule li
 import logging
 import shutil
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 
 from policies.bundle import BlobFolder
@@ -59,6 +57,7 @@ from station.sandbox.session import TrainSandbox
 from station.sandbox.spec import Launcher
 from station.settings import StationSettings, load_settings
 from station.storage.database import Database, open_database
+from station.watching import Step, watch, watch_policies
 from station.web.api import create_api
 from station.web.catalogue_api import add_catalogue_routes
 from station.web.continuity_api import add_continuity_routes
@@ -66,8 +65,7 @@ from station.web.server import read_token, serve_local
 
 log = logging.getLogger("station.compute")
 
-_STATEMENTS_EVERY_S = 1.0
-_POLICIES_AT_MOST_EVERY_S = 1.0
+_RECORDS_EVERY_S = 1.0
 """Between two looks at what is due; what is due, the settings say."""
 
 
@@ -109,8 +107,8 @@ def serve(home: Path) -> None:
     station.warm.recover()
     station.releases.sweep()
     _look_back(station)
-    watch = threading.Event()
-    _start_watching(station, settings, audit, watch)
+    ending = threading.Event()
+    _start_watching(station, settings, audit, ending)
     station.agent.start()
     try:
         api = create_api(station.desk, read_token(paths.api_token))
@@ -118,7 +116,7 @@ def serve(home: Path) -> None:
         add_continuity_routes(api, station.continuity)
         serve_local(api, paths.api_socket)
     finally:
-        watch.set()
+        ending.set()
         station.catalogue_desk.readiness_job.stop()
         station.agent.stop()
         station.warm.close()
@@ -297,57 +295,20 @@ def _authority(paths: StationPaths, settings: StationSettings) -> Path:
 def _start_watching(
     station: _Station, settings: StationSettings, audit: AuditLog, stop: threading.Event
 ) -> None:
-    """Look after what changes between messages and in the middle of one; no look waits for another.
+    """Look after what changes between messages and in the middle of one.
 
     - What intake hands over is taken up, runs whose patients withdrew are ended, their cached volumes removed.
-    - The policy repository is asked again, soon after each message too, and runs whose policy or order is over are ended.
+    - The policy repository is asked again, and runs whose policy or order is over are ended.
     - The station's records are stated, and held against what was countersigned of them.
     """
-    looks: dict[str, tuple[Callable[[], object], ...]] = {
-        "consent": (
-            station.catalogue.sync,
-            lambda: station.warm.withdraw(station.gatekeeper.consenting),
-            station.keeper.look,
-            station.retention.look,
-        ),
-    }
-    threading.Thread(
-        target=_watch_policies, args=(station, settings.polling.handover_s, stop), name="watch-policies", daemon=True
-    ).start()  # fmt: skip
-    records: tuple[Callable[[], object], ...] = (station.continuity.messenger.look, audit.thinned.flush)
-    threading.Thread(
-        target=_watch, args=(records, _STATEMENTS_EVERY_S, stop), name="watch-statements",
-        daemon=True,
-    ).start()  # fmt: skip
-    for name, steps in looks.items():
-        threading.Thread(
-            target=_watch, args=(steps, settings.polling.handover_s, stop), name=f"watch-{name}", daemon=True
-        ).start()
-
-
-def _watch_policies(station: _Station, every_s: float, stop: threading.Event) -> None:
-    """A message has the mirror asked at once, so that a withdrawal ends the very message that comes after it."""
-    gatekeeper = station.gatekeeper
-    while not stop.wait(_POLICIES_AT_MOST_EVERY_S):
-        after_a_message = gatekeeper.asked.wait(every_s)
-        gatekeeper.asked.clear()
-        if stop.is_set():
-            return
-        _try(partial(gatekeeper.policy_set, fresh=after_a_message))
-        _try(lambda: station.warm.revoke(gatekeeper.no_longer_in_force))
-
-
-def _watch(steps: tuple[Callable[[], object], ...], every_s: float, stop: threading.Event) -> None:
-    while not stop.wait(every_s):
-        for step in steps:
-            # Each by itself: a handover that does not verify must not keep a run of a withdrawn patient going.
-            _try(step)
-
-
-def _try(step: Callable[[], object]) -> None:
-    try:
-        step()
-    except PhtError as error:
-        log.error("watch.fault", extra={"reason": type(error).__name__})  # noqa: TRY400 - no text of others
-    except Exception:  # the outermost boundary of this thread: it must go on watching
-        log.exception("watch.bug")
+    warm, gatekeeper = station.warm, station.gatekeeper
+    consent: tuple[Step, ...] = (
+        station.catalogue.sync,
+        lambda: warm.withdraw(gatekeeper.consenting),
+        station.keeper.look,
+        station.retention.look,
+    )
+    policies: tuple[Step, ...] = (lambda: warm.revoke(gatekeeper.no_longer_in_force),)
+    watch("consent", consent, settings.polling.handover_s, stop)
+    watch_policies(gatekeeper, policies, settings.polling.handover_s, stop)
+    watch("records", (station.continuity.messenger.look, audit.thinned.flush), _RECORDS_EVERY_S, stop)
