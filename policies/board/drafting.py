@@ -20,6 +20,9 @@ from policies.policy import Policy
 
 VALIDITY = timedelta(days=365)
 FILL_IN = "FILL IN"
+_NO_TRAINS = frozenset({"skeleton", "purposes"})
+"""Examples that are no train's policy."""
+
 _HEADER = """\
 # Policy {id}, version {version}: a draft for the train {train} {train_version}.
 # Read every line: what stands here is permitted, and nothing else. `pht-board review` says it in words;
@@ -89,7 +92,7 @@ def example_names() -> Iterable[str]:
     """Return the trains that the project ships an example policy for."""
     folder = files("policies").joinpath("examples")
     names = (entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-    return sorted(name for name in names if name != "skeleton")
+    return sorted(name for name in names if name not in _NO_TRAINS)
 
 
 def _starting_point(train: str) -> _Document:
