@@ -156,6 +156,10 @@ CATALOGUE: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
             "The train speaks an interface that this station does not serve.",
             "Use an interface that the station's version supports, or update the station.",
         ),
+        _C.DOCUMENT_CHANGED: CatalogueEntry(
+            "The document is not byte for byte the one whose signatures lie beside it.",
+            "Take the file that was signed; or give it a new version, remove the old signatures and have it signed again.",
+        ),
         # The run order
         _C.ORDER_INVALID: CatalogueEntry(
             "The run order is not a valid order.",

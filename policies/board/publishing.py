@@ -4,7 +4,7 @@ from pathlib import Path
 
 from policies.board.documents_in import read_file
 from policies.board.opinions_desk import opinions_beside
-from policies.board.signing_desk import envelope_path
+from policies.board.signing_desk import envelope_path, refuse_other_bytes
 from policies.charter import POLICY_PAYLOAD_TYPE, REGISTER_PAYLOAD_TYPE
 from policies.errors import TrustError
 from policies.purposes import PURPOSES_PAYLOAD_TYPE
@@ -12,6 +12,7 @@ from policies.signing import unsafe_payload
 from policies.trust.repository import BoardRepository
 
 _ENVELOPE = ".dsse.json"
+_KINDS = {"policy": POLICY_PAYLOAD_TYPE, "register": REGISTER_PAYLOAD_TYPE, "purposes": PURPOSES_PAYLOAD_TYPE}
 
 
 def stage(board: BoardRepository, path: Path) -> None:
@@ -23,10 +24,13 @@ def stage(board: BoardRepository, path: Path) -> None:
 
     Raises:
         TrustError: no document that members sign, or an opinion that is not a member's own.
-        RefusedError: it does not bind, or its version does not go up.
+        RefusedError: it does not bind, its version does not go up, or the document was changed after it was signed.
     """
     document = path.with_name(path.name.removesuffix(_ENVELOPE))
     envelope = read_file(envelope_path(document))
+    if document.exists() and (kind := _payload_type(envelope)) is not None:
+        # The secretary reads the document, stations read the envelope: it is one text or none.
+        refuse_other_bytes(document.name, read_file(document), unsafe_payload(envelope, _KINDS[kind]))
     match _payload_type(envelope):
         case "policy":
             board.add_policy(envelope)
@@ -41,12 +45,7 @@ def stage(board: BoardRepository, path: Path) -> None:
 
 
 def _payload_type(envelope: bytes) -> str | None:
-    kinds = {
-        "policy": POLICY_PAYLOAD_TYPE,
-        "register": REGISTER_PAYLOAD_TYPE,
-        "purposes": PURPOSES_PAYLOAD_TYPE,
-    }
-    for kind, payload_type in kinds.items():
+    for kind, payload_type in _KINDS.items():
         try:
             unsafe_payload(envelope, payload_type)
         except TrustError:

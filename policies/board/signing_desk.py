@@ -10,9 +10,10 @@ from pathlib import Path
 from policies.board.drafting import unfinished
 from policies.charter import Charter, Member
 from policies.documents import digest_of, load_yaml
-from policies.errors import DocumentError, TrustError
+from policies.errors import DocumentError, RefusedError, TrustError
 from policies.files import write_atomically
 from policies.policy import Policy
+from policies.refusals import RefusalCode
 from policies.signing import (
     Signer,
     add_signature,
@@ -67,21 +68,31 @@ def sign_document(document: Path, data: bytes, payload_type: str, signer: Signer
         signer: whose key.
 
     Raises:
-        TrustError: the envelope beside the file holds other bytes.
+        RefusedError: the envelope beside the file holds other bytes.
     """
     path = envelope_path(document)
     if not path.exists():
         envelope = sign_envelope(data, payload_type, signer)
     else:
         before = path.read_bytes()
-        if unsafe_payload(before, payload_type) != data:
-            raise TrustError(
-                f"{path.name}: the signatures there are over other bytes than {document.name} holds now",
-                hint="Take the file that was signed, or start again with a new version and an empty envelope.",
-            )
+        refuse_other_bytes(document.name, data, unsafe_payload(before, payload_type))
         envelope = add_signature(before, signer)
     write_atomically(path, envelope)
     return SignedFile(path, digest_of(data), unsafe_signature_count(envelope))
+
+
+def refuse_other_bytes(name: str, data: bytes, signed: bytes) -> None:
+    """See that a document is what its envelope holds.
+
+    Raises:
+        RefusedError: it was changed after it was signed, or the envelope was.
+    """
+    if data != signed:
+        raise RefusedError(
+            RefusalCode.DOCUMENT_CHANGED,
+            f"{name}: the signatures beside it are over other bytes than it holds now",
+            hint="Take the file that was signed, or start again with a new version and an empty envelope.",
+        )
 
 
 def members_who_signed(envelope: bytes, payload_type: str, charter: Charter) -> list[Member]:

@@ -9,6 +9,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy.orm import Session
+
 from policies.errors import (
     NotFoundError,
     RefusedError,
@@ -34,7 +36,7 @@ from station.egress.contract import CohortCounts, ReleaseContract
 from station.evidence.kept import keep_terms
 from station.layout import StationPaths
 from station.runs.bundles import Bundles
-from station.runs.repository import STATION_ACTOR, Run
+from station.runs.repository import STATION_ACTOR, Run, count_as_started
 from station.runs.usage import note_use
 from station.sandbox.session import Sandbox, TrainSession
 from station.sandbox.spec import MIB, ContainerSpec, Launcher, TrainStartError
@@ -138,9 +140,15 @@ class Preparation:
         control = self.paths.control / self.run_id(run)
         _fresh_folder(control, 0o711)
         policy, now = prepared.admitted.verified.in_force.policy, self.gatekeeper.now()
+
+        def count(session: Session) -> None:
+            note_use(session, run.order_digest, policy, prepared.cohort, now)
+            # With the audit's entry, before there is a container: a station that is killed now has counted the run.
+            count_as_started(session, run.order_digest)
+
         self.audit.append(
             self._record(run, AuditEvent.CONTAINER_STARTED, order.image_config_digest, {}),
-            lambda session: note_use(session, run.order_digest, policy, prepared.cohort, now),
+            count,
         )
         spec = ContainerSpec(
             run_id=self.run_id(run),

@@ -146,7 +146,7 @@ def test_a_file_changed_after_signing_gets_no_second_signature(drafted: Desk) ->
     drafted("sign", drafted / "policy.yaml", "-k", drafted / "alice.pem", "--yes")
     envelope = (drafted / "policy.yaml.dsse.json").read_bytes()
     (drafted / "policy.yaml").write_text((drafted / "policy.yaml").read_text() + "# one more thing\n")
-    drafted("sign", drafted / "policy.yaml", "-k", drafted / "carol.pem", "--yes", code=ExitCode.TRUST)
+    drafted("sign", drafted / "policy.yaml", "-k", drafted / "carol.pem", "--yes", code=ExitCode.REFUSED)
     assert "other bytes" in drafted.err
     assert (drafted / "policy.yaml.dsse.json").read_bytes() == envelope
 
