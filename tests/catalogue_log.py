@@ -106,13 +106,19 @@ class Intake:
             ClinicalContent(collection=COLLECTION, profile=profile, rows=rows), self.operation(), now=NOW
         )
 
-    def consent(self, sequence: int | None = None, source: datetime = NOW, **answers: str) -> None:
+    def consent(
+        self,
+        sequence: int | None = None,
+        source: datetime = NOW,
+        purpose: str = "research-participants",
+        **answers: str,
+    ) -> None:
         """Hand over a whole consent state: `p3="objection"` for patient 3."""
         self.consents = self.consents + 1 if sequence is None else sequence
         records = tuple(
             ConsentRecord(
                 patient=patient(int(name[1:])),
-                purpose="research-participants",
+                purpose=purpose,
                 decision=answer,  # type: ignore[arg-type]
                 date="2026-01-01",
             )

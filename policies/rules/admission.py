@@ -257,7 +257,8 @@ def _consent(facts: Facts) -> list[Reason]:
 
 def _data(facts: Facts) -> list[Reason]:
     if facts.patients is not None and facts.patients < facts.policy.data.minimum_patients:
-        return [Reason(RefusalCode.DATA_TOO_FEW_PATIENTS)]
+        left, needed = facts.patients, facts.policy.data.minimum_patients
+        return [Reason(RefusalCode.DATA_TOO_FEW_PATIENTS, f"{left} are left, the policy asks for {needed}")]
     return []
 
 

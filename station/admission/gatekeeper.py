@@ -8,7 +8,7 @@ is stale, or cannot be verified, refuses.
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -298,9 +298,11 @@ class Gatekeeper:
             return definition
         return Permitted(Admitted(verified, manifest, definition, decision.value))
 
-    def explain(self, run: Run, verified: VerifiedOrder, manifest: TrainManifest) -> tuple[Verdict, ...]:
-        """Return each rule's verdict now."""
-        return explain(self.facts(run, verified, manifest))
+    def explain(
+        self, run: Run, verified: VerifiedOrder, manifest: TrainManifest, patients: int | None
+    ) -> tuple[Verdict, ...]:
+        """Return each rule's verdict now; `patients` are those left for the cohort, None where nobody can count them."""
+        return explain(replace(self.facts(run, verified, manifest), patients=patients))
 
     def would_use(
         self, run: Run, verified: VerifiedOrder, manifest: TrainManifest

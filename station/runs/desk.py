@@ -111,9 +111,12 @@ class StationDesk:
         manifest = self._manifest(verified.value)
         if isinstance(manifest, Refused):
             return [*rules, _rule("train", manifest.reasons)]
-        verdicts = self.gatekeeper.explain(run, verified.value, manifest.value)
+        table = self._table(run, verified.value, manifest.value)
+        # Those with every consent and an image, of the splits that this train is given; some may still lack a label.
+        patients = None if isinstance(table, Refused) else table.patients
+        verdicts = self.gatekeeper.explain(run, verified.value, manifest.value, patients)
         rules += [_rule(verdict.rule, verdict.reasons) for verdict in verdicts]
-        return [*rules, self._anonymity_rule(self._table(run, verified.value, manifest.value))]
+        return [*rules, self._anonymity_rule(table)]
 
     def anonymity(self, order: str) -> AnonymityView:
         """The k-anonymity of the clinical table that an order's train would see now."""
@@ -174,7 +177,17 @@ class StationDesk:
 
     def logs(self, order: str) -> str:
         """What the train printed."""
-        return self.warm.logs(self._run(order).order_digest)
+        run = self._run(order)
+        self.audit.append(
+            AuditRecord(
+                event=AuditEvent.LOGS_SHOWN,
+                actor="operator:desk",
+                on_behalf_of=run.requester,
+                purpose=run.purpose,
+                object=run.order_digest,
+            )
+        )
+        return self.warm.logs(run.order_digest)
 
     def verify(self, chain: Literal["audit", "egress"]) -> ChainView:
         """Check a chain from its first entry."""
