@@ -155,6 +155,11 @@ class EvidenceCollector:
         station = None if isinstance(register, Refused) else register.value.find(self.station)
         if station is None:
             raise StateError("what was kept of this order names this station in no register")
+        if station.identity_key != self._signer().public_hex:
+            raise StateError(
+                "the register that this run was admitted under gives the station another identity key",
+                hint="Sign with the key of then: restore it from a backup.",
+            )
         path = next(name for name in kept.targets if parse_policy_target(name))
         policy = verify_policy(
             kept.targets[path].encode(), *(parse_policy_target(path) or ("", 0)), repository.charter

@@ -224,6 +224,33 @@ def close_books(demo: Demo) -> None:
         )
 
 
+def show_register(demo: Demo) -> None:
+    """d. What the public reads: the register of what is permitted now."""
+    register, hospital = demo.output / "register", demo.consortium.hospitals[0].name
+    written = run_json(
+        "pht-board", "site", "--repository", demo.consortium.repository, "--out", register,
+        "--contact", f"{hospital}=privacy@{hospital}.example",
+    )  # fmt: skip
+    demo.facts["register"] = {"studies": written["studies"], "files": len(written["files"])}
+    demo.say(
+        f"public register in Dutch and English: {written['studies']} studies, {len(written['files'])} files"
+    )
+
+
+def give_evidence(demo: Demo, order: str) -> None:
+    """f. One hospital's evidence of the training run, verified by somebody who has the board's root and nothing else."""
+    hospital = demo.consortium.hospitals[0]
+    pack = demo.output / f"evidence-{hospital.name}.zip"
+    hospital.call("evidence", order, pack)
+    shutil.copy(demo.consortium.tuf_root, demo.output / "1.root.json")
+    verdict = run_json("pht-board", "evidence", "verify", pack, "--root", demo.output / "1.root.json")
+    demo.facts["evidence"] = {"holds": verdict["holds"], "releases": len(verdict["run"]["releases"])}
+    demo.say(
+        f"{hospital.name}'s evidence of the training run verifies from the board's root alone: "
+        f"{len(verdict['run']['releases'])} releases, {pack.stat().st_size:,} bytes"
+    )
+
+
 def perform(demo: Demo, data: Path) -> None:
     """The whole demo, in order; the researcher works at home and the hospitals take images in meanwhile."""
     with ThreadPoolExecutor(2) as meanwhile:
@@ -247,6 +274,7 @@ def perform(demo: Demo, data: Path) -> None:
         protection.show(demo, govern, workshop.trains, train, policy, ordered["order"])
     with demo.step("books", "f. What is left behind"):
         close_books(demo)
+        give_evidence(demo, ordered["digest"])
 
 
 def radiographs(choice: Path | None, scratch: Path, console: Console) -> Path:
@@ -306,8 +334,9 @@ def main() -> int:
         f"  {demo.seconds['total']:.0f} s; results in {choices.output}: model.safetensors, metrics.json,"
     )
     console.print(
-        "  metrics.png, provenance.json, evaluation/, hospital-*/audit.jsonl and egress.jsonl, summary.json"
+        "  metrics.png, provenance.json, evaluation/, hospital-*/audit.jsonl and egress.jsonl, summary.json,"
     )
+    console.print("  evidence-hospital-a.zip with 1.root.json, and the public register: register/index.html")
     return 0
 
 

@@ -27,8 +27,16 @@ def run(tmp_path: Path) -> Iterator[EvidenceRun]:
     made.kit.close()
 
 
-def test_it_verifies_from_the_root_alone(run: EvidenceRun) -> None:
-    verdict = verify_pack(run.pack(), run.root, run.kit.clock())
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EvidenceRun]:
+    """A run that tests read and leave as it is."""
+    made = EvidenceRun.make(tmp_path_factory.mktemp("shared"))
+    yield made
+    made.kit.close()
+
+
+def test_it_verifies_from_the_root_alone(shared: EvidenceRun) -> None:
+    verdict = verify_pack(shared.pack(), shared.root, shared.kit.clock())
     assert verdict.holds, verdict.findings
     assert [finding.step for finding in verdict.findings] == [
         "container", "files", "repository", "board", "order", "statement", "ledger",
@@ -45,8 +53,8 @@ def test_it_verifies_from_the_root_alone(run: EvidenceRun) -> None:
     assert said.refusals == {}
 
 
-def test_what_is_expired_by_now_was_valid_then(run: EvidenceRun) -> None:
-    verdict = verify_pack(run.pack(), run.root, run.kit.clock() + timedelta(days=4000))
+def test_what_is_expired_by_now_was_valid_then(shared: EvidenceRun) -> None:
+    verdict = verify_pack(shared.pack(), shared.root, shared.kit.clock() + timedelta(days=4000))
     assert verdict.holds, verdict.findings
     assert [note.split(" was valid then")[0] for note in verdict.notes] == [
         "The state of the repository",
@@ -110,17 +118,17 @@ def test_no_patient_no_path_no_log_text_and_no_word_of_the_audit_is_in_it(run: E
     assert verdict.run.refusals == {"TRAIN_CRASHED": 1}
 
 
-def test_a_zip_tool_reads_it_and_every_date_is_the_same(run: EvidenceRun) -> None:
-    with zipfile.ZipFile(run.pack()) as archive:
+def test_a_zip_tool_reads_it_and_every_date_is_the_same(shared: EvidenceRun) -> None:
+    with zipfile.ZipFile(shared.pack()) as archive:
         assert archive.testzip() is None
         assert archive.namelist() == sorted(archive.namelist())
         assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
-def test_an_order_that_was_never_admitted_has_no_pack(run: EvidenceRun) -> None:
+def test_an_order_that_was_never_admitted_has_no_pack(shared: EvidenceRun) -> None:
     with pytest.raises(NotFoundError):
-        run.pack("none.zip", digest_of(b"no order"))
-    assert not list(run.kit.folder.glob("*none.zip*"))
+        shared.pack("none.zip", digest_of(b"no order"))
+    assert not list(shared.kit.folder.glob("*none.zip*"))
 
 
 def test_what_was_kept_first_stands(run: EvidenceRun) -> None:
