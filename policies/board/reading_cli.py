@@ -91,7 +91,7 @@ def _show_source(image: "ImageChanges") -> None:
         say(f"\n{' '.join(change.path.split())} ({change.happened})")
         for line in change.lines[:left]:
             # Set in, so that no line of a source can pass for one of ours.
-            say("    " + line.replace("\r", "\ufffd"))
+            say("    " + line)
         left -= len(change.lines)
         if left <= 0:
             say(f"\nOnly the first {_MOST_LINES} lines are shown; --json has them all.")

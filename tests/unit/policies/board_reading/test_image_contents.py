@@ -85,6 +85,7 @@ def test_python_distributions_with_their_licences(
 
 def test_licence_families() -> None:
     assert family_of("Apache-2.0 AND GPL-3.0-or-later") is Family.COPYLEFT
+    assert family_of("GPL-2.0-only OR MIT") is Family.PERMISSIVE
     assert family_of("GPL-3.0-with-GCC-exception") is Family.WEAK_COPYLEFT
     assert family_of("") is Family.UNKNOWN
     assert debian_licences(b"This package was debianized by somebody.") is None
@@ -106,6 +107,16 @@ def test_files_as_their_package_installed_them_and_altered_ones(tmp_path: Path) 
     assert (origins["/thing/a.pyc"], origins["/mine.py"]) == (Origin.UNCHECKED, Origin.OWN)
     assert f"Files other than the package installed them: {SITE}/thing/b.py." in attention(found)
     assert file(found, f"{SITE}/mine.py").digest == "sha256:" + hashlib.sha256(honest).hexdigest()
+
+
+def test_a_compiled_file_that_a_later_layer_puts_in_place_is_not_the_packages(tmp_path: Path) -> None:
+    """Python runs it in place of the source, and nothing has a digest to hold it to."""
+    installed = tar(
+        *distribution("thing", "1", "License: MIT", "thing/a.pyc,,\n"), Entry(f"{SITE}/thing/a.pyc", b"then")
+    )
+    found = contents(tmp_path, installed, tar(Entry(f"{SITE}/thing/a.pyc", b"now")))
+    assert file(found, f"{SITE}/thing/a.pyc").origin is Origin.OWN
+    assert f"take the place of a lower layer's: {SITE}/thing/a.pyc." in attention(found)
 
 
 def test_points_to_look_at_in_a_trains_own_files(tmp_path: Path) -> None:
