@@ -178,7 +178,7 @@ def _hospital(facts: Facts, hospital: Hospital, language: Language, documents: L
     ]
     return join(
         tag("h2", _own(documents, station.organisation)),
-        tag("p", standing),
+        tag("p", say(language, "country"), ": ", station.country, ". ", standing),
         tag("p", say(language, "may_run_here" if links else "nothing_here")),
         tag("ul", links) if links else None,
     )

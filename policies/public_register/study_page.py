@@ -205,7 +205,8 @@ class _Writer:
         items = [
             tag(
                 "li", self._own(found.member.name), f" ({self._value('role', found.member.role)}) ",
-                self._say(found.opinion.verdict), ": ", self._own(found.opinion.text),
+                self._say(found.opinion.verdict), ", ", day(self._language, found.opinion.when), ": ",
+                self._own(found.opinion.text),
             )
             for found in study.opinions
         ]  # fmt: skip

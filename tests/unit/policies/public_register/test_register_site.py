@@ -227,6 +227,8 @@ def test_a_patient_finds_what_runs_why_for_whom_and_until_when(site: Path) -> No
     assert "2 March 2027" in english
     hospitals = text_of(site / "nl" / "hospitals.html")
     assert "Amstel" in hospitals
+    assert "Land: NL." in hospitals
+    assert "Bob (jurist) was het oneens, 21 november 2026: Plain words" in dutch
     assert "Mag hier lopen" in hospitals
     assert "Teruggetrokken op 22 november 2026: hier loopt niets." in hospitals
     assert "desk@amstel.example" in text_of(site / "nl" / "objection.html")
