@@ -13,9 +13,7 @@ from typing import Any
 import html5lib
 import pytest
 from board_kit import NOW, BoardKit, permitted
-from typer.testing import CliRunner
 
-from policies.cli import app
 from policies.decisions import RefusedRequest, RunOutcome
 from policies.documents import canonical_json, digest_of
 from policies.errors import UsageError
@@ -324,10 +322,3 @@ def test_every_line_is_there_in_both_languages_with_the_same_places() -> None:
         assert english.strip(), key
         assert sorted(place.findall(dutch)) == sorted(place.findall(english)), key
     assert set(Language) == {"nl", "en"}
-
-
-def test_a_state_that_is_stale_makes_no_register(tmp_path: Path) -> None:
-    folder = BoardKit.found(tmp_path).repository.folder
-    done = CliRunner().invoke(app, ["site", "--repository", str(folder), "--out", str(tmp_path / "out")])
-    assert done.exit_code != 0
-    assert not (tmp_path / "out").exists()
