@@ -37,7 +37,7 @@ def _layer_line(layer: ImageLayer) -> str:
     hides = f", hides {layer.hides:,}" if layer.hides else ""
     known = f", known: {layer.known}" if layer.known else ""
     step = f" ({_short(layer.step)})" if layer.step else ""
-    return f"Layer {layer.number}: {_size(layer.size)}, {layer.files:,} files{hides}{known}{step}"
+    return f"Layer {layer.number}: {_size(layer.size)}, {_count(layer.files)}{hides}{known}{step}"
 
 
 def _settings(contents: ImageContents) -> Section:
@@ -80,9 +80,9 @@ def _files(contents: ImageContents) -> Section:
     source = [file for file in own if marks.COMPILED not in file.marks and file.kind is Kind.FILE]
     lines = [
         (
-            f"{len(files):,} files in layers that are not known: {origins[Origin.DEBIAN]:,} that Debian packages list, "
+            f"{_count(len(files))} in layers that are not known: {origins[Origin.DEBIAN]:,} that Debian packages list, "
             f"{origins[Origin.PYTHON]:,} as Python packages installed them, {origins[Origin.UNCHECKED]:,} that these list "
-            f"without a digest, {len(own):,} of no package."
+            f"without a digest (compiled Python mostly: it may be of another source), {len(own):,} of no package."
         ),
         *_first(source, _file_line, 30),
     ]
@@ -210,6 +210,10 @@ def _short(text: str) -> str:
     """Bring a text of the image's onto one line of bounded length."""
     text = " ".join(text.split())
     return text if len(text) <= _MAX_SHOWN_TEXT else text[: _MAX_SHOWN_TEXT - 3] + "..."
+
+
+def _count(files: int) -> str:
+    return f"{files:,} file{'' if files == 1 else 's'}"
 
 
 def _size(size: int) -> str:

@@ -177,6 +177,9 @@ def _entry(
     kind = _KINDS.get(flag)
     if kind is None or any(key.startswith(b"GNU.sparse") for key in pax):
         raise _wrong("an entry of a kind that image builders do not write")
+    if (pax.get(b"path") and long_name) or (pax.get(b"linkpath") and long_link):
+        # Which of the two counts, readers disagree on.
+        raise _wrong("an entry with two names")
     name = pax.get(b"path") or long_name or _header_name(header)
     link = pax.get(b"linkpath") or long_link or header[157:257].split(b"\0", 1)[0]
     if b"size" in pax:
@@ -197,9 +200,15 @@ def _entry(
 
 
 def _header_name(header: bytes) -> bytes:
-    name = header[:100].split(b"\0", 1)[0]
-    # Only POSIX ustar has a prefix there; the old GNU form keeps times in that place.
-    prefix = header[345:500].split(b"\0", 1)[0] if header[257:263] == b"ustar\0" else b""
+    name, area = header[:100].split(b"\0", 1)[0], header[345:500]
+    if header[257:263] != b"ustar\0":
+        if header[257:262] == b"ustar" and area.strip(b"\0"):
+            # The GNU form keeps times there, and some readers take them for a folder where they are none.
+            raise _wrong("a header with times in the place of a folder")
+        return name
+    if header[508:512] == b"tar\0":
+        raise _wrong("a header of the form of `star`, which has another place for times")
+    prefix = area.split(b"\0", 1)[0]
     return prefix + b"/" + name if prefix else name
 
 

@@ -76,7 +76,7 @@ def test_a_bundle_is_reviewed_and_drafted_from(board: Desk) -> None:
     assert "2 layers, 2 MiB;" in out
     assert "Environment: PATH, SECRET. Labels: 1." in out
     assert "SECRET=x" not in out
-    assert "Layer 1: 1.9 MiB, 1 files (step 1)" in out
+    assert "Layer 1: 1.9 MiB, 1 file (step 1)" in out
     board("draft", "--from", board / "bundle", "-o", board / "policy.yaml")
     document = yaml.safe_load((board / "policy.yaml").read_text())
     assert document["manifest_digest"] == index.manifest.digest

@@ -56,6 +56,17 @@ def header(name: bytes, *, size: bytes = b"00000000000", kind: bytes = b"0", lin
     return block[:148] + b"%06o\0 " % sum(block) + block[156:]
 
 
+def resealed(block: bytes, place: int, data: bytes) -> bytes:
+    """A header with other bytes at a place, and the checksum that goes with them."""
+    block = block[:place] + data + block[place + len(data) :]
+    return block[:148] + b"%06o\0 " % sum(block[:148] + b" " * 8 + block[156:]) + block[156:]
+
+
+def long_name(name: bytes) -> bytes:
+    """A GNU header for a long name."""
+    return header(b"././@LongLink", kind=b"L", size=b"%011o" % len(name)) + name.ljust(512, b"\0")
+
+
 @given(
     st.lists(
         st.tuples(
@@ -168,6 +179,9 @@ def test_a_damaged_archive_never_ends_in_anything_but_our_error(data: st.DataObj
         (header(b"x/", kind=b"\0", size=b"00000001000"), "a folder with content"),
         (header(b"x")[:300], "cut short"),
         (header(b"x").replace(b"x", b"y", 1), "another checksum"),
+        (resealed(header(b"x"), 508, b"tar\0"), "another place for times"),
+        (resealed(resealed(header(b"x"), 257, b"ustar  \0"), 345, b"folder"), "in the place of a folder"),
+        (long_name(b"one") + header(b"g", kind=b"x", size=b"00000000013") + b"11 path=xy\n".ljust(512, b"\0") + header(b"x"), "two names"),
         (bytes(512) + header(b"x"), "an end in the middle"),
         (tar(Entry("a", pax={"GNU.sparse.major": "1"})), "a kind that image builders do not write"),
         (header(b"g", kind=b"g", size=b"00000000013") + b"11 path=xy\n".ljust(512, b"\0"), "names files"),
@@ -185,6 +199,11 @@ def test_contents_behind_a_link_are_not_skipped() -> None:
     # Engines take a link's size for 0: what follows it is the next header, not its content.
     hidden = header(b"innocent", kind=b"1", link=b"a", size=b"00000001000") + header(b"evil") + bytes(1024)
     assert [each.name for each in entries(hidden)] == ["innocent", "evil"]
+
+
+def test_a_folder_may_stand_in_the_prefix_of_a_posix_header() -> None:
+    assert [each.name for each in entries(resealed(header(b"x"), 345, b"opt/folder"))] == ["opt/folder/x"]
+    assert [each.name for each in entries(long_name(b"other") + header(b"x"))] == ["other"]
 
 
 def test_bytes_behind_the_end_are_pointed_out() -> None:
