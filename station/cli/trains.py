@@ -7,11 +7,17 @@ import typer
 
 from policies.console import JsonOption, echo_json, say, say_table
 from policies.errors import NotFoundError, RefusedError, UsageError
+from policies.refusal_texts import text_of
 from station.cli.program import app
 from station.cli.reaching import HomeOption, compute_api, operator_name
 from station.cli.tables import show_runs
 
-OrderArgument = Annotated[str, typer.Argument(help="The order's digest, or enough of it to be the only one.")]
+OrderArgument = Annotated[
+    str,
+    typer.Argument(
+        help="The order's digest, or enough of it to be the only one; or a policy: its newest order."
+    ),
+]
 
 
 @app.command()
@@ -59,6 +65,9 @@ def explain(order: OrderArgument, home: HomeOption, as_json: JsonOption = False)
     """Every rule of board, hospital, consent, data and resources, with its verdict now."""
     api = compute_api(home)
     rules = api.get(f"/v1/runs/{full_order(api, order)}/explain")
+    for rule in rules:
+        for reason in rule["reasons"]:
+            reason["do"] = text_of(reason["code"]).do
     if as_json:
         echo_json(rules)
     else:
@@ -74,9 +83,13 @@ def explain(order: OrderArgument, home: HomeOption, as_json: JsonOption = False)
                 for r in rules
             ],
         )
-    refused = [reason["code"] for rule in rules for reason in rule["reasons"]]
+    refused = {reason["code"]: reason["do"] for rule in rules for reason in rule["reasons"]}
     if refused:
-        raise RefusedError(refused[0], "It would not run here now.", hint="The rules above say why.")
+        if not as_json:
+            say("\nWhat to do")
+            for code, what in refused.items():
+                say(f"  {code}: {what}")
+        raise RefusedError(next(iter(refused)), "It would not run here now.", hint="The rules above say why.")
 
 
 @app.command()
@@ -122,19 +135,26 @@ def _word(home: Path, order: str, word: str, *, as_json: bool) -> None:
 
 
 def full_order(api: Any, start: str) -> str:  # noqa: ANN401 - LocalApi, imported late
-    """Return the one order that an operator means.
+    """Return the one order that an operator means: by its digest, or the newest under a policy.
 
     Raises:
         NotFoundError: none starts so.
         UsageError: several do.
     """
+    rows = api.get("/v1/runs")
+    of_policy = [row for row in rows if row["policy"] == start]
+    if of_policy:
+        return str(max(of_policy, key=lambda row: row["seen"])["order"])
     matches = [
         row["order"]
-        for row in api.get("/v1/runs")
+        for row in rows
         if row["order"].removeprefix("sha256:").startswith(start.removeprefix("sha256:"))
     ]
     if not matches:
-        raise NotFoundError(f"no order starts with {start!r}", hint="`pht-station runs` lists them.")
+        raise NotFoundError(
+            f"no order starts with {start!r}, and none is of a policy of that name",
+            hint="`pht-station runs` lists them; an order that is not there never came, or its requester's signature did not hold: see the audit.",
+        )
     if len(matches) > 1:
         raise UsageError(f"{len(matches)} orders start with {start!r}", hint="Give more of the digest.")
     return str(matches[0])

@@ -43,7 +43,8 @@ class LocalApi:
                 hint="Stop the station, remove the file, and find out who made it.",
             )
         self._client = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(socket)),
+            # No connection outlives its answer: nobody is left to close it.
+            transport=httpx.HTTPTransport(uds=str(socket), limits=httpx.Limits(max_keepalive_connections=0)),
             base_url="http://station",
             headers={"Authorization": f"Bearer {secret}"},
             timeout=httpx.Timeout(600.0, connect=5.0),
