@@ -75,11 +75,11 @@ def approve(
             "this key has signed a dissent from the policy",
             hint=f"Remove {path.name} if you have changed your mind.",
         )
-    opinion = None if conditions is None else _opinion(data, document.name, "conditions", conditions, now)
-    done = sign_document(document, data, POLICY_PAYLOAD_TYPE, signer)
-    if opinion is None:
-        return done, None
-    return done, _write(path, opinion, signer)
+    if conditions is None:
+        return sign_document(document, data, POLICY_PAYLOAD_TYPE, signer), None
+    # Conditions first: what is cut off in between is refused when it is published, and never passes for an approval without.
+    opinion = _write(path, _opinion(data, document.name, "conditions", conditions, now), signer)
+    return sign_document(document, data, POLICY_PAYLOAD_TYPE, signer), opinion
 
 
 def dissent_from(document: Path, data: bytes, signer: Signer, reason: str, now: datetime) -> Path:

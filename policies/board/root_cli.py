@@ -96,6 +96,11 @@ def rotate(
 
     board_root = BoardRoot(folder)
     board_root.in_force()
+    if board_root.drafted() is not None:
+        raise UsageError(
+            "another root waits for signatures already",
+            hint=f"Have it signed, or remove {folder.name}/draft/root.json to begin anew.",
+        )
     changes = RootChanges(
         secretary_key=None if secretary_key is None else read_public(secretary_key),
         witness_key=None if witness_key is None else read_public(witness_key),

@@ -365,6 +365,13 @@ class TestRotation:
         assert says in board.err
         assert not (board / "repo" / "draft" / "root.json").exists()
 
+    def test_one_root_waits_at_a_time(self, board: Desk) -> None:
+        board("rotate", board / "repo", "--remove-member", "Bob")
+        board("rotate", board / "repo", code=ExitCode.USAGE)
+        assert "waits for signatures already" in board.err
+        (board / "repo" / "draft" / "root.json").unlink()
+        board("rotate", board / "repo")
+
     def test_a_member_leaves(self, board: Desk) -> None:
         board("rotate", board / "repo", "--remove-member", "Bob")
         out = board("sign", "--root", board / "repo", "-k", board / "alice.pem", "--yes")
