@@ -207,7 +207,12 @@ def add_signature(envelope: bytes, signer: Signer) -> bytes:
 
 
 def verify_envelope(
-    envelope: bytes, payload_type: str, keys: Iterable[str], threshold: int
+    envelope: bytes,
+    payload_type: str,
+    keys: Iterable[str],
+    threshold: int,
+    *,
+    max_bytes: int = MAX_ENVELOPE_BYTES,
 ) -> VerifiedEnvelope:
     """Return what `threshold` or more of `keys` signed.
 
@@ -216,6 +221,7 @@ def verify_envelope(
         payload_type: the only one that is accepted.
         keys: the public keys, hex, whose signatures count.
         threshold: how many different ones must hold; at least 1.
+        max_bytes: of the envelope, for documents that may be larger than most.
 
     Raises:
         TrustError: not an envelope, another payload type, or too few signatures that hold.
@@ -223,7 +229,7 @@ def verify_envelope(
     """
     if threshold < 1:
         raise ValueError("a threshold below 1 accepts anything")
-    decoded = _decode(envelope)
+    decoded = _decode(envelope, max_bytes)
     if decoded.payload_type != payload_type:
         raise TrustError("the signature is over another type of document")
     signers = _valid_signers(decoded, frozenset(keys))
@@ -232,13 +238,13 @@ def verify_envelope(
     return VerifiedEnvelope(decoded.payload, signers)
 
 
-def unsafe_payload(envelope: bytes, payload_type: str) -> bytes:
+def unsafe_payload(envelope: bytes, payload_type: str, *, max_bytes: int = MAX_ENVELOPE_BYTES) -> bytes:
     """Return the payload with no signature checked: only to find out whose signature to ask for, or to show it.
 
     Raises:
         TrustError: not an envelope, or of another payload type.
     """
-    decoded = _decode(envelope)
+    decoded = _decode(envelope, max_bytes)
     if decoded.payload_type != payload_type:
         raise TrustError("this is another type of document")
     return decoded.payload
@@ -281,9 +287,9 @@ def _encode(envelope: Envelope) -> bytes:
     return canonical_json(model.model_dump(mode="json", by_alias=True)) + b"\n"
 
 
-def _decode(data: bytes) -> Envelope:
+def _decode(data: bytes, max_bytes: int = MAX_ENVELOPE_BYTES) -> Envelope:
     try:
-        model = load_json(_EnvelopeJson, data, what="envelope", max_bytes=MAX_ENVELOPE_BYTES)
+        model = load_json(_EnvelopeJson, data, what="envelope", max_bytes=max_bytes)
     except DocumentError as error:
         raise TrustError("not a DSSE envelope") from error
     try:

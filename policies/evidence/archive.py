@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from policies.errors import DocumentError, StorageError
-from policies.evidence.statement import MAX_FILES
+from policies.evidence.statement import MAX_FILES, MAX_STATEMENT_ENVELOPE_BYTES
 from policies.files import sync_folder
 
 CRATE = "ro-crate-metadata.json"
@@ -27,7 +27,7 @@ TRUST = "trust/"
 TARGETS = "trust/targets/"
 
 MAX_PACK_BYTES = 1 << 30
-MAX_MEMBER_BYTES = 16 << 20
+MAX_MEMBER_BYTES = MAX_STATEMENT_ENVELOPE_BYTES
 """Of a member that is read as a whole; the ledger's two files are read as streams."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)

@@ -18,7 +18,11 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "https://pht-radiology.example/provenance/station-run/v1"
 MAX_FILES = 4096
-MAX_STATEMENT_BYTES = 16 << 20
+MAX_RELEASES = 20_000
+"""Two for each of the rounds that an order can have."""
+
+MAX_STATEMENT_BYTES = 24 << 20
+MAX_STATEMENT_ENVELOPE_BYTES = MAX_STATEMENT_BYTES * 4 // 3 + 64 * 1024
 
 UNTOLD_CODES = frozenset({RefusalCode.CONSENT_WITHDRAWN.value})
 """A code that stands for what one patient did: it is in the hospital's audit, and in no pack."""
@@ -126,7 +130,7 @@ class RunFact(StrictModel):
     finished: Moment | None
     as_of: Moment
     repository: RepositoryFact
-    releases: Sequence[ReleaseFact] = Field(max_length=100_000)
+    releases: Sequence[ReleaseFact] = Field(max_length=MAX_RELEASES)
     refusals: dict[Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{1,63}$")], Count] = Field(max_length=200)
     privacy_spent: PrivacyFact
     egress: LedgerFact

@@ -45,7 +45,7 @@ from policies.evidence.archive import (
 from policies.evidence.chain import check_ledger
 from policies.evidence.files import check_files
 from policies.evidence.repository import RepositoryThen, belongs_to_run, verify_repository
-from policies.evidence.statement import PAYLOAD_TYPE, RunFact, RunStatement
+from policies.evidence.statement import MAX_STATEMENT_ENVELOPE_BYTES, PAYLOAD_TYPE, RunFact, RunStatement
 from policies.manifest import TrainManifest
 from policies.order import PAYLOAD_TYPE as ORDER_PAYLOAD_TYPE
 from policies.order import RunOrder
@@ -166,7 +166,9 @@ def _verify(pack: Pack, root: bytes, now: datetime, findings: list[Finding]) -> 
 
 def _claim(pack: Pack) -> RunFact:
     """Read what the station claims; whether it said so is step 6."""
-    return RunStatement.decode(unsafe_payload(pack.read(STATEMENT), PAYLOAD_TYPE)).predicate
+    return RunStatement.decode(
+        unsafe_payload(pack.read(STATEMENT), PAYLOAD_TYPE, max_bytes=MAX_STATEMENT_ENVELOPE_BYTES)
+    ).predicate
 
 
 def _repository(reading: _Reading) -> str:
@@ -347,7 +349,9 @@ def _statement(reading: _Reading) -> str:
         raise PackDamageError(STATEMENT, "is of a station that the register does not name")
     data = reading.pack.read(STATEMENT)
     try:
-        said = verify_envelope(data, PAYLOAD_TYPE, [station.identity_key], 1)
+        said = verify_envelope(
+            data, PAYLOAD_TYPE, [station.identity_key], 1, max_bytes=MAX_STATEMENT_ENVELOPE_BYTES
+        )
     except TrustError as error:
         raise PackDamageError(STATEMENT, "is not signed with the station's identity key") from error
     if RunStatement.decode(said.payload).encode() != said.payload:
