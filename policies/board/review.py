@@ -93,6 +93,12 @@ def review_policy(
         *_policy_attention(policy, data),
         *((*_mismatches(policy, train), *_code_attention(train)) if train else ()),
     ]
+    if previous is not None:
+        attention += [
+            f"Wider than version {previous.version}: {change}."
+            for change in changes_between(previous, policy)
+            if change.direction == "widens"
+        ]
     if train is None:
         attention.append("Give --train to compare the policy with the train's own manifest.")
     subject = f"policy {policy.id}, version {policy.version}, {digest}"

@@ -144,7 +144,7 @@ def _files_section(files: Sequence[FileChange]) -> Section:
 
 def attention_of(comparison: Comparison) -> tuple[str, ...]:
     """Return what a member should look at in a comparison."""
-    points = [f"Wider than before: {each.field}." for each in comparison.fields if each.direction == "widens"]
+    points = [f"Wider than before: {each}." for each in comparison.fields if each.direction == "widens"]
     image = comparison.image
     if image is None:
         return tuple(points)

@@ -48,8 +48,9 @@ class FieldChange:
     direction: Direction
 
     def __str__(self) -> str:
-        told = "" if self.direction == "changes" else f" ({self.direction})"
-        return f"{self.field}: {self.before} -> {self.after}{told}"
+        direction = "" if self.direction == "changes" else self.direction
+        told = ": ".join(text for text in (direction, meaning_of(self.field)) if text)
+        return f"{self.field}: {self.before} -> {self.after}" + (f" ({told})" if told else "")
 
 
 def _more(unset: float | None = None) -> Verdict:
@@ -135,6 +136,57 @@ _RULES: Final[tuple[tuple[str, Verdict], ...]] = (
     (r"outputs\.(metrics|tables)\[.*\]\.(minimum|minimum_cell_count)", _less()),
 )  # fmt: skip
 _COMPILED: Final = tuple((re.compile(pattern), verdict) for pattern, verdict in _RULES)
+
+
+_MEANINGS: Final = (
+    (r"image_config_digests|images\[.*\]\.config_digest", "the images that may run"),
+    (r"manifest_digest", "which train this is"),
+    (r"requester\.key", "who may order runs"),
+    (r"requester\.requester_class", "what kind of requester it is"),
+    (r"commercial_use_approved", "commercial use"),
+    (r"data\.collections", "the collections it may see"),
+    (r"data\.consent_purposes", "what a patient must have agreed to, all of it"),
+    (r"data\.consent_modes", "how patients may have been asked"),
+    (r"data\.modalities", "the kinds of images it sees"),
+    (r"data\.clinical_fields", "the clinical fields it sees"),
+    (r"data\.masks", "the segmentations it sees"),
+    (r"data\.representations?", "in which form it sees images"),
+    (r"data\.minimum_patients", "patients it takes at each station"),
+    (r"runs\.minimum_stations", "stations that a run takes"),
+    (r"runs\.runs", "runs in all"),
+    (r"runs\.rounds", "rounds of each run"),
+    (r"runs\.releases", "times that something leaves a station"),
+    (r"runs\.strategies", "how updates may be combined"),
+    (r"release\.metrics|outputs\.metrics\[[^]]*\]", "numbers that leave"),
+    (r"release\.tables|outputs\.tables\[[^]]*\]", "tables that leave"),
+    (
+        r"release\.minimum_cell_count|outputs\.tables\[.*\]\.minimum_cell_count",
+        "patients behind each cell of a table",
+    ),
+    (r"release\.minimum_patients_per_metric", "patients behind each number"),
+    (r"release\.maximum_bytes", "bytes of one release"),
+    (r"release\.timing_quantum_s", "how coarsely durations are told"),
+    (r"release\.human_review", "whether a person looks at each release"),
+    (r"release\.secure_aggregation", "whether single updates stay unseen"),
+    (r"release\.trust_statement", "whom the release rules leave to trust"),
+    (r"release\.tensors\.clipping_norm", "how far one update may move the model"),
+    (r"release\.tensors\.precision", "how finely weights are told"),
+    (r"release\.tensors\.\w+_buffers", "whether running statistics leave"),
+    (r"release\.tensors\.maximum_absolute", "the largest weight that leaves"),
+    (r"release\.differential_privacy\.\w+", "the noise on what leaves"),
+    (r"outputs\.metrics\[.*\]\.decimals", "how finely a number is told"),
+    (r"(runs\.)?hyperparameters\.\w+(\.\w+)?", "what an order may choose"),
+    (r"resources\.(\w+)", "what it may use at a station"),
+    (r"valid_(from|until)", "when it may run"),
+    (r"legal\.agreement\.expires", "how long the agreement holds"),
+    (r"source_commit", "which source was built"),
+)
+_COMPILED_MEANINGS: Final = tuple((re.compile(pattern), meaning) for pattern, meaning in _MEANINGS)
+
+
+def meaning_of(field: str) -> str:
+    """Say in words what a field is about; empty for one whose name says it."""
+    return next((meaning for pattern, meaning in _COMPILED_MEANINGS if pattern.fullmatch(field)), "")
 
 
 def changes_between(before: StrictModel, after: StrictModel) -> tuple[FieldChange, ...]:

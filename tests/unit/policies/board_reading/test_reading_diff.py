@@ -8,7 +8,7 @@ import pytest
 from board_kit import BoardKit, example_policy
 from reading_kit import MANIFEST, SITE, Entry, debian_layer, distribution, pack, tar
 
-from policies.board.comparing.documents import FieldChange, changes_between
+from policies.board.comparing.documents import FieldChange, changes_between, meaning_of
 from policies.board.comparing.images import ImageChanges, image_changes
 from policies.board.contents.report import open_bundle
 from policies.cli import app
@@ -80,23 +80,24 @@ def test_noise_narrows_and_its_absence_widens() -> None:
 def test_what_is_added_as_a_whole_is_one_change() -> None:
     rate = {"type": "float", "minimum": 0.0, "maximum": 1.0, "default": 0.5}
     wider = {**rate, "maximum": 2.0}
+    assert meaning_of("title") == ""
     (added,) = changes_between(policy(), policy(runs__hyperparameters={"rate": rate}))
-    assert str(added) == "runs.hyperparameters.rate: not there -> there (widens)"
+    assert str(added) == "runs.hyperparameters.rate: not there -> there (widens: what an order may choose)"
     (changed,) = changes_between(
         policy(runs__hyperparameters={"rate": rate}), policy(runs__hyperparameters={"rate": wider})
     )
-    assert str(changed) == "runs.hyperparameters.rate.maximum: 1.0 -> 2.0 (widens)"
+    assert str(changed) == "runs.hyperparameters.rate.maximum: 1.0 -> 2.0 (widens: what an order may choose)"
 
 
 def test_outputs_of_a_manifest_are_told_apart_by_name_not_by_place() -> None:
     first = "    - {{key: loss, stage: train, minimum: 0.0, maximum: 100.0, split: training}}\n"
     second = "    - {{key: auc, stage: evaluate, minimum: 0.0, maximum: 1.0, split: validation}}\n"
     (found,) = changes_between(manifest(), manifest(MANIFEST.replace(first, second + first)))
-    assert str(found) == "outputs.metrics[evaluate/auc]: not there -> there (widens)"
+    assert str(found) == "outputs.metrics[evaluate/auc]: not there -> there (widens: numbers that leave)"
     (finer,) = changes_between(
         manifest(), manifest(MANIFEST.replace("split: training", "split: training, decimals: 6"))
     )
-    assert str(finer) == "outputs.metrics[train/loss].decimals: 4 -> 6 (widens)"
+    assert str(finer) == "outputs.metrics[train/loss].decimals: 4 -> 6 (widens: how finely a number is told)"
 
 
 def test_every_limit_of_a_policy_has_a_direction() -> None:
@@ -111,6 +112,7 @@ def test_every_limit_of_a_policy_has_a_direction() -> None:
     from policies.board.comparing.documents import _direction
 
     for field in limits:
+        assert meaning_of(field), field
         value = leaves(policy().model_dump(mode="json"))[field]
         other = (not value) if isinstance(value, bool) else moved[type(value)]
         if isinstance(value, list):
@@ -234,9 +236,10 @@ def test_policies_by_file_and_by_name(tmp_path: Path, capsys: pytest.CaptureFixt
     assert run(app, arguments) == 0
     out = capsys.readouterr().out
     assert (
-        "runs.runs: 5 -> 50 (widens)\n  version: 1 -> 2\n  data.minimum_patients: 20 -> 40 (narrows)\n" in out
+        "runs.runs: 5 -> 50 (widens: runs in all)\n  version: 1 -> 2\n  data.minimum_patients: 20 -> 40 (narrows: patients it takes at each station)\n"
+        in out
     )
-    assert "! Wider than before: runs.runs." in out
+    assert "! Wider than before: runs.runs: 5 -> 50 (widens: runs in all)." in out
     arguments[1] = "cxr-classification@7"
     assert run(app, arguments) == ExitCode.NOT_FOUND
     assert "Listed: cxr-classification@1." in capsys.readouterr().err
