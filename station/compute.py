@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from policies.bundle import BlobFolder
+from policies.documents import canonical_json
 from policies.errors import PhtError, RefusedError, SettingsError, UnavailableError
 from policies.signing import load_signer
 from policies.trust.client import PolicyClient
@@ -42,6 +43,7 @@ from station.evidence.collecting import EvidenceCollector
 from station.handover import load_public_key
 from station.layout import StationPaths
 from station.retention import ComputeRetention, ComputeTerms, Places
+from station.runs.accesses import AccessDesk
 from station.runs.bundles import Bundles
 from station.runs.chains import Chains, load_identity
 from station.runs.desk import StationDesk
@@ -58,6 +60,7 @@ from station.sandbox.spec import Launcher
 from station.settings import StationSettings, load_settings
 from station.storage.database import Database, open_database
 from station.watching import Step, watch, watch_policies
+from station.web.accesses_api import add_access_routes
 from station.web.api import create_api
 from station.web.catalogue_api import add_catalogue_routes
 from station.web.continuity_api import add_continuity_routes
@@ -114,6 +117,7 @@ def serve(home: Path) -> None:
         api = create_api(station.desk, read_token(paths.api_token))
         add_catalogue_routes(api, station.catalogue_desk)
         add_continuity_routes(api, station.continuity)
+        add_access_routes(api, AccessDesk(audit))
         serve_local(api, paths.api_socket)
     finally:
         ending.set()
@@ -191,7 +195,7 @@ class _Station:
         runs = RunRepository(database, audit)
         ledger = EgressLedger(database)
         releases = ReleaseStore(database, audit, ledger, paths.releases)
-        catalogue = Catalogue(database, paths.handover, load_public_key(paths.handover_key))
+        catalogue = Catalogue(database, paths.handover, load_public_key(paths.handover_key), audit)
         blobs = BlobClient(url, ca, key, proxy)
         bundles = Bundles(url, ca, key, blobs, BlobFolder(paths.layers), proxy)
         outbox, calls = Outbox(ledger, audit), CallLedger(ledger)
@@ -200,6 +204,7 @@ class _Station:
             system_clock, timedelta(seconds=settings.statements.unwitnessed_limit_s),
         )  # fmt: skip
         records = Records(parts)
+        records.note_settings(canonical_json(settings))
         gatekeeper = Gatekeeper(
             settings,
             PolicyClient(paths.trust, settings.orchestrator.mirror_url, ca=ca, proxy=proxy),

@@ -5,6 +5,7 @@ orders, policies, collections and releases, never a patient's identity: compute 
 counts and, where one is withdrawn, as the catalogue's pseudonym.
 """
 
+import re
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -35,6 +36,15 @@ Detail = Annotated[str, BeforeValidator(_plain), Field(max_length=MAX_DETAIL)]
 Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 
 
+def requester_actor(organisation: str) -> str:
+    """Return how the audit names a requester.
+
+    >>> requester_actor("UMC A")
+    'requester:UMC_A'
+    """
+    return f"requester:{re.sub('[^A-Za-z0-9_.@-]', '_', organisation)[:100] or 'unnamed'}"
+
+
 class AuditEvent(StrEnum):
     """Everything that is audited; an event that is not here cannot be written."""
 
@@ -48,8 +58,6 @@ class AuditEvent(StrEnum):
     DATA_WITHDRAWN = "data-withdrawn"
     TRUST_REFRESHED = "trust-refreshed"
     TRUST_REFUSED = "trust-refused"
-    POLICY_ACCEPTED = "policy-accepted"
-    POLICY_REVOKED = "policy-revoked"
     ORDER_SEEN = "order-seen"
     ORDER_ADMITTED = "order-admitted"
     ORDER_REFUSED = "order-refused"
@@ -58,22 +66,23 @@ class AuditEvent(StrEnum):
     OPERATOR_STOPPED = "operator-stopped"
     RUN_CHANGED = "run-changed"
     IMAGE_FETCHED = "image-fetched"
-    IMAGE_REFUSED = "image-refused"
     COHORT_FROZEN = "cohort-frozen"
     COHORT_WIPED = "cohort-wiped"
     VOLUMES_PURGED = "volumes-purged"
     RETENTION_ENFORCED = "retention-enforced"
     CONTAINER_STARTED = "container-started"
     CONTAINER_ENDED = "container-ended"
-    INSTRUCTION_ADMITTED = "instruction-admitted"
     INSTRUCTION_REFUSED = "instruction-refused"
     DATA_USED = "data-used"
+    READINESS_LOOKED = "readiness-looked"
     TRAIN_FAILED = "train-failed"
     RELEASE_RECORDED = "release-recorded"
     RELEASE_REPEATED = "release-repeated"
     RELEASE_WITHHELD = "release-withheld"
     RELEASE_REFUSED = "release-refused"
     AUDIT_EXPORTED = "audit-exported"
+    ACCESSES_SHOWN = "accesses-shown"
+    LOGS_SHOWN = "logs-shown"
     COUNTS_EXPORTED = "counts-exported"
     USAGE_EXPORTED = "usage-exported"
     EVIDENCE_EXPORTED = "evidence-exported"
@@ -81,7 +90,6 @@ class AuditEvent(StrEnum):
     NOTARY_CHANGED = "notary-changed"
     RESTORE_DETECTED = "restore-detected"
     RECORDS_RECONCILED = "records-reconciled"
-    INVARIANT_BROKEN = "invariant-broken"
 
 
 class AuditRecord(StrictModel):

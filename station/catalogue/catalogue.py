@@ -14,13 +14,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from policies.errors import NotFoundError
+from policies.errors import NotFoundError, TrustError
 from policies.policy import ConsentMode
 from policies.profiles import load_profile
 from policies.refusals import RefusalCode, Refused
+from station.audit.log import AuditLog
 from station.catalogue.choosing import choose, no_longer_usable
 from station.catalogue.consent import Answer, ConsentState, Decision, check_age
 from station.catalogue.query import CatalogueQuery, count
+from station.catalogue.recording import not_taken_up, taken_up
 from station.catalogue.standing import Standing
 from station.catalogue.tables import SINGLE_ROW, CatalogueState, ConsentDecision, Instance
 from station.catalogue.takeup import STRICTNESS, Taken, take_up
@@ -78,9 +80,17 @@ class Catalogue:
         database: the compute database.
         handover: the handover folder.
         public_key: intake's key as compute pinned it (`station.handover.load_public_key`).
+        audit: where what is taken up is recorded, in the transaction that takes it up.
     """
 
-    def __init__(self, database: Database, handover: Path, public_key: Ed25519PublicKey) -> None:
+    def __init__(
+        self,
+        database: Database,
+        handover: Path,
+        public_key: Ed25519PublicKey,
+        audit: AuditLog | None = None,
+    ) -> None:
+        self._audit = audit
         self._database = database
         self._handover = handover
         self._public_key = public_key
@@ -100,12 +110,19 @@ class Catalogue:
             state = session.get(CatalogueState, SINGLE_ROW)
             sequence, digest = (state.sequence, state.digest) if state else (0, GENESIS)
         taken: list[Taken] = []
-        for entry in read_handover(
-            self._handover, self._public_key, sequence, after_digest=digest if sequence else None
-        ):
-            with self._database.write() as session:
-                taken.append(take_up(session, entry))
-            sequence = entry.sequence
+        try:
+            for entry in read_handover(
+                self._handover, self._public_key, sequence, after_digest=digest if sequence else None
+            ):
+                with self._database.write() as session:
+                    taken.append(take_up(session, entry))
+                    if self._audit is not None:
+                        self._audit.append_in(session, taken_up(entry, taken[-1]))
+                sequence = entry.sequence
+        except TrustError:
+            if self._audit is not None:
+                self._audit.thinned.append(not_taken_up(sequence + 1))
+            raise
         return SyncReport(
             entries=len(taken),
             instances=sum(one.instances for one in taken),

@@ -101,6 +101,13 @@ class CatalogueDesk:
                 )
             offered = {request.collection: offered[request.collection]}
         self.take_up()
+        self.audit.append(
+            AuditRecord(
+                event=AuditEvent.READINESS_LOOKED,
+                actor="operator:desk",
+                object=None if request.collection is None else f"collection:{request.collection}",
+            )
+        )
         question = ReadinessQuestion(offered, needs, request.minimum_patients, self.settings.consent_limit)
         return _readiness_view(self.readiness_job.start(question))
 

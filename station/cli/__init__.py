@@ -6,6 +6,7 @@ Each module parses its commands, calls one use case (over the local API, or the 
 
 from policies.console import program as run_program
 from station.cli import (
+    accesses,
     catalogue,
     clinical,
     consent,
@@ -25,6 +26,7 @@ from station.cli import (
 from station.cli.program import app
 
 __all__ = [
+    "accesses",
     "app",
     "catalogue",
     "clinical",

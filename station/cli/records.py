@@ -1,5 +1,6 @@
 """The station's two hash chains: the audit and the egress ledger."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +11,14 @@ from policies.errors import RefusedError, StorageError
 from station.cli.program import app
 from station.cli.reaching import HomeOption, compute_api
 from station.layout import StationPaths
+
+
+class ExportForm(StrEnum):
+    """How the audit is written out."""
+
+    JSONL = "jsonl"
+    DICOM_XML = "dicom-xml"
+
 
 audit_app = new_app("The hash-chained audit.")
 egress_app = new_app("The ledger of everything that left.")
@@ -30,9 +39,23 @@ def audit_verify(
 
 
 @audit_app.command("export")
-def audit_export(out: Annotated[Path, typer.Argument()], home: HomeOption) -> None:
-    """Write the audit as JSON lines with a signed head."""
-    _export(home, "audit", out)
+def audit_export(
+    out: Annotated[Path, typer.Argument()],
+    home: HomeOption,
+    form: Annotated[
+        ExportForm,
+        typer.Option("--format", help="jsonl: the evidence, with a signed head; dicom-xml: a view of it."),
+    ] = ExportForm.JSONL,
+) -> None:
+    """Write the audit: as JSON lines with a signed head, or as DICOM audit messages (PS3.15 A.5)."""
+    if form is ExportForm.JSONL:
+        _export(home, "audit", out)
+        return
+    from station.audit.dicom_xml import to_dicom_xml  # noqa: PLC0415
+    from station.settings import load_settings  # noqa: PLC0415
+
+    lines = compute_api(home).get_bytes("/v1/chains/audit/export").split(b"\n")
+    _write(out, to_dicom_xml(lines, load_settings(home.resolve()).name))
 
 
 @egress_app.command("verify")
@@ -76,7 +99,10 @@ def _verify(home: Path, chain: str, file: Path | None, *, as_json: bool) -> None
 
 
 def _export(home: Path, chain: str, out: Path) -> None:
-    data = compute_api(home).get_bytes(f"/v1/chains/{chain}/export")
+    _write(out, compute_api(home).get_bytes(f"/v1/chains/{chain}/export"))
+
+
+def _write(out: Path, data: bytes) -> None:
     try:
         out.write_bytes(data)
     except OSError as error:

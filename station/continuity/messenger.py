@@ -86,6 +86,8 @@ class Messenger:
         policies = self._post.policies()
         if isinstance(policies, Permitted):
             self._records.note_trust(policies.value)
+        else:
+            self._records.note_refused_trust(policies)
         self._records.look()
         wanted = self._records.restored or not self._asked
         if wanted and (self._evidence_at is None or _past(self._evidence_at, _ANXIOUS_S)):

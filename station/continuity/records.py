@@ -19,13 +19,12 @@ from sqlalchemy.orm import Session
 
 from policies.documents import digest_of
 from policies.errors import TrustError
-from policies.refusals import Reason, RefusalCode
+from policies.refusals import Reason, RefusalCode, Refused
 from policies.signing import Signer
 from policies.station_statement import (
     MAX_ORDERS,
     StatementAnswer,
     StationHeads,
-    TrustVersions,
     WitnessedStation,
     open_receipt,
     open_statement,
@@ -36,6 +35,14 @@ from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
 from station.continuity.comparing import Claim, setback
 from station.continuity.drafting import Usage, consent_of, draft, restoration_of
+from station.continuity.events import (
+    refused_trust_event,
+    settings_event,
+    trust_event,
+    trust_of,
+    versions_of,
+    what_is_permitted,
+)
 from station.continuity.tables import SINGLE_ROW, ContinuityRow, RestoredOrderRow, StatementRow, fresh_row
 from station.egress.ledger import EgressLedger, LedgerEntry, MessageType
 from station.storage.database import Database
@@ -138,22 +145,32 @@ class Records:
 
     def note_trust(self, policies: PolicySet) -> None:
         """Remember the versions of the board's repository that were verified."""
-        state, register = policies.state, policies.register
-        found = TrustVersions(
-            root=state.root_version,
-            timestamp=state.timestamp_version,
-            targets=state.targets_version,
-            register_version=0 if register is None else register.version,
-        )
+        found = versions_of(policies)
         with self._parts.database.read() as session:
-            if _trust_of(self.row_in(session)) == found:
+            if trust_of(self.row_in(session)) == found:
                 return
         with self._parts.database.write() as session:
             row = self.row_in(session)
+            if what_is_permitted(found) != what_is_permitted(trust_of(row)):
+                self._parts.audit.append_in(session, trust_event(policies, found))
             row.trust_root = max(row.trust_root, found.root)
             row.trust_timestamp = max(row.trust_timestamp, found.timestamp)
             row.trust_targets = max(row.trust_targets, found.targets)
             row.trust_register = max(row.trust_register, found.register_version)
+
+    def note_refused_trust(self, refused: Refused) -> None:
+        """Put on record that the board's repository cannot be verified now."""
+        self._parts.audit.thinned.append(refused_trust_event(refused))
+
+    def note_settings(self, settings: bytes) -> None:
+        """Put on record that the hospital's settings are others than in the life before; before they take effect."""
+        digest = digest_of(settings)
+        with self._parts.database.write() as session:
+            row = self.row_in(session)
+            if row.settings_digest == digest:
+                return
+            self._parts.audit.append_in(session, settings_event(row.settings_digest, digest))
+            row.settings_digest = digest
 
     def state(self) -> bytes:
         """Make the next statement, durably, with its entries in audit and ledger; return its envelope.
@@ -341,12 +358,3 @@ def _settle_consent(session: Session, row: ContinuityRow) -> None:
         return
     if sequence > row.consent_floor and source_date >= row.detected.replace(microsecond=0):
         row.consent_floor = None
-
-
-def _trust_of(row: ContinuityRow) -> TrustVersions:
-    return TrustVersions(
-        root=row.trust_root,
-        timestamp=row.trust_timestamp,
-        targets=row.trust_targets,
-        register_version=row.trust_register,
-    )

@@ -40,6 +40,7 @@ class ContinuityRow(Base):
         witnessed_epoch, witnessed_sequence: of the statement it names.
         witnessed_made: when that statement was made here.
         notary_key: the orchestrator's, as first seen.
+        settings_digest: of station.toml as it was audited last.
         trust_root, trust_timestamp, trust_targets, trust_register: the highest versions seen.
     """
 
@@ -60,6 +61,7 @@ class ContinuityRow(Base):
     witnessed_sequence: Mapped[int]
     witnessed_made: Mapped[datetime | None] = mapped_column(UtcTime)
     notary_key: Mapped[str] = mapped_column(String(64))
+    settings_digest: Mapped[str] = mapped_column(String(71), server_default="")
     trust_root: Mapped[int]
     trust_timestamp: Mapped[int]
     trust_targets: Mapped[int]
@@ -79,6 +81,6 @@ class RestoredOrderRow(Base):
 def fresh_row() -> ContinuityRow:
     """Return the row of a station that has stated nothing yet."""
     return ContinuityRow(
-        id=SINGLE_ROW, epoch=1, restored=False, problem="", witnessed_epoch=0, witnessed_sequence=0, notary_key="",
+        id=SINGLE_ROW, epoch=1, restored=False, problem="", witnessed_epoch=0, witnessed_sequence=0, notary_key="", settings_digest="",
         trust_root=0, trust_timestamp=0, trust_targets=0, trust_register=0,
     )  # fmt: skip

@@ -177,7 +177,17 @@ class StationDesk:
 
     def logs(self, order: str) -> str:
         """What the train printed."""
-        return self.warm.logs(self._run(order).order_digest)
+        run = self._run(order)
+        self.audit.append(
+            AuditRecord(
+                event=AuditEvent.LOGS_SHOWN,
+                actor="operator:desk",
+                on_behalf_of=run.requester,
+                purpose=run.purpose,
+                object=run.order_digest,
+            )
+        )
+        return self.warm.logs(run.order_digest)
 
     def verify(self, chain: Literal["audit", "egress"]) -> ChainView:
         """Check a chain from its first entry."""

@@ -304,6 +304,8 @@ class Preparation:
         return AuditRecord(
             event=event,
             actor=STATION_ACTOR,
+            on_behalf_of=run.requester,
+            purpose=run.purpose,
             object=about,
             codes=() if why is None else (why.value,),
             numbers=numbers,

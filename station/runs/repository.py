@@ -49,6 +49,8 @@ class NewOrder:
 
     Attributes:
         envelope: the DSSE envelope's bytes, as they came.
+        requester: on whose behalf, as the audit names actors.
+        purpose: the policy's purpose code.
     """
 
     order_digest: str
@@ -56,6 +58,8 @@ class NewOrder:
     envelope: bytes
     policy_id: str
     policy_version: int
+    requester: str | None = None
+    purpose: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class Run:
         correlation_id: what the outside is told, to ask about this run.
         failures: messages that the train failed.
         started: a container ran under it; it counts as a run of its policy for ever.
+        requester, purpose: as the audit states them with everything that is done under it.
     """
 
     order_digest: str
@@ -85,6 +90,8 @@ class Run:
     first_seen: datetime
     changed: datetime
     finished: datetime | None
+    requester: str | None = None
+    purpose: str | None = None
 
     @property
     def spent(self) -> bool:
@@ -108,12 +115,12 @@ class RunRepository:
         self._audit = audit
         self._clock = clock
 
-    def see(self, order: NewOrder, *, on_behalf_of: str | None = None) -> Run:
+    def see(self, order: NewOrder) -> Run:
         """Record an order, or return it as it stands when it was seen before."""
         with self._database.write() as session:
             row = session.get(OrderRow, order.order_digest)
             if row is None:
-                row = self._insert(session, order, on_behalf_of)
+                row = self._insert(session, order)
             return _run(row)
 
     def get(self, order_digest: str) -> Run | None:
@@ -242,6 +249,8 @@ class RunRepository:
                     event=AuditEvent.TRAIN_FAILED,
                     actor=STATION_ACTOR,
                     outcome="failed",
+                    on_behalf_of=row.requester,
+                    purpose=row.purpose,
                     object=order_digest,
                     codes=(str(code),),
                     numbers={"failures": row.failures},
@@ -273,7 +282,7 @@ class RunRepository:
         lost = session.get(CounterRow, (LOST_RUNS_COUNTER, policy_id))
         return (session.scalar(query) or 0) + (0 if lost is None else lost.value)
 
-    def _insert(self, session: Session, order: NewOrder, on_behalf_of: str | None) -> OrderRow:
+    def _insert(self, session: Session, order: NewOrder) -> OrderRow:
         now = self._clock()
         row = OrderRow(
             order_digest=order.order_digest,
@@ -281,6 +290,8 @@ class RunRepository:
             envelope=order.envelope,
             policy_id=order.policy_id,
             policy_version=order.policy_version,
+            requester=order.requester,
+            purpose=order.purpose,
             state=RunState.SEEN.value,
             decision=Decision.NONE.value,
             decided_by=None,
@@ -299,7 +310,8 @@ class RunRepository:
             AuditRecord(
                 event=AuditEvent.ORDER_SEEN,
                 actor="orchestrator:superlink",
-                on_behalf_of=on_behalf_of,
+                on_behalf_of=order.requester,
+                purpose=order.purpose,
                 object=order.order_digest,
                 numbers={"policy_version": order.policy_version},
                 detail=f"policy {order.policy_id}",
@@ -323,6 +335,8 @@ class RunRepository:
             event=name,
             actor=actor,
             outcome=outcome,
+            on_behalf_of=row.requester,
+            purpose=row.purpose,
             object=row.order_digest,
             codes=() if code is None else (code.value,),
             detail=detail,
@@ -367,4 +381,6 @@ def _run(row: OrderRow) -> Run:
         first_seen=row.first_seen,
         changed=row.changed,
         finished=row.finished,
+        requester=row.requester,
+        purpose=row.purpose,
     )

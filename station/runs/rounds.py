@@ -208,6 +208,8 @@ class TrainRounds:
                 event=AuditEvent.RELEASE_WITHHELD,
                 actor=STATION_ACTOR,
                 outcome="refused",
+                on_behalf_of=run.requester,
+                purpose=run.purpose,
                 object=run.order_digest,
                 codes=tuple(dict.fromkeys(reason.code.value for reason in withheld.reasons)),
                 numbers={"round": instruction.round},
@@ -237,7 +239,7 @@ class TrainRounds:
         terms = ReleaseTerms(
             policy_id=policy.id,
             maximum_releases=policy.runs.releases,
-            on_behalf_of=None,
+            on_behalf_of=run.requester,
             purpose=policy.purpose.code.value,
             check=lambda session: self._check(session, run, prepared),
         )
@@ -284,6 +286,7 @@ class TrainRounds:
             AuditRecord(
                 event=event,
                 actor=STATION_ACTOR,
+                on_behalf_of=run.requester,
                 purpose=policy.purpose.code.value,
                 object=run.order_digest,
                 numbers={"round": instruction.round, "patients": prepared.counts.patients},

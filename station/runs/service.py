@@ -28,7 +28,7 @@ from policies.refusals import Permitted, Reason, RefusalCode, Refused
 from policies.signing import unsafe_payload
 from policies.wire.instructions import Instruction, Kind, StationReply, Status
 from station.admission.gatekeeper import Admitted, Gatekeeper, VerifiedOrder
-from station.audit.events import AuditEvent, AuditRecord
+from station.audit.events import AuditEvent, AuditRecord, requester_actor
 from station.audit.log import AuditLog
 from station.runs.outbox import Outbox
 from station.runs.preparation import Prepared
@@ -196,9 +196,17 @@ class RunService:
         return self._outbox.status(instruction, Status.PENDING, None, run)
 
     def _see(self, verified: VerifiedOrder, envelope: bytes) -> Run:
-        order = verified.order
+        order, policy = verified.order, verified.in_force.policy
         run = self._runs.see(
-            NewOrder(verified.digest, order.order_id, envelope, order.policy_id, order.policy_version)
+            NewOrder(
+                verified.digest,
+                order.order_id,
+                envelope,
+                order.policy_id,
+                order.policy_version,
+                requester_actor(policy.requester.organisation),
+                policy.purpose.code.value,
+            )
         )
         if run.state is RunState.REFUSED:
             run = self._runs.transition(run.order_digest, RunEvent.REASSESS)
@@ -353,6 +361,8 @@ class RunService:
                     event=AuditEvent.INSTRUCTION_REFUSED,
                     actor=STATION_ACTOR,
                     outcome="refused",
+                    on_behalf_of=None if run is None else run.requester,
+                    purpose=None if run is None else run.purpose,
                     object=instruction.order_digest,
                     codes=tuple(dict.fromkeys(reason.code.value for reason in refused.reasons)),
                     numbers={"round": instruction.round, "attempt": instruction.attempt},

@@ -18,6 +18,8 @@ class OrderRow(Base):
     envelope: Mapped[bytes] = mapped_column(LargeBinary)
     policy_id: Mapped[str] = mapped_column(String(64), index=True)
     policy_version: Mapped[int]
+    requester: Mapped[str | None] = mapped_column(String(128))
+    purpose: Mapped[str | None] = mapped_column(String(64))
     state: Mapped[str] = mapped_column(String(32))
     decision: Mapped[str] = mapped_column(String(16))
     decided_by: Mapped[str | None] = mapped_column(String(128))

@@ -1,5 +1,6 @@
 """The record of orders: idempotent, audited with each change, counted for ever."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,8 @@ def runs(database: Database, audit: AuditLog) -> RunRepository:
 
 
 def test_an_order_is_seen_once(runs: RunRepository, audit: AuditLog) -> None:
-    first = runs.see(order(), on_behalf_of="requester:umc-demo")
+    parties = {"requester": "requester:umc-demo", "purpose": "health-research"}
+    first = runs.see(replace(order(), **parties))
     assert runs.see(order()) == first == runs.get(DIGEST)
     assert (first.state, first.decision, first.failures, first.started) == (
         RunState.SEEN,
@@ -42,7 +44,15 @@ def test_an_order_is_seen_once(runs: RunRepository, audit: AuditLog) -> None:
         0,
         False,
     )
-    assert [event.record.event for event in audit.events()] == [AuditEvent.ORDER_SEEN]
+    runs.transition(DIGEST, RunEvent.ADMIT)
+    runs.record_failure(DIGEST, "TRAIN_CRASHED")
+    records = [event.record for event in audit.events()]
+    assert [record.event for record in records] == [
+        AuditEvent.ORDER_SEEN,
+        AuditEvent.ORDER_ADMITTED,
+        AuditEvent.TRAIN_FAILED,
+    ]
+    assert {(record.on_behalf_of, record.purpose) for record in records} == {tuple(parties.values())}
     assert runs.get("sha256:" + "0" * 64) is None
 
 
