@@ -174,9 +174,10 @@ class Consortium:
         server.start()
         self.servers.append(server)
 
-    def revoke(self, policy: str, version: int, reason: str) -> None:
+    def revoke(self, *what: object, reason: str) -> None:
+        """Withdraw a policy and version, ``--requester KEY`` or ``--station NAME``; the witness vouches for it."""
         run(
-            "pht-board", "revoke", policy, version, "--reason", reason, "--repository", self.repository, "--key",
+            "pht-board", "revoke", *what, "--reason", reason, "--repository", self.repository, "--key",
             self.key("secretary"), "--to", f"{self.url}/api/v1/mirror", "--token-file", self.token("board"),
             "--ca", self.ca,
         )  # fmt: skip

@@ -63,6 +63,12 @@ def show(
     note("a hostile train's extra tensor", "train", hostile["codes"], "RELEASE_TENSOR_EXTRA")
     killed = _killed(demo, tiny)
     note("a revoked train, while it runs", "researcher", _revoked(demo, killed["order"]), "POLICY_REVOKED")
+    note(
+        "a new order of a withdrawn requester",
+        "researcher",
+        _withdrawn(demo, train, policy),
+        "REQUESTER_REVOKED",
+    )
     demo.facts["protection"] = [{"what": each.what, "by": each.by, "codes": each.codes} for each in tried] + [
         {
             "what": "a hostile train's attempts inside the sandbox",
@@ -237,13 +243,22 @@ def _await_state(hospital: Hospital, digest: str, state: str, timeout_s: float =
 
 def _revoked(demo: Demo, digest: str) -> dict[str, str]:
     """Withdraw the policy of a run that goes on: its next message is refused, and its containers are gone."""
-    demo.consortium.revoke("tiny", 1, "shown to be revocable")
+    demo.consortium.revoke("tiny", 1, reason="shown to be revocable")
     codes = _codes(demo, digest, _ends)
     for hospital in demo.consortium.hospitals:
         states = {row["state"] for row in hospital.ask("runs") if row["order"] == digest}
         if states & {"ready", "busy"}:
             raise AssertionError(f"{hospital.name} still holds a container of a revoked train: {states}")
     return codes
+
+
+def _withdrawn(demo: Demo, train: Train, policy: Path) -> dict[str, str]:
+    """Withdraw the requester: an order under another policy, which still stands, is refused as well."""
+    r, c = demo.researcher, demo.consortium
+    weights = r.initial_weights(train)
+    order = r.order(train, policy, "withdrawn", rounds=1, weights=weights)
+    c.revoke("--requester", r.key.with_suffix(".pub"), reason="the key was shown around")
+    return _codes(demo, adversary.impose_order(c, order, train.bundle / "train.yaml", policy))
 
 
 def _capacity(demo: Demo) -> None:

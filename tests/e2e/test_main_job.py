@@ -72,6 +72,7 @@ def test_what_should_be_refused_was_refused_by_its_code(summary: dict[str, Any])
         "a policy signed by one member": {"POLICY_SIGNATURES_TOO_FEW"},
         "a hostile train's extra tensor": {"RELEASE_TENSOR_EXTRA"},
         "a revoked train, while it runs": {"POLICY_REVOKED"},
+        "a new order of a withdrawn requester": {"REQUESTER_REVOKED"},
     }
     attempts = next(each["attempts"] for each in summary["protection"] if "attempts" in each)
     assert set(attempts) == HOSPITALS
@@ -106,6 +107,28 @@ def test_the_books_verify_without_the_station_and_show_tampering(
     data[len(data) // 2] ^= 1
     bent.write_bytes(bytes(data))
     run("pht-station", chain, "verify", "--file", bent, "--home", folder, expect=4)
+
+
+def test_the_evidence_verifies_from_the_root_alone_and_shows_tampering(output: Path, tmp_path: Path) -> None:
+    pack, root = output / "evidence-hospital-a.zip", output / "1.root.json"
+    verdict = run_json("pht-board", "evidence", "verify", pack, "--root", root)
+    assert verdict["holds"]
+    said = verdict["run"]
+    assert (said["station"], said["state"]) == ("hospital-a", "finished")
+    assert len(said["releases"]) == 2 * ROUNDS
+    assert said["privacy_spent"]["mechanism"] == "none"
+    bent = tmp_path / "bent.zip"
+    data = bytearray(pack.read_bytes())
+    data[len(data) // 2] ^= 1
+    bent.write_bytes(bytes(data))
+    run("pht-board", "evidence", "verify", bent, "--root", root, expect=5)
+
+
+def test_the_public_register_shows_what_was_permitted(output: Path) -> None:
+    for language in ("nl", "en"):
+        pages = {path.name for path in (output / "register" / language / "studies").iterdir()}
+        assert pages == {"cxr-classification.html", "cxr-evaluation.html"}
+    assert "privacy@hospital-a.example" in (output / "register" / "nl" / "objection.html").read_text()
 
 
 def test_nothing_identified_is_in_what_the_demo_leaves(output: Path) -> None:
