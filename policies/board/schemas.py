@@ -17,7 +17,7 @@ from policies.profiles import Profile
 from policies.purposes import PurposeTable
 from policies.station_profile import StationProfile
 from policies.station_statement import StationHeads, StationStatement
-from policies.trust.verification import RevocationList
+from policies.trust.revocations import RevocationList
 
 DOCUMENTS: dict[str, type[StrictModel]] = {
     "train-manifest": TrainManifest,

@@ -19,9 +19,9 @@ from policies.rules.board_rules import purpose_reasons
 from policies.signing import unsafe_payload
 from policies.trust.metadata import versions
 from policies.trust.repository import BoardRepository
+from policies.trust.revocations import RevocationList
 from policies.trust.verification import (
     PolicyInForce,
-    RevocationList,
     parse_opinion_target,
     parse_policy_target,
     verify_opinion,

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from policies.trust.verification import MemberOpinion, RevocationList
+    from policies.trust.revocations import RevocationList
+    from policies.trust.verification import MemberOpinion
 
 
 def opinion_in_words(found: "MemberOpinion") -> str:

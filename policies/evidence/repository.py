@@ -17,7 +17,8 @@ from tuf.ngclient import FetcherInterface, Updater
 from policies.charter import REGISTER_TARGET, Charter, policy_target
 from policies.errors import TrustError
 from policies.purposes import PURPOSES_TARGET
-from policies.trust.verification import REVOKED_TARGET, charter_of
+from policies.trust.revocations import REVOKED_TARGET
+from policies.trust.verification import charter_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,10 +53,9 @@ from policies.purposes import PURPOSES_TARGET
 from policies.refusals import Refused
 from policies.rules.order_rules import manifest_reasons, order_reasons, verified_order
 from policies.signing import unsafe_payload, verify_envelope
+from policies.trust.revocations import REVOKED_TARGET, RevocationList
 from policies.trust.verification import (
-    REVOKED_TARGET,
     PolicyInForce,
-    RevocationList,
     parse_policy_target,
     verify_opinion,
     verify_policy,

@@ -9,7 +9,8 @@ from policies.decisions import RefusedRequest, RunOutcome
 from policies.policy import Policy
 from policies.rules.capacity import Capacity, capacity
 from policies.trust.policy_set import PolicySet, RepositoryState
-from policies.trust.verification import MemberOpinion, RevocationList
+from policies.trust.revocations import RevocationList
+from policies.trust.verification import MemberOpinion
 
 
 @dataclass(frozen=True, slots=True)

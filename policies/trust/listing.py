@@ -4,12 +4,8 @@ from tuf.api.metadata import TargetFile
 
 from policies.charter import policy_target
 from policies.documents import load_json
-from policies.trust.verification import (
-    REVOKED_TARGET,
-    RevocationList,
-    parse_opinion_target,
-    parse_policy_target,
-)
+from policies.trust.revocations import REVOKED_TARGET, RevocationList
+from policies.trust.verification import parse_opinion_target, parse_policy_target
 
 
 def next_listing(before: dict[str, bytes], staged: dict[str, bytes]) -> dict[str, bytes]:

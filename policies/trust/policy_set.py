@@ -14,13 +14,8 @@ from policies.documents import load_json
 from policies.errors import DocumentError, TrustError
 from policies.purposes import PurposeTable
 from policies.refusals import Permitted, RefusalCode, Refused
-from policies.trust.verification import (
-    MemberOpinion,
-    PolicyInForce,
-    RevocationList,
-    verify_opinion,
-    verify_policy,
-)
+from policies.trust.revocations import RevocationList
+from policies.trust.verification import MemberOpinion, PolicyInForce, verify_opinion, verify_policy
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,15 +25,17 @@ from policies.refusals import Permitted, RefusalCode, Refused
 from policies.signing import Signer, unsafe_payload, verify_envelope
 from policies.trust.metadata import whole_seconds
 from policies.trust.publication import Publications
-from policies.trust.root import RootPlan
-from policies.trust.verification import (
+from policies.trust.revocations import (
     REVOKED_TARGET,
-    MemberOpinion,
-    PolicyInForce,
     Revocation,
     RevocationList,
     RevokedRequester,
     RevokedStation,
+)
+from policies.trust.root import RootPlan
+from policies.trust.verification import (
+    MemberOpinion,
+    PolicyInForce,
     parse_policy_target,
     verify_opinion,
     verify_policy,

@@ -30,12 +30,8 @@ from policies.purposes import PURPOSES_TARGET
 from policies.refusals import Reason, RefusalCode
 from policies.signing import MAX_ENVELOPE_BYTES
 from policies.trust.diagnosis import UntrustedMirrorError, WatchedFetcher, diagnose
-from policies.trust.verification import (
-    REVOKED_TARGET,
-    RevocationList,
-    parse_opinion_target,
-    parse_policy_target,
-)
+from policies.trust.revocations import REVOKED_TARGET, RevocationList
+from policies.trust.verification import parse_opinion_target, parse_policy_target
 
 MAX_TARGETS = 10_000
 _MAX_TARGET_BYTES = MAX_ENVELOPE_BYTES

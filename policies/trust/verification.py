@@ -7,12 +7,11 @@ document is parsed before a known key's signature over it holds; `PolicyInForce`
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Literal, TypeVar
+from typing import TypeVar
 
-from pydantic import Field
 from tuf.api.metadata import Root
 
 from policies.charter import (
@@ -25,11 +24,6 @@ from policies.charter import (
     policy_target,
 )
 from policies.documents import (
-    Moment,
-    Name,
-    Sequence,
-    StrictModel,
-    Text,
     canonical_json,
     digest_of,
     load_json,
@@ -37,71 +31,17 @@ from policies.documents import (
 )
 from policies.errors import DocumentError, TrustError
 from policies.opinions import OPINION_PAYLOAD_TYPE, Opinion
-from policies.policy import Policy, PublicKeyHex
+from policies.policy import Policy
 from policies.purposes import PURPOSES_PAYLOAD_TYPE, PurposeTable
 from policies.refusals import Permitted, RefusalCode, Refused
 from policies.signing import VerifiedEnvelope, verify_envelope
 
-REVOKED_TARGET = "revoked.json"
 _POLICY_TARGET = re.compile(r"policies/(?P<id>[a-z0-9-]{1,64})/(?P<version>[1-9][0-9]{0,8})\.dsse\.json")
 _OPINION_TARGET = re.compile(
     r"opinions/(?P<id>[a-z0-9-]{1,64})/(?P<version>[1-9][0-9]{0,8})/(?P<key>[0-9a-f]{64})\.dsse\.json"
 )
 _REPLACED = "the charter in force names another key"
 _BoardDocument = TypeVar("_BoardDocument", StationRegister, PurposeTable)
-
-
-class Revocation(StrictModel):
-    """One policy version that the secretary withdrew, and why."""
-
-    policy_id: Name
-    version: Annotated[int, Field(ge=1)]
-    reason: Text
-    when: Moment
-
-
-class RevokedRequester(StrictModel):
-    """A requester's key that orders nothing any more, under any policy."""
-
-    key: PublicKeyHex
-    reason: Text
-    when: Moment
-
-
-class RevokedStation(StrictModel):
-    """A station that takes part in nothing any more, whatever the register says."""
-
-    name: Name
-    reason: Text
-    when: Moment
-
-
-class RevocationList(StrictModel):
-    """All that was withdrawn; a target under the secretary's key. What it names stays withdrawn."""
-
-    schema_version: Literal[1]
-    revoked: Sequence[Revocation] = Field(default=(), max_length=100_000)
-    requesters: Sequence[RevokedRequester] = Field(default=(), max_length=100_000)
-    stations: Sequence[RevokedStation] = Field(default=(), max_length=100_000)
-
-    def joined_with(self, later: "RevocationList") -> "RevocationList":
-        """Return what either of the two names: a list only grows for whoever reads it."""
-        return RevocationList(
-            schema_version=1,
-            revoked=_grown(self.revoked, later.revoked, lambda entry: (entry.policy_id, entry.version)),
-            requesters=_grown(self.requesters, later.requesters, lambda entry: entry.key),
-            stations=_grown(self.stations, later.stations, lambda entry: entry.name),
-        )
-
-
-_Entry = TypeVar("_Entry")
-
-
-def _grown(
-    before: tuple[_Entry, ...], later: tuple[_Entry, ...], key: Callable[[_Entry], object]
-) -> tuple[_Entry, ...]:
-    known = {key(entry) for entry in before}
-    return (*before, *(entry for entry in later if key(entry) not in known))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from board_kit import NOW, BoardKit, permitted, refusal
 
 from policies.refusals import RefusalCode
 from policies.trust.policy_set import PolicySet
-from policies.trust.verification import REVOKED_TARGET
+from policies.trust.revocations import REVOKED_TARGET
 
 CODE = RefusalCode.TRUST_EXPIRED
 

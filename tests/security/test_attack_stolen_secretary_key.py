@@ -11,7 +11,7 @@ from tuf.api.metadata import Metadata, Root
 from policies.charter import policy_target
 from policies.errors import TrustError
 from policies.refusals import RefusalCode
-from policies.trust.verification import REVOKED_TARGET
+from policies.trust.revocations import REVOKED_TARGET
 
 CODE = RefusalCode.POLICY_REVOKED
 

@@ -18,14 +18,14 @@ from policies.purposes import PURPOSES_TARGET
 from policies.refusals import RefusalCode, Refused
 from policies.signing import unsafe_payload
 from policies.trust.client import PolicyClient
-from policies.trust.verification import (
+from policies.trust.revocations import (
     REVOKED_TARGET,
     Revocation,
     RevocationList,
     RevokedRequester,
     RevokedStation,
-    verify_purposes,
 )
+from policies.trust.verification import verify_purposes
 
 ID = "cxr-classification"
 

@@ -18,7 +18,7 @@ from policies.order import RunOrder
 from policies.policy import Policy
 from policies.purposes import PurposeTable
 from policies.refusals import RefusalCode
-from policies.trust.verification import RevocationList
+from policies.trust.revocations import RevocationList
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "policies" / "README.md").read_text("utf-8")
