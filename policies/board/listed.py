@@ -16,8 +16,15 @@ _NAMED = re.compile(r"([a-z0-9-]{1,64})@([1-9][0-9]{0,8})")
 
 
 def listed_policies(repository: Path) -> Iterator[Policy]:
-    """Yield every listed policy that can be read."""
-    for path, data in sorted(BoardRepository(repository).listed().items()):
+    """Yield every listed policy that can be read.
+
+    Raises:
+        TrustError: this is no repository whose root is in force.
+    """
+    board = BoardRepository(repository)
+    # In a folder that is none, nothing would look like nothing approved.
+    board.root.charter()
+    for path, data in sorted(board.listed().items()):
         if parse_policy_target(path) is None:
             continue
         try:

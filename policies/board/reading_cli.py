@@ -104,21 +104,24 @@ def similar(
     ],
     repository: RepositoryOption,
     threshold: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Show those that are at least so much alike, 0 to 1.")
-    ] = 0.35,
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Show those that are at least so much alike, 0 to 1."),
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Show all, whatever their likeness.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Find research questions that were approved before and look alike, in Dutch or English, and say why."""
+    from policies.board.similarity.questions import THRESHOLD  # noqa: PLC0415
     from policies.board.similarity.reading import ranked  # noqa: PLC0415
 
+    least = THRESHOLD if threshold is None else threshold
     found = ranked(document, repository, datetime.now(UTC))
-    shown = [each for each in found if everything or each.score >= threshold]
+    shown = [each for each in found if everything or each.score >= least]
     if as_json:
         echo_json(shown)
         return
     if not shown:
-        say(f"Nothing that was approved looks alike: {len(found)} compared, none at {threshold:g} or more.")
+        say(f"Nothing that was approved looks alike: {len(found)} compared, none at {least:g} or more.")
         return
     for each in shown:
         whose = "the same requester" if each.same_requester else each.organisation

@@ -13,7 +13,7 @@ from policies.board.similarity.words import Collection, Text
 from policies.manifest import TrainManifest
 from policies.policy import Policy
 
-THRESHOLD: Final = 0.35
+THRESHOLD: Final = 0.28
 _WORDS_WEIGHT: Final = 0.75
 
 
@@ -64,15 +64,15 @@ class Alike:
 
 def question_of(policy: Policy, now: datetime) -> ResearchQuestion:
     """Return the question that a policy is about."""
-    parts = (
-        policy.title,
-        policy.summary.nl,
-        policy.summary.en,
-        policy.purpose.statement,
-        policy.purpose.benefit,
-        policy.requester.organisation,
+    # Title and statement say what the question is; a summary says much else besides.
+    weighted = (
+        (policy.title, 3),
+        (policy.purpose.statement, 2),
+        (policy.summary.nl, 1),
+        (policy.summary.en, 1),
     )
     asked = {
+        "requester": (_spoken(policy.requester.organisation),),
         "collection": policy.data.collections,
         "field": policy.data.clinical_fields,
         "mask": policy.data.masks,
@@ -85,7 +85,7 @@ def question_of(policy: Policy, now: datetime) -> ResearchQuestion:
         policy.id,
         policy.title,
         policy.requester.organisation,
-        "\n".join(parts),
+        "\n".join(text for text, times in weighted for _ in range(times)),
         {kind: frozenset(map(str, values)) for kind, values in asked.items()},
         policy.valid_from <= now < policy.valid_until,
     )
@@ -95,6 +95,7 @@ def question_of_train(manifest: TrainManifest) -> ResearchQuestion:
     """Return the question that a train is about, as far as its manifest tells."""
     label = (manifest.data.label,) if manifest.data.label else ()
     asked = {
+        "requester": (_spoken(manifest.contact.organisation),),
         "field": (*manifest.data.clinical_fields, *label),
         "mask": manifest.data.masks,
         "modality": manifest.data.modalities,
@@ -105,7 +106,7 @@ def question_of_train(manifest: TrainManifest) -> ResearchQuestion:
         "",
         manifest.title,
         manifest.contact.organisation,
-        f"{manifest.title}\n{manifest.contact.organisation}",
+        manifest.title,
         {kind: frozenset(map(str, values)) for kind, values in asked.items()},
         in_force=False,
     )
@@ -141,9 +142,14 @@ def _alike(
         round(asked, 3),
         collection.shared(text, other_text),
         shared,
-        " ".join(question.organisation.casefold().split()) == " ".join(other.organisation.casefold().split()),
+        _spoken(question.organisation) == _spoken(other.organisation),
         other.in_force,
     )
+
+
+def _spoken(name: str) -> str:
+    """Return an organisation's name as it sounds, however it is written."""
+    return " ".join(name.casefold().split())
 
 
 def _overlap(one: frozenset[str], other: frozenset[str]) -> float:

@@ -1,7 +1,7 @@
 """How alike two short texts in Dutch or English are: TF-IDF cosine over word stems and over pieces of words.
 
-Stems find the same word in another form; pieces of four letters find it inside a Dutch compound ("longontsteking" in
-"longontstekingen", "thorax" in "thoraxfoto"); a table of synonyms finds it in another language or in a doctor's words. Weights are
+Stems find the same word in another form; pieces of four letters find it inside a Dutch compound ("rib" in "ribbreuken",
+"long" in "longknobbels"); a table of synonyms finds it in another language or in a doctor's words. Weights are
 those of Salton and Buckley (Information Processing & Management 24:513, 1988): term frequency damped by the logarithm, times
 smoothed inverse document frequency. No model, no download; all that decides is on this page.
 """
@@ -37,13 +37,22 @@ _OURS: Final = """
     resultaat results stay study studie train trained training trainen verandering veranderingen changes veld verschillende vraag
     ziekenhuis ziekenhuizen participating figures figure publish published together gezamenlijk
 """
+# ... and those of what every summary tells patients, and of the chest and its images, which all questions here are about.
+_NOTICE: Final = """
+    naam namen geboortedatum geboortedata patientnummer patientnummers nummer nummers programma programmas ziet zien wilt uw u jouw
+    hiervoor gebruikt gebruik gebruikte bezwaar maakt kunt gebeurt getal getallen aantal aantallen tabel tabelletje kleine klein
+    weggelaten nooit helpt helpen bedoeld behandeling dokters arts artsen opslaan bewaard verlaat verlaten anoniem
+    name names date dates birth number numbers program sees see seen want your you object objection do did so left never always
+    helps help many much meant treatment doctor doctors kept keep store stored count counts small table tables anonymous
+    een twee drie vier vijf one two three four five first second gemiddeld average
+    chest thorax thoracic borstkas borst radiograph radiographs radiografie rontgenfoto rontgenfotos thoraxfoto thoraxfotos longfoto
+    longfotos xray xrays cxr ct computertomografie tomography tomografie scan scans ctscan ctscans foto fotos photo photos no geen ja nee
+    universiteit university umc afdeling department departments radiologie radiology institute institution
+"""
 _SYNONYMS: Final = (
     "pneumonia pneumonie longontsteking longontstekingen longinfectie pneumonias",
     "nodule nodules nodulus noduli longknobbel longknobbels longhaard longhaarden knobbeltje knobbeltjes nodulair",
     "cancer kanker longkanker carcinoma carcinoom carcinomen tumor tumour tumoren tumours maligniteit malignancy malignant",
-    "radiograph radiographs radiografie rontgenfoto rontgenfotos thoraxfoto thoraxfotos longfoto longfotos xray xrays cxr x",
-    "ct computertomografie tomography tomografie scan scans ctscan",
-    "chest thorax thoracic borstkas borst",
     "lung lungs long longen pulmonary pulmonaal",
     "heart hart cardiac cardio cardiomegaly cardiomegalie hartvergroting",
     "fracture fractures fractuur fracturen breuk breuken botbreuk broken gebroken",
@@ -53,14 +62,16 @@ _SYNONYMS: Final = (
     "embolism embolie longembolie embolieen emboli",
     "emphysema emfyseem copd",
     "fibrosis fibrose longfibrose interstitial interstitiele",
-    "dose dosis doses stralingsdosis straling radiation exposure",
+    "dose dosis doses stralingsdosis stralingsbelasting straling radiation dosisindicator dosisindicatoren",
+    "height lengte",
+    "weight gewicht",
     "age leeftijd leeftijden older oudere ouderen ages",
     "woman women vrouw vrouwen female sex geslacht man men mannen male",
     "child children kind kinderen paediatric pediatric",
     "predict prediction voorspellen voorspelling voorspelt prognose prognosis",
     "detect detection opsporen opsporing detecteren detectie find finding vinden",
     "survival overleving mortality sterfte overlijden death",
-    "count counts aantal aantallen tellen telling number numbers",
+    "count tellen telling geteld counting",
     "covid corona coronavirus sars",
 )
 
@@ -93,7 +104,7 @@ def stem(word: str) -> str:
 _CONCEPTS: Final[Mapping[str, str]] = {
     stem(name): group.split()[0] for group in _SYNONYMS for name in group.split()
 }
-_STOPPED_STEMS: Final = frozenset(map(stem, (_COMMON + _OURS).split()))
+_STOPPED_STEMS: Final = frozenset(map(stem, (_COMMON + _OURS + _NOTICE).split()))
 
 
 def words_of(text: str) -> list[tuple[str, str]]:
@@ -102,7 +113,7 @@ def words_of(text: str) -> list[tuple[str, str]]:
     return [
         (_CONCEPTS.get(each, each), word)
         for each, word in found
-        if each not in _STOPPED_STEMS and (len(each) > 1 or each in _CONCEPTS)
+        if each not in _STOPPED_STEMS and len(each) > 1
     ]
 
 
@@ -144,8 +155,9 @@ class Collection:
 
     def shared(self, one: Text, other: Text, most: int = 6) -> tuple[str, ...]:
         """Return the words that make two texts alike, what counts most first, as the first text has them."""
-        weights = self._weights(self._stems, one.stems)
-        both = sorted(one.stems.keys() & other.stems.keys(), key=lambda each: (-weights[each], each))
+        weights = self._weights(self._stems, one.stems, other.stems)
+        a, b = _vector(one.stems, weights), _vector(other.stems, weights)
+        both = sorted(a.keys() & b.keys(), key=lambda each: (-a[each] * b[each], each))
         return tuple(one.shown[each] for each in both[:most])
 
     def _weights(self, there: Counter[str], *terms: Iterable[str]) -> dict[str, float]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from board_kit import NOW, BoardKit, example_policy
+from board_kit import EXAMPLE, NOW, BoardKit, example_policy
 from reading_kit import MANIFEST
 
 from policies.board.similarity.questions import THRESHOLD, ResearchQuestion, attention_of, question_of, rank
@@ -188,6 +188,21 @@ def test_unrelated_questions_stay_below_the_threshold(name: str) -> None:
     assert all(each.score < THRESHOLD for each in rank(question(UNRELATED), BEFORE))
 
 
+def test_what_every_summary_tells_patients_makes_no_two_questions_alike() -> None:
+    """The shipped examples share their sentences about what the program sees and how to object; two share a question."""
+    shipped = [
+        question_of(load_yaml(Policy, path.read_bytes(), what=path.name), NOW)
+        for path in (
+            EXAMPLE.parent / f"{name}.yaml"
+            for name in ("cxr-classification", "cxr-evaluation", "example-command")
+        )
+    ]
+    scores = [{each.name.partition("@")[0]: each.score for each in rank(one, shipped)} for one in shipped]
+    assert scores[0]["cxr-evaluation"] >= THRESHOLD
+    assert scores[2]["cxr-classification"] < THRESHOLD
+    assert scores[2]["cxr-evaluation"] < THRESHOLD
+
+
 def test_one_language_finds_the_other() -> None:
     dutch = Asked("Klaplong", "Klaplong op de röntgenfoto herkennen.", "-", "Een klaplong vinden.")
     english = Asked(
@@ -217,12 +232,8 @@ def test_the_same_words_score_one_and_no_words_nothing() -> None:
 
 
 def test_words_keep_their_subject_and_lose_the_rest() -> None:
-    assert [each for each, _ in words_of("De foto's van ziekenhuizen: longontstekingen, X-ray & CT!")] == [
-        "foto",
-        "pneumonia",
-        "radiograph",
-        "ct",
-    ]
+    text = "De röntgenfoto's van ziekenhuizen: longontstekingen, klaplong & CT-scans bij vrouwen!"
+    assert [each for each, _ in words_of(text)] == ["pneumonia", "pneumothorax", "woman"]
     assert not Text("the hospitals of the patients").stems
 
 
@@ -266,6 +277,15 @@ def test_a_train_alone_is_compared_by_its_manifest(
         run(app, ["similar", str(tmp_path / "train.yaml"), "-r", str(board.repository.folder), "--json"]) == 0
     )
     assert [each["name"] for each in json.loads(capsys.readouterr().out)] == ["pneumonia@1"]
+
+
+def test_a_folder_that_is_no_repository_is_not_one_without_policies(
+    board: BoardKit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "new.yaml"
+    file.write_bytes(policy_bytes(UNRELATED, "new-question", board))
+    assert run(app, ["similar", str(file), "-r", str(tmp_path / "mistyped")]) != 0
+    assert "Nothing that was approved" not in capsys.readouterr().out
 
 
 def test_a_review_points_it_out(board: BoardKit, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
