@@ -109,8 +109,18 @@ def _show_foreign(error: Exception, *, as_json: bool) -> int:
 
 def show_error(error: PhtError, *, as_json: bool) -> None:
     """Write one of our errors to stderr; a refusal shows its code."""
-    code = error.code if isinstance(error, RefusedError) else type(error).__name__
-    _write_error(code, error.message, error.hint, error.exit_code, as_json=as_json)
+    code, hint = type(error).__name__, error.hint
+    if isinstance(error, RefusedError):
+        code, hint = error.code, hint or _what_to_do(error.code)
+    _write_error(code, error.message, hint, error.exit_code, as_json=as_json)
+
+
+def _what_to_do(code: str) -> str:
+    """Return what the catalogue says to do about a refusal; other programs' codes are not in it."""
+    from policies.refusal_texts import text_of  # noqa: PLC0415 - read for an error alone
+    from policies.refusals import RefusalCode  # noqa: PLC0415
+
+    return text_of(code).do if code in set(RefusalCode) else ""
 
 
 def _write_error(code: str, message: str, hint: str, exit_code: ExitCode, *, as_json: bool) -> None:

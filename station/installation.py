@@ -102,7 +102,8 @@ def first_settings(choices: Choices) -> StationSettings:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
         raise SettingsError(
-            f"{where}: {problem['msg']}", hint="`pht-station init --help` says what each option takes."
+            f"{where}: {problem['msg']}",
+            hint="An address is https://host:port, a name has small letters, digits and dashes; see `pht-station init --help`.",
         ) from error
 
 

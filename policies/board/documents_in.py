@@ -64,7 +64,10 @@ def read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DocumentError(f"{path.name}: cannot be read ({error.strerror})") from error
+        raise DocumentError(
+            f"{path.name}: cannot be read ({error.strerror})",
+            hint="Look at the path, and at who may read the file.",
+        ) from error
 
 
 def elements_of(weights: Path | None) -> int | None:

@@ -45,7 +45,10 @@ def read_public(text: str) -> str:
             hint="`pht-board member new` prints the key and writes the .pub file.",
         ) from error
     if not _HEX.fullmatch(found):
-        raise DocumentError(f"{Path(text).name}: holds no public key (64 hex digits)")
+        raise DocumentError(
+            f"{Path(text).name}: holds no public key (64 hex digits)",
+            hint="Give the .pub file that lies beside the key, not the key itself.",
+        )
     return found
 
 

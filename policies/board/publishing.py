@@ -6,7 +6,7 @@ from policies.board.documents_in import read_file
 from policies.board.opinions_desk import opinions_beside
 from policies.board.signing_desk import envelope_path, refuse_other_bytes
 from policies.charter import POLICY_PAYLOAD_TYPE, REGISTER_PAYLOAD_TYPE
-from policies.errors import TrustError
+from policies.errors import NotFoundError, TrustError
 from policies.purposes import PURPOSES_PAYLOAD_TYPE
 from policies.signing import unsafe_payload
 from policies.trust.repository import BoardRepository
@@ -23,10 +23,16 @@ def stage(board: BoardRepository, path: Path) -> None:
         path: the document, or the envelope beside it.
 
     Raises:
+        NotFoundError: nobody has signed it.
         TrustError: no document that members sign, or an opinion that is not a member's own.
         RefusedError: it does not bind, its version does not go up, or the document was changed after it was signed.
     """
     document = path.with_name(path.name.removesuffix(_ENVELOPE))
+    if not envelope_path(document).exists():
+        raise NotFoundError(
+            f"{document.name}: no signatures lie beside it ({envelope_path(document).name})",
+            hint="Members sign it first: `pht-board sign`, `pht-board register` or `pht-board purposes`.",
+        )
     envelope = read_file(envelope_path(document))
     if document.exists() and (kind := _payload_type(envelope)) is not None:
         # The secretary reads the document, stations read the envelope: it is one text or none.

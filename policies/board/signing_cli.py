@@ -22,8 +22,9 @@ from policies.board.options import (
 )
 from policies.charter import REGISTER_PAYLOAD_TYPE, StationRegister
 from policies.console import JsonOption, echo_json, say
-from policies.errors import UsageError
+from policies.errors import RefusedError, UsageError
 from policies.purposes import PURPOSES_PAYLOAD_TYPE, PurposeTable
+from policies.refusals import RefusalCode
 
 if TYPE_CHECKING:
     from policies.board.signing_desk import SignedFile
@@ -80,6 +81,10 @@ def sign(
         say()
     confirm(f"Sign {policy.id}, version {policy.version}?", yes=yes, as_json=as_json)
     signer = opened(key, passphrase_file, passphrase, public)
+    if signer.public_hex == policy.requester.key:
+        raise RefusedError(
+            RefusalCode.POLICY_SIGNER_IS_REQUESTER, "this is the key that will order runs under the policy"
+        )
     done, opinion = approve(path, data, signer, conditions, datetime.now(UTC))
     if as_json:
         echo_json(

@@ -178,7 +178,10 @@ def read_root(data: bytes) -> tuple[Root, Charter]:
             raise TrustError("this is not root metadata")
         metadata.verify_delegate(Root.type, metadata)
     except RepositoryError as error:
-        raise TrustError("the root is not signed by the members it names") from error
+        raise TrustError(
+            "this is no root that is signed by the members it names",
+            hint="Give `1.root.json` as the board handed it out, whole and unchanged.",
+        ) from error
     return metadata.signed, charter_of(metadata.signed)
 
 

@@ -66,7 +66,10 @@ class BoardRepository(Publications):
         """
         repository = cls(folder)
         if repository.metadata.exists() or repository.root.drafted() is not None:
-            raise UsageError(f"{folder.name}: holds a repository already")
+            raise UsageError(
+                f"{folder.name}: holds a repository already",
+                hint="Other keys or a new lifetime: `pht-board rotate`; another charter: `pht-board root`.",
+            )
         repository.root.propose(plan, now=now)
         for signer in root_signers:
             repository.root.sign(signer)

@@ -134,7 +134,10 @@ class BoardRoot:
         try:
             return Metadata[Root].from_bytes(self._draft.read_bytes())
         except FileNotFoundError as error:
-            raise NotFoundError("no root waits for signatures") from error
+            raise NotFoundError(
+                "no root waits for signatures",
+                hint="`pht-board status` shows the root in force; `pht-board rotate` drafts the next one.",
+            ) from error
         except RepositoryError as error:
             raise StateError("draft/root.json is damaged") from error
 

@@ -135,7 +135,7 @@ def verify_policy(
     if (policy.id, policy.version) != (policy_id, version):
         return Refused.because(RefusalCode.POLICY_INVALID, f"{name} holds a policy of another id or version")
     # 3
-    if _requester_signed(policy, verified, members):
+    if _requester_signed(policy, envelope, verified, members):
         return Refused.because(RefusalCode.POLICY_SIGNER_IS_REQUESTER)
     # 4, 5
     signers: frozenset[str] | Refused
@@ -161,8 +161,11 @@ def _signed_by(envelope: bytes, payload_type: str, keys: frozenset[str]) -> bool
     return True
 
 
-def _requester_signed(policy: Policy, verified: VerifiedEnvelope, members: dict[str, Member]) -> bool:
-    if policy.requester.key in verified.signers:
+def _requester_signed(
+    policy: Policy, envelope: bytes, verified: VerifiedEnvelope, members: dict[str, Member]
+) -> bool:
+    # Whoever's key it is, and however many others signed: an approval with the requester's hand in it is none.
+    if _signed_by(envelope, POLICY_PAYLOAD_TYPE, frozenset({policy.requester.key})):
         return True
     # A requester who is a member orders runs with another key; the name gives the second hat away.
     contact = _spoken(policy.requester.contact)

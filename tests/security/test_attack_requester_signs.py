@@ -8,6 +8,10 @@ from attack_kit import POLICY, Siege, listed_by_secretary, rotate
 from board_kit import BoardKit, permitted
 
 from policies.charter import policy_target
+from policies.cli import app
+from policies.console import run
+from policies.errors import ExitCode
+from policies.refusal_texts import CATALOGUE
 from policies.refusals import RefusalCode
 
 CODE = RefusalCode.POLICY_SIGNER_IS_REQUESTER
@@ -31,8 +35,14 @@ def with_the_development_key(board: BoardKit) -> datetime:
     return _listed(board, changes, "developer")
 
 
+def beside_enough_others(board: BoardKit) -> datetime:
+    """No member's key, and more members than it takes."""
+    return _listed(board, {}, "alice", "bob", "carol", "requester")
+
+
 ATTACKS = {
     "with-the-key": with_the_key,
+    "beside-enough-others": beside_enough_others,
     "under-the-name": under_the_name,
     "with-the-development-key": with_the_development_key,
 }
@@ -61,3 +71,17 @@ def test_others_may_decide_on_a_members_request(tmp_path: Path) -> None:
     siege.board.publish()
     now = _listed(siege.board, {"requester.contact": "Alice"}, "bob", "carol")
     permitted(permitted(siege.client.refresh(now)).find(*POLICY))  # type: ignore[arg-type]
+
+
+def test_our_tools_do_not_sign_with_the_requesters_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board = BoardKit.found(tmp_path)
+    path = tmp_path / "policy.yaml"
+    path.write_bytes(board.policy())
+    key = str(tmp_path / "keys" / "requester.pem")
+    assert run(app, ["sign", str(path), "--key", key, "--yes"]) == ExitCode.REFUSED
+    said = capsys.readouterr().err
+    assert CODE in said
+    assert CATALOGUE[CODE].do in said
+    assert list(tmp_path.glob("*.dsse.json")) == []

@@ -195,7 +195,7 @@ def test_keys_with_passphrases(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> N
         (("sign", "absent.yaml", "-k", "alice.pem", "--yes"), ExitCode.DOCUMENT, "cannot be read"),
         (("register", "policy.yaml", "-k", "alice.pem", "--yes"), ExitCode.DOCUMENT, "is not a known key"),
         (("publish", "-r", "repo", "-k", "alice.pem"), ExitCode.TRUST, "not the secretary's"),
-        (("publish", "policy.yaml", "-r", "repo", "-k", "secretary.pem"), ExitCode.DOCUMENT, "cannot be read"),
+        (("publish", "policy.yaml", "-r", "repo", "-k", "secretary.pem"), ExitCode.NOT_FOUND, "no signatures lie"),
         (("witness", "-r", "repo", "-k", "alice.pem", "--once"), ExitCode.TRUST, "not the witness's"),
         (("witness", "-r", "repo", "-k", "witness.pem", "--once"), ExitCode.NOT_FOUND, "nothing is published"),
         (("witness", "-r", "repo", "-k", "witness.pem", "--every", "9", "--lifetime", "5"), ExitCode.USAGE, "--every"),
