@@ -133,13 +133,13 @@ class Answering:
 )
 def test_the_beginning_of_an_order(start: str, code: ExitCode | None) -> None:
     from policies.errors import PhtError
-    from station.cli.trains import _full
+    from station.cli.trains import full_order
 
     if code is None:
-        assert _full(Answering(*ORDERS), start) == ORDERS[0]
+        assert full_order(Answering(*ORDERS), start) == ORDERS[0]
         return
     with pytest.raises(PhtError) as caught:
-        _full(Answering(*ORDERS), start)
+        full_order(Answering(*ORDERS), start)
     assert caught.value.exit_code is code
 
 
