@@ -270,6 +270,7 @@ def perform(demo: Demo, data: Path) -> None:
         ordered = train_model(demo, train, policy, weights)
     with demo.step("evaluate", "d. The test: an evaluation train on patients the model never saw"):
         evaluate_model(demo, workshop.trains["cxr-evaluation"])
+        show_register(demo)
     with demo.step("protect", "e. The protection at work: tried for real, refused by code"):
         protection.show(demo, govern, workshop.trains, train, policy, ordered["order"])
     with demo.step("books", "f. What is left behind"):

@@ -124,12 +124,17 @@ class Answering:
 
     def get(self, path: str) -> object:
         assert path == "/v1/runs"
-        return [{"order": order} for order in self.orders]
+        return [{"order": order, "policy": "cxr", "seen": place} for place, order in enumerate(self.orders)]
 
 
 @pytest.mark.parametrize(
     ("start", "code"),
-    [("ff", ExitCode.NOT_FOUND), ("a", ExitCode.USAGE), ("", ExitCode.USAGE), ("sha256:ab", None)],
+    [
+        ("ff", ExitCode.NOT_FOUND),
+        ("a", ExitCode.USAGE),
+        ("", ExitCode.USAGE),
+        ("sha256:ab", None),
+    ],
 )
 def test_the_beginning_of_an_order(start: str, code: ExitCode | None) -> None:
     from policies.errors import PhtError
