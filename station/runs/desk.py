@@ -116,7 +116,7 @@ class StationDesk:
         patients = None if isinstance(table, Refused) else table.patients
         verdicts = self.gatekeeper.explain(run, verified.value, manifest.value, patients)
         rules += [_rule(verdict.rule, verdict.reasons) for verdict in verdicts]
-        return [*rules, self._anonymity_rule(table)]
+        return [*rules, self._anonymity_rule(table), self._resources_rule(run)]
 
     def anonymity(self, order: str) -> AnonymityView:
         """The k-anonymity of the clinical table that an order's train would see now."""
@@ -242,6 +242,21 @@ class StationDesk:
         except PhtError as error:
             return error.message
         return "taken up"
+
+    def _resources_rule(self, run: Run) -> RuleView:
+        """Say whether a container could be started for this order just now."""
+        held, places = len(self.warm.orders() - {run.order_digest}), self.settings.ceilings.runs_at_once
+        reasons = []
+        if held >= places:
+            reasons.append(Reason(RefusalCode.RESOURCES_BUSY, f"{held} of {places} places are taken"))
+        try:
+            unfit = self.launcher.engine_info().unfit
+        except (RefusedError, UnavailableError) as error:
+            reasons.append(Reason(RefusalCode.ENGINE_UNAVAILABLE, error.message))
+        else:
+            if unfit:
+                reasons.append(Reason(RefusalCode.ENGINE_UNFIT, f"cannot enforce: {', '.join(unfit)}"))
+        return _rule("resources", tuple(reasons), f"{held} of {places} places are taken")
 
     def _engine(self) -> str:
         try:

@@ -9,6 +9,7 @@ import json
 import re
 import shlex
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ import train_images.cli
 from policies.bundle import BlobFolder
 from policies.console import run
 from policies.errors import ExitCode
+from policies.refusal_texts import text_of
 from policies.wire.instructions import StationReply, Status
 from station.audit import AuditLog
 from station.compute import _Station
@@ -140,11 +142,16 @@ def _asked(arguments: list[str]) -> list[str]:
     return ["--passphrase-file", "passphrase"] if "order" in arguments else []
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    # A socket's path is at most 108 bytes long.
+    with tempfile.TemporaryDirectory(prefix="walk-", dir="/tmp") as name:
+        yield Path(name)
+
+
 def test_from_an_empty_folder_to_the_stations_audit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "walk"
-    folder.mkdir()
     monkeypatch.chdir(folder)
     (folder / "passphrase").write_text("correct horse")
     (folder / "passphrase").chmod(0o600)
@@ -204,6 +211,8 @@ def _rest(walk: Walk, monkeypatch: pytest.MonkeyPatch, rest: str) -> None:
             walk.type(line)
             if line.startswith("pht-train order new"):
                 walk.hand()
+            if line.endswith("# no: CONSENT_UNKNOWN"):
+                _explained(walk, line)
     assert served.launcher.removed == 0
     assert list(served.paths.cohorts.iterdir()) == []
     assert "verified" in walk.said["pht-station status --home amstel"]
@@ -214,6 +223,26 @@ def _rest(walk: Walk, monkeypatch: pytest.MonkeyPatch, rest: str) -> None:
     assert (
         "consent" in walk.said["pht-station explain cxr-classification --home amstel  # no: CONSENT_UNKNOWN"]
     )
+
+
+RULES = {
+    "policy repository and signatures", "features", "time", "purpose", "register", "order", "manifest", "hospital",
+    "consent", "data", "budgets", "operator", "anonymity", "resources",
+}  # fmt: skip
+
+
+def _explained(walk: Walk, line: str) -> None:
+    """Every rule with its verdict, and what to do where it is no: for a person, and for a script."""
+    code, *arguments = shlex.split(line.partition("  #")[0])
+    assert run(PROGRAMS[code], [*arguments, "--json"]) == ExitCode.REFUSED
+    rules = json.loads(walk.capsys.readouterr().out)
+    assert {rule["rule"] for rule in rules} >= RULES
+    for rule in rules:
+        assert rule["verdict"] == ("no" if rule["reasons"] else "yes")
+        assert rule["rule"] in walk.said[line]
+        for reason in rule["reasons"]:
+            assert reason["do"] == text_of(reason["code"]).do
+            assert reason["do"] in walk.said[line]
 
 
 def _look_at_the_audit(folder: Path) -> None:
