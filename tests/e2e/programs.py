@@ -64,6 +64,7 @@ class Server:
         self._command = [str(BIN / program), *map(str, arguments)]
         self._ready = ready
         self.process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
 
     def start(self, timeout_s: float = 120) -> None:
         """Start it and wait until it says it is ready."""
@@ -88,7 +89,8 @@ class Server:
                     if self._ready in line:
                         ready.set()
 
-        threading.Thread(target=read, daemon=True).start()
+        self._reader = threading.Thread(target=read, daemon=True)
+        self._reader.start()
         deadline = time.monotonic() + timeout_s
         while not ready.wait(0.05):
             if process.poll() is not None or time.monotonic() > deadline:
@@ -107,11 +109,17 @@ class Server:
         if self.process.poll() is None:
             self.process.terminate()
         try:
-            return self.process.wait(timeout_s)
+            code = self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             raise
+        if self._reader is not None:
+            # It reads until the last process that has the pipe is gone.
+            self._reader.join(10)
+            if not self._reader.is_alive() and self.process.stdout is not None:
+                self.process.stdout.close()
+        return code
 
 
 @contextlib.contextmanager
