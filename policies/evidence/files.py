@@ -1,10 +1,11 @@
 """Are the files of a pack those that its statement and its description name?"""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 
-from policies.evidence.archive import CRATE, STATEMENT, Pack, PackDamageError
+from policies.documents import parse_json
+from policies.errors import DocumentError
+from policies.evidence.archive import CRATE, MAX_MEMBER_BYTES, STATEMENT, Pack, PackDamageError
 
 
 def check_files(pack: Pack, claimed: Mapping[str, str]) -> str:
@@ -50,9 +51,9 @@ def _digest(pack: Pack, name: str) -> str:
 
 def _described(data: bytes) -> Iterator[tuple[str, str | None]]:
     try:
-        graph = json.loads(data)["@graph"]
+        graph = parse_json(data, what=CRATE, max_bytes=MAX_MEMBER_BYTES)["@graph"]
         for entity in graph:
             if entity.get("@type") == "File":
                 yield str(entity["@id"]), entity.get("sha256")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (DocumentError, KeyError, TypeError, AttributeError) as error:
         raise PackDamageError(CRATE, "is not the description of a crate") from error

@@ -15,9 +15,9 @@ from station_kit import MANIFEST
 from policies.documents import canonical_json, digest_of
 from policies.evidence import Finding, verify_pack
 from policies.evidence.archive import CRATE, DIGESTS, LEDGER, ORDER, POLICY, STATEMENT, TARGETS, TRAIN
-from policies.evidence.statement import RunFact
+from policies.evidence.statement import PAYLOAD_TYPE, RunFact, RunStatement
 from policies.opinions import OPINION_PAYLOAD_TYPE
-from policies.signing import sign_envelope
+from policies.signing import sign_envelope, unsafe_payload
 from policies.wire.instructions import Kind
 
 
@@ -231,6 +231,39 @@ def test_the_description_is_held_to_the_files(run: EvidenceRun, pack: Path) -> N
     crate["@graph"] = [entity for entity in crate["@graph"] if entity["@id"] != TRAIN]
     found = broken(run, resigned(run, pack, files={CRATE: canonical_json(crate)}))
     assert (found.step, found.where) == ("files", CRATE)
+
+
+@pytest.mark.parametrize(
+    "crate",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"[" * 100_000,
+        b'{"@graph": 1}',
+        b'{"@graph": [1]}',
+        b'{"@graph": [{"@type": "File"}]}',
+        b"\xff",
+    ],
+)
+def test_a_description_of_anything_else_is_a_finding_and_no_crash(
+    run: EvidenceRun, pack: Path, crate: bytes
+) -> None:
+    content = members(pack)
+    said = RunStatement.decode(unsafe_payload(content[STATEMENT], PAYLOAD_TYPE)).predicate
+    files = {name: digest_of(data) for name, data in (content | {CRATE: crate}).items() if name != STATEMENT}
+    forged = RunStatement.about(said.model_copy(update={"files": files}))
+    envelope = sign_envelope(forged.encode(), PAYLOAD_TYPE, run.kit.board.keys["stranger"])
+    found = broken(run, rewritten(pack, {CRATE: crate, STATEMENT: envelope}))
+    assert (found.step, found.where) == ("files", CRATE)
+
+
+@pytest.mark.parametrize("statement", [b"", b"{}", b"[" * 100_000, b'{"payload": ""}', b"\x00" * 100])
+def test_a_statement_that_is_none_is_a_finding_and_no_crash(
+    run: EvidenceRun, pack: Path, statement: bytes
+) -> None:
+    found = broken(run, rewritten(pack, {STATEMENT: statement}))
+    assert (found.step, found.where) == ("files", STATEMENT)
 
 
 def test_a_dissent_cannot_be_left_out(tmp_path: Path) -> None:
