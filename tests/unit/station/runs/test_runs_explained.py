@@ -27,7 +27,7 @@ def test_every_rule_has_its_verdict(kit: StationKit) -> None:
     named = [
         line.split()[1] for line in (admission.__doc__ or "").splitlines() if line[:5].strip(" .").isdigit()
     ]
-    assert list(found) == ["policy repository and signatures", *named, "anonymity"]
+    assert list(found) == ["policy repository and signatures", *named, "anonymity", "resources"]
     assert {rule.verdict for rule in found.values()} == {"yes"}
 
 
