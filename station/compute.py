@@ -70,6 +70,7 @@ log = logging.getLogger("station.compute")
 
 _RECORDS_EVERY_S = 1.0
 """Between two looks at what is due; what is due, the settings say."""
+_FIRST_LOOK_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +132,20 @@ def serve(home: Path) -> None:
 
 
 def _look_back(station: "_Station") -> None:
-    """Before anything can be asked of the station: are these the newest records there were? A network may be away."""
-    try:
-        station.continuity.messenger.look()
-    except PhtError as error:
-        log.error("records.not_looked_at", extra={"reason": type(error).__name__})  # noqa: TRY400 - no text of others
+    """Before anything can be asked of the station: are these the newest records there were?
+
+    Not for long: an orchestrator that keeps us waiting must not keep the operator out. The look goes on beside the start.
+    """
+
+    def look() -> None:
+        try:
+            station.continuity.messenger.look()
+        except PhtError as error:
+            log.error("records.not_looked_at", extra={"reason": type(error).__name__})  # noqa: TRY400 - no text of others
+
+    thread = threading.Thread(target=look, name="first-look", daemon=True)
+    thread.start()
+    thread.join(_FIRST_LOOK_S)
 
 
 def _end_containers(launcher: Launcher) -> None:

@@ -153,6 +153,10 @@ class Gatekeeper:
         """Return the moment it is, by the station's clock."""
         return self._clock()
 
+    def records_reason(self) -> Reason | None:
+        """Return why nothing may run on the station's own records now."""
+        return self._records.reason()
+
     def policy_set(self, *, fresh: bool) -> Permitted[PolicySet] | Refused:
         """Return the verified policy set.
 

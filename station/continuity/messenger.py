@@ -30,6 +30,7 @@ _HEADS_EVERY_S = 60.0
 _ANXIOUS_S = 3.0
 """While nothing may run until the witness's document, or the newest statement, is here."""
 _FIRST_RETRY_S = 10.0
+_REFUSED_FOR_S = 10.0
 
 
 class Registry(Protocol):
@@ -70,6 +71,7 @@ class Messenger:
         self._heads_at: float | None = None
         self._evidence_at: float | None = None
         self._asked = False
+        self._refused: tuple[Refused | None, float] = (None, 0.0)
         self._failures = 0
         self._turn = threading.RLock()
 
@@ -83,11 +85,7 @@ class Messenger:
             self._look()
 
     def _look(self) -> None:
-        policies = self._post.policies()
-        if isinstance(policies, Permitted):
-            self._records.note_trust(policies.value)
-        else:
-            self._records.note_refused_trust(policies)
+        policies = self._policies()
         self._records.look()
         wanted = self._records.restored or not self._asked
         if wanted and (self._evidence_at is None or _past(self._evidence_at, _ANXIOUS_S)):
@@ -98,6 +96,20 @@ class Messenger:
         wait_s = _ANXIOUS_S if anxious else min(_HEADS_EVERY_S, self._post.settings.every_s)
         if isinstance(policies, Permitted) and (self._heads_at is None or _past(self._heads_at, wait_s)):
             self._fetch_heads(policies.value)
+
+    def _policies(self) -> Permitted[PolicySet] | Refused:
+        """Ask for the policy set; where it was refused, not at every look: each would ask the mirror."""
+        refused, at = self._refused
+        if refused is not None and not _past(at, _REFUSED_FOR_S):
+            return refused
+        policies = self._post.policies()
+        if isinstance(policies, Permitted):
+            self._refused = (None, 0.0)
+            self._records.note_trust(policies.value)
+        else:
+            self._refused = (policies, time.monotonic())
+            self._records.note_refused_trust(policies)
+        return policies
 
     def fetch_evidence(self) -> None:
         """Ask the orchestrator for our newest statement: one that our records lack shows that they are not the newest."""

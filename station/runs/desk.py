@@ -80,6 +80,7 @@ class StationDesk:
             handover=handover,
             runs_active=len(self.run_repository.list(HOLDS_RESOURCES)),
             separation=self.settings.services.separation,
+            records="good" if (reason := self.gatekeeper.records_reason()) is None else reason.code.value,
         )
 
     def runs(self) -> list[RunView]:

@@ -97,6 +97,7 @@ class StatusView(StrictModel):
     handover: str
     runs_active: int
     separation: str
+    records: str
 
 
 class ChainView(StrictModel):
