@@ -179,7 +179,9 @@ def test_runs_releases_and_words(api: LocalApi, kit: StationKit) -> None:
         for item in kit.audit.events(limit=1000)
         if item.record.actor.startswith("operator:")
     }
-    assert actors == {"operator:j.smit", "operator:desk"}, "who decides is named; who reads the log is at the desk"
+    assert actors == {"operator:j.smit", "operator:desk"}, (
+        "who decides is named; who reads the log is at the desk"
+    )
 
 
 def test_an_operators_name_of_odd_characters_still_stops(api: LocalApi, kit: StationKit) -> None:
