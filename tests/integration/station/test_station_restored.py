@@ -13,6 +13,8 @@ from policies.errors import ExitCode
 from tests.e2e.consortium import Consortium, Hospital
 from tests.e2e.programs import ProgramError, run, run_json, stopping
 
+PATIENCE_S = 240.0
+
 
 @pytest.fixture
 def consortium() -> Iterator[Consortium]:
@@ -40,7 +42,7 @@ def heads(hospital: Hospital, holds: Callable[[dict[str, Any]], bool], what: str
         found.update(hospital.ask("audit", "heads"))
         return holds(found)
 
-    until(shown, what)
+    until(shown, what, PATIENCE_S)
     return found
 
 
@@ -83,7 +85,7 @@ def test_a_restored_station_waits_until_it_is_reconciled(consortium: Consortium)
     shutil.rmtree(hospital.home)
     copy(backup, hospital.home)
     consortium.start_station(hospital)
-    until(lambda: refusal(hospital) == "STATION_RESTORED", "a backup was taken for the station")
+    until(lambda: refusal(hospital) == "STATION_RESTORED", "a backup was taken for the station", PATIENCE_S)
     plan = hospital.ask("reconcile", "--yes")
     assert plan["stated_sequence"] >= lost["countersigned"]
     assert plan["lost_audit"]["last"] >= plan["lost_audit"]["first"]
@@ -92,7 +94,7 @@ def test_a_restored_station_waits_until_it_is_reconciled(consortium: Consortium)
     consent = consortium.root / "consent.csv"
     consent.write_text("patient_id,decision,purpose,date\nP1,consent,research-participants,2026-01-01\n")
     hospital.call("consent", "import", consent)
-    until(lambda: refusal(hospital) == "good", "it does not go on")
+    until(lambda: refusal(hospital) == "good", "it does not go on", PATIENCE_S)
     again = heads(
         hospital, lambda view: view["epoch"] == 2 and view["countersigned"] is not None, "no new epoch"
     )
