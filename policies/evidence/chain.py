@@ -7,7 +7,8 @@ the ledger itself or a head that somebody countersigned is held against the list
 """
 
 from collections.abc import Iterator
-from typing import IO
+from datetime import UTC, datetime, timedelta
+from typing import IO, Final
 
 from pydantic import JsonValue
 
@@ -21,6 +22,10 @@ MAX_ENTRY_BYTES = 64 * 1024
 DIGEST_LINE = 65
 """64 hex digits and a line feed."""
 
+_TIME: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
+_TIME_TOLERANCE: Final = timedelta(seconds=5)
+"""An entry and the record of its release are written in one transaction, each with its own look at the clock."""
+
 
 def check_ledger(pack: Pack, run: RunFact) -> str:
     """Hold the run's ledger entries against the chain's digests and the statement's releases.
@@ -31,15 +36,22 @@ def check_ledger(pack: Pack, run: RunFact) -> str:
     Raises:
         PackDamageError: an entry, a digest or a release is not what the statement says; says which.
     """
-    releases = {release.ledger_seq: release for release in run.releases}
+    releases = _by_entry(run)
+    released: set[bytes] = set()
     count, last = 0, run.egress.first - 1
     with pack.open(LEDGER) as entries, pack.open(DIGESTS) as listed:
         digests = _Digests(listed, run.egress.first - 1)
         for number, body in enumerate(_lines(entries), 1):
             seq = _check_entry(body, number, last, digests, run)
             entry = parse_json(body, what=LEDGER, max_bytes=MAX_ENTRY_BYTES)
-            if entry.get("type") == "release" and not entry.get("repeated", False):
-                _check_release(releases.pop(seq, None), entry, number)
+            if entry.get("type") == "release":
+                if not entry.get("repeated", False):
+                    _check_release(releases.pop(seq, None), entry, number)
+                    released.add(_what_left(entry))
+                elif _what_left(entry) not in released:
+                    raise PackDamageError(
+                        LEDGER, f"line {number} repeats a release that was not made before it"
+                    )
             count, last = number, seq
         if digests.rest():
             raise PackDamageError(DIGESTS, "goes on after the run's last entry")
@@ -49,6 +61,14 @@ def check_ledger(pack: Pack, run: RunFact) -> str:
     if told != (count, last, digests.at):
         raise PackDamageError(STATEMENT, "signs another end of the ledger")
     return f"{count} entries, {len(run.releases)} of them releases, in the chain that ends at entry {last}, {digests.at[:19]}..."
+
+
+def _by_entry(run: RunFact) -> dict[int, ReleaseFact]:
+    """Return the statement's releases by their place in the ledger: one for each place, one for each round and stage."""
+    found = {release.ledger_seq: release for release in run.releases}
+    if not len(found) == len({(each.round, each.stage) for each in run.releases}) == len(run.releases):
+        raise PackDamageError(STATEMENT, "tells of one release twice")
+    return found
 
 
 class _Digests:
@@ -119,3 +139,15 @@ def _check_release(release: ReleaseFact | None, entry: dict[str, JsonValue], num
     keys = ("round", "stage", "digest", "size", "arrays_digest", "arrays_size", "rules_digest")
     if told != tuple(entry.get(key) for key in keys):
         raise PackDamageError(STATEMENT, f"tells of another release than line {number} of {LEDGER}")
+    try:
+        time = datetime.strptime(str(entry.get("time")), _TIME).replace(tzinfo=UTC)
+    except ValueError as error:
+        raise PackDamageError(LEDGER, f"line {number} has no time") from error
+    if abs(release.recorded - time) > _TIME_TOLERANCE:
+        raise PackDamageError(STATEMENT, f"tells of another time than line {number} of {LEDGER}")
+
+
+def _what_left(entry: dict[str, JsonValue]) -> bytes:
+    """Return what an entry says of its release, in one form: a repeat's entry names no rules, and has another time."""
+    keys = ("round", "stage", "digest", "size", "arrays_digest", "arrays_size")
+    return canonical_json({key: entry.get(key) for key in keys})

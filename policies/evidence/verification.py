@@ -369,6 +369,8 @@ def _within_terms(reading: _Reading, station: RegisteredStation) -> None:
         which = f"the release of round {release.round}, stage {release.stage},"
         if release.stage not in claim.stages or release.round > claim.rounds:
             raise PackDamageError(STATEMENT, f"{which} is none that the order asks for")
+        if release.recorded < claim.repository.admitted_at:
+            raise PackDamageError(STATEMENT, f"{which} was made before the run was admitted")
         if not policy.valid_from <= release.recorded < policy.valid_until:
             raise PackDamageError(STATEMENT, f"{which} was made outside the policy's validity")
         if release.recorded.astimezone(UTC).date() > station.agreement.expires:

@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from board_kit import BoardKit
@@ -153,6 +154,13 @@ LIES: dict[str, tuple[Callable[[RunFact], RunFact], str, str]] = {
             update={"repository": said.repository.model_copy(update={"targets_version": 99})}
         ), "repository", "trust/",
     ),
+    "a release hours after it left": (
+        lambda said: release(recorded=said.releases[0].recorded + timedelta(hours=3))(said), "ledger", STATEMENT,
+    ),
+    "a release before the run was admitted": (
+        lambda said: release(recorded=said.repository.admitted_at - timedelta(seconds=1))(said),
+        "statement", STATEMENT,
+    ),
     "another end of the ledger": (
         lambda said: said.model_copy(
             update={
@@ -200,6 +208,109 @@ def test_a_station_cannot_take_an_entry_out_of_its_chain_or_change_one(run: Evid
         found = broken(run, resigned(run, pack, files=files))
         assert found.step == "ledger", (name, found)
         assert found.where in {LEDGER, DIGESTS, STATEMENT}, name
+
+
+def chained(
+    pack: Path, change: Callable[[list[dict[str, Any]]], None]
+) -> tuple[dict[str, bytes | None], RunFact]:
+    """A pack's ledger with other entries, in a chain that is in order; entries of other runs left out."""
+    content = members(pack)
+    said = RunStatement.decode(unsafe_payload(content[STATEMENT], PAYLOAD_TYPE)).predicate
+    entries = [json.loads(line) for line in content[LEDGER].splitlines()]
+    change(entries)
+    digests = [content[DIGESTS].splitlines()[0].decode()]
+    lines = []
+    for seq, entry in enumerate(entries, said.egress.first):
+        lines.append(canonical_json(entry | {"seq": seq, "previous": f"sha256:{digests[-1]}"}))
+        digests.append(digest_of(lines[-1]).removeprefix("sha256:"))
+    places = [
+        seq
+        for seq, entry in enumerate(entries, said.egress.first)
+        if entry["type"] == "release" and not entry.get("repeated")
+    ]
+    head = said.egress.head.model_copy(
+        update={"seq": said.egress.first + len(lines) - 1, "digest": f"sha256:{digests[-1]}"}
+    )
+    return {
+        LEDGER: b"".join(line + b"\n" for line in lines),
+        DIGESTS: "".join(digest + "\n" for digest in digests).encode(),
+    }, said.model_copy(
+        update={
+            "egress": said.egress.model_copy(update={"entries": len(lines), "head": head}),
+            "releases": tuple(
+                each.model_copy(update={"ledger_seq": place})
+                for each, place in zip(said.releases, places, strict=False)
+            ),
+        }
+    )
+
+
+def test_a_repeat_repeats_what_left_before_it(run: EvidenceRun, pack: Path) -> None:
+    def repeats(**changes: object) -> Callable[[list[dict[str, Any]]], None]:
+        def change(entries: list[dict[str, Any]]) -> None:
+            first = next(entry for entry in entries if entry["type"] == "release")
+            again = {key: value for key, value in first.items() if key != "rules_digest"}
+            entries.append(again | {"repeated": True} | changes)
+
+        return change
+
+    files, said = chained(pack, repeats())
+    verdict = verify_pack(resigned(run, pack, lambda _: said, files), run.root, run.kit.clock())
+    assert verdict.holds, verdict.findings
+    lies: list[dict[str, object]] = [
+        {"digest": digest_of(b"a leak")}, {"size": 1}, {"arrays_digest": digest_of(b"a leak")}, {"arrays_size": 1},
+        {"round": 2}, {"stage": "evaluate"}, {"round": [1]},
+    ]  # fmt: skip
+    for lie in lies:
+        files, said = chained(pack, repeats(**lie))
+        found = broken(run, resigned(run, pack, lambda _, said=said: said, files))
+        assert (found.step, found.where) == ("ledger", LEDGER), (lie, found)
+
+    def too_early(entries: list[dict[str, Any]]) -> None:
+        repeats()(entries)
+        entries.insert(0, entries.pop())
+
+    files, said = chained(pack, too_early)
+    found = broken(run, resigned(run, pack, lambda _: said, files))
+    assert (found.step, found.where) == ("ledger", LEDGER)
+
+
+def test_a_release_has_a_time_and_a_round_of_its_own(run: EvidenceRun, pack: Path) -> None:
+    def timeless(entries: list[dict[str, Any]]) -> None:
+        for entry in entries:
+            entry["time"] = "soon"
+
+    files, said = chained(pack, timeless)
+    found = broken(run, resigned(run, pack, lambda _: said, files))
+    assert (found.where, found.text.endswith("has no time")) == (LEDGER, True)
+
+    def same_round(entries: list[dict[str, Any]]) -> None:
+        first, second, *_ = [entry for entry in entries if entry["type"] == "release"]
+        second.update(round=first["round"], stage=first["stage"])
+
+    files, said = chained(pack, same_round)
+    first, second, *others = said.releases
+    second = second.model_copy(update={"round": first.round, "stage": first.stage})
+    said = said.model_copy(update={"releases": (first, second, *others)})
+    found = broken(run, resigned(run, pack, lambda _: said, files))
+    assert (found.where, found.text) == (STATEMENT, "tells of one release twice")
+
+
+def test_a_release_that_never_was_has_no_place_in_the_ledger(run: EvidenceRun, pack: Path) -> None:
+    def without_the_last(entries: list[dict[str, Any]]) -> None:
+        entries.remove([entry for entry in entries if entry["type"] == "release"][-1])
+
+    last = RunStatement.decode(unsafe_payload(members(pack)[STATEMENT], PAYLOAD_TYPE)).predicate.releases[-1]
+    files, said = chained(pack, without_the_last)
+    verdict = verify_pack(resigned(run, pack, lambda _: said, files), run.root, run.kit.clock())
+    assert verdict.holds, verdict.findings
+    # At the place of one that was made: the order grants as many.
+    made = last.model_copy(
+        update={"reply_digest": digest_of(b"x"), "ledger_seq": said.releases[0].ledger_seq}
+    )
+    said = said.model_copy(update={"releases": (made, *said.releases)})
+    found = broken(run, resigned(run, pack, lambda _: said, files))
+    assert (found.where, found.text) == (STATEMENT, "tells of one release twice")
 
 
 def test_documents_of_the_board_and_the_order_are_held_to_their_signatures(
