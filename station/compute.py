@@ -70,6 +70,8 @@ log = logging.getLogger("station.compute")
 
 _RECORDS_EVERY_S = 1.0
 """Between two looks at what is due; what is due, the settings say."""
+_ENDINGS_EVERY_S = 1.0
+"""Between two looks at whether a run that is prepared is over; it asks nobody."""
 _FIRST_LOOK_S = 15.0
 
 
@@ -210,8 +212,8 @@ class _Station:
         bundles = Bundles(url, ca, key, blobs, BlobFolder(paths.layers), proxy)
         outbox, calls = Outbox(ledger, audit), CallLedger(ledger)
         parts = Parts(
-            settings.name, database, audit, ledger, Usage(runs.runs_used_in, releases.releases_used_in), signer,
-            system_clock, timedelta(seconds=settings.statements.unwitnessed_limit_s),
+            settings.name, database, audit, ledger, Usage(runs.runs_started_in, releases.releases_used_in),
+            signer, system_clock, timedelta(seconds=settings.statements.unwitnessed_limit_s),
         )  # fmt: skip
         records = Records(parts)
         records.note_settings(canonical_json(settings))
@@ -313,7 +315,8 @@ def _start_watching(
     """Look after what changes between messages and in the middle of one.
 
     - What intake hands over is taken up, runs whose patients withdrew are ended, their cached volumes removed.
-    - The policy repository is asked again, and runs whose policy or order is over are ended.
+    - The policy repository is asked again, and runs whose policy or order is over are ended; those that are over by what
+      is known already wait for no answer of it.
     - The station's records are stated, and held against what was countersigned of them.
     """
     warm, gatekeeper = station.warm, station.gatekeeper
@@ -323,7 +326,8 @@ def _start_watching(
         station.keeper.look,
         station.retention.look,
     )
-    policies: tuple[Step, ...] = (lambda: warm.revoke(gatekeeper.no_longer_in_force),)
+    endings: tuple[Step, ...] = (lambda: warm.revoke(gatekeeper.no_longer_in_force),)
     watch("consent", consent, settings.polling.handover_s, stop)
-    watch_policies(gatekeeper, policies, settings.polling.handover_s, stop)
+    watch("endings", endings, min(_ENDINGS_EVERY_S, settings.polling.handover_s), stop)
+    watch_policies(gatekeeper, endings, settings.polling.handover_s, stop)
     watch("records", (station.continuity.messenger.look, audit.thinned.flush), _RECORDS_EVERY_S, stop)

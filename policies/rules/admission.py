@@ -28,7 +28,7 @@ from policies.order import RunOrder
 from policies.policy import ConsentMode, Policy, PurposeCode, RequesterClass
 from policies.purposes import PurposeTable
 from policies.refusals import Permitted, Reason, RefusalCode, Refused
-from policies.rules.board_rules import purpose_reasons, station_reasons
+from policies.rules.board_rules import purpose_reasons, register_reasons, station_reasons
 from policies.rules.order_rules import manifest_reasons, order_reasons
 
 Marking = Literal["patient", "public", "synthetic"]
@@ -202,16 +202,16 @@ def _purpose(facts: Facts) -> list[Reason]:
 
 def _register(facts: Facts) -> list[Reason]:
     found = station_reasons(facts.order, facts.policy, facts.hospital.station, facts.revoked_stations)
-    own = facts.register.find(facts.hospital.station)
-    if own is None:
-        found.append(Reason(RefusalCode.STATION_NOT_REGISTERED, "this station"))
-    elif facts.now.date() > own.agreement.expires:
-        found.append(Reason(RefusalCode.AGREEMENT_EXPIRED, "this station's agreement"))
+    found += register_reasons(
+        facts.order,
+        facts.policy,
+        facts.hospital.station,
+        facts.register,
+        facts.revoked_stations,
+        facts.now.date(),
+    )
     if facts.hospital.station not in facts.order.stations:
         found.append(Reason(RefusalCode.ORDER_STATION, "the order does not name this station"))
-    strangers = [name for name in facts.order.stations if facts.register.find(name) is None]
-    if strangers:
-        found.append(Reason(RefusalCode.STATION_NOT_REGISTERED, "a peer the order names"))
     return found
 
 

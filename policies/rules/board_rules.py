@@ -1,10 +1,12 @@
-"""What the board publishes beside a policy, against it: the table of purposes, and the stations it withdrew.
+"""What the board publishes beside a policy, against it: purposes, the register, and the stations it withdrew.
 
 Pure: documents in, reasons out. Used at admission and at each message, and by `pht-board status`.
 """
 
 from collections.abc import Collection
+from datetime import date
 
+from policies.charter import StationRegister
 from policies.order import RunOrder
 from policies.policy import Policy
 from policies.purposes import PurposeTable
@@ -53,3 +55,45 @@ def station_reasons(order: RunOrder, policy: Policy, station: str, revoked: Coll
     if left < len(order.stations) and left < needed:
         return [Reason(RefusalCode.STATION_REVOKED, f"{left} stations are left of the {needed} it takes")]
     return []
+
+
+def register_reasons(
+    order: RunOrder,
+    policy: Policy,
+    station: str,
+    register: StationRegister | None,
+    revoked: Collection[str],
+    today: date,
+) -> list[Reason]:
+    """Return why an order may not go on by the board's register of stations; empty where it may.
+
+    1. This station stands in it, and its agreement holds.
+    2. So do its peers stand in it. An agreement of a peer that ended keeps that peer out; the others go on while those
+       that are left are as many as the policy and the order ask for.
+
+    Args:
+        order: the order.
+        policy: the policy in force.
+        station: whose decision it is.
+        register: the board's; None where it has published none.
+        revoked: the stations that the board withdrew.
+        today: by which agreements are judged.
+    """
+    if register is None:
+        return [Reason(RefusalCode.STATION_NOT_REGISTERED, "the board has published no register")]
+    # 1
+    found = []
+    own = register.find(station)
+    if own is None:
+        found.append(Reason(RefusalCode.STATION_NOT_REGISTERED, "this station"))
+    elif today > own.agreement.expires:
+        found.append(Reason(RefusalCode.AGREEMENT_EXPIRED, "this station's agreement"))
+    # 2
+    peers = {name: register.find(name) for name in order.stations if name != station}
+    if None in peers.values():
+        found.append(Reason(RefusalCode.STATION_NOT_REGISTERED, "a peer the order names"))
+    lapsed = {name for name, peer in peers.items() if peer is not None and today > peer.agreement.expires}
+    out = {name for name, peer in peers.items() if peer is None or name in revoked} | lapsed
+    if lapsed and len(order.stations) - len(out) < max(policy.runs.minimum_stations, order.minimum_stations):
+        found.append(Reason(RefusalCode.AGREEMENT_EXPIRED, "a peer's agreement"))
+    return found

@@ -30,7 +30,7 @@ from policies.rules.admission import (
     explain,
     open_collections,
 )
-from policies.rules.board_rules import purpose_reasons, station_reasons
+from policies.rules.board_rules import purpose_reasons, register_reasons, station_reasons
 from policies.rules.order_rules import verified_order
 from policies.signing import unsafe_payload
 from policies.trust.client import PolicyClient
@@ -239,6 +239,14 @@ class Gatekeeper:
             return Reason(RefusalCode.POLICY_DIGEST)
         reasons = [
             *self._stations(verified.order, found.value, known.revoked_stations),
+            *register_reasons(
+                verified.order,
+                policy,
+                self._settings.name,
+                known.register,
+                known.revoked_stations,
+                now.date(),
+            ),
             *purpose_reasons(policy, known.purposes),
         ]
         if reasons:
@@ -305,8 +313,17 @@ class Gatekeeper:
     def explain(
         self, run: Run, verified: VerifiedOrder, manifest: TrainManifest, patients: int | None
     ) -> tuple[Verdict, ...]:
-        """Return each rule's verdict now; `patients` are those left for the cohort, None where nobody can count them."""
-        return explain(replace(self.facts(run, verified, manifest), patients=patients))
+        """Return each rule's verdict now, the last of them: can a cohort be defined within what the policy grants?
+
+        Args:
+            run: of the order.
+            verified: the order.
+            manifest: its train's.
+            patients: those left for the cohort; None where nobody can count them.
+        """
+        verdicts = explain(replace(self.facts(run, verified, manifest), patients=patients))
+        definition = define(verified.in_force.policy, manifest)
+        return (*verdicts, Verdict("cohort", definition.reasons if isinstance(definition, Refused) else ()))
 
     def would_use(
         self, run: Run, verified: VerifiedOrder, manifest: TrainManifest

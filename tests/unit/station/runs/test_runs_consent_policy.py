@@ -3,17 +3,32 @@
 import json
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import yaml
+from board_kit import register_yaml
 from catalogue_log import patient
 from cohort_files import KEY
-from station_kit import PATIENTS, StationKit, honest, in_the_middle, instruction, order_digest, prepare
+from station_kit import (
+    PATIENTS,
+    STATION,
+    STATIONS,
+    StationKit,
+    honest,
+    in_the_middle,
+    instruction,
+    order_digest,
+    prepare,
+)
 
+from policies.charter import REGISTER_PAYLOAD_TYPE
 from policies.documents import format_moment
 from policies.errors import StorageError
 from policies.manifest import Split
-from policies.refusals import RefusalCode
+from policies.refusals import RefusalCode, Refused
 from policies.wire.instructions import Kind, Status
+from station.compute import _start_watching
 
 
 def in_training() -> int:
@@ -340,3 +355,63 @@ def test_finish_is_answered_again(kit: StationKit) -> None:
     for _ in range(2):
         reply, _ = kit.service.handle(instruction(envelope, Kind.FINISH), None)
         assert reply.status is Status.FINISHED
+
+
+def test_a_mirror_that_hangs_keeps_no_container_whose_order_is_over(kit: StationKit) -> None:
+    envelope = kit.ready()
+    hanging, go_on, stop = threading.Event(), threading.Event(), threading.Event()
+
+    class Hanging:
+        def refresh(self, now: object) -> object:
+            hanging.set()
+            go_on.wait(60)
+            return Refused.because(RefusalCode.TRUST_UNREACHABLE)
+
+    kit.gatekeeper._policies = Hanging()  # type: ignore[assignment]
+    nothing = SimpleNamespace(look=lambda: None)
+    station = SimpleNamespace(
+        warm=kit.warm, gatekeeper=kit.gatekeeper, catalogue=kit.catalogue, keeper=nothing, retention=nothing,
+        continuity=SimpleNamespace(messenger=nothing),
+    )  # fmt: skip
+    try:
+        _start_watching(station, kit.settings, kit.audit, stop)  # type: ignore[arg-type]
+        kit.gatekeeper.asked.set()
+        assert hanging.wait(20)
+        assert kit.sandbox.running, "nothing is over yet"
+        kit.clock.forward(hours=1, seconds=1)
+        kit.until(lambda: not kit.sandbox.running and not kit.warm.has(order_digest(envelope)))
+        assert not go_on.is_set()
+    finally:
+        stop.set()
+        kit.gatekeeper.asked.set()
+        go_on.set()
+
+
+@pytest.mark.parametrize(
+    ("stations", "lapsed", "code"),
+    [
+        (["berkel", "dommel"], "", "STATION_NOT_REGISTERED"),
+        (STATIONS, STATION, "AGREEMENT_EXPIRED"),
+        (STATIONS, "dommel", "AGREEMENT_EXPIRED"),
+    ],
+)
+def test_a_station_that_leaves_the_register_in_the_middle_of_a_message_releases_nothing(
+    kit: StationKit, stations: list[str], lapsed: str, code: str
+) -> None:
+    envelope = kit.ready()
+
+    def train(request: object, cohort: object) -> object:
+        register = yaml.safe_load(register_yaml(2, *stations))
+        for station in register["stations"]:
+            if station["name"] == lapsed:
+                station["agreement"]["expires"] = "2026-11-21"
+        document = yaml.safe_dump(register).encode()
+        signed = kit.board.signed(document, "alice", "carol", payload_type=REGISTER_PAYLOAD_TYPE)
+        kit.board.repository.set_register(signed)
+        kit.policy_is_fresh()
+        kit.gatekeeper.policy_set(fresh=True)
+        return honest(request, cohort)
+
+    kit.sandbox.train = train
+    assert answered(kit, envelope) == ("withheld", code)
+    assert kit.releases.list() == []

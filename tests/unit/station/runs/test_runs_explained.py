@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
-from station_kit import PATIENTS, STATION, StationKit, order_digest
+from station_kit import MANIFEST, PATIENTS, STATION, StationKit, order_digest
 from test_runs_anonymity import LAID, desk_of
 from test_runs_withdrawn import requester, this_station, vouched
 
+from policies.documents import digest_of
 from policies.rules import admission
 from policies.wire.instructions import Status
 from station.web.views import RuleView
@@ -27,7 +28,7 @@ def test_every_rule_has_its_verdict(kit: StationKit) -> None:
     named = [
         line.split()[1] for line in (admission.__doc__ or "").splitlines() if line[:5].strip(" .").isdigit()
     ]
-    assert list(found) == ["policy repository and signatures", *named, "anonymity", "resources"]
+    assert list(found) == ["policy repository and signatures", *named, "cohort", "anonymity", "resources"]
     assert {rule.verdict for rule in found.values()} == {"yes"}
 
 
@@ -72,3 +73,16 @@ def test_who_was_withdrawn_is_said_first(kit: StationKit, withdraw: object, code
     assert codes(rule) == [code]
     assert rule.reasons[0].detail in {"the key was stolen", "this station"}
     assert STATION not in rule.reasons[0].detail
+
+
+def test_a_cohort_that_cannot_be_defined_is_said(tmp_path: Path) -> None:
+    """Board and train agree on a field that the minimal-dataset profile does not have: no other rule says so."""
+    asking = MANIFEST.replace(b"clinical_fields: [pneumonia]", b"clinical_fields: [pneumonia, shoe_size]")
+    granted = {"manifest_digest": digest_of(asking), "data.clinical_fields": ["pneumonia", "shoe_size"]}
+    kit = StationKit.make(tmp_path, granted)
+    kit.shelf.put(asking)
+    envelope = kit.order(manifest_digest=digest_of(asking))
+    reply = kit.prepare(envelope)
+    found = verdicts(kit, envelope)
+    assert codes(found["cohort"]) == [reply.code] == ["DATA_FIELDS"]
+    assert {rule.rule for rule in found.values() if rule.verdict == "no"} == {"cohort"}
