@@ -121,6 +121,11 @@ class PolicyClient:
                 return Refused.because(RefusalCode.TRUST_UNREACHABLE, said)
             except TrustError as error:
                 return Refused.because(RefusalCode.TRUST_UNVERIFIED, error.message)
+            except ValidationError:
+                # Its text would quote what the mirror gave.
+                return Refused.because(
+                    RefusalCode.TRUST_UNVERIFIED, "what the mirror gives is no valid state"
+                )
             if isinstance(result, Permitted) and reached:
                 self._store(after, result.value)
             return result

@@ -1,7 +1,7 @@
 """What was withdrawn: policy versions, requesters, stations. A target under the secretary's key; it only grows."""
 
 from collections.abc import Callable
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field
 
@@ -45,14 +45,22 @@ class RevocationList(StrictModel):
     requesters: Sequence[RevokedRequester] = Field(default=(), max_length=100_000)
     stations: Sequence[RevokedStation] = Field(default=(), max_length=100_000)
 
-    def joined_with(self, later: "RevocationList") -> "RevocationList":
+    def joined_with(self, later: "RevocationList") -> Self:
         """Return what either of the two names: a list only grows for whoever reads it."""
-        return RevocationList(
+        return type(self)(
             schema_version=1,
             revoked=_grown(self.revoked, later.revoked, lambda entry: (entry.policy_id, entry.version)),
             requesters=_grown(self.requesters, later.requesters, lambda entry: entry.key),
             stations=_grown(self.stations, later.stations, lambda entry: entry.name),
         )
+
+
+class RememberedRevocations(RevocationList):
+    """All that a reader ever saw withdrawn: each document is bounded, what many of them name together is not."""
+
+    revoked: Sequence[Revocation] = ()
+    requesters: Sequence[RevokedRequester] = ()
+    stations: Sequence[RevokedStation] = ()
 
 
 def _grown(

@@ -30,7 +30,7 @@ from policies.purposes import PURPOSES_TARGET
 from policies.refusals import Reason, RefusalCode
 from policies.signing import MAX_ENVELOPE_BYTES
 from policies.trust.diagnosis import UntrustedMirrorError, WatchedFetcher, diagnose
-from policies.trust.revocations import REVOKED_TARGET, RevocationList
+from policies.trust.revocations import REVOKED_TARGET, RememberedRevocations, RevocationList
 from policies.trust.verification import parse_opinion_target, parse_policy_target
 
 MAX_TARGETS = 10_000
@@ -65,7 +65,7 @@ class VerifiedState(StrictModel):
     withdrawn: dict[str, int] = Field(default_factory=dict)
     register_version: int = 0
     purposes_version: int = 0
-    revocations: RevocationList = RevocationList(schema_version=1)
+    revocations: RememberedRevocations = RememberedRevocations(schema_version=1)
 
 
 class StoredFetcher(FetcherInterface):

@@ -7,6 +7,7 @@ import pytest
 from board_kit import NOW, BoardKit, permitted, refusal
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from policies.charter import policy_target
 from policies.decisions import DECISIONS_TARGET, RefusedRequest
@@ -20,11 +21,13 @@ from policies.signing import unsafe_payload
 from policies.trust.client import PolicyClient
 from policies.trust.revocations import (
     REVOKED_TARGET,
+    RememberedRevocations,
     Revocation,
     RevocationList,
     RevokedRequester,
     RevokedStation,
 )
+from policies.trust.state import VerifiedState, remember
 from policies.trust.verification import verify_purposes
 
 ID = "cxr-classification"
@@ -240,3 +243,27 @@ def test_decisions_that_cannot_be_read_stop_no_train(board: BoardKit) -> None:
     assert found(client) is None
     with pytest.raises(TrustError):
         _ = permitted(client.refresh(NOW)).decisions
+
+
+def test_more_is_remembered_than_one_document_holds() -> None:
+    many = tuple(entries("stations", number) for number in range(100_000))
+    seen = RememberedRevocations(schema_version=1, stations=many)  # type: ignore[arg-type]
+    later = RevocationList(schema_version=1, stations=(entries("stations", 100_000),))  # type: ignore[arg-type]
+    with pytest.raises(ValidationError):
+        RevocationList(schema_version=1, stations=(*many, *later.stations))  # type: ignore[arg-type]
+    before = VerifiedState(verified_at="", revocations=seen)
+    after = remember(before, NOW, {}, {}, {REVOKED_TARGET: canonical_json(later).decode()})
+    assert len(after.revocations.stations) == 100_001
+    assert VerifiedState.model_validate_json(canonical_json(after)) == after, "and read again"
+
+
+def test_a_state_that_is_not_valid_is_not_verified(board: BoardKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def invalid(*_: object) -> VerifiedState:
+        return VerifiedState.model_validate({"unknown": "secret"})
+
+    client = board.client()
+    permitted(client.refresh(NOW))
+    monkeypatch.setattr("policies.trust.client.update", invalid)
+    refused = client.refresh(NOW)
+    assert refusal(refused) is RefusalCode.TRUST_UNVERIFIED
+    assert "secret" not in str(refused)
