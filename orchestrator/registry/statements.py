@@ -35,6 +35,8 @@ from policies.station_statement import (
 
 MAX_FORKS_KEPT = 100
 """Of one station: the evidence is complete with one, and nobody may fill our disk with more."""
+MAX_RESTORATIONS_KEPT = 100
+"""Of one station under one key: the oldest, since evidence is never deleted; the newest is in the statement that stands."""
 MAX_HEADS_KEPT_BYTES = 8 << 20
 
 _LOG = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ class StatementView:
 
     Attributes:
         forks: statements that contradicted one that stood; the evidence is kept.
-        restorations: how often it said that it was restored.
+        restorations: how often it said that it was restored; `MAX_RESTORATIONS_KEPT` means at least so often.
     """
 
     station: str
@@ -172,25 +174,15 @@ class Statements:
         offered: StationStatement,
     ) -> StatementRow:
         now = self._clock()
+        new_epoch = row is None or row.epoch < offered.epoch
         if row is None:
             row = StatementRow(station=offered.station, identity_key=key)
             session.add(row)
         row.epoch, row.sequence, row.statement = offered.epoch, offered.sequence, offered.digest
         row.envelope, row.receipt = envelope, sign_receipt(offered, self._notary(), now)
         row.audit_seq, row.egress_seq, row.received = offered.audit.seq, offered.egress.seq, now
-        if (
-            offered.restored is not None
-            and session.get(RestorationRow, (offered.station, key, offered.epoch)) is None
-        ):
-            session.add(
-                RestorationRow(
-                    station=offered.station,
-                    identity_key=key,
-                    epoch=offered.epoch,
-                    envelope=envelope,
-                    received=now,
-                )
-            )
+        if offered.restored is not None and new_epoch:
+            _keep_restoration(session, key, envelope, offered, now)
             _LOG.warning("station_restored", extra={"station": offered.station})
         session.flush()
         return row
@@ -236,6 +228,22 @@ def _registered(session: Session) -> list[StatementRow]:
     return list(session.scalars(query))
 
 
+def _keep_restoration(
+    session: Session, key: str, envelope: bytes, offered: StationStatement, now: datetime
+) -> None:
+    kept = select(func.count()).where(
+        RestorationRow.station == offered.station, RestorationRow.identity_key == key
+    )
+    known = session.get(RestorationRow, (offered.station, key, offered.epoch))
+    if known is not None or (session.scalar(kept) or 0) >= MAX_RESTORATIONS_KEPT:
+        return
+    session.add(
+        RestorationRow(
+            station=offered.station, identity_key=key, epoch=offered.epoch, envelope=envelope, received=now
+        )
+    )
+
+
 def _keep_fork(
     session: Session,
     row: StatementRow,
@@ -261,7 +269,14 @@ def _keep_fork(
 
 
 def _view(session: Session, row: StatementRow) -> StatementView:
-    forks = session.scalars(select(ForkRow).where(ForkRow.station == row.station).order_by(ForkRow.id)).all()
+    # Never the envelopes: there may be many, and each is as large as a statement.
+    forks = select(func.count()).where(ForkRow.station == row.station)
+    last = session.execute(
+        select(ForkRow.code, ForkRow.received)
+        .where(ForkRow.station == row.station)
+        .order_by(ForkRow.id.desc())
+        .limit(1)
+    ).first()
     restored = select(func.count()).where(
         RestorationRow.station == row.station, RestorationRow.identity_key == row.identity_key
     )
@@ -273,7 +288,7 @@ def _view(session: Session, row: StatementRow) -> StatementView:
         audit=row.audit_seq,
         egress=row.egress_seq,
         received=row.received,
-        forks=len(forks),
-        last_fork=f"{RefusalCode(forks[-1].code)} {forks[-1].received:%Y-%m-%d %H:%M}" if forks else None,
+        forks=session.scalar(forks) or 0,
+        last_fork=None if last is None else f"{RefusalCode(last.code)} {last.received:%Y-%m-%d %H:%M}",
         restorations=session.scalar(restored) or 0,
     )

@@ -7,6 +7,7 @@ the orchestrator can withhold a statement, and nothing else.
 """
 
 import logging
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
@@ -15,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from policies.charter import REGISTER_TARGET, RegisteredStation, StationRegister
 from policies.documents import Moment, Name, Sequence, StrictModel, canonical_json
-from policies.errors import DocumentError, NetworkError, NotFoundError, StateError, TrustError
+from policies.errors import PhtError, StateError, TrustError
 from policies.files import exclusive_lock, write_atomically
 from policies.policy import PublicKeyHex
 from policies.refusals import Refused
@@ -38,6 +39,7 @@ from policies.trust.repository import BoardRepository
 from policies.trust.verification import verify_register
 
 MAX_FORKS_OF_ONE = 10
+MAX_RESTORATIONS_OF_ONE = 10
 
 _Envelope = Annotated[str, Field(max_length=2 * MAX_STATEMENT_BYTES)]
 _log = logging.getLogger(__name__)
@@ -134,7 +136,7 @@ class HeadsWitness:
         try:
             envelope = source.get_statement(station.name).statement
             offered = _open(envelope, station)
-        except (TrustError, DocumentError, NotFoundError, NetworkError) as error:
+        except PhtError as error:
             _log.warning("statement_unusable station=%s reason=%s", station.name, type(error).__name__)
             return memory
         if standing is not None and before is not None:
@@ -181,7 +183,7 @@ class HeadsWitness:
             time=now,
             stations=tuple(stations),
             forks=tuple(evidence.fork for evidence in memory.forks),
-            restorations=memory.restorations,
+            restorations=_newest(memory.restorations),
         )
 
     def _load(self) -> _Memory:
@@ -237,5 +239,18 @@ def _with_restoration(memory: _Memory, offered: StationStatement, now: datetime)
     entry = WitnessedRestoration(
         station=offered.station, epoch=offered.epoch, restored=offered.restored, seen=now
     )
-    # Bounded: the newest are what anybody still goes by; the statements themselves lie with the orchestrator too.
-    return memory.model_copy(update={"restorations": (*memory.restorations, entry)[-MAX_REMEMBERED:]})
+    return memory.model_copy(update={"restorations": _newest((*memory.restorations, entry))})
+
+
+def _newest(restorations: tuple[WitnessedRestoration, ...]) -> tuple[WitnessedRestoration, ...]:
+    """Return the newest of each station, in their order: no station pushes out what is known of another.
+
+    They are what anybody still goes by; the statements themselves lie with the orchestrator too.
+    """
+    of_each: Counter[str] = Counter()
+    kept: list[WitnessedRestoration] = []
+    for entry in reversed(restorations):
+        of_each[entry.station] += 1
+        if of_each[entry.station] <= MAX_RESTORATIONS_OF_ONE:
+            kept.append(entry)
+    return tuple(reversed(kept[:MAX_REMEMBERED]))

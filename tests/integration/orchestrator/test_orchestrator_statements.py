@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from orchestrator.cli import app
 from orchestrator.registry.access import Role
-from orchestrator.registry.statements import MAX_FORKS_KEPT
+from orchestrator.registry.statements import MAX_FORKS_KEPT, MAX_RESTORATIONS_KEPT
 from policies.errors import ExitCode, NotFoundError, RefusedError, TrustError, UsageError
 from policies.signing import Signer, generate_key, load_signer
 from policies.station_statement import (
@@ -146,6 +146,24 @@ def test_evidence_is_bounded(place: Place) -> None:
             statements.take("amstel", sign_statement(other, place.identities["amstel"]))
     (view,) = statements.views()
     assert view.forks == MAX_FORKS_KEPT
+    assert view.last_fork is not None
+    assert view.last_fork.startswith("STATEMENT_FORK ")
+
+
+def test_restorations_that_are_kept_are_bounded(place: Place) -> None:
+    statements = place.site.services.statements
+    before = statement(1)
+    statements.take("amstel", sign_statement(before, place.identities["amstel"]))
+    for epoch in range(2, MAX_RESTORATIONS_KEPT + 4):
+        restored = Restoration(
+            epoch=before.epoch, sequence=before.sequence, statement=before.digest,
+            lost_audit=EntryRange(first=21, last=70), lost_egress=EntryRange(first=11, last=35),
+            reconciled=datetime(2026, 11, 22, 13, tzinfo=UTC),
+        )  # fmt: skip
+        before = statement(epoch, epoch=epoch, restored=restored)
+        statements.take("amstel", sign_statement(before, place.identities["amstel"]))
+    (view,) = statements.views()
+    assert (view.restorations, view.epoch) == (MAX_RESTORATIONS_KEPT, MAX_RESTORATIONS_KEPT + 3)
 
 
 def test_a_restoration_is_recorded_and_the_other_copy_is_out(place: Place) -> None:

@@ -9,7 +9,7 @@ import yaml
 from board_kit import NOW, BoardKit, register_yaml
 
 from policies.charter import REGISTER_PAYLOAD_TYPE
-from policies.errors import NetworkError, NotFoundError, StateError, TrustError
+from policies.errors import NetworkError, NotFoundError, RefusedError, StateError, TrustError
 from policies.signing import Signer, generate_key, load_signer
 from policies.station_statement import (
     ChainEnd,
@@ -24,7 +24,7 @@ from policies.station_statement import (
     open_heads,
     sign_statement,
 )
-from policies.trust.heads_witness import MAX_FORKS_OF_ONE, HeadsWitness
+from policies.trust.heads_witness import MAX_FORKS_OF_ONE, MAX_RESTORATIONS_OF_ONE, HeadsWitness
 
 
 def digest(number: int) -> str:
@@ -193,6 +193,24 @@ def test_a_restoration_is_told_as_one(place: Place) -> None:
     assert place.vouch().forks[-1].code == "STATEMENT_ROLLBACK", "the other copy"
 
 
+def test_of_a_station_s_restorations_the_newest_are_handed_on(place: Place) -> None:
+    before = statement(1)
+    place.show(before)
+    place.vouch()
+    last = MAX_RESTORATIONS_OF_ONE + 3
+    for epoch in range(2, last + 1):
+        restored = Restoration(
+            epoch=before.epoch, sequence=before.sequence, statement=before.digest,
+            lost_audit=EntryRange(first=21, last=70), lost_egress=EntryRange(first=11, last=35), reconciled=NOW,
+        )  # fmt: skip
+        before = statement(epoch, epoch=epoch, restored=restored)
+        place.show(before)
+        heads = place.vouch()
+    assert heads.forks == ()
+    epochs = [one.epoch for one in heads.restorations]
+    assert epochs == list(range(last - MAX_RESTORATIONS_OF_ONE + 1, last + 1))
+
+
 def test_another_key_in_the_register_begins_afresh(place: Place) -> None:
     place.show(statement(5))
     place.vouch()
@@ -214,3 +232,16 @@ def test_the_document_is_the_witness_s_alone(place: Place) -> None:
     place.vouch()
     with pytest.raises(TrustError):
         open_heads(place.orchestrator.sent[-1], frozenset({place.board.keys["secretary"].public_hex}))
+
+
+def test_one_stations_odd_answer_stops_no_other(place: Place) -> None:
+    class Odd(Orchestrator):
+        def get_statement(self, station: str) -> StatementAnswer:
+            if station == "amstel":
+                raise RefusedError("STATEMENT_FORK", "whatever an orchestrator may answer")
+            return super().get_statement(station)
+
+    place.orchestrator = Odd()
+    place.show(statement(1))
+    place.show(statement(1, station="berkel"))
+    assert [entry.station for entry in place.vouch().stations] == ["berkel"]
