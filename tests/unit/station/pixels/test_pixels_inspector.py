@@ -221,8 +221,13 @@ def test_a_fork_starts_a_reading_process_of_its_own() -> None:
     before = reader.process_id
     child = os.fork()
     if child == 0:
-        same = reader.words_in(picture) == words
-        os._exit(0 if same and reader.process_id != before else 1)
+        code = 1
+        try:
+            if reader.words_in(picture) == words and reader.process_id != before:
+                code = 0
+        finally:
+            # Also after an exception, which would else go on through pytest, twice.
+            os._exit(code)
     assert os.waitpid(child, 0)[1] == 0
     assert reader.words_in(picture) == words
     assert reader.process_id == before
