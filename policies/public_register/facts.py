@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from policies.charter import Charter, Member, RegisteredStation
 from policies.decisions import RefusedRequest, RunOutcome
 from policies.policy import Policy
+from policies.rules.board_rules import purpose_reasons
 from policies.rules.capacity import Capacity, capacity
 from policies.trust.policy_set import PolicySet, RepositoryState
 from policies.trust.revocations import RevocationList
@@ -72,6 +73,9 @@ def facts_of(found: PolicySet, contacts: Mapping[str, str], now: datetime) -> Fa
         contacts: where patients turn to, by station.
         now: the moment the register is of.
 
+    Returns:
+        The facts; a policy whose purpose the board's table does not permit is no study.
+
     Raises:
         TrustError: the secretary published decisions that cannot be read.
     """
@@ -80,6 +84,9 @@ def facts_of(found: PolicySet, contacts: Mapping[str, str], now: datetime) -> Fa
     studies = []
     for (policy_id, version), in_force in sorted(found.policies.items()):
         policy = in_force.policy
+        if purpose_reasons(policy, found.purposes):
+            # No station runs it, so it is not shown as permitted.
+            continue
         studies.append(
             Study(
                 policy=policy,

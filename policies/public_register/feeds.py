@@ -116,6 +116,16 @@ def _entries(facts: Facts, language: Language) -> list[_Entry]:
         title = f"{say(language, 'withdrawn')}: {what}"
         name = f"urn:pht:withdrawn:{board}:{entry.policy_id}:{entry.version}"
         found.append(_Entry(name, entry.when, title, entry.reason, decisions))
+    for requester in facts.revocations.requesters:
+        title = (
+            f"{say(language, 'withdrawn')}: {say(language, 'withdrawn_requester', key=requester.key[:16])}"
+        )
+        name = f"urn:pht:withdrawn:{board}:requester:{requester.key}"
+        found.append(_Entry(name, requester.when, title, requester.reason, decisions))
+    for station in facts.revocations.stations:
+        title = f"{say(language, 'withdrawn')}: {say(language, 'withdrawn_station', name=station.name)}"
+        name = f"urn:pht:withdrawn:{board}:station:{station.name}"
+        found.append(_Entry(name, station.when, title, station.reason, decisions))
     return found
 
 

@@ -43,6 +43,7 @@ def home_page(facts: Facts, language: Language, documents: Language) -> Page:
             or tag("p", say(language, "none_in_force")),
             tag("h2", say(language, "decided_by")),
             tag("p", decided),
+            tag("p", say(language, "decided_by_development")) if charter.development_keys else None,
             tag("ul", members),
         ),
     )
@@ -155,6 +156,7 @@ def _card(study: Study, language: Language, documents: Language) -> Html:
     return tag(
         "section",
         tag("h3", tag("a", policy.title, href=study_file(study), lang=documents.value)),
+        tag("p", say(language, "development"), class_="notice") if policy.role == "development" else None,
         tag("p", summary(study, language)),
         tag("p", say(language, "requested_by"), " ", _own(documents, policy.requester.organisation), "."),
         period(study, language),

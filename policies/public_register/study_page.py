@@ -64,6 +64,14 @@ def study_page(facts: Facts, study: Study, language: Language, documents: Langua
     return Page(study_file(study), policy.title, document=True, content=content)
 
 
+def _about_several(policy: Policy) -> bool:
+    """Whether nothing that leaves may be about one patient alone."""
+    release = policy.release
+    return (
+        min(policy.data.minimum_patients, release.minimum_cell_count, release.minimum_patients_per_metric) > 1
+    )
+
+
 class _Writer:
     """Writes a policy's sections in one language; the board's own texts in the language it writes in."""
 
@@ -131,13 +139,15 @@ class _Writer:
             self._say("leaves_tables", names=", ".join(release.tables)) if release.tables else None,
         ]
         told = [tag("li", item) for item in items if item] or [tag("li", self._say("leaves_nothing"))]
+        # With every answer of a station, whatever the policy asks for.
+        told.append(tag("li", self._say("leaves_always")))
         cells = self._say(
             "leaves_cells", cells=release.minimum_cell_count, patients=release.minimum_patients_per_metric
         )
         return self._section(
             "leaves",
             tag("ul", told),
-            tag("p", self._say("leaves_never")),
+            tag("p", self._say("leaves_never" if _about_several(study.policy) else "leaves_never_images")),
             tag("p", cells) if release.metrics or release.tables else None,
             tag("p", self._privacy(study.policy)),
             tag("h3", self._say("capacity")),
@@ -247,7 +257,10 @@ class _Writer:
         if count < _UNITS_APART:
             return self._say("less_than_one")
         digits = max(0, math.floor(math.log10(count)) - 1)
-        return self._say("about_radiographs", count=number(self._language, round(count, -digits)))
+        rounded = round(count, -digits)
+        if rounded == _UNITS_APART:
+            return self._say("about_one_radiograph")
+        return self._say("about_radiographs", count=number(self._language, rounded))
 
     def _trust(self, policy: Policy) -> list[str]:
         lines = [self._say("trust_code")]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from board_desk import Desk, publish
-from board_kit import BoardKit
+from board_kit import PURPOSES, BoardKit
 from typer.testing import CliRunner
 
 from policies.cli import app
@@ -18,7 +18,10 @@ def published(drafted: Desk) -> Desk:
     """A board with one policy in force."""
     for name in ("alice", "carol"):
         drafted("sign", drafted / "policy.yaml", "--key", drafted / f"{name}.pem", "--yes")
-    publish(drafted, drafted / "policy.yaml")
+    (drafted / "purposes.yaml").write_bytes(PURPOSES.read_bytes())
+    for name in ("alice", "carol"):
+        drafted("purposes", drafted / "purposes.yaml", "--key", drafted / f"{name}.pem", "--yes")
+    publish(drafted, drafted / "policy.yaml", drafted / "purposes.yaml")
     return drafted
 
 

@@ -53,6 +53,7 @@ def found(kit: BoardKit, text: str = "Plain words") -> None:
     """A board with a policy, a dissent, a refusal, an outcome and withdrawals."""
     document = kit.policy(1, texts_of(kit, text))
     kit.repository.set_register(kit.signed_register(1, "amstel", "berkel"))
+    kit.repository.set_purposes(kit.signed_purposes())
     kit.repository.add_policy(kit.signed(document))
     opinion = {
         "schema_version": 1, "policy_id": "cxr-classification", "version": 1, "policy_digest": digest_of(document),
@@ -263,10 +264,92 @@ def test_programs_read_the_same(site: Path, hostile: Path) -> None:
         for language in ("nl", "en"):
             feed = ET.fromstring((folder / language / "feed.xml").read_text())  # noqa: S314 - our own
             atom = "{http://www.w3.org/2005/Atom}"
-            assert len(feed.findall(f"{atom}entry")) == 4
+            entries = feed.findall(f"{atom}entry")
+            # The study, its outcome, the refused request; a policy, a requester and a station withdrawn.
+            assert len(entries) == 6
+            assert len({entry.findtext(f"{atom}id") for entry in entries}) == 6
             for entry in feed.findall(f"{atom}entry"):
                 assert entry.find(f"{atom}id") is not None
                 assert (folder / language / entry.find(f"{atom}link").attrib["href"]).is_file()  # type: ignore[union-attr]
+
+
+def written(kit: BoardKit, out: Path) -> Path:
+    write_site(permitted(kit.client(out.name).refresh(NOW)), out, SiteOptions(), NOW)
+    return out
+
+
+def one_study(folder: Path, changes: dict[str, object], *signers: str, **charter: object) -> Path:
+    """The register of a board with one policy, changed so."""
+    kit = BoardKit.found(folder / "board", **charter)
+    kit.repository.set_purposes(kit.signed_purposes())
+    kit.publish(kit.signed(kit.policy(1, changes), *signers))
+    return written(kit, folder / "register")
+
+
+def test_what_leaves_with_every_result_is_said_whatever_the_policy_asks(site: Path, tmp_path: Path) -> None:
+    nothing: dict[str, object] = {"release.metrics": [], "release.tables": [], "release.tensors": None}
+    bare = one_study(tmp_path, nothing | {"kind": "analysis", "runs.strategies": ["none"]})
+    for folder in (site, bare):
+        dutch = text_of(folder / "nl" / "studies" / "cxr-classification.html")
+        assert (
+            "het aantal beelden, afgerond op tientallen en nooit minder dan tien, of het gelukt is" in dutch
+        )
+        english = text_of(folder / "en" / "studies" / "cxr-classification.html")
+        assert "the number of images, rounded to tens and never less than ten, whether it worked" in english
+    assert "Geen veranderingen in een model, geen cijfers en geen tabellen." in text_of(
+        bare / "nl" / "studies" / "cxr-classification.html"
+    )
+
+
+def test_data_of_one_patient_is_excluded_only_where_the_minimums_exclude_it(
+    site: Path, tmp_path: Path
+) -> None:
+    place = Path("nl", "studies", "cxr-classification.html")
+    assert "gegevens van één patiënt mogen er niet uit" in text_of(site / place)
+    alone = text_of(one_study(tmp_path, {"release.minimum_patients_per_metric": 1}) / place)
+    assert "gegevens van één patiënt" not in alone
+    assert "Beelden en namen mogen er niet uit." in alone
+
+
+def test_a_policy_that_the_table_of_purposes_does_not_permit_is_no_study(tmp_path: Path) -> None:
+    kit = BoardKit.found(tmp_path / "board")
+    kit.publish(kit.signed(kit.policy()))
+    assert json.loads((written(kit, tmp_path / "without") / "register.json").read_bytes())["studies"] == []
+    kit.repository.set_purposes(kit.signed_purposes())
+    kit.publish()
+    assert len(json.loads((written(kit, tmp_path / "with") / "register.json").read_bytes())["studies"]) == 1
+    rules = [
+        {
+            "purpose": "health-research",
+            "requester_class": "participant",
+            "consents": ["research-participants"],
+        }
+    ]
+    kit.repository.set_purposes(kit.signed_purposes(2, {"rules": rules}))
+    kit.publish()
+    out = written(kit, tmp_path / "narrowed")
+    assert json.loads((out / "register.json").read_bytes())["studies"] == []
+    assert "Er is nu geen onderzoek toegestaan." in text_of(out / "nl" / "index.html")
+
+
+def test_a_development_decision_is_shown_as_the_exception_it_is(site: Path, tmp_path: Path) -> None:
+    exception = "een ontwikkelbesluit telt al met één handtekening"
+    assert exception in text_of(site / "nl" / "index.html")
+    assert "Een ontwikkelbesluit: alleen voor" not in text_of(site / "nl" / "index.html")
+    home = text_of(one_study(tmp_path / "one", {"role": "development"}, "developer") / "nl" / "index.html")
+    assert "Een ontwikkelbesluit: alleen voor verzamelingen die openbaar of kunstmatig zijn." in home
+    without = one_study(tmp_path / "two", {}, development_keys=())
+    assert exception not in text_of(without / "nl" / "index.html")
+
+
+def test_the_feed_tells_of_withdrawn_requesters_and_stations(site: Path) -> None:
+    for language, requester, station in (
+        ("nl", "Een aanvrager, sleutel", "Ziekenhuis berkel"),
+        ("en", "A requester, key", "Hospital berkel"),
+    ):
+        feed = (site / language / "feed.xml").read_text()
+        assert requester in feed
+        assert station in feed
 
 
 def test_the_same_state_gives_the_same_bytes_and_what_is_gone_is_removed(
