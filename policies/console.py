@@ -175,6 +175,21 @@ def say(text: str = "") -> None:
     sys.stdout.write(visible(text) + "\n")
 
 
+def one_line(text: str) -> str:
+    r"""Return a text on one line: with line breaks of its own it could pass for lines of ours.
+
+    >>> one_line("UMC A\n  identity: forged")
+    'UMC A identity: forged'
+    """
+    return " ".join(text.split())
+
+
+def say_line(text: str) -> None:
+    """Write exactly one line for a person to stdout, whatever a document's texts in it hold; its indentation stays."""
+    indentation = text[: len(text) - len(text.lstrip(" "))]
+    say(indentation + one_line(text))
+
+
 def say_table(title: str, columns: Iterable[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table for a person to stdout."""
     from rich.console import Console  # noqa: PLC0415 - a command that prints no table starts faster

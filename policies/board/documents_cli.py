@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from policies.console import JsonOption, echo_json, say
+from policies.console import JsonOption, echo_json, say, say_line
 from policies.errors import UsageError
 
 if TYPE_CHECKING:
@@ -67,17 +67,30 @@ def _split_setting(text: str) -> tuple[str, str]:
 
 
 def reviewed(
-    document: Path, train_path: Path | None, weights: Path | None, repository: Path | None
+    document: Path,
+    train_path: Path | None,
+    weights: Path | None,
+    repository: Path | None,
+    *,
+    data: bytes | None = None,
 ) -> "Review":
-    """Review the document that a command line names."""
+    """Review the document that a command line names.
+
+    Args:
+        document: a policy, a train's manifest, or a bundle.
+        train_path: the train that a policy permits.
+        weights: its initial weights.
+        repository: to compare with the version in force.
+        data: the policy's bytes that are about to be signed; the file is not read again.
+    """
     from policies.board.documents_in import elements_of, is_policy, read_file, read_train  # noqa: PLC0415
     from policies.board.review import review_policy, review_train  # noqa: PLC0415
     from policies.documents import digest_of, load_yaml  # noqa: PLC0415
     from policies.policy import Policy  # noqa: PLC0415
 
-    if document.is_dir() or not is_policy(read_file(document)):
+    if data is None and (document.is_dir() or not is_policy(read_file(document))):
         return review_train(read_train(document))
-    data = read_file(document)
+    data = read_file(document) if data is None else data
     policy = load_yaml(Policy, data, what=document.name)
     train = None if train_path is None else read_train(train_path)
     previous = None if repository is None else policy_in_force(repository, policy.id)
@@ -98,16 +111,15 @@ def show_review(found: "Review") -> None:
 
 def show_sections(title: str, sections: "Iterable[Section]", attention: "Sequence[str]") -> None:
     """Print what there is to read, and the points to look at."""
-    say(title)
+    say_line(title)
     for section in sections:
         say(f"\n{section.heading}")
         for line in section.lines:
-            # One line each: a text with line breaks could pass for a heading of ours.
-            say(f"  {' '.join(line.split())}")
+            say_line(f"  {line}")
     if attention:
         say("\nTo look at")
         for point in attention:
-            say(f"  ! {' '.join(point.split())}")
+            say_line(f"  ! {point}")
 
 
 def policy_in_force(repository: Path, policy_id: str) -> "Policy | None":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from policies.console import JsonOption, echo_json, new_app, say
+from policies.console import JsonOption, echo_json, new_app, one_line, say, say_line
 from policies.errors import TrustError
 
 if TYPE_CHECKING:
@@ -53,13 +53,13 @@ def evidence_verify(
 def _show(verdict: "Verdict") -> None:
     for finding in verdict.findings:
         text = finding.text if finding.holds else f"{finding.where}: {finding.text}"
-        say(f"{'holds' if finding.holds else 'BROKEN':7}{finding.step:12}{text}")
+        say(f"{'holds' if finding.holds else 'BROKEN':7}{finding.step:12}{one_line(text)}")
     for note in verdict.notes:
-        say(f"{'note':7}{note}")
+        say(f"{'note':7}{one_line(note)}")
     if verdict.run is not None:
         say()
         for line in _in_words(verdict.run):
-            say(line)
+            say_line(line)
 
 
 def _in_words(run: "RunFact") -> list[str]:
@@ -73,7 +73,7 @@ def _in_words(run: "RunFact") -> list[str]:
         f"Refused or failed on the way: {refused}.",
         "Where its chains stood after the run, to hold against heads that others countersigned:",
         f"  ledger {run.egress.head.seq} {run.egress.head.digest}",
-        f"  audit  {run.audit.seq} {run.audit.digest}",
+        f"  audit {run.audit.seq} {run.audit.digest}",
     ]
 
 

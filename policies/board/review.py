@@ -11,7 +11,7 @@ from policies.board.documents_in import Train
 from policies.board.drafting import FILL_IN, unfinished
 from policies.documents import format_moment
 from policies.manifest import MetricOutput, TableOutput
-from policies.policy import Policy
+from policies.policy import Policy, ReleaseRules
 from policies.rules.capacity import Capacity, bits_in_words, capacity, in_words, trust_in_words
 
 if TYPE_CHECKING:
@@ -112,12 +112,15 @@ def _who_and_why(policy: Policy) -> Section:
         "Who asks, and why",
         (
             policy.title,
-            policy.summary.en,
+            f"Put to the board {policy.board}; a {policy.role} policy for {policy.kind}.",
+            f"In Dutch: {policy.summary.nl}",
+            f"In English: {policy.summary.en}",
             f"Asked by {requester.contact}, {requester.organisation} ({requester.requester_class}, {requester.country}).",
             f"Runs are ordered with the key {requester.key}.",
             f"Answerable radiologist: {policy.radiologist}",
             f"Purpose: {policy.purpose.code}. {policy.purpose.statement}",
             f"Benefit: {policy.purpose.benefit}",
+            f"Commercial use approved: {'yes' if policy.commercial_use_approved else 'no'}.",
             *elsi,
         ),
     )
@@ -161,6 +164,8 @@ def _runs(policy: Policy) -> Section:
     return Section(
         "What may run",
         (
+            f"The train with the manifest {policy.manifest_digest}.",
+            *(f"Image config {digest}." for digest in policy.image_config_digests),
             (
                 f"{_count(runs.runs, 'run')} of at most {_count(runs.rounds, 'round')}, each with at least "
                 f"{_count(runs.minimum_stations, 'station')}; {_count(runs.releases, 'release')} per station in all."
@@ -186,8 +191,8 @@ def _release(policy: Policy, found: Capacity) -> Section:
             else f"clipped to {rules.tensors.clipping_norm:g}"
         )
         lines.append(
-            f"The change of the model's weights, as {rules.tensors.precision}, {clipping}; float buffers: "
-            f"{rules.tensors.float_buffers}, integer buffers: {rules.tensors.integer_buffers}."
+            f"The change of the model's weights, as {rules.tensors.precision}, {clipping}, no number beyond "
+            f"{rules.tensors.maximum_absolute:g}; float buffers: {rules.tensors.float_buffers}, integer buffers: {rules.tensors.integer_buffers}."
         )
     noise = rules.differential_privacy
     lines += [
@@ -199,11 +204,18 @@ def _release(policy: Policy, found: Capacity) -> Section:
             f"Secure aggregation: {'required' if rules.secure_aggregation else 'no'}; "
             f"a person looks at each release: {'yes' if rules.human_review else 'no'}."
         ),
+        f"With every release: how many images it rests on, rounded; how the train ended, by its code; {_duration(rules)}.",
         f"A release holds at most {rules.maximum_bytes / _MIB:.3g} MiB.",
         f"What a hostile train could carry out: {in_words(found)}; {bits_in_words(found.bits_in_total)} in all.",
         trust_in_words(policy),
     ]
     return Section("What may leave each hospital", tuple(lines))
+
+
+def _duration(rules: ReleaseRules) -> str:
+    if rules.timing_quantum_s == 0:
+        return "not how long it took, which the moment of its answer still tells"
+    return f"how long it took, in steps of {rules.timing_quantum_s:g} s"
 
 
 def _train_sections(train: Train) -> tuple[Section, ...]:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policies.board.options import confirm
-from policies.console import JsonOption, echo_json, say
+from policies.console import JsonOption, echo_json, say, say_line
+from policies.documents import format_moment
 from policies.errors import UsageError
 
 if TYPE_CHECKING:
     from policies.signing import Signer
-    from policies.trust.root import RootPlan, RootSignatures
+    from policies.trust.root import DraftedRoot, RootPlan, RootSignatures
 
 FolderArgument = Annotated[Path, typer.Argument(help="The repository's folder.")]
 
@@ -34,19 +35,13 @@ def init(
     root_threshold: Annotated[
         int | None, typer.Option(help="Members it takes to change charter or keys; by default the charter's.")
     ] = None,
-    sign_with: Annotated[
-        list[str] | None,
-        typer.Option("--sign-with", help="A member's key file that is at hand; may be given again."),
-    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a board's repository; its members sign the root next."""
-    from policies.board.keys import open_key  # noqa: PLC0415 - each command loads what it needs
-    from policies.trust.repository import BoardRepository  # noqa: PLC0415
+    from policies.trust.repository import BoardRepository  # noqa: PLC0415 - each command loads what it needs
 
     plan = _plan(charter, secretary_key, witness_key, root_threshold)
-    signers = [open_key(path, None) for path in sign_with or []]
-    repository = BoardRepository.create(folder, plan, signers, now=datetime.now(UTC))
+    repository = BoardRepository.create(folder, plan, now=datetime.now(UTC))
     _show_root(repository.root.drafted(), folder, as_json=as_json)
 
 
@@ -133,29 +128,35 @@ def _plan(charter: Path, secretary_key: str, witness_key: str, threshold: int | 
 
 
 def sign_root(folder: Path, signer: "Callable[[], Signer]", *, yes: bool, as_json: bool) -> None:
-    """Show the drafted charter to a member and add the member's signature."""
+    """Show the drafted root to a member and add the member's signature, over the very bytes that were shown."""
     from policies.trust.root import BoardRoot  # noqa: PLC0415
-    from policies.trust.rotation import changes_in_words  # noqa: PLC0415
 
     board_root = BoardRoot(folder)
-    drafted = board_root.drafted_plan()
-    charter = drafted.charter
+    drafted = board_root.to_sign(datetime.now(UTC))
     if not as_json:
-        say(f"Charter of {charter.title} ({charter.board})")
-        roles = ", ".join(charter.required_roles) or "any"
-        say(
-            f"  {charter.threshold} of {len(charter.members)} members sign a policy; roles among them: {roles}"
-        )
-        for member in charter.members:
-            say(f"  {member.role}: {member.name}, {member.organisation}, {member.key}")
-        for key in charter.development_keys:
-            say(f"  alone, for public and synthetic data: {key}")
-        say(f"  secretary, who publishes: {drafted.secretary_key}")
-        say(f"  freshness witness: {drafted.witness_key}")
-        for line in changes_in_words(board_root.plan() if board_root.exists() else None, drafted):
-            say(f"Changes: {line}")
+        _show_draft(drafted, board_root.plan() if board_root.exists() else None)
     confirm("Sign this charter and its keys?", yes=yes, as_json=as_json)
-    _show_root(board_root.sign(signer()), folder, as_json=as_json)
+    _show_root(board_root.sign(signer(), drafted.signed_bytes), folder, as_json=as_json)
+
+
+def _show_draft(drafted: "DraftedRoot", before: "RootPlan | None") -> None:
+    from policies.trust.rotation import changes_in_words  # noqa: PLC0415
+
+    plan, charter = drafted.plan, drafted.plan.charter
+    members = len(charter.members)
+    say_line(f"Charter of {charter.title} ({charter.board}), root {drafted.version}")
+    roles = ", ".join(charter.required_roles) or "any"
+    say_line(f"  {charter.threshold} of {members} members sign a policy; roles among them: {roles}")
+    say_line(f"  {plan.threshold} of {members} members sign a root: another charter, other keys")
+    say_line(f"  in force until {format_moment(drafted.expires)}")
+    for member in charter.members:
+        say_line(f"  {member.role}: {member.name}, {member.organisation}, {member.key}")
+    for key in charter.development_keys:
+        say_line(f"  alone, for public and synthetic data: {key}")
+    say_line(f"  secretary, who publishes: {plan.secretary_key}")
+    say_line(f"  freshness witness: {plan.witness_key}")
+    for line in changes_in_words(before, plan):
+        say_line(f"Changes: {line}")
 
 
 def _show_root(
@@ -183,6 +184,6 @@ def _show_root(
         say(f"Root {found.version}: {found.signed} of {found.needed} signatures.")
         say(f"Members sign with: pht-board sign --root {folder} --key KEY")
         for document in again:
-            say(
+            say_line(
                 f"! {document} lacks signatures with the keys of this root: have it signed and published again"
             )

@@ -21,7 +21,7 @@ from policies.board.options import (
     opened,
 )
 from policies.charter import REGISTER_PAYLOAD_TYPE, StationRegister
-from policies.console import JsonOption, echo_json, say
+from policies.console import JsonOption, echo_json, one_line, say, say_line
 from policies.errors import RefusedError, UsageError
 from policies.purposes import PURPOSES_PAYLOAD_TYPE, PurposeTable
 from policies.refusals import RefusalCode
@@ -73,11 +73,11 @@ def sign(
     path = document or Path()
     data = read_file(path)
     policy = read_policy(data, path.name)
-    found = reviewed(path, train, weights, None)
+    found = reviewed(path, train, weights, None, data=data)
     if not as_json:
         show_review(found)
         if conditions is not None:
-            say(f"\nYour conditions, published with it: {conditions}")
+            say(f"\nYour conditions, published with it: {one_line(conditions)}")
         say()
     confirm(f"Sign {policy.id}, version {policy.version}?", yes=yes, as_json=as_json)
     signer = opened(key, passphrase_file, passphrase, public)
@@ -120,8 +120,8 @@ def dissent(
     data = read_file(policy)
     found = read_policy(data, policy.name)
     if not as_json:
-        say(f"{found.id}, version {found.version}: {found.title}")
-        say(f"Your dissent, published with it: {reason}")
+        say_line(f"{found.id}, version {found.version}: {found.title}")
+        say_line(f"Your dissent, published with it: {reason}")
     confirm("Sign this dissent?", yes=yes, as_json=as_json)
     signer = opened(key, passphrase_file, passphrase, public)
     opinion = dissent_from(policy, data, signer, reason, datetime.now(UTC))
@@ -191,20 +191,20 @@ def _sign_document(
 
 
 def _show_register(found: StationRegister) -> None:
-    say(f"Register of stations of {found.board}, version {found.version}")
+    say_line(f"Register of stations of {found.board}, version {found.version}")
     for station in found.stations:
-        say(f"  {station.name}: {station.organisation} ({station.country})")
-        say(f"    agreement {station.agreement.reference}, until {station.agreement.expires}")
-        say(f"    identity {station.identity_key}")
-        say(f"    node     {station.node_key[:60]}...")
+        say_line(f"  {station.name}: {station.organisation} ({station.country})")
+        say_line(f"    agreement {station.agreement.reference}, until {station.agreement.expires}")
+        say_line(f"    identity {station.identity_key}")
+        say_line(f"    node {station.node_key}")
 
 
 def _show_purposes(found: PurposeTable) -> None:
-    say(
+    say_line(
         f"Table of purposes of {found.board}, version {found.version}: each patient has given every consent named"
     )
     for rule in found.rules:
-        say(f"  {rule.purpose}, {rule.requester_class} requester: {' and '.join(rule.consents)}")
+        say_line(f"  {rule.purpose}, {rule.requester_class} requester: {' and '.join(rule.consents)}")
     say("  Everything else: nobody.")
 
 

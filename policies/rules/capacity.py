@@ -163,11 +163,12 @@ def in_words(found: Capacity) -> str:
 def bits_in_words(bits: float) -> str:
     """Write a number of bits with its unit.
 
-    >>> [bits_in_words(n) for n in (80, 4_200, 250e6)]
-    ['80 bits', '4.2 kbit', '250 Mbit']
+    >>> [bits_in_words(n) for n in (80, 4_200, 999_600, 250e6)]
+    ['80 bits', '4.2 kbit', '1 Mbit', '250 Mbit']
     """
     for unit, size in (("Tbit", 1e12), ("Gbit", 1e9), ("Mbit", 1e6), ("kbit", 1e3)):
-        if bits >= size:
+        # As it will be written: what rounds up to a thousand of the smaller unit is one of this.
+        if float(f"{bits / size:.3g}") >= 1:
             return f"{bits / size:.3g} {unit}"
     return f"{math.ceil(bits)} bits"
 

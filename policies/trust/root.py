@@ -4,7 +4,8 @@ The charter stands inside the root, so members change it as they change keys: by
 its signatures as a draft (``draft/root.json``) and comes into force with the last one it takes.
 
 Invariants: a root in force is never rewritten; the next one takes the threshold of both; the witness's key, the one that
-is kept online, is nobody else's.
+is kept online, is nobody else's; a draft is signed only where it says what its plan says and nothing besides, and only the
+bytes that were shown.
 """
 
 from dataclasses import dataclass
@@ -15,13 +16,17 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from policies.charter import ROOT_KEY, Charter
-from policies.errors import NotFoundError, StateError, TrustError, UsageError
+from policies.errors import NotFoundError, RefusedError, StateError, TrustError, UsageError
 from policies.files import exclusive_lock, write_atomically
+from policies.refusals import RefusalCode
 from policies.signing import Signer, public_key
 from policies.trust.metadata import read_metadata, sign_metadata, versions, whole_seconds
 from policies.trust.verification import charter_of
 
 ROOT_LIFETIME = timedelta(days=365)
+_CLOCKS_APART = timedelta(days=1)
+"""By how much the clocks of who drafts and who signs may differ."""
+_ASK = "Do not sign it: have it drafted again, and ask who wrote this one."
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,23 @@ class RootSignatures:
     valid: bool
 
 
+@dataclass(frozen=True, slots=True)
+class DraftedRoot:
+    """A drafted root as a member reads it.
+
+    Attributes:
+        plan: all that it says, but for its lifetime.
+        version: the root's version.
+        expires: when it ends.
+        signed_bytes: what a signature is over.
+    """
+
+    plan: RootPlan
+    version: int
+    expires: datetime
+    signed_bytes: bytes
+
+
 class BoardRoot:
     """The root and its draft, in a repository's folder."""
 
@@ -73,19 +95,31 @@ class BoardRoot:
             UsageError: the plan contradicts itself.
         """
         root = _new_root(plan)
-        root.version = self.in_force().version + 1 if self.exists() else 1
+        root.version = self._next_version()
         root.expires = whole_seconds(now) + ROOT_LIFETIME
         write_atomically(self._draft, Metadata(root).to_bytes())
 
-    def sign(self, signer: Signer) -> RootSignatures:
+    def sign(self, signer: Signer, shown: bytes | None = None) -> RootSignatures:
         """Add a member's signature to the drafted root; the one that completes it puts it in force.
+
+        Args:
+            signer: whose key.
+            shown: the bytes that the member read (`to_sign`); None only for who drafted it in this very process.
 
         Raises:
             NotFoundError: no root is drafted.
-            TrustError: the key is not of a member under the new or the old root.
+            TrustError: the key is not of a member under the new or the old root, or the draft says more than its plan.
+            RefusedError: the draft is another one than was shown.
         """
         with exclusive_lock(self._folder / ".lock"):
             draft = self._read_draft()
+            if shown is not None and draft.signed_bytes != shown:
+                raise RefusedError(
+                    RefusalCode.DOCUMENT_CHANGED,
+                    "draft/root.json is another root than the one that was shown",
+                    hint="Somebody drafted it anew meanwhile: read it again, then sign it.",
+                )
+            self._plan_drafted(draft.signed)
             previous = self.in_force() if self.exists() else None
             keyid = signer.crypto_signer.public_key.keyid
             allowed = set(draft.signed.roles[Root.type].keyids)
@@ -115,8 +149,22 @@ class BoardRoot:
 
         Raises:
             NotFoundError: no root is drafted.
+            TrustError: the draft says something besides its plan.
         """
-        return _plan_of(self._read_draft().signed)
+        return self._plan_drafted(self._read_draft().signed)
+
+    def to_sign(self, now: datetime) -> DraftedRoot:
+        """Return the drafted root for a member to read, and its bytes for `sign`.
+
+        Raises:
+            NotFoundError: no root is drafted.
+            TrustError: the draft says something besides its plan, or lives longer than a root does.
+        """
+        draft = self._read_draft()
+        plan = self._plan_drafted(draft.signed)
+        if draft.signed.expires > now + ROOT_LIFETIME + _CLOCKS_APART:
+            raise TrustError(f"the drafted root lives longer than {ROOT_LIFETIME.days} days", hint=_ASK)
+        return DraftedRoot(plan, draft.signed.version, draft.signed.expires, draft.signed_bytes)
 
     def plan(self) -> RootPlan:
         """Return what the root in force says.
@@ -124,15 +172,25 @@ class BoardRoot:
         Raises:
             TrustError: its members have not all signed yet.
         """
-        return _plan_of(self.in_force())
+        return _stated_plan(self.in_force())
 
     def exists(self) -> bool:
         """Say whether a root is in force."""
         return bool(versions(self._metadata, Root.type))
 
+    def _next_version(self) -> int:
+        return self.in_force().version + 1 if self.exists() else 1
+
+    def _plan_drafted(self, root: Root) -> RootPlan:
+        plan = _stated_plan(root)
+        if root.version != self._next_version():
+            # It would take the place of one that is in force, or leave a gap behind it.
+            raise TrustError("the drafted root does not follow the root in force", hint=_ASK)
+        return plan
+
     def _read_draft(self) -> Metadata[Root]:
         try:
-            return Metadata[Root].from_bytes(self._draft.read_bytes())
+            draft = Metadata[Root].from_bytes(self._draft.read_bytes())
         except FileNotFoundError as error:
             raise NotFoundError(
                 "no root waits for signatures",
@@ -140,6 +198,9 @@ class BoardRoot:
             ) from error
         except RepositoryError as error:
             raise StateError("draft/root.json is damaged") from error
+        if not isinstance(draft.signed, Root):
+            raise StateError("draft/root.json is not root metadata")
+        return draft
 
     def in_force(self) -> Root:
         """Return the root in force.
@@ -203,6 +264,25 @@ def _plan_of(root: Root) -> RootPlan:
         root.keys[secretary].keyval["public"],
         root.keys[witness].keyval["public"],
     )
+
+
+def _stated_plan(root: Root) -> RootPlan:
+    """Return a root's plan, where the root says nothing besides: every key, threshold and role is what the plan makes.
+
+    Raises:
+        TrustError: it does not: a key that the charter does not name would sign in the members' place.
+    """
+    try:
+        plan = _plan_of(root)
+        expected = _new_root(plan)
+    except (KeyError, TypeError, ValueError, UsageError) as error:
+        raise TrustError("the root is none that a board drafts", hint=_ASK) from error
+    expected.version, expected.expires = root.version, root.expires
+    # Of the library that wrote it, not of the board.
+    expected.spec_version = root.spec_version
+    if root.to_dict() != expected.to_dict():
+        raise TrustError("the root holds keys or terms that its charter does not name", hint=_ASK)
+    return plan
 
 
 def _root_signatures(draft: Metadata[Root], previous: Root | None) -> RootSignatures:

@@ -98,7 +98,36 @@ def changes_in_words(before: RootPlan | None, after: RootPlan) -> tuple[str, ...
         lines.append(
             f"it takes {after.threshold} members for a root and {after.charter.threshold} for a policy"
         )
+    lines += _charter_changes(before.charter, after.charter)
     return tuple(lines) or ("a new lifetime, and the same people and keys",)
+
+
+def _charter_changes(old: Charter, new: Charter) -> list[str]:
+    """Return what else a charter changes: who is who, which roles it takes, who approves alone, the board's name."""
+    before = {member.name: member for member in old.members}
+    lines = [
+        f"{member.name} is {member.role} of {member.organisation}"
+        for member in new.members
+        if (known := before.get(member.name)) is not None
+        and (known.role, known.organisation) != (member.role, member.organisation)
+    ]
+    if set(old.required_roles) != set(new.required_roles):
+        lines.append(f"roles among the signatures of a policy: {', '.join(new.required_roles) or 'any'}")
+    lines += [
+        *(
+            f"the key {key} approves alone for public and synthetic data"
+            for key in new.development_keys
+            if key not in old.development_keys
+        ),
+        *(
+            f"the key {key} approves nothing alone any more"
+            for key in old.development_keys
+            if key not in new.development_keys
+        ),
+    ]
+    if (old.board, old.title) != (new.board, new.title):
+        lines.append(f"the board is {new.title} ({new.board})")
+    return lines
 
 
 def _changed(old: Mapping[str, Member], new: Mapping[str, Member], name: str) -> bool:

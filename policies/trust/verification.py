@@ -73,14 +73,20 @@ def charter_of(root: Root) -> Charter:
     """Return the charter that stands in verified root metadata.
 
     Raises:
-        TrustError: there is none, or it is not a charter.
+        TrustError: there is none, it is not a charter, or others than its members sign the next root.
     """
     if ROOT_KEY not in root.unrecognized_fields:
         raise TrustError(f"the root metadata holds no charter ({ROOT_KEY})")
     try:
-        return load_json(Charter, canonical_json(root.unrecognized_fields[ROOT_KEY]), what=ROOT_KEY)
+        charter = load_json(Charter, canonical_json(root.unrecognized_fields[ROOT_KEY]), what=ROOT_KEY)
     except DocumentError as error:
         raise TrustError(f"the charter in the root metadata is not valid: {error.message}") from error
+    keys = (root.keys.get(keyid) for keyid in root.roles[Root.type].keyids)
+    held = sorted("" if key is None else str(key.keyval.get("public")) for key in keys)
+    # As lists: one key under two ids would count as two members.
+    if held != sorted(member.key for member in charter.members):
+        raise TrustError("the root's keys are not the keys of the members that its charter names")
+    return charter
 
 
 def parse_policy_target(path: str) -> tuple[str, int] | None:

@@ -38,8 +38,9 @@ def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
 @pytest.fixture
 def board(desk: Desk) -> Desk:
     keys = ("--secretary-key", desk / "secretary.pub", "--witness-key", desk / "witness.pub")
-    desk("init", desk / "repo", "--charter", desk / "charter.yaml", *keys, "--sign-with", desk / "alice.pem")
-    desk("sign", "--root", desk / "repo", "--key", desk / "carol.pem", "--yes")
+    desk("init", desk / "repo", "--charter", desk / "charter.yaml", *keys)
+    for name in ("alice", "carol"):
+        desk("sign", "--root", desk / "repo", "--key", desk / f"{name}.pem", "--yes")
     return desk
 
 

@@ -147,10 +147,12 @@ def test_more_permitted_is_never_less_capacity(elements: int, more: int, rounds:
 
 
 def test_bits_have_units() -> None:
-    assert [bits_in_words(n) for n in (0.5, 999, 1e3, 2.5e6, 3e9, 4e12)] == [
+    assert [bits_in_words(n) for n in (0.5, 999, 1e3, 999_400, 999_600, 2.5e6, 3e9, 4e12)] == [
         "1 bits",
         "999 bits",
         "1 kbit",
+        "999 kbit",
+        "1 Mbit",
         "2.5 Mbit",
         "3 Gbit",
         "4 Tbit",
