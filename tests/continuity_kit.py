@@ -29,9 +29,10 @@ from policies.station_statement import (
     sign_receipt,
 )
 from policies.trust.heads_witness import HeadsWitness
+from station.continuity.desk import ContinuityDesk, PlanView
 from station.continuity.drafting import Usage
 from station.continuity.messenger import Messenger, Post
-from station.continuity.reconciling import Plan, Reconciler
+from station.continuity.reconciling import Reconciler
 from station.continuity.records import Parts, Records
 from station.settings.statements import StatementSettings
 
@@ -131,7 +132,7 @@ class WitnessedStation(StationKit):
             return
         parts = Parts(
             STATION, self.database, self.audit, self.ledger,
-            Usage(self.runs.runs_used_in, self.releases.releases_used_in), self.identity, self.clock, LIMIT,
+            Usage(self.runs.runs_started_in, self.releases.releases_used_in), self.identity, self.clock, LIMIT,
         )  # fmt: skip
         self.records = Records(parts)
         self.reconciler = Reconciler(self.records, parts, self.runs)
@@ -195,14 +196,10 @@ class WitnessedStation(StationKit):
         self.warm.close()
         self.database.close()
 
-    def reconcile(self) -> Plan:
+    def reconcile(self) -> PlanView:
         """What the operator's command does."""
-        from policies.refusals import Permitted
-
-        self.messenger.fetch_evidence()
-        policies = self.gatekeeper.policy_set(fresh=True)
-        assert isinstance(policies, Permitted), policies
-        return self.reconciler.reconcile(policies.value, "operator:j.smit")
+        desk = ContinuityDesk(self.database, self.records, self.messenger, self.reconciler, self.gatekeeper)
+        return desk.reconcile("operator:j.smit")
 
     def import_consent(self) -> None:
         """A consent register that was read at its source just now."""

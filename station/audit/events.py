@@ -89,6 +89,7 @@ class AuditEvent(StrEnum):
     AUDIT_HEAD_SIGNED = "audit-head-signed"
     NOTARY_CHANGED = "notary-changed"
     RESTORE_DETECTED = "restore-detected"
+    RESTORE_TAKEN_BACK = "restore-taken-back"
     RECORDS_RECONCILED = "records-reconciled"
 
 

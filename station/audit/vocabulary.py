@@ -98,6 +98,7 @@ STANDARD_NAMES: Final[Mapping[E, StandardName]] = MappingProxyType(
         E.AUDIT_HEAD_SIGNED: StandardName(_EXPORT, "R"),
         E.NOTARY_CHANGED: StandardName(_SECURITY, "U", "110129"),
         E.RESTORE_DETECTED: StandardName(_SECURITY, "E", "110135"),
+        E.RESTORE_TAKEN_BACK: StandardName(_SECURITY, "E", "110135"),
         E.RECORDS_RECONCILED: StandardName(_SECURITY, "U", "110129"),
     }
 )

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from policies.station_statement import ChainEnd, StationStatement, WitnessedStation, counters_lack
+from policies.station_statement import (
+    ChainEnd,
+    Restoration,
+    StationStatement,
+    WitnessedStation,
+    counters_lack,
+)
 from station.audit.chain import Chain
 from station.audit.log import AUDIT_CHAIN
 from station.continuity.tables import StatementRow
@@ -37,11 +43,15 @@ class Claim:
 
 
 def setback(
-    session: Session, epoch: int, claim: Claim, whole: tuple[StationStatement, StationStatement] | None = None
+    session: Session,
+    epoch: int,
+    restored: Restoration | None,
+    claim: Claim,
+    whole: tuple[StationStatement, StationStatement] | None = None,
 ) -> str | None:
     """Return how the records fall short of what was stated, in a sentence, or None where they do not.
 
-    1. What was stated in an epoch before the present one was reconciled with.
+    1. What was stated in an epoch before the present one was reconciled with, unless the reconciliation did not know of it.
     2. A later epoch, a later statement, or another one of the same number: it was made elsewhere.
     3. Each chain reaches the entry that was stated, and holds it.
     4. No counter is lower.
@@ -49,11 +59,14 @@ def setback(
     Args:
         session: sees the records as they are.
         epoch: the present one.
+        restored: what began it; None in the first.
         claim: what was stated.
         whole: the statement, and what would be stated now; None where only the claim is known.
     """
     # 1
     if claim.epoch < epoch:
+        if restored is not None and (claim.epoch, claim.sequence) > (restored.epoch, restored.sequence):
+            return "reconciled with an earlier statement than was made"
         return None
     # 2
     if claim.epoch > epoch:

@@ -103,21 +103,27 @@ class ContinuityDesk:
 
     def plan(self) -> PlanView:
         """Return what reconciling would do, by the newest statement that can be had."""
-        self.messenger.fetch_evidence()
+        self._ask()
         return _view(self.reconciler.plan())
 
     def reconcile(self, actor: str) -> PlanView:
         """Do it.
 
         Raises:
-            RefusedError: the board's repository cannot be verified, or is older than what was stated.
+            RefusedError: the board's repository cannot be verified, or is older than what was stated; or the witness was not
+                heard since the restore was seen.
         """
-        self.messenger.fetch_evidence()
+        self._ask()
         policies = self.gatekeeper.policy_set(fresh=True)
         if isinstance(policies, Refused):
             text = text_of(policies.code)
             raise RefusedError(policies.code.value, text.means, hint=text.do)
         return _view(self.reconciler.reconcile(policies.value, actor))
+
+    def _ask(self) -> None:
+        # The witness first: what these records hold of it is as old as they are.
+        self.messenger.fetch_heads()
+        self.messenger.fetch_evidence()
 
 
 def _newest() -> Select[StatementRow]:

@@ -35,7 +35,11 @@ from station.runs.tables import OrderRow
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The counters of policies, as admission asks for them, inside a transaction."""
+    """The counters of policies, inside a transaction; each only grows, so that a statement of it can be held against a later one.
+
+    Attributes:
+        runs_used: orders that a container ran under. One that is still being prepared may yet come to nothing.
+    """
 
     runs_used: Callable[[Session, str], int]
     releases_used: Callable[[Session, str], int]

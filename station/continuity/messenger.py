@@ -13,7 +13,7 @@ from typing import Protocol
 
 from sqlalchemy import func, select
 
-from policies.errors import NotFoundError, PhtError, RefusedError
+from policies.errors import NotFoundError, PhtError, RefusedError, TrustError
 from policies.refusals import Permitted, RefusalCode, Refused
 from policies.station_statement import StatementAnswer, open_heads
 from policies.trust.policy_set import PolicySet
@@ -126,6 +126,13 @@ class Messenger:
         else:
             self._asked = True
 
+    def fetch_heads(self) -> None:
+        """Ask for the witness's newest document now, whatever is due."""
+        with self._turn:
+            policies = self._policies()
+            if isinstance(policies, Permitted):
+                self._fetch_heads(policies.value)
+
     def _is_due(self) -> bool:
         if self._stated_at is None:
             return True
@@ -171,7 +178,12 @@ class Messenger:
         except PhtError as error:
             log.warning("heads.not_fetched", extra={"reason": type(error).__name__})
             return
-        if self._records.consider_heads(envelope, heads):
+        try:
+            lacking = self._records.consider_heads(envelope, heads)
+        except TrustError as error:
+            log.warning("heads.not_taken", extra={"reason": type(error).__name__})
+            return
+        if lacking:
             self.fetch_evidence()
 
 

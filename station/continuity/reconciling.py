@@ -1,7 +1,7 @@
 """The way back after a restore: what was stated and is lost counts as used, and a new epoch says so in public.
 
 Goes by the newest statement that this station signed and that anybody still holds; where the witness names a newer one than
-the orchestrator hands out, it does not go on. One transaction: counters, orders, epoch and the audit event, or nothing.
+the orchestrator hands out, or was not heard since the restore was seen, it does not go on. One transaction: counters, orders, epoch and the audit event, or nothing.
 """
 
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ class Reconciler:
         Raises:
             UsageError: there is nothing to reconcile.
             NotFoundError: the newest statement is not here yet.
-            RefusedError: the witness names a newer one than is here.
+            RefusedError: the witness names a newer one than is here, or was not heard since the restore was seen.
         """
         with self._parts.database.read() as session:
             row = self._records.row_in(session)
@@ -109,21 +109,24 @@ class Reconciler:
             _require_trust(row, evidence)
             # 2
             now = parts.clock()
+            # No order issued before what is known to have been may run, whatever this machine's clock says.
+            reconciled = max(now, evidence.time, row.heads_time or evidence.time)
             self._take_counters(session, plan)
             self._spend_orders(session, plan, evidence, now)
             # 3
-            row.epoch = evidence.epoch + 1
+            row.epoch = max(row.epoch, evidence.epoch) + 1
+            epoch, sequence, digest = _newest(session, evidence)
             row.restoration = canonical_json(
                 Restoration(
-                    epoch=evidence.epoch,
-                    sequence=evidence.sequence,
-                    statement=evidence.digest,
+                    epoch=epoch,
+                    sequence=sequence,
+                    statement=digest,
                     lost_audit=plan.lost_audit,
                     lost_egress=plan.lost_egress,
-                    reconciled=now,
+                    reconciled=reconciled,
                 )
             )
-            row.restored, row.problem, row.evidence, row.reconciled = False, "", None, now
+            row.restored, row.problem, row.evidence, row.reconciled = False, "", None, reconciled
             # The witness still names a statement of the epoch before; it has as long as ever for the next one.
             row.witnessed_made = now
             parts.audit.append_in(session, _event(plan, row.epoch, actor))
@@ -147,6 +150,12 @@ class Reconciler:
                 RefusalCode.STATION_RESTORED.value,
                 "the witness has seen a newer statement than the orchestrator hands out",
                 hint="Ask the orchestrator's operator and the board: it is withheld, or both were restored.",
+            )
+        if _is_unheard(row):
+            raise RefusedError(
+                RefusalCode.STATION_UNCONFIRMED.value,
+                "the witness was not heard since the restore was seen",
+                hint="It signs every few minutes: reconcile again then. If it stays away, ask the board.",
             )
         return statement
 
@@ -203,6 +212,25 @@ class Reconciler:
                 code=RefusalCode.STATION_RESTORED,
                 detail="the station was restored",
             )
+
+
+def _newest(session: Session, evidence: StationStatement) -> tuple[int, int, str]:
+    """Return epoch, sequence and digest of the newest statement: of the evidence and of what these records hold.
+
+    Records that stated something of their own, after a backup was put back, may be beyond what they are reconciled with.
+    """
+    own = session.scalars(select(StatementRow).order_by(StatementRow.sequence.desc()).limit(1)).first()
+    if own is not None and (own.epoch, own.sequence) > (evidence.epoch, evidence.sequence):
+        return own.epoch, own.sequence, own.digest
+    return evidence.epoch, evidence.sequence, evidence.digest
+
+
+def _is_unheard(row: ContinuityRow) -> bool:
+    """Whether all that these records hold of the witness may have come with the backup."""
+    if row.heads_time is None or row.detected is None:
+        return False
+    # The witness writes whole seconds.
+    return row.heads_time < row.detected.replace(microsecond=0)
 
 
 def _raise_counter(session: Session, name: str, scope: str, value: int) -> None:

@@ -49,6 +49,8 @@ from station.storage.database import Database
 
 ACTOR: Final = "station:compute"
 KEPT_STATEMENTS: Final = 500
+_AHEAD: Final = timedelta(minutes=5)
+"""How far the witness's clock may be ahead of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,8 @@ class Records:
         with parts.database.write() as session:
             if session.get(ContinuityRow, SINGLE_ROW) is None:
                 session.add(fresh_row())
-        self._known = self._read()
+        self._known_lock = threading.Lock()
+        self.refresh()
 
     # -- what admission and releases ask ---------------------------------------------------------------------
 
@@ -139,7 +142,7 @@ class Records:
         if self._known.awaits_consent:
             with self._parts.database.write() as session:
                 _settle_consent(session, self.row_in(session))
-            self._known = self._read()
+            self.refresh()
 
     # -- stating ---------------------------------------------------------------------------------------------
 
@@ -262,7 +265,7 @@ class Records:
             now = draft(
                 session, parts.station, row, _last_sequence(session, row) + 1, parts.usage, parts.clock()
             )
-            problem = setback(session, row.epoch, Claim.of(statement), (statement, now))
+            problem = setback(session, row.epoch, restoration_of(row), Claim.of(statement), (statement, now))
             if problem is not None:
                 self._mark(session, row, problem, Claim.of(statement))
                 before = (
@@ -270,7 +273,7 @@ class Records:
                 )
                 if before is None or (before.epoch, before.sequence) < (statement.epoch, statement.sequence):
                     row.evidence = envelope
-        self._known = self._read()
+        self.refresh()
         return problem is not None
 
     def consider_heads(self, envelope: bytes, heads: StationHeads) -> bool:
@@ -279,7 +282,12 @@ class Records:
         Args:
             envelope: the document as it came, to keep.
             heads: verified.
+
+        Raises:
+            TrustError: it is dated in the future; kept, it would stand above every later one, also of another key.
         """
+        if heads.time > self._parts.clock() + _AHEAD:
+            raise TrustError("the witness's document is dated in the future")
         entry = heads.find(self._parts.station)
         if entry is None:
             return False
@@ -287,12 +295,15 @@ class Records:
             row = self.row_in(session)
             if row.heads_time is not None and heads.time < row.heads_time:
                 return row.restored
-            problem = setback(session, row.epoch, Claim.witnessed(entry))
+            claim = Claim.witnessed(entry)
+            problem = setback(session, row.epoch, restoration_of(row), claim)
             if problem is not None:
-                self._mark(session, row, problem, Claim.witnessed(entry))
+                self._mark(session, row, problem, claim)
+            elif row.restored and row.evidence is None and row.heads_time != heads.time:
+                self._take_back(session, row, claim)
             row.heads, row.heads_time = envelope, heads.time
             self._note_witnessed(session, row, entry)
-        self._known = self._read()
+        self.refresh()
         return problem is not None
 
     @staticmethod
@@ -320,6 +331,23 @@ class Records:
             ),
         )
 
+    def _take_back(self, session: Session, row: ContinuityRow, claim: Claim) -> None:
+        """Let go of a mark that only a witness's word made, on its newer word: no signature of ours stands behind it."""
+        row.restored, row.problem = False, ""
+        if row.reconciled is None:
+            row.detected = row.consent_floor = None
+        # After a reconciliation the wish for a consent state may be older than the mark, and stays.
+        self._parts.audit.append_in(
+            session,
+            AuditRecord(
+                event=AuditEvent.RESTORE_TAKEN_BACK,
+                actor=ACTOR,
+                object=claim.digest,
+                numbers={"epoch": claim.epoch, "sequence": claim.sequence},
+                detail="the witness's newer document shows nothing that these records lack",
+            ),
+        )
+
     # -- rows ------------------------------------------------------------------------------------------------
 
     def row_in(self, session: Session) -> ContinuityRow:
@@ -327,8 +355,12 @@ class Records:
         return session.get_one(ContinuityRow, SINGLE_ROW)
 
     def refresh(self) -> None:
-        """Read again what stands, after another part of this package changed it."""
-        self._known = self._read()
+        """Read again what stands, after it was changed.
+
+        Reading and keeping are one step: of two at a time, the one that read what is older must not be the last to keep it.
+        """
+        with self._known_lock:
+            self._known = self._read()
 
     def _read(self) -> _Known:
         with self._parts.database.read() as session:

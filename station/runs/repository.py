@@ -279,8 +279,16 @@ class RunRepository:
         )
         if besides is not None:
             query = query.where(OrderRow.order_digest != besides)
-        lost = session.get(CounterRow, (LOST_RUNS_COUNTER, policy_id))
-        return (session.scalar(query) or 0) + (0 if lost is None else lost.value)
+        return (session.scalar(query) or 0) + _lost_runs(session, policy_id)
+
+    def runs_started_in(self, session: Session, policy_id: str) -> int:
+        """Count the orders of a policy that a container ran under: what `runs_used_in` counts and never takes back."""
+        query = (
+            select(func.count())
+            .select_from(OrderRow)
+            .where(OrderRow.policy_id == policy_id, OrderRow.started)
+        )
+        return (session.scalar(query) or 0) + _lost_runs(session, policy_id)
 
     def _insert(self, session: Session, order: NewOrder) -> OrderRow:
         now = self._clock()
@@ -346,6 +354,11 @@ class RunRepository:
             self._audit.thinned.append_in(session, record, f"{row.order_digest} {event}")
         else:
             self._audit.append_in(session, record)
+
+
+def _lost_runs(session: Session, policy_id: str) -> int:
+    lost = session.get(CounterRow, (LOST_RUNS_COUNTER, policy_id))
+    return 0 if lost is None else lost.value
 
 
 def count_as_started(session: Session, order_digest: str) -> None:

@@ -7,13 +7,19 @@ from pathlib import Path
 import pytest
 from board_kit import NOW
 from continuity_kit import WitnessedStation
+from sqlalchemy import select
 from station_kit import prepare
 
-from policies.documents import format_moment
+from policies.documents import digest_of, format_moment
 from policies.errors import NotFoundError, RefusedError, UsageError
+from policies.refusals import RefusalCode
+from policies.station_statement import ChainEnd, open_heads, open_statement, sign_heads
 from policies.wire.instructions import Kind, Status
 from station.audit.events import AuditEvent
+from station.continuity import StatementRow
+from station.runs import NewOrder, RunEvent
 
+NOTHING = ChainEnd(seq=0, digest="sha256:" + "0" * 64)
 LIMITS = {"runs.runs": 3, "runs.releases": 100}
 
 
@@ -238,6 +244,190 @@ def test_an_orchestrator_that_hands_out_an_older_statement_is_not_reconciled_wit
         station.reconcile()
 
 
+def test_a_witness_that_is_withheld_is_waited_for(station: WitnessedStation, tmp_path: Path) -> None:
+    station.stated()
+    station.vouch()
+    backup = station.back_up(tmp_path / "backup")
+    station.stated()
+    shown = station.registrar.standing
+    run(station)
+    newest = station.stated()
+    station.vouch()
+    honest = station.registrar.standing
+    station.registrar.standing, station.registrar.withholds_heads = shown, True
+    station.clock.forward(seconds=1)
+    station.restore(backup)
+    assert refused(station, order_now(station)) == "STATION_RESTORED"
+    with pytest.raises(RefusedError, match="witness was not heard") as caught:
+        station.reconcile()
+    assert caught.value.code == "STATION_UNCONFIRMED"
+    station.registrar.withholds_heads = False
+    with pytest.raises(RefusedError, match="witness has seen a newer"):
+        station.reconcile()
+    # What the witness said before the restore was seen does not do, though it is all that was said.
+    station.registrar.standing = honest
+    with pytest.raises(RefusedError, match="witness was not heard"):
+        station.reconcile()
+    station.vouch()
+    assert station.reconcile().stated_sequence == newest.sequence
+
+
+@pytest.mark.parametrize("states_between", [False, True])
+def test_reconciled_with_too_little_it_is_reconciled_again(
+    station: WitnessedStation, tmp_path: Path, states_between: bool
+) -> None:
+    backup = station.back_up(tmp_path / "backup")
+    station.stated()
+    shown = station.registrar.standing
+    run(station, rounds=2)
+    newest = station.stated()
+    honest = station.registrar.standing
+    station.registrar.standing = shown
+    station.restore(backup)
+    assert station.reconcile().stated_sequence < newest.sequence, "no witness was ever heard"
+    station.import_consent()
+    if states_between:
+        assert station.stated().epoch == 2
+    assert station.releases.releases_used("cxr-classification") == 0
+
+    station.registrar.standing = honest
+    station.messenger.fetch_evidence()
+    assert refused(station, order_now(station)) == "STATION_RESTORED"
+    assert station.reconcile().stated_sequence == newest.sequence
+    assert station.releases.releases_used("cxr-classification") == 2
+    station.import_consent()
+    again = station.stated()
+    assert again.epoch == 3
+    assert station.registrar.refused == []
+    station.vouch()
+    station.registrar.standing = honest
+    station.messenger.fetch_evidence()
+    assert station.records.reason() is None, "it was reconciled with that one"
+    assert run(station)
+
+
+def test_what_the_records_stated_themselves_is_no_evidence_against_them(
+    station: WitnessedStation, tmp_path: Path
+) -> None:
+    """A backup that is put back states beyond what others hold, while nobody hears it."""
+    backup = station.back_up(tmp_path / "backup")
+    run(station)
+    station.stated()
+    station.registrar.away = True
+    station.restore(backup)
+    for _ in range(3):
+        own = station.records.state()
+    station.registrar.away = False
+    station.messenger.fetch_evidence()
+    assert station.records.restored
+    assert station.reconcile().stated_sequence < open_statement(own, station.identity.public_hex).sequence
+    station.import_consent()
+    assert not station.records.consider_statement(own)
+    assert station.stated().epoch == 2
+    assert station.registrar.refused == []
+
+
+def test_the_reconciliation_is_not_before_what_it_knows_of(station: WitnessedStation, tmp_path: Path) -> None:
+    restored(station, tmp_path)
+    envelope = order_now(station)
+    issued = station.clock()
+    station.clock.forward(seconds=1)
+    station.vouch()
+    heard = station.clock()
+    station.clock.forward(seconds=-60)
+    station.reconcile()
+    assert station.records.spent(digest_of(envelope), issued) is not None
+    assert station.records.spent(digest_of(envelope), heard) is not None
+    assert station.records.spent(digest_of(envelope), heard + timedelta(seconds=1)) is None
+
+
+def preparing(kit: WitnessedStation) -> str:
+    """An order that is admitted, and whose container did not start yet."""
+    envelope = order_now(kit)
+    digest = digest_of(envelope)
+    kit.runs.see(NewOrder(digest, "0" * 32, envelope, "cxr-classification", 1))
+    kit.runs.transition(digest, RunEvent.ADMIT)
+    return digest
+
+
+@pytest.mark.parametrize("event", [RunEvent.REFUSE, RunEvent.HOLD, RunEvent.FINISH, RunEvent.STOP])
+def test_an_order_that_comes_to_nothing_is_no_counter_that_went_back(
+    station: WitnessedStation, event: RunEvent
+) -> None:
+    digest = preparing(station)
+    assert station.stated().policies == ()
+    station.runs.transition(digest, event, code=RefusalCode.IMAGE_UNAVAILABLE)
+    station.stated()
+    assert station.registrar.refused == []
+    assert station.records.reason() is None
+
+
+def test_a_backup_of_an_order_in_preparation_is_reconciled(station: WitnessedStation, tmp_path: Path) -> None:
+    backup = station.back_up(tmp_path / "backup")
+    run(station)
+    stated = station.stated()
+    assert [use.runs for use in stated.policies] == [1]
+    station.registrar.away = True
+    station.restore(backup)
+    preparing(station)
+    station.registrar.away = False
+    station.reconcile()
+    station.import_consent()
+    assert [use.runs for use in station.stated().policies] == [1]
+    assert station.registrar.refused == []
+    assert station.records.reason() is None
+
+
+def by_the_witness(kit: WitnessedStation, **changes: object) -> None:
+    """A document with the witness's key that says this of the station, and no witness ever made."""
+    assert kit.registrar.heads is not None
+    key = kit.board.keys["witness"]
+    heads = open_heads(kit.registrar.heads, frozenset({key.public_hex}))
+    time = changes.pop("time", kit.clock())
+    entries = tuple(entry.model_copy(update=changes) for entry in heads.stations)
+    kit.registrar.heads = sign_heads(heads.model_copy(update={"time": time, "stations": entries}), key)
+    kit.look_at_heads()
+
+
+def test_what_only_a_stolen_key_of_the_witness_said_ends_with_it(station: WitnessedStation) -> None:
+    station.stated()
+    station.vouch()
+    station.clock.forward(seconds=30)
+    by_the_witness(station, sequence=1000)
+    assert refused(station, order_now(station)) == "STATION_RESTORED"
+    station.again()
+    assert refused(station, order_now(station)) == "STATION_RESTORED", "the same document again"
+    station.vouch()
+    assert station.records.reason() is None
+    assert AuditEvent.RESTORE_TAKEN_BACK.value in station.events()
+    assert run(station)
+
+
+def test_what_a_statement_of_ours_showed_is_not_taken_back(station: WitnessedStation, tmp_path: Path) -> None:
+    restored(station, tmp_path)
+    station.clock.forward(seconds=30)
+    with station.database.read() as session:
+        own = session.scalars(select(StatementRow).order_by(StatementRow.sequence.desc()).limit(1)).one()
+        stated = {"sequence": own.sequence, "statement": own.digest}
+    by_the_witness(station, **stated, audit=NOTHING, egress=NOTHING)
+    assert refused(station, order_now(station)) == "STATION_RESTORED"
+
+
+def test_a_document_from_the_future_is_not_taken(station: WitnessedStation) -> None:
+    station.stated()
+    station.vouch()
+    by_the_witness(station, time=station.clock() + timedelta(minutes=6), sequence=1000)
+    assert station.records.reason() is None
+    station.clock.forward(seconds=1)
+    station.stated()
+    heads = station.vouch()
+    with station.database.read() as session:
+        assert station.records.row_in(session).heads_time == heads.time
+    by_the_witness(station, time=station.clock() + timedelta(minutes=4))
+    with station.database.read() as session:
+        assert station.records.row_in(session).heads_time == station.clock() + timedelta(minutes=4)
+
+
 def test_an_old_document_of_the_witness_does_not_do(station: WitnessedStation, tmp_path: Path) -> None:
     station.stated()
     station.vouch()
@@ -272,7 +462,7 @@ def test_offline_within_the_limit_a_station_starts(station: WitnessedStation) ->
 
 
 def test_a_foreign_document_says_nothing(station: WitnessedStation) -> None:
-    from policies.station_statement import StationHeads, sign_heads
+    from policies.station_statement import StationHeads
 
     station.stated()
     before = station.vouch()

@@ -157,6 +157,22 @@ def test_runs_of_a_policy_are_counted_when_they_hold_resources_and_ever_after(ru
     assert runs.runs_used("other") == 0
 
 
+def test_what_is_stated_of_a_policys_runs_only_grows(runs: RunRepository, database: Database) -> None:
+    def started() -> int:
+        with database.read() as session:
+            return runs.runs_started_in(session, "cxr-finding")
+
+    for number in (1, 2):
+        runs.see(order(number))
+        runs.transition(order(number).order_digest, RunEvent.ADMIT)
+    assert (runs.runs_used("cxr-finding"), started()) == (2, 0)
+    runs.transition(order(1).order_digest, RunEvent.PREPARED)
+    runs.transition(order(2).order_digest, RunEvent.REFUSE, code=RefusalCode.IMAGE_UNAVAILABLE)
+    assert (runs.runs_used("cxr-finding"), started()) == (1, 1)
+    runs.transition(order(1).order_digest, RunEvent.HOLD)
+    assert started() == 1
+
+
 def test_orders_are_listed_by_state_oldest_first(runs: RunRepository) -> None:
     for number in (3, 1, 2):
         runs.see(order(number))
