@@ -6,7 +6,9 @@ both passes hold the bytes to their digests.
 
 import difflib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Final, Literal
 
 from policies.board.contents.layers import Ceilings, Layer, read_layer
@@ -20,6 +22,10 @@ MAX_TEXT_BYTES: Final = 256 << 10
 MAX_TEXT_LINES: Final = 4000
 MAX_TEXTS: Final = 500
 MAX_DIFF_LINES: Final = 20_000
+MAX_WORK: Final = 20_000_000
+"""Lines looked at and pairs of equal lines held together while texts are compared, over all files; seconds."""
+
+MAX_WORK_OF_FILE: Final = 6_000_000
 
 Happened = Literal["added", "removed", "changed"]
 
@@ -202,19 +208,26 @@ def _why(was: Placed | None, comes: Placed | None) -> tuple[str, ...]:
 
 
 def _with_texts(files: list[FileChange], old: _Side, new: _Side) -> tuple[FileChange, ...]:
-    wanted = [each.path for each in files if each.own and "content" in each.why][:MAX_TEXTS]
-    before, after = _texts(old, frozenset(wanted)), _texts(new, frozenset(wanted))
-    left, found = MAX_DIFF_LINES, []
+    wanted = frozenset([each.path for each in files if each.own and "content" in each.why][:MAX_TEXTS])
+    before, after = _texts(old, wanted), _texts(new, wanted)
+    left, found = _Left(), []
     for each in files:
         told = each
         if each.path in wanted:
             told = _with_lines(each, before.get(each.path), after.get(each.path), left)
-            left -= len(told.lines)
         found.append(replace(told, path=shown(each.path)))
     return tuple(found)
 
 
-def _with_lines(change: FileChange, before: bytes | None, after: bytes | None, left: int) -> FileChange:
+@dataclass(slots=True)
+class _Left:
+    """What may still be spent on the lines that differ."""
+
+    lines: int = MAX_DIFF_LINES
+    work: int = MAX_WORK
+
+
+def _with_lines(change: FileChange, before: bytes | None, after: bytes | None, left: _Left) -> FileChange:
     if (before is None and change.happened != "added") or (after is None and change.happened != "removed"):
         return replace(change, note="too large to show, or no file")
     old, new = _lines(before or b""), _lines(after or b"")
@@ -222,10 +235,49 @@ def _with_lines(change: FileChange, before: bytes | None, after: bytes | None, l
         return replace(change, note="no text")
     if max(len(old), len(new)) > MAX_TEXT_LINES:
         return replace(change, note="too many lines to show")
+    limit = min(left.work, MAX_WORK_OF_FILE)
+    work = work_of(old, new, limit)
+    left.work -= min(work, limit)
+    if work > limit:
+        few = limit < MAX_WORK_OF_FILE
+        return replace(change, note="too much to compare" if few else "too repetitive to show")
     lines = tuple(difflib.unified_diff(old, new, lineterm="", n=2))[2:]
-    return (
-        replace(change, lines=lines) if len(lines) <= left else replace(change, note="too many lines to show")
-    )
+    if len(lines) > left.lines:
+        return replace(change, note="too many lines to show")
+    left.lines -= len(lines)
+    return replace(change, lines=lines)
+
+
+class _WorkError(Exception):
+    """Comparing two texts takes more than there is for it."""
+
+
+class _Counting(difflib.SequenceMatcher[str]):
+    """Compares two texts, and counts what that costs before it is spent."""
+
+    def __init__(self, old: list[str], new: list[str], limit: int) -> None:
+        super().__init__(None, old, new)
+        pairs = (1 + len(self.b2j.get(line, ())) for line in old)  # type: ignore[attr-defined]
+        self._upto = list(accumulate(pairs, initial=0))
+        self._limit = limit
+        self.work = 0
+
+    def find_longest_match(
+        self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None
+    ) -> difflib.Match:
+        end = len(self._upto) - 1 if ahi is None else ahi
+        self.work += self._upto[end] - self._upto[alo]
+        if self.work > self._limit:
+            raise _WorkError
+        return super().find_longest_match(alo, ahi, blo, bhi)
+
+
+def work_of(old: list[str], new: list[str], limit: int) -> int:
+    """Return what comparing two texts costs; counts no further than the first step that goes beyond a limit."""
+    matcher = _Counting(old, new, limit)
+    with suppress(_WorkError):
+        matcher.get_matching_blocks()
+    return matcher.work
 
 
 def _lines(data: bytes) -> list[str] | None:

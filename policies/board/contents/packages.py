@@ -13,8 +13,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Final, Literal
 
+from policies.board.contents.layers import LayerFile
 from policies.board.contents.licences import MAX_LICENCE, Family, debian_licences, family_of, strictest
 from policies.board.contents.tree import Placed, Tree
 
@@ -41,6 +43,9 @@ _LIMITS: Final = (
     (_COPYRIGHT, 256 << 10),
     (_LISTED, 4 << 20),
 )
+
+_Licences = dict[bytes, tuple[str, Family]]
+"""What each copyright file says, by its digest."""
 
 
 class Origin(StrEnum):
@@ -83,14 +88,22 @@ def is_evidence(path: str, size: int) -> bool:
 
 def packages_of(tree: Tree) -> tuple[Package, ...]:
     """List the packages of an image, Debian's first, by name."""
-    found: list[Package] = []
+    debian: list[Package] = []
+    python: list[Package] = []
+    licences: _Licences = {}
     for path, placed in tree:
         if placed.file.data is None:
             continue
         if path == DPKG_STATUS or path.startswith(DPKG_STATUS + ".d/"):
-            found += _debian(placed, tree)
-        elif _METADATA.search(path) and (package := _python(path, placed)) is not None:
-            found.append(package)
+            if len(debian) < MAX_PACKAGES:
+                debian += islice(_debian(placed, tree, licences), MAX_PACKAGES - len(debian))
+        elif (
+            len(python) < MAX_PACKAGES
+            and _METADATA.search(path)
+            and (package := _python(path, placed)) is not None
+        ):
+            python.append(package)
+    found = debian + python
     found.sort(key=lambda each: (each.ecosystem, each.name.casefold(), each.version, each.place))
     return tuple(found[:MAX_PACKAGES])
 
@@ -101,19 +114,26 @@ def not_read(tree: Tree) -> tuple[str, ...]:
     return tuple(there)
 
 
-def _debian(placed: Placed, tree: Tree) -> Iterator[Package]:
+def _debian(placed: Placed, tree: Tree, licences: _Licences) -> Iterator[Package]:
     for fields in _paragraphs(placed.file.data or b""):
         name, status = fields.get("package", ""), fields.get("status", "install ok installed")
         if not name or not status.endswith(" installed"):
             continue
         document = tree.follow(f"usr/share/doc/{name}/copyright")
-        names = None if document is None or document.data is None else debian_licences(document.data)
-        licence = ", ".join(names or ())
+        licence, family = ("", Family.UNKNOWN) if document is None else _copyright(document, licences)
+        yield Package("debian", name, fields.get("version", ""), licence, family, "", placed.layer + 1)
+
+
+def _copyright(document: LayerFile, licences: _Licences) -> tuple[str, Family]:
+    """Read a copyright file, each once: any number of packages may lead to the same one."""
+    if document.data is None:
+        return "", Family.UNKNOWN
+    if document.digest not in licences:
+        names = debian_licences(document.data) or ()
         # Such a file names every snippet's licence, by names of its own too: those that are known decide.
-        known = {family_of(each) for each in names or ()} - {Family.UNKNOWN}
-        family = strictest(known)
-        version = fields.get("version", "")
-        yield Package("debian", name, version, licence[:MAX_LICENCE], family, "", placed.layer + 1)
+        known = {family_of(each) for each in names} - {Family.UNKNOWN}
+        licences[document.digest] = ", ".join(names)[:MAX_LICENCE], strictest(known)
+    return licences[document.digest]
 
 
 def _paragraphs(data: bytes) -> Iterator[dict[str, str]]:

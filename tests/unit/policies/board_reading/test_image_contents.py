@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from reading_kit import SITE, Entry, debian_layer, distribution, files, pack, tar
 
+from policies.board.contents import packages
 from policies.board.contents.describing import attention_of, sections_of
 from policies.board.contents.licences import Family, debian_licences, family_of
 from policies.board.contents.packages import Origin
@@ -49,6 +50,49 @@ def test_debian_packages_with_the_licences_of_their_copyright_files(tmp_path: Pa
         ("libgcc-s1", "12.2.0-14", Family.UNKNOWN),
     ]
     assert found.packages[0].licence == "GPL-3+, Expat"
+
+
+def test_a_copyright_file_is_read_once_however_many_packages_lead_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[bytes] = []
+    monkeypatch.setattr(packages, "debian_licences", lambda data: (read.append(data), ("Expat",))[1])
+    names = [f"p{number}" for number in range(200)]
+    links = [
+        Entry(f"usr/share/doc/{name}", kind=tarfile.SYMTYPE, link="/usr/share/doc/all") for name in names
+    ]
+    found = contents(
+        tmp_path,
+        tar(
+            Entry("usr/share/doc/all/copyright", b"License: Expat\n"),
+            *links,
+            *(
+                Entry(f"var/lib/dpkg/status.d/{name}", f"Package: {name}\nVersion: 1\n".encode())
+                for name in names
+            ),
+        ),
+    )
+    assert {each.licence for each in found.packages} == {"Expat"}
+    assert (len(found.packages), len(read)) == (200, 1)
+
+
+def test_packages_are_counted_while_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bytes] = []
+    monkeypatch.setattr(packages, "MAX_PACKAGES", 5)
+    monkeypatch.setattr(packages, "debian_licences", lambda data: (read.append(data), ("Expat",))[1])
+    names = [f"p{number}" for number in range(40)]
+    lists = [
+        "".join(f"Package: {name}\nVersion: 1\n\n" for name in names[at : at + 4]) for at in range(0, 40, 4)
+    ]
+    found = contents(
+        tmp_path,
+        tar(
+            *(Entry(f"usr/share/doc/{name}/copyright", name.encode()) for name in names),
+            *(Entry(f"var/lib/dpkg/status.d/{at}", text.encode()) for at, text in enumerate(lists)),
+            *(entry for name in names for entry in distribution(name, "1", "License: MIT")),
+        ),
+    )
+    assert (len(found.packages), len(read)) == (5, 5)
 
 
 def test_debian_files_are_found_through_the_merged_bin(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`pht-board diff`: what widens and narrows in a policy or a manifest, and what changed in the image."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,15 @@ import pytest
 from board_kit import BoardKit, example_policy
 from reading_kit import MANIFEST, SITE, Entry, debian_layer, distribution, pack, tar
 
+from policies.board.comparing import images
 from policies.board.comparing.documents import FieldChange, changes_between, meaning_of
-from policies.board.comparing.images import ImageChanges, image_changes
+from policies.board.comparing.images import (
+    MAX_WORK,
+    MAX_WORK_OF_FILE,
+    ImageChanges,
+    image_changes,
+    work_of,
+)
 from policies.board.contents.report import open_bundle
 from policies.cli import app
 from policies.console import run
@@ -191,6 +199,31 @@ def test_much_text_is_named_and_not_shown(tmp_path: Path) -> None:
         "opt/b": "too many lines to show",
         "opt/c": "",
     }
+
+
+def test_repetitive_text_is_named_and_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines that stand often in both files cost the more the oftener they do: here each file would take many seconds."""
+    monkeypatch.setattr(images, "MAX_WORK_OF_FILE", MAX_WORK_OF_FILE // 20)
+    monkeypatch.setattr(images, "_Left", partial(images._Left, work=MAX_WORK // 20))
+    old = "".join(f"{number % 100}\n" for number in range(4000)).encode()
+    new = "".join(f"{number * 7 % 100}\n" for number in range(1, 4000)).encode()
+    paths = [f"opt/{number}" for number in range(6)]
+    found = compared(
+        tmp_path,
+        [tar(*(Entry(path, old) for path in paths), Entry("opt/z", b"1\n"))],
+        [tar(*(Entry(path, new) for path in paths), Entry("opt/z", b"2\n"))],
+    )
+    notes = [each.note for each in found.files]
+    enough = MAX_WORK // MAX_WORK_OF_FILE
+    assert notes == ["too repetitive to show"] * enough + ["too much to compare"] * (7 - enough)
+    spent = work_of(old.decode().splitlines(), new.decode().splitlines(), MAX_WORK_OF_FILE)
+    assert MAX_WORK_OF_FILE < spent < 1.1 * MAX_WORK_OF_FILE
+
+
+def test_ordinary_text_costs_little_to_compare() -> None:
+    lines = Path(json.__file__).read_text("utf-8").splitlines()
+    changed = [line + "!" if number % 20 == 0 else line for number, line in enumerate(lines)]
+    assert work_of(lines, changed, MAX_WORK) < MAX_WORK_OF_FILE / 50
 
 
 def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
