@@ -107,6 +107,7 @@ def resigned(
 ) -> Path:
     """A pack as its own station can forge it: files changed, described and signed anew, with its real key unless told."""
     content = members(pack)
+    added = {path for path, data in (files or {}).items() if data is not None} - content.keys()
     for path, data in (files or {}).items():
         if data is None:
             del content[path]
@@ -119,6 +120,7 @@ def resigned(
         for entity in crate["@graph"]
         if entity["@type"] != "File" or entity["@id"] in {*content, STATEMENT}
     ]
+    crate["@graph"] += [{"@id": name, "@type": "File", "sha256": ""} for name in sorted(added)]
     for entity in crate["@graph"]:
         if "sha256" in entity:
             entity["sha256"] = digest_of(content[entity["@id"]]).removeprefix("sha256:")

@@ -4,11 +4,13 @@ Trusts the root that the reader brings and nothing of the pack. Expiry is judged
 by now was valid then, and is told as that.
 """
 
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from tuf.api.exceptions import DownloadHTTPError, RepositoryError
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
@@ -20,6 +22,9 @@ from policies.purposes import PURPOSES_TARGET
 from policies.trust.revocations import REVOKED_TARGET
 from policies.trust.verification import charter_of
 
+_ROOT: Final = re.compile(r"([1-9][0-9]{0,8})\.root\.json")
+_ROLES: Final = frozenset({"timestamp.json", "snapshot.json", "targets.json"})
+
 
 @dataclass(frozen=True, slots=True)
 class RepositoryThen:
@@ -30,16 +35,34 @@ class RepositoryThen:
         versions: of root, timestamp, snapshot and targets.
         expires: the first moment at which any of them is stale.
         targets: what is listed: the length and SHA-256 of each target, by path.
+        roots: the bytes of each verified root, by version, from the reader's own on.
     """
 
     charter: Charter
     versions: Mapping[str, int]
     expires: datetime
     targets: Mapping[str, tuple[int, str]]
+    roots: Mapping[int, bytes]
 
     def holds(self, path: str, data: bytes, digest: str) -> bool:
         """Return whether these bytes are the listed target of that path."""
         return self.targets.get(path) == (len(data), digest.removeprefix("sha256:"))
+
+    def roots_of(self, files: Mapping[str, bytes]) -> tuple[str | None, tuple[str, ...]]:
+        """Hold a pack's roots against the verified ones.
+
+        Returns:
+            The first file that is neither such a root nor other metadata; roots older than the reader's, which nothing
+            vouches for.
+        """
+        older = []
+        for name in sorted(files.keys() - _ROLES):
+            match = _ROOT.fullmatch(name)
+            if match and int(match[1]) < min(self.roots):
+                older.append(name)
+            elif match is None or files[name] != self.roots.get(int(match[1])):
+                return name, tuple(older)
+        return None, tuple(older)
 
 
 class _PackFetcher(FetcherInterface):
@@ -82,8 +105,8 @@ def verify_repository(root: bytes, files: Mapping[str, bytes], at: datetime) -> 
         except DownloadHTTPError as error:
             raise TrustError("the repository's metadata is not complete") from error
         history = (Path(scratch) / "root_history").glob("*.root.json")
-        newest = max(history, key=lambda path: int(path.name.split(".")[0])).read_bytes()
-    last = Metadata[Root].from_bytes(newest).signed
+        verified = {int(path.name.split(".")[0]): path.read_bytes() for path in history}
+    last = Metadata[Root].from_bytes(verified[max(verified)]).signed
     targets = Metadata[Targets].from_bytes(files["targets.json"]).signed
     snapshot = Metadata[Snapshot].from_bytes(files["snapshot.json"]).signed
     timestamp = Metadata[Timestamp].from_bytes(files["timestamp.json"]).signed
@@ -95,6 +118,7 @@ def verify_repository(root: bytes, files: Mapping[str, bytes], at: datetime) -> 
         targets={
             path: (info.length, info.hashes.get("sha256", "")) for path, info in targets.targets.items()
         },
+        roots=verified,
     )
 
 

@@ -6,7 +6,8 @@ The steps, in order; a step that does not hold names the file and the reason, an
 2. Files: each has the digest that the description and the station's statement give it, and there are no others.
 3. Repository: TUF from the reader's root, judged at the moment of the run.
 4. Board: the policy and the register are listed there and signed as the charter demands; so are opinions and purposes.
-5. Order: signed by the key that the policy names, within the policy; the train is the one that the policy names.
+5. Order: signed by the key that the policy names, within the policy; the train is the one that the policy names. Purposes,
+   register and withdrawals permit it, by the rules that admission asks.
 6. Statement: signed with the key that the register gives the station; it tells of this order under this policy.
 7. Ledger: the run's entries stand at their places in the chain that ends in the signed head; each release is one of them.
 
@@ -30,6 +31,7 @@ from policies.charter import (
 )
 from policies.documents import digest_of, load_json, load_yaml
 from policies.errors import DocumentError, TrustError
+from policies.evidence.admission import PublishedThen, check_admission
 from policies.evidence.archive import (
     LEDGER,
     ORDER,
@@ -49,7 +51,7 @@ from policies.evidence.statement import MAX_STATEMENT_ENVELOPE_BYTES, PAYLOAD_TY
 from policies.manifest import TrainManifest
 from policies.order import PAYLOAD_TYPE as ORDER_PAYLOAD_TYPE
 from policies.order import RunOrder
-from policies.purposes import PURPOSES_TARGET
+from policies.purposes import PURPOSES_TARGET, PurposeTable
 from policies.refusals import Refused
 from policies.rules.order_rules import manifest_reasons, order_reasons, verified_order
 from policies.signing import unsafe_payload, verify_envelope
@@ -109,6 +111,8 @@ class _Reading:
     repository: RepositoryThen | None = None
     policy: PolicyInForce | None = None
     register: StationRegister | None = None
+    purposes: PurposeTable | None = None
+    withdrawn: frozenset[str] = frozenset()
 
     def target(self, path: str) -> bytes | None:
         name = TARGETS + path
@@ -189,6 +193,11 @@ def _repository(reading: _Reading) -> str:
     }
     if said != dict(found.versions):
         raise PackDamageError(TRUST, "is of other versions than the station's statement names")
+    stray, unknown = found.roots_of(files)
+    if stray is not None:
+        raise PackDamageError(TRUST + stray, "is none of the metadata that verifies from your root")
+    if unknown:
+        reading.notes.append(f"Older than your root, and not checked: {', '.join(unknown)}.")
     if reading.now >= found.expires:
         reading.notes.append(
             f"The state of the repository was valid then, until {found.expires:%Y-%m-%d %H:%M} UTC; it is expired by now."
@@ -264,6 +273,7 @@ def _not_withdrawn(reading: _Reading, policy: PolicyInForce) -> None:
         raise PackDamageError(TARGETS + REVOKED_TARGET, "names the requester: withdrawn already")
     if any(entry.name == claim.station for entry in withdrawn.stations):
         raise PackDamageError(TARGETS + REVOKED_TARGET, "names the station: withdrawn already")
+    reading.withdrawn = frozenset(entry.name for entry in withdrawn.stations)
 
 
 def _permitted_policy(reading: _Reading, charter: Charter) -> PolicyInForce:
@@ -297,11 +307,12 @@ def _opinions(reading: _Reading, policy: PolicyInForce, charter: Charter) -> int
         verified = verify_purposes(purposes, charter)
         if isinstance(verified, Refused):
             raise PackDamageError(TARGETS + PURPOSES_TARGET, verified.reasons[0].detail)
+        reading.purposes = verified.value
     return len(opinions)
 
 
 def _order(reading: _Reading) -> str:
-    if reading.policy is None:
+    if reading.policy is None or reading.register is None:
         raise PackDamageError(POLICY, "was not verified")
     policy, claim = reading.policy.policy, reading.claim
     envelope = reading.pack.read(ORDER)
@@ -322,6 +333,8 @@ def _order(reading: _Reading) -> str:
     if reasons:
         raise PackDamageError(ORDER, f"{reasons[0].code}: {reasons[0].detail}")
     _same_order(claim, order, digest)
+    published = PublishedThen(reading.register, reading.purposes, reading.withdrawn)
+    check_admission(order, policy, claim.station, published, claim.repository.admitted_at)
     return f"{digest[:19]}..., signed by the requester of the policy and within it"
 
 
