@@ -5,6 +5,7 @@ the zip again from what it read and compares: a byte that differs, also one betw
 """
 
 import os
+import struct
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,13 @@ MAX_PACK_BYTES = 1 << 30
 MAX_MEMBER_BYTES = MAX_STATEMENT_ENVELOPE_BYTES
 """Of a member that is read as a whole; the ledger's two files are read as streams."""
 
+MAX_DIRECTORY_BYTES = MAX_FILES * 512
+"""What a reader makes an object of each entry of; a pack's own names are far shorter."""
+
+_END = struct.Struct("<4s4H2LH")
+"""The end of a zip's directory, as APPNOTE 4.3.16 has it; a pack has no comment behind it."""
+
+_LOCATOR_BYTES = 20
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _CHUNK = 1 << 20
 _MODE = 0o100644
@@ -138,6 +146,7 @@ def open_pack(path: Path) -> Iterator[Pack]:
         if path.stat().st_size > MAX_PACK_BYTES:
             raise PackDamageError("the container", f"is larger than {MAX_PACK_BYTES} bytes")
         with path.open("rb") as file:
+            _check_directory(file)
             try:
                 archive = zipfile.ZipFile(file)
             except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
@@ -155,6 +164,21 @@ def _info(name: str) -> zipfile.ZipInfo:
     info.create_system = 3
     info.external_attr = _MODE << 16
     return info
+
+
+def _check_directory(file: IO[bytes]) -> None:
+    """Bound the directory by what its end says, before anything is made of its entries."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _END.size - _LOCATOR_BYTES))
+    tail = file.read()
+    if len(tail) < _END.size:
+        raise PackDamageError("the container's directory", "is not that of a zip file")
+    signature, *_, entries, length, _, comment = _END.unpack(tail[-_END.size :])
+    # The larger form of a zip, which would say other numbers, has its locator right before the end.
+    if signature != b"PK\x05\x06" or comment or tail.startswith(b"PK\x06\x07"):
+        raise PackDamageError("the container's directory", "is not that of a zip file")
+    if entries > MAX_FILES or length > MAX_DIRECTORY_BYTES:
+        raise PackDamageError("the container's directory", "lists too many files, or one twice")
 
 
 def _check_container(archive: zipfile.ZipFile, file: IO[bytes]) -> None:

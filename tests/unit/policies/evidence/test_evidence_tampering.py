@@ -16,7 +16,7 @@ from station_kit import MANIFEST
 from policies.documents import canonical_json, digest_of
 from policies.evidence import Finding, verify_pack
 from policies.evidence.archive import CRATE, DIGESTS, LEDGER, ORDER, POLICY, STATEMENT, TARGETS, TRAIN
-from policies.evidence.statement import PAYLOAD_TYPE, RunFact, RunStatement
+from policies.evidence.statement import MAX_FILES, PAYLOAD_TYPE, RunFact, RunStatement
 from policies.opinions import OPINION_PAYLOAD_TYPE
 from policies.signing import sign_envelope, unsafe_payload
 from policies.wire.instructions import Kind
@@ -93,6 +93,29 @@ def test_a_pack_that_is_compressed_is_not_inflated(run: EvidenceRun, pack: Path,
             archive.writestr(name, data)
         archive.writestr("zeros", bytes(50_000_000))
     assert broken(run, forged).text == "lists a file that is not stored as it is"
+
+
+@pytest.mark.parametrize("count", [MAX_FILES + 1, 60_000, 70_000])
+def test_a_directory_of_very_many_files_is_not_read(
+    run: EvidenceRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    forged = tmp_path / "many.zip"
+    with zipfile.ZipFile(forged, "w") as archive:
+        for number in range(count):
+            archive.writestr(str(number), b"")
+
+    def never(*_: object) -> None:
+        pytest.fail("the directory was read")
+
+    monkeypatch.setattr(zipfile, "ZipFile", never)
+    found = broken(run, forged)
+    assert (found.step, found.where) == ("container", "the container's directory")
+    # The count at the end may be a lie.
+    whole = bytearray(forged.read_bytes())
+    whole[-14:-10] = b"\x01\0\x01\0"
+    forged.write_bytes(whole)
+    if count > MAX_FILES + 1:
+        assert broken(run, forged).where == "the container's directory"
 
 
 def test_another_boards_root_verifies_nothing(run: EvidenceRun, pack: Path, tmp_path: Path) -> None:
