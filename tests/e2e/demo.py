@@ -224,16 +224,16 @@ def close_books(demo: Demo) -> None:
         )
 
 
-def show_register(demo: Demo) -> None:
-    """d. What the public reads: the register of what is permitted now."""
-    register, hospital = demo.output / "register", demo.consortium.hospitals[0].name
+def show_register(demo: Demo, name: str = "register") -> None:
+    """d, f. What the public reads: the register of what is permitted now, and of what was withdrawn."""
+    register, hospital = demo.output / name, demo.consortium.hospitals[0].name
     written = run_json(
         "pht-board", "site", "--repository", demo.consortium.repository, "--out", register,
         "--contact", f"{hospital}=privacy@{hospital}.example",
     )  # fmt: skip
-    demo.facts["register"] = {"studies": written["studies"], "files": len(written["files"])}
+    demo.facts[name] = {"studies": written["studies"], "files": len(written["files"])}
     demo.say(
-        f"public register in Dutch and English: {written['studies']} studies, {len(written['files'])} files"
+        f"public register in Dutch and English ({name}): {written['studies']} studies, {len(written['files'])} files"
     )
 
 
@@ -275,6 +275,7 @@ def perform(demo: Demo, data: Path) -> None:
         protection.show(demo, govern, workshop.trains, train, policy, ordered["order"])
     with demo.step("books", "f. What is left behind"):
         close_books(demo)
+        show_register(demo, "register-after-withdrawals")
         give_evidence(demo, ordered["digest"])
 
 
@@ -337,7 +338,8 @@ def main() -> int:
     console.print(
         "  metrics.png, provenance.json, evaluation/, hospital-*/audit.jsonl and egress.jsonl, summary.json,"
     )
-    console.print("  evidence-hospital-a.zip with 1.root.json, and the public register: register/index.html")
+    console.print("  evidence-hospital-a.zip with 1.root.json, and the public register: register/index.html,")
+    console.print("  with what it says after the withdrawals: register-after-withdrawals/index.html")
     return 0
 
 

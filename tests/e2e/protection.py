@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.e2e import adversary
 from tests.e2e.consortium import Hospital
+from tests.e2e.programs import ProgramError, refused
 from tests.e2e.researcher import Train
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ def show(
     """
     tried: list[Tried] = []
 
-    def note(what: str, by: str, codes: dict[str, str], expected: str) -> None:
-        if len(codes) != len(demo.consortium.hospitals) or set(codes.values()) != {expected}:
-            raise AssertionError(f"{what}: expected {expected} everywhere, saw {codes}")
+    def note(what: str, by: str, codes: dict[str, str], expected: str, at: int = 3) -> None:
+        if len(codes) != at or set(codes.values()) != {expected}:
+            raise AssertionError(f"{what}: expected {expected} at {at} stations, saw {codes}")
         tried.append(Tried(what, by, codes))
         demo.console.print(f"  {what:<64} [green]{expected}[/green]  at {len(codes)} stations")
 
@@ -63,11 +64,14 @@ def show(
     note("a hostile train's extra tensor", "train", hostile["codes"], "RELEASE_TENSOR_EXTRA")
     killed = _killed(demo, tiny)
     note("a revoked train, while it runs", "researcher", _revoked(demo, killed["order"]), "POLICY_REVOKED")
+    # Withdrawn stations are out for good, so the requester's order afterwards is for the two that are left.
+    note("the trained order, a hospital withdrawn", "hospital", _station_withdrawn(demo), "STATION_REVOKED")
     note(
         "a new order of a withdrawn requester",
         "researcher",
         _withdrawn(demo, train, policy),
         "REQUESTER_REVOKED",
+        at=2,
     )
     demo.facts["protection"] = [{"what": each.what, "by": each.by, "codes": each.codes} for each in tried] + [
         {
@@ -107,6 +111,7 @@ def _codes(
     digest: str,
     says: Callable[[dict[str, Any], str], bool] | None = None,
     timeout_s: float = 120,
+    hospitals: Sequence[Hospital] = (),
 ) -> dict[str, str]:
     """Wait until the run is over, and read from each station's own audit with which code it said no.
 
@@ -115,6 +120,7 @@ def _codes(
         digest: of the order.
         says: whether an audit entry is the one to read; by default the order's refusal.
         timeout_s: how long each station may take.
+        hospitals: whose stations the order is for; by default all.
     """
     says = says or _refuses
     adversary.outcome(demo.consortium, digest)
@@ -129,7 +135,7 @@ def _codes(
             time.sleep(0.2)
         return None
 
-    hospitals = demo.consortium.hospitals
+    hospitals = hospitals or demo.consortium.hospitals
     with ThreadPoolExecutor(len(hospitals)) as pool:
         found = dict(
             zip((hospital.name for hospital in hospitals), pool.map(code_of, hospitals), strict=True)
@@ -252,13 +258,45 @@ def _revoked(demo: Demo, digest: str) -> dict[str, str]:
     return codes
 
 
+def _station_withdrawn(demo: Demo) -> dict[str, str]:
+    """Withdraw the third hospital: it says so itself, and the others that too few are left for the order.
+
+    The orchestrator hands a withdrawn station nothing any more, so each station is asked for its own verdict.
+    """
+    c = demo.consortium
+    c.revoke("--station", c.hospitals[-1].name, reason="its agreement was shown to be revocable")
+    digest = demo.facts["training"]["order"]
+    deadline = time.monotonic() + 60
+
+    def verdict(hospital: Hospital) -> str:
+        # Asking makes the station look at the board's repository again, but does not wait for that.
+        while True:
+            try:
+                code = refused("pht-station", "explain", digest, "--home", hospital.home)
+            except ProgramError as error:
+                if error.code != 0:
+                    raise
+                code = "nothing against it"
+            if code == "STATION_REVOKED" or time.monotonic() > deadline:
+                return code
+
+    with ThreadPoolExecutor(len(c.hospitals)) as pool:
+        return dict(
+            zip((hospital.name for hospital in c.hospitals), pool.map(verdict, c.hospitals), strict=True)
+        )
+
+
 def _withdrawn(demo: Demo, train: Train, policy: Path) -> dict[str, str]:
     """Withdraw the requester: an order under another policy, which still stands, is refused as well."""
     r, c = demo.researcher, demo.consortium
-    weights = r.initial_weights(train)
-    order = r.order(train, policy, "withdrawn", rounds=1, weights=weights)
+    left = c.hospitals[:-1]
+    order = r.order(
+        train, policy, "withdrawn", rounds=1, weights=r.initial_weights(train), unchecked=True,
+        stations=[hospital.name for hospital in left], minimum=len(left),
+    )  # fmt: skip
     c.revoke("--requester", r.key.with_suffix(".pub"), reason="the key was shown around")
-    return _codes(demo, adversary.impose_order(c, order, train.bundle / "train.yaml", policy))
+    digest = adversary.impose_order(c, order, train.bundle / "train.yaml", policy)
+    return _codes(demo, digest, hospitals=left)
 
 
 def _capacity(demo: Demo) -> None:

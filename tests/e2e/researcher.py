@@ -79,6 +79,7 @@ class Researcher:
         weights: Path | None = None,
         settings: Mapping[str, object] | None = None,
         stations: Sequence[str] = (),
+        minimum: int | None = None,
         unchecked: bool = False,
     ) -> Path:
         """Make and sign a run order."""
@@ -88,6 +89,8 @@ class Researcher:
         extra: list[object] = ["--weights", weights] if weights else []
         for key, value in (settings or {}).items():
             extra += ["--set", f"{key}={value}"]
+        if minimum is not None:
+            extra += ["--minimum-stations", minimum]
         if unchecked:
             extra.append("--unchecked")
         run(

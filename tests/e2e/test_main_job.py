@@ -1,8 +1,11 @@
 """The demo is a test: the whole main job on generated radiographs, and what it leaves behind holds what it says."""
 
+import base64
+import io
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tests.e2e.identities import Phantoms
 from tests.e2e.programs import environment, run, run_json
 
 ROUNDS = 2
@@ -72,6 +76,7 @@ def test_what_should_be_refused_was_refused_by_its_code(summary: dict[str, Any])
         "a policy signed by one member": {"POLICY_SIGNATURES_TOO_FEW"},
         "a hostile train's extra tensor": {"RELEASE_TENSOR_EXTRA"},
         "a revoked train, while it runs": {"POLICY_REVOKED"},
+        "the trained order, a hospital withdrawn": {"STATION_REVOKED"},
         "a new order of a withdrawn requester": {"REQUESTER_REVOKED"},
     }
     attempts = next(each["attempts"] for each in summary["protection"] if "attempts" in each)
@@ -131,6 +136,49 @@ def test_the_public_register_shows_what_was_permitted(output: Path) -> None:
     assert "privacy@hospital-a.example" in (output / "register" / "nl" / "objection.html").read_text()
 
 
+def test_the_register_afterwards_shows_what_was_withdrawn(output: Path) -> None:
+    after = output / "register-after-withdrawals"
+    withdrawn = json.loads((after / "register.json").read_bytes())["withdrawn"]
+    assert [entry["policy_id"] for entry in withdrawn["revoked"]] == ["tiny"]
+    assert len(withdrawn["requesters"]) == 1
+    assert [entry["name"] for entry in withdrawn["stations"]] == ["hospital-c"]
+    # Every study was of the requester that was withdrawn.
+    assert not list((after / "nl" / "studies").glob("*.html"))
+    for language in ("nl", "en"):
+        page = (after / language / "decisions.html").read_text()
+        for reason in (
+            "shown to be revocable",
+            "the key was shown around",
+            "its agreement was shown to be revocable",
+        ):
+            assert reason in page
+
+
 def test_nothing_identified_is_in_what_the_demo_leaves(output: Path) -> None:
-    # The phantoms' patients are called PHANTOM-like names and carry seven-digit numbers; no DICOM and no CSV stays behind.
     assert not [path for path in output.rglob("*") if path.suffix in {".dcm", ".csv", ".nii"}]
+    patients = Phantoms.of_the_demo()
+    left = [path for path in output.rglob("*") if path.is_file()]
+    assert len(left) > 20
+    found = {str(path.relative_to(output)): patients.found_in(path.read_bytes()) for path in left}
+    assert not {place: who for place, who in found.items() if who}
+
+
+def test_what_is_identified_would_be_found() -> None:
+    patients = Phantoms.of_the_demo()
+    person = patients.people[-1]
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as pack:
+        pack.writestr("entry.txt", f"seen at hospital-c: {person.patient_id}")
+    for data in (
+        f"00_{person.patient_id}.json".encode(),
+        f'{{"who": "{person.family}^{person.given}"}}'.encode(),
+        person.citizen_number.encode(),
+        person.studies[0].accession.encode(),
+        person.birth.isoformat().encode(),
+        json.dumps(
+            {"payload": base64.b64encode(f"patient {person.patient_id} came".encode()).decode()}
+        ).encode(),
+        packed.getvalue(),
+    ):
+        assert patients.found_in(data)
+    assert not patients.found_in(f"sha256:{person.patient_id}abc 0.{person.patient_id}".encode())
