@@ -62,6 +62,19 @@ class Charter(StrictModel):
         return self
 
 
+class StationAgreement(Agreement):
+    """The agreement under which a hospital takes part."""
+
+    policies: Sequence[Name] | None = Field(
+        default=None,
+        description="Ids of the policies that it covers; where none are given, all of this board's.",
+    )
+
+    def covers(self, policy_id: str) -> bool:
+        """Tell whether the hospital agreed to this project."""
+        return self.policies is None or policy_id in self.policies
+
+
 class RegisteredStation(StrictModel):
     """One hospital in the register."""
 
@@ -72,7 +85,7 @@ class RegisteredStation(StrictModel):
     node_key: Annotated[str, Field(pattern=r"^ecdsa-sha2-nistp(256|384|521) [A-Za-z0-9+/=]+$")] = Field(
         description="OpenSSH public key of the Flower node."
     )
-    agreement: Agreement
+    agreement: StationAgreement
 
 
 class StationRegister(StrictModel):

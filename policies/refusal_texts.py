@@ -116,6 +116,10 @@ CATALOGUE: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
             "The agreement that the processing rests on has ended.",
             "Renew the agreement, then publish a policy (or a register of stations) that names the new one.",
         ),
+        _C.AGREEMENT_OTHER_PROJECT: CatalogueEntry(
+            "A hospital's agreement does not cover this project.",
+            "Extend the agreement, then publish a register of stations whose entry names this policy too.",
+        ),
         _C.REQUESTER_REVOKED: CatalogueEntry(
             "The board has withdrawn the requester: the key orders nothing any more, under any policy.",
             "Ask the board why; a policy with another requester key is a new version, signed again.",

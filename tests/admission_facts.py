@@ -1,6 +1,6 @@
 """An order that every rule permits, with the documents around it; each test changes what it is about."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -81,12 +81,16 @@ def order(policy_digest: str | None = None, **changes: Any) -> RunOrder:
     return RunOrder.model_validate_json(canonical_json(fields | changes))
 
 
-def register(*names: str, expires: str = "2099-12-31", who: str = "") -> StationRegister:
-    """A register; the agreement of `who` expires as told."""
+def register(
+    *names: str, expires: str = "2099-12-31", who: str = "", policies: Sequence[str] | None = None
+) -> StationRegister:
+    """A register; the agreement of `who` expires, and covers policies, as told."""
     document = yaml.safe_load(register_yaml(1, *names))
     for station in document["stations"]:
         if station["name"] == who:
             station["agreement"]["expires"] = expires
+            if policies is not None:
+                station["agreement"]["policies"] = list(policies)
     return load_yaml(StationRegister, yaml.safe_dump(document).encode(), what="register")
 
 

@@ -194,7 +194,11 @@ def _show_register(found: StationRegister) -> None:
     say_line(f"Register of stations of {found.board}, version {found.version}")
     for station in found.stations:
         say_line(f"  {station.name}: {station.organisation} ({station.country})")
-        say_line(f"    agreement {station.agreement.reference}, until {station.agreement.expires}")
+        covered = station.agreement.policies
+        for_what = "all policies" if covered is None else f"only {', '.join(covered) or 'no policy'}"
+        say_line(
+            f"    agreement {station.agreement.reference}, until {station.agreement.expires}, for {for_what}"
+        )
         say_line(f"    identity {station.identity_key}")
         say_line(f"    node {station.node_key}")
 

@@ -50,6 +50,10 @@ class Hospital:
     open: bool
     withdrawn: datetime | None
 
+    def takes_part_in(self, policy_id: str) -> bool:
+        """Tell whether the hospital may run this policy today."""
+        return self.open and self.station.agreement.covers(policy_id)
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:

@@ -173,7 +173,11 @@ def _hospital(facts: Facts, hospital: Hospital, language: Language, documents: L
         standing = say(language, "agreement_over", date=until)
     else:
         standing = say(language, "agreement_until", reference=station.agreement.reference, date=until)
-    running = [study for study in facts.studies if study.begun and not study.over] if hospital.open else []
+    running = [
+        study
+        for study in facts.studies
+        if study.begun and not study.over and hospital.takes_part_in(study.policy.id)
+    ]
     links = [
         tag("li", tag("a", study.policy.title, href=study_file(study), lang=documents.value))
         for study in running

@@ -103,7 +103,9 @@ class _Writer:
 
     def where(self, facts: Facts, policy: Policy) -> Html:
         names = [
-            self._own(hospital.station.organisation, "li") for hospital in facts.hospitals if hospital.open
+            self._own(hospital.station.organisation, "li")
+            for hospital in facts.hospitals
+            if hospital.takes_part_in(policy.id)
         ]
         return self._section(
             "where",

@@ -67,9 +67,9 @@ def register_reasons(
 ) -> list[Reason]:
     """Return why an order may not go on by the board's register of stations; empty where it may.
 
-    1. This station stands in it, and its agreement holds.
-    2. So do its peers stand in it. An agreement of a peer that ended keeps that peer out; the others go on while those
-       that are left are as many as the policy and the order ask for.
+    1. This station stands in it, and its agreement holds and covers this policy.
+    2. So do its peers stand in it. An agreement of a peer that ended, or is for other policies, keeps that peer out; the
+       others go on while those that are left are as many as the policy and the order ask for.
 
     Args:
         order: the order.
@@ -88,12 +88,20 @@ def register_reasons(
         found.append(Reason(RefusalCode.STATION_NOT_REGISTERED, "this station"))
     elif today > own.agreement.expires:
         found.append(Reason(RefusalCode.AGREEMENT_EXPIRED, "this station's agreement"))
+    elif not own.agreement.covers(policy.id):
+        found.append(Reason(RefusalCode.AGREEMENT_OTHER_PROJECT, "this station's agreement"))
     # 2
     peers = {name: register.find(name) for name in order.stations if name != station}
     if None in peers.values():
         found.append(Reason(RefusalCode.STATION_NOT_REGISTERED, "a peer the order names"))
     lapsed = {name for name, peer in peers.items() if peer is not None and today > peer.agreement.expires}
-    out = {name for name, peer in peers.items() if peer is None or name in revoked} | lapsed
-    if lapsed and len(order.stations) - len(out) < max(policy.runs.minimum_stations, order.minimum_stations):
-        found.append(Reason(RefusalCode.AGREEMENT_EXPIRED, "a peer's agreement"))
+    foreign = {
+        name for name, peer in peers.items() if peer is not None and not peer.agreement.covers(policy.id)
+    }
+    out = {name for name, peer in peers.items() if peer is None or name in revoked} | lapsed | foreign
+    if len(order.stations) - len(out) < max(policy.runs.minimum_stations, order.minimum_stations):
+        if lapsed:
+            found.append(Reason(RefusalCode.AGREEMENT_EXPIRED, "a peer's agreement"))
+        elif foreign:
+            found.append(Reason(RefusalCode.AGREEMENT_OTHER_PROJECT, "a peer's agreement"))
     return found

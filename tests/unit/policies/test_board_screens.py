@@ -227,14 +227,14 @@ def test_a_documents_line_breaks_fake_no_line_of_the_screen(board: Desk) -> None
         "country": "NL",
         "identity_key": "ab" * 32,
         "node_key": "ecdsa-sha2-nistp384 AAAA",
-        "agreement": {"reference": "Annex 1", "expires": "2099-12-31"},
+        "agreement": {"reference": "Annex 1", "expires": "2099-12-31", "policies": ["lungs", "hearts"]},
     }
     document = {"schema_version": 1, "board": "thorax-board", "version": 1, "stations": [station]}
     (board / "stations.yaml").write_text(yaml.safe_dump(document))
     out = board("register", board / "stations.yaml", "-k", board / "alice.pem", "--yes")
     assert out.splitlines()[1:5] == [
         f"  amstel: UMC berkel: Other (NL) identity {'cd' * 32} agreement Forged (NL)",
-        "    agreement Annex 1, until 2099-12-31",
+        "    agreement Annex 1, until 2099-12-31, for only lungs, hearts",
         f"    identity {'ab' * 32}",
         "    node ecdsa-sha2-nistp384 AAAA",
     ]

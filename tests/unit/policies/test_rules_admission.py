@@ -75,6 +75,9 @@ REFUSED: list[tuple[str, str, Facts]] = [
     ("register", "AGREEMENT_EXPIRED",
      facts(order=order(stations=[*STATIONS, "eem"]), revoked_stations=frozenset({"eem"}),
            register=register(*STATIONS, "eem", expires="2026-11-21", who="dommel"))),
+    ("register", "AGREEMENT_OTHER_PROJECT", facts(register=register(*STATIONS, who="amstel", policies=["other"]))),
+    ("register", "AGREEMENT_OTHER_PROJECT", facts(register=register(*STATIONS, who="amstel", policies=[]))),
+    ("register", "AGREEMENT_OTHER_PROJECT", facts(register=register(*STATIONS, who="dommel", policies=["other"]))),
     ("register", "ORDER_STATION", facts(order=order(stations=["berkel", "dommel", "eem"]))),
     ("order", "ORDER_SPENT", facts(usage=used(order_finished=True))),
     ("order", "ORDER_EXPIRED", facts(now=NOW + timedelta(days=1))),
@@ -153,6 +156,11 @@ PERMITTED = [
         order=order(stations=[*STATIONS, "eem"]),
         register=register(*STATIONS, "eem", expires="2026-11-21", who="eem"),
     ),
+    facts(
+        order=order(stations=[*STATIONS, "eem"]),
+        register=register(*STATIONS, "eem", who="eem", policies=["other"]),
+    ),
+    facts(register=register(*STATIONS, who="amstel", policies=["other", policy().id])),
     facts_under({"data.consent_purposes": [str(purpose) for purpose in ConsentPurpose]}),
 ]
 
