@@ -202,6 +202,9 @@ def _purpose(facts: Facts) -> list[Reason]:
 
 def _register(facts: Facts) -> list[Reason]:
     found = station_reasons(facts.order, facts.policy, facts.hospital.station, facts.revoked_stations)
+    if facts.hospital.station not in facts.order.stations:
+        # Who the others are matters less than that it was not asked.
+        found.append(Reason(RefusalCode.ORDER_STATION, "the order does not name this station"))
     found += register_reasons(
         facts.order,
         facts.policy,
@@ -210,8 +213,6 @@ def _register(facts: Facts) -> list[Reason]:
         facts.revoked_stations,
         facts.now.date(),
     )
-    if facts.hospital.station not in facts.order.stations:
-        found.append(Reason(RefusalCode.ORDER_STATION, "the order does not name this station"))
     return found
 
 
