@@ -1,5 +1,6 @@
 """`pht-orchestrator`: what the consortium's operator types. Parses, calls one use case, renders."""
 
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -135,11 +136,8 @@ def token_new(
         raise UsageError("stations sign their requests", hint="They need no token: see `pht-station`.")
     if not 0 < len(name) <= 64:
         raise UsageError("a name has 1 to 64 characters")
-    services = _services(home)
-    try:
+    with closing(_services(home)) as services:
         token = services.access.new_token(role, name)
-    finally:
-        services.close()
     if as_json:
         console.echo_json({"role": role, "name": name, "token": token})
     else:
@@ -153,22 +151,16 @@ def token_revoke(
     name: Annotated[str, typer.Option(help="Whose tokens.")],
 ) -> None:
     """Withdraw all tokens of a party."""
-    services = _services(home)
-    try:
+    with closing(_services(home)) as services:
         count = services.access.revoke_tokens(role, name)
-    finally:
-        services.close()
     console.say(f"withdrew {count}")
 
 
 @station_app.command("sync")
 def station_sync(home: HomeArgument, as_json: JsonOption = False) -> None:
     """Read the board's register from the mirror, and register new node keys with the SuperLink."""
-    services = _services(home)
-    try:
+    with closing(_services(home)) as services:
         result = services.stations.sync()
-    finally:
-        services.close()
     if as_json:
         console.echo_json(result)
         return
@@ -181,11 +173,8 @@ def station_sync(home: HomeArgument, as_json: JsonOption = False) -> None:
 @station_app.command("list")
 def station_list(home: HomeArgument, as_json: JsonOption = False) -> None:
     """The stations that take part."""
-    services = _services(home)
-    try:
+    with closing(_services(home)) as services:
         stations = services.stations.all()
-    finally:
-        services.close()
     if as_json:
         console.echo_json(stations)
         return
@@ -207,11 +196,8 @@ def station_list(home: HomeArgument, as_json: JsonOption = False) -> None:
 @station_app.command("statements")
 def station_statements(home: HomeArgument, as_json: JsonOption = False) -> None:
     """What stations stated of their own records; a fork is shown first and ends with exit code 4."""
-    services = _services(home)
-    try:
+    with closing(_services(home)) as services:
         views = services.statements.views()
-    finally:
-        services.close()
     if as_json:
         console.echo_json(views)
     else:
@@ -238,11 +224,8 @@ def station_statements(home: HomeArgument, as_json: JsonOption = False) -> None:
 @runs_app.command("list")
 def runs_list(home: HomeArgument, as_json: JsonOption = False) -> None:
     """All runs, the newest first."""
-    services = _services(home)
-    try:
+    with closing(_services(home)) as services:
         views = services.runs.all(_OPERATOR)
-    finally:
-        services.close()
     if as_json:
         console.echo_json(views)
         return
@@ -270,12 +253,9 @@ def runs_show(
     as_json: JsonOption = False,
 ) -> None:
     """One run with its rounds."""
-    services = _services(home)
-    try:
+    with closing(_services(home)) as services:
         view = _find(services, order)
         rounds = services.runs.rounds(_OPERATOR, view.digest)
-    finally:
-        services.close()
     if as_json:
         console.echo_json({"run": view, "rounds": rounds})
         return
@@ -290,24 +270,18 @@ def runs_show(
 @runs_app.command("stop")
 def runs_stop(home: HomeArgument, order: Annotated[str, typer.Argument(help="As for `show`.")]) -> None:
     """Ask that a run stops; its stations are told to finish."""
-    services = _services(home)
-    try:
+    with closing(_services(home)) as services:
         view = _find(services, order)
         services.runs.stop(_OPERATOR, view.digest)
-    finally:
-        services.close()
     console.say(f"asked {view.digest[7:19]} to stop")
 
 
 @runs_app.command("resume")
 def runs_resume(home: HomeArgument, order: Annotated[str, typer.Argument(help="As for `show`.")]) -> None:
     """Let a failed or stopped run go on from its last checkpoint."""
-    services = _services(home)
-    try:
+    with closing(_services(home)) as services:
         view = _find(services, order)
         services.runs.resume(_OPERATOR, view.digest)
-    finally:
-        services.close()
     console.say(f"queued {view.digest[7:19]} again")
 
 

@@ -315,8 +315,8 @@ def _start_watching(
     """Look after what changes between messages and in the middle of one.
 
     - What intake hands over is taken up, runs whose patients withdrew are ended, their cached volumes removed.
-    - The policy repository is asked again, and runs whose policy or order is over are ended; those that are over by what
-      is known already wait for no answer of it.
+    - The policy repository is asked again.
+    - Runs whose policy or order is over by what is known are ended; this waits for no answer of the repository.
     - The station's records are stated, and held against what was countersigned of them.
     """
     warm, gatekeeper = station.warm, station.gatekeeper
@@ -329,5 +329,5 @@ def _start_watching(
     endings: tuple[Step, ...] = (lambda: warm.revoke(gatekeeper.no_longer_in_force),)
     watch("consent", consent, settings.polling.handover_s, stop)
     watch("endings", endings, min(_ENDINGS_EVERY_S, settings.polling.handover_s), stop)
-    watch_policies(gatekeeper, endings, settings.polling.handover_s, stop)
+    watch_policies(gatekeeper, settings.polling.handover_s, stop)
     watch("records", (station.continuity.messenger.look, audit.thinned.flush), _RECORDS_EVERY_S, stop)

@@ -37,13 +37,11 @@ def watch(name: str, steps: tuple[Step, ...], every_s: float, stop: threading.Ev
     _start(name, look)
 
 
-def watch_policies(
-    gatekeeper: Gatekeeper, steps: tuple[Step, ...], every_s: float, stop: threading.Event
-) -> None:
-    """Ask the policy repository again and take steps after it; soon after each message too.
+def watch_policies(gatekeeper: Gatekeeper, every_s: float, stop: threading.Event) -> None:
+    """Ask the policy repository again, soon after each message too.
 
     No message waits for the mirror, but each has it asked while the train works: a withdrawal ends the very message that
-    comes after it.
+    comes after it. What an answer ends has a look of its own, which waits for no mirror.
     """
 
     def look() -> None:
@@ -53,8 +51,6 @@ def watch_policies(
             if stop.is_set():
                 return
             _try(partial(gatekeeper.policy_set, fresh=after_a_message))
-            for step in steps:
-                _try(step)
 
     _start("policies", look)
 

@@ -61,6 +61,10 @@ def publish(board: Desk, *documents: Path) -> None:
     board(
         "publish", *documents, "-r", board / "repo", "-k", board / "secretary.pem", "--to", board / "mirror"
     )
+    vouch(board)
+
+
+def vouch(board: Desk) -> None:
     board(
         "witness",
         "-r",

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from policies.board.review import Review, Section
-    from policies.policy import Policy
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -84,6 +83,7 @@ def reviewed(
         data: the policy's bytes that are about to be signed; the file is not read again.
     """
     from policies.board.documents_in import elements_of, is_policy, read_file, read_train  # noqa: PLC0415
+    from policies.board.listed import policy_in_force  # noqa: PLC0415
     from policies.board.review import review_policy, review_train  # noqa: PLC0415
     from policies.documents import digest_of, load_yaml  # noqa: PLC0415
     from policies.policy import Policy  # noqa: PLC0415
@@ -120,22 +120,6 @@ def show_sections(title: str, sections: "Iterable[Section]", attention: "Sequenc
         say("\nTo look at")
         for point in attention:
             say_line(f"  ! {point}")
-
-
-def policy_in_force(repository: Path, policy_id: str) -> "Policy | None":
-    """Return the listed version of a policy, or None."""
-    from policies.charter import POLICY_PAYLOAD_TYPE  # noqa: PLC0415
-    from policies.documents import load_yaml  # noqa: PLC0415
-    from policies.policy import Policy  # noqa: PLC0415
-    from policies.signing import unsafe_payload  # noqa: PLC0415
-    from policies.trust.repository import BoardRepository  # noqa: PLC0415
-    from policies.trust.verification import parse_policy_target  # noqa: PLC0415
-
-    for path, data in BoardRepository(repository).listed().items():
-        key = parse_policy_target(path)
-        if key is not None and key[0] == policy_id:
-            return load_yaml(Policy, unsafe_payload(data, POLICY_PAYLOAD_TYPE), what=path)
-    return None
 
 
 def schema(

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from policies.charter import POLICY_PAYLOAD_TYPE
+from policies.charter import POLICY_PAYLOAD_TYPE, policy_target
 from policies.documents import load_yaml
 from policies.errors import NotFoundError, PhtError, UsageError
 from policies.policy import Policy
@@ -39,6 +39,15 @@ def policy_of(repository: Path, name: str) -> Policy:
     return load_yaml(Policy, policy_payload(repository, name), what=name)
 
 
+def policy_in_force(repository: Path, policy_id: str) -> Policy | None:
+    """Return the listed version of a policy; None where none is listed, or where the folder is no repository."""
+    for (listed_id, version), data in _envelopes(repository).items():
+        if listed_id == policy_id:
+            payload = unsafe_payload(data, POLICY_PAYLOAD_TYPE)
+            return load_yaml(Policy, payload, what=policy_target(policy_id, version))
+    return None
+
+
 def policy_payload(repository: Path, name: str) -> bytes:
     """Return the signed bytes of the listed policy ``id@version``.
 
@@ -49,10 +58,15 @@ def policy_payload(repository: Path, name: str) -> bytes:
     match = _NAMED.fullmatch(name)
     if match is None:
         raise UsageError(f"{name}: name a policy as id@version, for example cxr-classification@1")
-    listed = BoardRepository(repository).listed()
-    found = {key: data for path, data in listed.items() if (key := parse_policy_target(path))}
+    found = _envelopes(repository)
     data = found.get((match[1], int(match[2])))
     if data is None:
         there = ", ".join(f"{policy_id}@{version}" for policy_id, version in sorted(found)) or "none"
         raise NotFoundError(f"{name}: not listed", hint=f"Listed: {there}.")
     return unsafe_payload(data, POLICY_PAYLOAD_TYPE)
+
+
+def _envelopes(repository: Path) -> dict[tuple[str, int], bytes]:
+    """Return the signed policy files that are listed, by id and version."""
+    listed = BoardRepository(repository).listed()
+    return {key: data for path, data in listed.items() if (key := parse_policy_target(path))}

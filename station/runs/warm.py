@@ -53,8 +53,6 @@ class WarmRuns:
         # Weak, so that what strangers ask about does not pile up: whoever holds or waits for a lock keeps it.
         self._locks: WeakValueDictionary[str, threading.RLock] = WeakValueDictionary()
         self._guard = threading.Lock()
-        # Two looks ask at the same time; each run is ended once.
-        self._revoking = threading.Lock()
 
     def lock(self, order_digest: str) -> threading.RLock:
         """Return the order's lock."""
@@ -159,10 +157,9 @@ class WarmRuns:
 
     def revoke(self, gone: Callable[[VerifiedOrder], Reason | None]) -> None:
         """Stop every prepared run whose policy is no longer in force, also in the middle of a message."""
-        with self._revoking:
-            for prepared in list(self._prepared.values()):
-                if prepared.ended_by is None and (reason := gone(prepared.admitted.verified)) is not None:
-                    self.end(prepared, reason.code)
+        for prepared in list(self._prepared.values()):
+            if prepared.ended_by is None and (reason := gone(prepared.admitted.verified)) is not None:
+                self.end(prepared, reason.code)
         self._clear_ended()
 
     def _clear_ended(self) -> None:

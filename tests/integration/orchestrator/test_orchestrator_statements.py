@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from orchestrator_site import STATIONS, Board, Site, site, station_keys
+from statement_kit import digest, statement
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
@@ -29,23 +30,6 @@ from policies.station_statement import (
     sign_statement,
 )
 from policies.wire.registry_client import RegistryClient
-
-
-def digest(number: int) -> str:
-    return "sha256:" + f"{number:064x}"
-
-
-def statement(sequence: int, **changes: Any) -> StationStatement:
-    fields: dict[str, Any] = {
-        "station": "amstel",
-        "epoch": 1,
-        "sequence": sequence,
-        "time": datetime(2026, 11, 22, 12, tzinfo=UTC),
-        "audit": ChainEnd(seq=10 * sequence, digest=digest(10 * sequence)),
-        "egress": ChainEnd(seq=5 * sequence, digest=digest(5 * sequence)),
-        "policies": (PolicyUse(policy_id="cxr", runs=1, releases=sequence),),
-    }
-    return StationStatement(**{**fields, **changes})
 
 
 @dataclass

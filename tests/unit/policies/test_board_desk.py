@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from board_desk import Desk, publish, verified
+from board_desk import Desk, publish, verified, vouch
 
 from policies.errors import ExitCode
 
@@ -26,19 +26,6 @@ def revoke(board: Desk, *what: object, code: ExitCode = ExitCode.OK) -> str:
         "revoke", *what, "--reason", "It is no longer wanted.", "-r", board / "repo", "-k", board / "secretary.pem",
         "--to", board / "mirror", code=code,
     )  # fmt: skip
-
-
-def vouch(board: Desk) -> None:
-    board(
-        "witness",
-        "-r",
-        board / "repo",
-        "-k",
-        board / "witness.pem",
-        "--once",
-        "--publish-to",
-        board / "mirror",
-    )
 
 
 def stations(board: Desk, *names: str) -> None:

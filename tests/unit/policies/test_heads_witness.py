@@ -2,11 +2,11 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from board_kit import NOW, BoardKit, register_yaml
+from statement_kit import digest, statement
 
 from policies.charter import REGISTER_PAYLOAD_TYPE
 from policies.errors import NetworkError, NotFoundError, RefusedError, StateError, TrustError
@@ -14,7 +14,6 @@ from policies.signing import Signer, generate_key, load_signer
 from policies.station_statement import (
     ChainEnd,
     EntryRange,
-    PolicyUse,
     Restoration,
     StatedEntry,
     StatedList,
@@ -25,23 +24,6 @@ from policies.station_statement import (
     sign_statement,
 )
 from policies.trust.heads_witness import MAX_FORKS_OF_ONE, MAX_RESTORATIONS_OF_ONE, HeadsWitness
-
-
-def digest(number: int) -> str:
-    return "sha256:" + f"{number:064x}"
-
-
-def statement(sequence: int, **changes: Any) -> StationStatement:
-    fields: dict[str, Any] = {
-        "station": "amstel",
-        "epoch": 1,
-        "sequence": sequence,
-        "time": NOW,
-        "audit": ChainEnd(seq=10 * sequence, digest=digest(10 * sequence)),
-        "egress": ChainEnd(seq=5 * sequence, digest=digest(5 * sequence)),
-        "policies": (PolicyUse(policy_id="cxr", runs=1, releases=sequence),),
-    }
-    return StationStatement(**{**fields, **changes})
 
 
 class Orchestrator:

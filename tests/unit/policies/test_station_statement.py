@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from statement_kit import digest
 
 from policies.documents import canonical_json
 from policies.errors import DocumentError, TrustError
@@ -26,10 +27,6 @@ from policies.station_statement import (
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 FORK, ROLLBACK = RefusalCode.STATEMENT_FORK, RefusalCode.STATEMENT_ROLLBACK
-
-
-def digest(number: int) -> str:
-    return "sha256:" + f"{number:064x}"
 
 
 def statement(**changes: Any) -> StationStatement:
