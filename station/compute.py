@@ -54,7 +54,7 @@ from station.runs.rounds import TrainRounds
 from station.runs.service import RunService
 from station.runs.volumes import VolumeKeeper
 from station.runs.warm import WarmRuns
-from station.sandbox.client import LauncherClient
+from station.sandbox.launcher.client import LauncherClient
 from station.sandbox.session import TrainSandbox
 from station.sandbox.spec import Launcher
 from station.settings import StationSettings, load_settings

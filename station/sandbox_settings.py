@@ -24,6 +24,7 @@ def launcher_settings(home: Path) -> LauncherSettings:
     return LauncherSettings(
         station=settings.name,
         engine_socket=Path(settings.engine.socket),
+        runtime=settings.engine.runtime,
         compute_uid=pwd.getpwnam(settings.services.compute_user).pw_uid if separated else os.getuid(),
         socket_gid=grp.getgrnam(GROUP).gr_gid if separated else None,
         max_memory_bytes=ceilings.memory_mib * MIB,

@@ -64,7 +64,7 @@ def _run(name: str, home: Path) -> None:
 
             serve_compute(home)
         case "launcher":
-            from station.sandbox.launcher import serve as serve_launcher  # noqa: PLC0415
+            from station.sandbox.launcher.service import serve as serve_launcher  # noqa: PLC0415
             from station.sandbox_settings import launcher_settings  # noqa: PLC0415
 
             serve_launcher(home, launcher_settings(home))

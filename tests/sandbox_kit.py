@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policies.bundle import BlobFolder, split_image
-from station.sandbox.launcher import local_launcher
+from station.sandbox.launcher.service import local_launcher
 from station.sandbox.session import TrainSandbox, TrainSession
 from station.sandbox.spec import (
     MIB,

@@ -268,6 +268,7 @@ class LauncherSimulator:
     def engine_info(self) -> EngineInfo:
         self.load_image(IMAGE)
         return EngineInfo(
+            kind="docker",
             name="simulated", version="1", architecture="x86_64", cgroup_version="2", cpus=2, memory_bytes=1 << 33,
             unfit=(),
         )  # fmt: skip

@@ -19,6 +19,7 @@ GIB: Final = 1 << 30
 MIB: Final = 1 << 20
 
 Interface = Literal["flower", "command"]
+Runtime = Literal["runc", "crun", "runsc"]
 
 _RUN_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}[a-z0-9]")
 # Above the ranges that distributions and systemd hand out, below what 32-bit signed numbers hold.
@@ -54,6 +55,7 @@ class LauncherSettings(StrictModel):
         station: the station's name; its containers are labelled with it.
         engine_socket: where the container engine listens.
         compute_uid: the one user, beside root, who may speak to the launcher.
+        runtime: the OCI runtime to use; ``None`` for the engine's usual one.
         socket_gid: the group that may open the launcher's socket; ``None`` leaves the launcher's own.
         max_memory_bytes: ceiling for one container, with its tmpfs and without swap.
         max_cpus: ceiling for one container.
@@ -65,6 +67,7 @@ class LauncherSettings(StrictModel):
 
     station: Name
     engine_socket: SettingsPath = Path("/var/run/docker.sock")
+    runtime: Runtime | None = None
     compute_uid: Annotated[int, Field(ge=0)]
     socket_gid: Annotated[int, Field(ge=0)] | None = None
     max_memory_bytes: Annotated[int, Field(ge=64 * MIB)] = 16 * GIB
@@ -104,8 +107,14 @@ class ContainerSpec(StrictModel):
 
 
 class EngineInfo(StrictModel):
-    """What matters about the container engine; `unfit` names what it cannot enforce."""
+    """What matters about the container engine.
 
+    Attributes:
+        kind: the dialect it is spoken to in.
+        unfit: what it cannot enforce, by name.
+    """
+
+    kind: str
     name: str
     version: str
     architecture: str

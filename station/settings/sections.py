@@ -98,7 +98,10 @@ class PseudonymSettings(StrictModel):
 class EngineSettings(StrictModel):
     """The container engine."""
 
-    socket: FilePath = Field(default="/var/run/docker.sock", description="The Docker engine's Unix socket.")
+    socket: FilePath = Field(default="/var/run/docker.sock", description="The engine's Unix socket.")
+    runtime: Literal["runc", "crun", "runsc"] | None = Field(
+        default=None, description="The OCI runtime that trains run under; without it the engine's usual one."
+    )
 
 
 class CeilingSettings(StrictModel):

@@ -9,7 +9,7 @@ from sandbox_kit import Station
 from policies.documents import parse_json
 from policies.errors import RefusedError
 from policies.refusals import RefusalCode
-from station.sandbox.launcher import local_launcher
+from station.sandbox.launcher.service import local_launcher
 
 pytestmark = pytest.mark.docker
 

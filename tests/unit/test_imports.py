@@ -18,7 +18,7 @@ ALLOWED = {
 RUNTIME = "train_images/runtime/"
 # Third parties that only the named places may import.
 CONFINED = {
-    "docker": ("station/sandbox/",),
+    "docker": ("station/sandbox/engine/",),
     "pydicom": ("station/intake/", "station/pseudonymisation/", "station/cohorts/", "train_images/phantoms/"),
     "highdicom": (
         "station/intake/",

@@ -15,7 +15,7 @@ from policies.documents import load_yaml
 from policies.errors import DocumentError, NotFoundError, UnavailableError, UsageError
 from policies.files import write_atomically
 from policies.manifest import ImageVariant, TrainManifest
-from station.sandbox.image import read_image
+from station.sandbox.image.rewriting import read_image
 from train_images.base.engine import inspect_image
 from train_images.tool.description import require_interface
 from train_images.tool.folders import BLOBS, INDEX, MANIFEST, PackedTrain, TrainFolder

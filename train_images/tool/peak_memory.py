@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from station.sandbox.hardening import LABEL_RUN
+from station.sandbox.engine.hardening import LABEL_RUN
 
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _FILES: Final = (

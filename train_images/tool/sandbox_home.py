@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from policies.errors import StorageError, UnavailableError
-from station.sandbox.launcher import local_launcher
+from station.sandbox.launcher.service import local_launcher
 from station.sandbox.spec import MIB, Launcher, LauncherSettings
 from train_images.tool.folders import PackedTrain
 

@@ -10,8 +10,8 @@ from sandbox_kit import Station, logged
 from policies.errors import RefusedError
 from policies.refusals import RefusalCode
 from station.sandbox import unix
-from station.sandbox.client import LauncherClient
-from station.sandbox.launcher import serve
+from station.sandbox.launcher.client import LauncherClient
+from station.sandbox.launcher.service import serve
 from station.sandbox.session import TrainSandbox
 from station.sandbox.spec import MIB, Launcher, ReplyLimits, TrainReply, TrainRequest
 

@@ -18,8 +18,8 @@ from sandbox_kit import PACKAGES, Station, build_image, logged, remove_image, st
 from policies.bundle import BlobFolder
 from policies.errors import UnavailableError
 from station.sandbox import unix
-from station.sandbox.client import LauncherClient
-from station.sandbox.launcher import local_launcher
+from station.sandbox.launcher.client import LauncherClient
+from station.sandbox.launcher.service import local_launcher
 from station.sandbox.session import TrainSandbox
 from station.sandbox.spec import (
     MIB,
@@ -172,7 +172,7 @@ def test_stop_from_another_thread_ends_a_request(station: Station) -> None:
 
 SERVE = """
 import json, sys, pathlib
-from station.sandbox.launcher import serve
+from station.sandbox.launcher.service import serve
 from station.sandbox.spec import LauncherSettings
 serve(pathlib.Path(sys.argv[1]), LauncherSettings.model_validate(json.loads(sys.argv[2])))
 """

@@ -16,8 +16,8 @@ from sandbox_kit import Station
 
 from policies.errors import UnavailableError
 from station.sandbox import unix
-from station.sandbox.client import LauncherClient
-from station.sandbox.launcher import serve
+from station.sandbox.launcher.client import LauncherClient
+from station.sandbox.launcher.service import serve
 from station.sandbox.session import TrainSandbox
 from station.sandbox.spec import MIB, ContainerSpec, LauncherSettings, ReplyLimits, TrainReply, TrainRequest
 

@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 
-from station.sandbox.hardening import create_body, differences, unfit_reasons
+from station.sandbox.engine.dialect import Terms
+from station.sandbox.engine.docker import DockerDialect
+from station.sandbox.image.rewriting import rewrite
 from station.sandbox.spec import MIB, ContainerSpec
 
+DOCKER = DockerDialect()
 UID = 1_900_000_007
 TMPFS = f"rw,nosuid,nodev,noexec,nr_inodes=65536,uid={UID},gid={UID},mode=0700"
 
@@ -28,9 +31,8 @@ def spec(**changed: object) -> ContainerSpec:
 
 
 def body(**changed: object) -> dict[str, Any]:
-    return create_body(
-        spec(**changed), image_id="sha256:" + "b" * 64, uid=UID, labels={"nl.pht.run": "run-1"}
-    )
+    terms = Terms("sha256:" + "b" * 64, UID, {"nl.pht.run": "run-1"})
+    return DOCKER.create_body(spec(**changed), terms)
 
 
 MOUNTS = [
@@ -143,7 +145,7 @@ def inspected() -> dict[str, Any]:
 
 
 def test_an_engine_that_did_as_asked_differs_in_nothing() -> None:
-    assert differences(body(), inspected()) == ()
+    assert DOCKER.differences(body(), inspected()) == ()
 
 
 WEAKER: dict[str, object] = {
@@ -197,7 +199,7 @@ WEAKER: dict[str, object] = {
 def test_an_engine_that_weakens_a_restriction_is_noticed(name: str) -> None:
     shown = inspected()
     shown["HostConfig"][name] = WEAKER[name]
-    assert name in differences(body(), shown)
+    assert name in DOCKER.differences(body(), shown)
 
 
 def test_the_table_of_weaker_values_is_complete() -> None:
@@ -215,18 +217,18 @@ def test_a_mount_that_is_not_as_asked_is_noticed(change: str) -> None:
         shown["Mounts"].append({"Type": "volume", "Source": "/v", "Destination": "/v", "RW": True})
     else:
         shown["Mounts"] = None
-    assert "Mounts" in differences(body(), shown)
+    assert "Mounts" in DOCKER.differences(body(), shown)
 
 
 @pytest.mark.parametrize("name", ["User", "Entrypoint", "WorkingDir", "Image"])
 def test_another_program_or_user_is_noticed(name: str) -> None:
     shown = inspected()
     shown["Config"][name] = "other"
-    assert name in differences(body(), shown)
+    assert name in DOCKER.differences(body(), shown)
 
 
 def test_an_answer_without_its_parts_differs() -> None:
-    assert differences(body(), {})
+    assert DOCKER.differences(body(), {})
 
 
 FIT = {
@@ -243,8 +245,10 @@ FIT = {
 
 
 def test_a_fit_engine_has_no_reason_against_it() -> None:
-    assert unfit_reasons(FIT) == ()
-    assert unfit_reasons(FIT | {"SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"]}) == ()
+    assert DOCKER.unfit(FIT, None) == ()
+    assert (
+        DOCKER.unfit(FIT | {"SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"]}, None) == ()
+    )
 
 
 @pytest.mark.parametrize(
@@ -266,15 +270,23 @@ def test_a_fit_engine_has_no_reason_against_it() -> None:
         ({"PidsLimit": False}, "no-pids-limit"),
         ({"CpuCfsQuota": False}, "no-cpu-quota"),
         ({"Runtimes": {"crun": {}}}, "no-runc"),
-        ({"DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}, "containerd-image-store"),
     ],
 )
 def test_an_engine_that_cannot_enforce_is_named(change: dict[str, Any], reason: str) -> None:
-    assert unfit_reasons(FIT | change) == (reason,)
+    assert DOCKER.unfit(FIT | change, None) == (reason,)
+
+
+def test_the_id_is_known_before_for_both_kinds_of_image_store() -> None:
+    made = rewrite({"os": "linux", "architecture": "amd64"}, ("sha256:" + "c" * 64,), (10,))
+    containerd = FIT | {"DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}
+    assert DOCKER.image_id(made, FIT) == made.config_digest
+    assert DOCKER.image_id(made, containerd) == made.manifest_digest
+    assert DOCKER.may_skip_layers(FIT)
+    assert not DOCKER.may_skip_layers(containerd)
 
 
 def test_an_engine_that_says_nothing_is_unfit() -> None:
-    assert set(unfit_reasons({})) >= {
+    assert set(DOCKER.unfit({}, None)) >= {
         "not-linux",
         "no-memory-limit",
         "no-pids-limit",
@@ -284,5 +296,5 @@ def test_an_engine_that_says_nothing_is_unfit() -> None:
 
 def test_newer_engines_spell_the_quota_otherwise() -> None:
     newer: dict[str, Any] = {name: value for name, value in FIT.items() if name != "CpuCfsQuota"}
-    assert unfit_reasons(newer | {"CPUCfsQuota": True}) == ()
-    assert unfit_reasons(newer) == ("no-cpu-quota",)
+    assert DOCKER.unfit(newer | {"CPUCfsQuota": True}, None) == ()
+    assert DOCKER.unfit(newer, None) == ("no-cpu-quota",)

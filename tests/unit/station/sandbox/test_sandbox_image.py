@@ -15,10 +15,13 @@ from policies.bundle import BlobFolder
 from policies.documents import digest_of
 from policies.errors import RefusedError
 from policies.refusals import RefusalCode
-from station.sandbox import image
+from station.sandbox.image import archive as packed
+from station.sandbox.image import rewriting as image
 
 LAYERS = (b"lower" * 300, b"upper")
 DIFF_IDS = tuple(digest_of(each) for each in LAYERS)
+
+SIZES = tuple(len(layer) for layer in LAYERS)
 
 
 def config(**inner: Any) -> dict[str, Any]:
@@ -46,7 +49,7 @@ def test_only_layers_platform_and_allowed_variables_remain() -> None:
         Entrypoint=["/evil"], Cmd=["x"], User="0", Volumes={"/v": {}}, Labels={"a": "b"}, ExposedPorts={"80/tcp": {}},
         OnBuild=["RUN x"], Healthcheck={"Test": ["CMD", "x"]}, StopSignal="SIGTERM", WorkingDir="/root", Shell=["/evil"],
     )  # fmt: skip
-    made = image.rewrite(greedy, DIFF_IDS)
+    made = image.rewrite(greedy, DIFF_IDS, SIZES)
     assert json.loads(made.config) == {
         "architecture": "amd64",
         "os": "linux",
@@ -54,11 +57,13 @@ def test_only_layers_platform_and_allowed_variables_remain() -> None:
         "config": {"Env": ["PATH=/bin", "LC_ALL=C.UTF-8", "PYTHONPATH=/opt/app"]},
         "rootfs": {"type": "layers", "diff_ids": list(DIFF_IDS)},
     }
-    assert made.image_id == digest_of(made.config)
+    assert made.config_digest == digest_of(made.config)
 
 
 def test_images_that_differ_in_what_is_dropped_load_as_one() -> None:
-    assert image.rewrite(config(User="0"), DIFF_IDS) == image.rewrite(config(Labels={"x": "y"}), DIFF_IDS)
+    assert image.rewrite(config(User="0"), DIFF_IDS, SIZES) == image.rewrite(
+        config(Labels={"x": "y"}), DIFF_IDS, SIZES
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,42 +99,50 @@ def test_no_variable_passes_that_is_not_on_the_list(pairs: list[tuple[str, str]]
 @pytest.mark.parametrize("change", [{"os": "windows"}, {"os": None}, {"architecture": 7}])
 def test_an_image_for_another_system_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(RefusedError):
-        image.rewrite(config() | change, DIFF_IDS)
+        image.rewrite(config() | change, DIFF_IDS, SIZES)
 
 
 def test_the_archive_has_no_names_and_the_layers_that_the_engine_lacks(store: BlobFolder) -> None:
-    made = image.rewrite(config(), DIFF_IDS)
+    made = image.rewrite(config(), DIFF_IDS, SIZES)
     for skip, expected in ((0, list(LAYERS)), (1, [LAYERS[1]]), (2, [])):
-        data = b"".join(image.archive(made, store, skip=skip))
+        data = b"".join(packed.archive(made, store, skip=skip))
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
             contents = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
         (listing,) = json.loads(contents.pop("manifest.json"))
         assert listing["RepoTags"] is None
         assert contents.pop(listing["Config"]) == made.config
-        assert listing["Layers"] == [f"{digest.removeprefix('sha256:')}.tar" for digest in DIFF_IDS]
+        assert listing["Layers"] == [f"blobs/sha256/{each.removeprefix('sha256:')}" for each in DIFF_IDS]
+        assert json.loads(contents.pop("oci-layout")) == {"imageLayoutVersion": "1.0.0"}
+        (found,) = json.loads(contents.pop("index.json"))["manifests"]
+        assert found["digest"] == made.manifest_digest
+        assert "annotations" not in found
+        manifest = contents.pop(f"blobs/sha256/{found['digest'].removeprefix('sha256:')}")
+        assert digest_of(manifest) == made.manifest_digest
+        assert json.loads(manifest)["config"]["digest"] == made.config_digest
+        assert [each["digest"] for each in json.loads(manifest)["layers"]] == list(DIFF_IDS)
         assert list(contents.values()) == expected
 
 
 @pytest.mark.parametrize("damage", [b"lowEr" * 300, b"short", b"lower" * 300 + b"more"])
 def test_a_changed_layer_ends_the_archive_before_its_manifest(store: BlobFolder, damage: bytes) -> None:
     store.path(DIFF_IDS[0]).write_bytes(damage)
-    made = image.rewrite(config(), DIFF_IDS)
+    made = image.rewrite(config(), DIFF_IDS, SIZES)
     sent: list[bytes] = []
     with pytest.raises(RefusedError) as caught:
-        deque(map(sent.append, image.archive(made, store, skip=0)), maxlen=0)
+        deque(map(sent.append, packed.archive(made, store, skip=0)), maxlen=0)
     assert caught.value.code == RefusalCode.IMAGE_DIGEST
     assert sent
     assert b"manifest.json" not in b"".join(sent)
     with pytest.raises(RefusedError):
-        image.verify_layers(DIFF_IDS, store)
+        packed.verify_layers(DIFF_IDS, store)
 
 
 def test_a_missing_layer_is_named_otherwise(store: BlobFolder) -> None:
     store.remove(DIFF_IDS[1])
-    made = image.rewrite(config(), DIFF_IDS)
+    made = image.rewrite(config(), DIFF_IDS, SIZES)
     for attempt in (
-        lambda: image.verify_layers(DIFF_IDS, store),
-        lambda: list(image.archive(made, store, skip=0)),
+        lambda: packed.verify_layers(DIFF_IDS, store),
+        lambda: list(packed.archive(made, store, skip=0)),
     ):
         with pytest.raises(RefusedError) as caught:
             attempt()

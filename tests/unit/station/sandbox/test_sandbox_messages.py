@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from policies.errors import PhtError, RefusedError, UnavailableError, WireError
 from policies.refusals import RefusalCode
-from station.sandbox import messages
-from station.sandbox.launcher import answer_request, local_launcher
+from station.sandbox.launcher import messages
+from station.sandbox.launcher.service import answer_request, local_launcher
 from station.sandbox.spec import Launcher, LauncherSettings
 
 SPEC: dict[str, Any] = {

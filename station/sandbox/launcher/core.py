@@ -21,8 +21,11 @@ from pydantic import JsonValue
 from policies.bundle import BlobFolder
 from policies.errors import PhtError, RefusedError, UnavailableError
 from policies.refusals import RefusalCode
-from station.sandbox import hardening, image
-from station.sandbox.launcher_engine import Engine, layers_of
+from station.sandbox.engine import hardening
+from station.sandbox.engine.api import Engine
+from station.sandbox.engine.choosing import dialect_of
+from station.sandbox.engine.dialect import Dialect, Json, Terms
+from station.sandbox.launcher.images import ImageLoader
 from station.sandbox.spec import (
     FIRST_UID,
     UID_COUNT,
@@ -50,7 +53,7 @@ class LauncherCore:
         self._engine = Engine(settings.engine_socket)
         self._cohorts = compute / "cohorts"
         self._control = compute / "control"
-        self._store = BlobFolder(compute / "layers")
+        self._images = ImageLoader(self._engine, BlobFolder(compute / "layers"))
         self._home_label = hashlib.sha256(str(compute).encode()).hexdigest()[:16]
         self._labels = {hardening.LABEL_STATION: settings.station, hardening.LABEL_HOME: self._home_label}
         self._starting = threading.Lock()
@@ -59,28 +62,34 @@ class LauncherCore:
 
     def engine_info(self) -> EngineInfo:
         """Say what the engine is and what it cannot enforce."""
-        info = self._engine.info()
+        return self._describe(self._dialect(), self._engine.info())
+
+    def _dialect(self) -> Dialect:
+        # Asked each time: another engine may have taken the socket's place.
+        return dialect_of(self._engine.version())
+
+    def _describe(self, dialect: Dialect, info: Json) -> EngineInfo:
         return EngineInfo(
+            kind=dialect.name,
             name=str(info.get("OperatingSystem", "")),
             version=str(info.get("ServerVersion", "")),
             architecture=str(info.get("Architecture", "")),
             cgroup_version=str(info.get("CgroupVersion", "")),
-            cpus=int(info.get("NCPU", 0)),
-            memory_bytes=int(info.get("MemTotal", 0)),
-            unfit=hardening.unfit_reasons(info),
+            cpus=_whole(info.get("NCPU")),
+            memory_bytes=_whole(info.get("MemTotal")),
+            unfit=dialect.unfit(info, self._settings.runtime),
         )
 
-    def _require_fit(self) -> None:
-        unfit = self.engine_info().unfit
+    def _require_fit(self) -> tuple[Dialect, Json]:
+        dialect, info = self._dialect(), self._engine.info()
+        unfit = self._describe(dialect, info).unfit
         if unfit:
             raise RefusedError(
                 RefusalCode.ENGINE_UNFIT,
                 f"the container engine cannot enforce what a train must be held to: {', '.join(unfit)}",
-                hint="Use a Docker engine with cgroup limits and its default seccomp profile, without user namespace "
-                'remapping and with "containerd-snapshotter": false among the features in its daemon.json.',
+                hint="Use an engine with cgroup limits and its default seccomp profile, without user namespace remapping.",
             )
-
-    # Images
+        return dialect, info
 
     def load_image(self, config_digest: str) -> LoadedImage:
         """Bring an image from our layer store into the engine, verified byte by byte.
@@ -89,47 +98,7 @@ class LauncherCore:
             RefusedError: our store does not hold it as signed, or the engine made something else of it.
             UnavailableError: no engine answers.
         """
-        self._require_fit()
-        rewritten = image.read_image(self._store, config_digest)
-        layers = rewritten.diff_ids
-        if self._has(rewritten):
-            image.verify_layers(layers, self._store)
-            return LoadedImage(image_id=rewritten.image_id, layers_hashed=len(layers), layers_sent=0)
-        skip = self._layers_present(layers)
-        # The others are hashed while they are sent.
-        image.verify_layers(layers[:skip], self._store)
-        taken = self._engine.load(image.archive(rewritten, self._store, skip=skip))
-        if not taken or not self._has(rewritten):
-            raise RefusedError(
-                RefusalCode.IMAGE_DIGEST, "the engine did not make the verified image of what it was given"
-            )
-        sent = len(layers) - skip
-        return LoadedImage(image_id=rewritten.image_id, layers_hashed=len(layers), layers_sent=sent)
-
-    def _has(self, rewritten: image.RewrittenImage) -> bool:
-        """Whether the engine has our image with exactly its layers.
-
-        Raises:
-            RefusedError: it shows our id with other layers.
-        """
-        found = self._engine.image(rewritten.image_id)
-        if found is None:
-            return False
-        if found.get("Id") != rewritten.image_id or layers_of(found) != rewritten.diff_ids:
-            raise RefusedError(
-                RefusalCode.IMAGE_DIGEST, "the engine's layers are not those of the signed image"
-            )
-        return True
-
-    def _layers_present(self, diff_ids: tuple[str, ...]) -> int:
-        """Return how many of the lowest layers the engine already has, in this order."""
-        best = 0
-        for theirs in self._engine.image_layers():
-            same = 0
-            while same < min(len(diff_ids), len(theirs)) and diff_ids[same] == theirs[same]:
-                same += 1
-            best = max(best, same)
-        return best
+        return self._images.load(config_digest, *self._require_fit())
 
     # Containers
 
@@ -141,24 +110,26 @@ class LauncherCore:
             UnavailableError: no engine answers.
         """
         self._check(spec)
-        loaded = self.load_image(spec.image_config_digest)
+        dialect, info = self._require_fit()
+        loaded = self._images.load(spec.image_config_digest, dialect, info)
         with self._starting:
             self._require_room(spec)
             uid = self._fresh_uid()
             labels = {**self._labels, hardening.LABEL_RUN: spec.run_id, hardening.LABEL_UID: str(uid)}
-            body = hardening.create_body(spec, image_id=loaded.image_id, uid=uid, labels=labels)
-            container_id = self._create(spec.run_id, body)
+            terms = Terms(loaded.image_id, uid, labels, self._settings.runtime)
+            container_id = self._create(dialect, spec, terms)
         self._watch(spec)
         LOG.info("container.started", extra={"run": spec.run_id, "uid": uid})
         return StartedContainer(
             run_id=spec.run_id, container_id=container_id, image_id=loaded.image_id, uid=uid
         )
 
-    def _create(self, run_id: str, body: dict[str, JsonValue]) -> str:
+    def _create(self, dialect: Dialect, spec: ContainerSpec, terms: Terms) -> str:
         """Create, inspect and start a container; one that cannot be started is not left behind."""
+        body = dialect.create_body(spec, terms)
         try:
-            container_id = self._engine.create(body, self._name(run_id))
-            different = hardening.differences(body, self._engine.container(container_id) or {})
+            container_id = self._engine.create(body, self._name(spec.run_id))
+            different = dialect.differences(body, self._engine.container(container_id) or {})
             if different:
                 raise RefusedError(
                     RefusalCode.ENGINE_UNFIT,
@@ -166,7 +137,7 @@ class LauncherCore:
                 )
             self._engine.start(container_id)
         except PhtError:
-            self.stop(run_id)
+            self.stop(spec.run_id)
             raise
         return container_id
 
@@ -306,3 +277,7 @@ def _require_folder(given: str, parent: Path, what: str) -> None:
         raise RefusedError(
             RefusalCode.SANDBOX_ARGUMENT, f"{what} is not a folder of its own below {parent.name}/"
         )
+
+
+def _whole(value: JsonValue) -> int:
+    return value if isinstance(value, int) else 0

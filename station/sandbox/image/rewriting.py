@@ -1,14 +1,12 @@
-"""What of an image is taken over, and the archive that the engine is given. Pure but for reading blobs.
+"""What of an image is taken over. Pure but for reading its config from our layer store.
 
-The image's own config is not run. Only its layers, its architecture and an allow-list of
-variables go into a config that we write; that config's digest is the id under which the engine must show the image. The archive
-has no names, so loading it cannot replace anything in the engine.
+The image's own config is not run. Only its layers, its architecture and an allow-list of variables go into a config that we write.
+From it follow, before any engine has seen the image, the ids under which both kinds of image store must show it: the config's
+digest (Docker's own store, Podman), or that of the OCI manifest over it (containerd's store).
 """
 
-import hashlib
 import re
-import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,9 +17,8 @@ from policies.documents import canonical_json, digest_of, parse_json
 from policies.errors import DocumentError, NotFoundError, RefusedError, TrustError
 from policies.refusals import RefusalCode
 
-_CHUNK_BYTES: Final = 1 << 20
-_TAR_BLOCK: Final = 512
 _MAX_VALUE: Final = 4096
+_OCI: Final = "application/vnd.oci.image"
 
 ALLOWED_VARIABLES: Final = re.compile(
     r"PATH|LANG|LANGUAGE|LC_[A-Z]+|TZ|PYTHONPATH|PYTHONHASHSEED|PYTHONUTF8|R_HOME|R_LIBS|JAVA_HOME"
@@ -42,13 +39,17 @@ class RewrittenImage:
     """An image as we load it.
 
     Attributes:
-        image_id: digest of `config`; the engine must show the image under it.
         config: the config that we wrote.
+        config_digest: its digest; the image's id in a store that names images by their config.
+        manifest: the OCI manifest over config and layers.
+        manifest_digest: its digest; the image's id in a store that names images by their manifest.
         diff_ids: the layers, lowest first.
     """
 
-    image_id: str
     config: bytes
+    config_digest: str
+    manifest: bytes
+    manifest_digest: str
     diff_ids: tuple[str, ...]
 
 
@@ -72,11 +73,25 @@ def read_image(store: BlobFolder, config_digest: str) -> RewrittenImage:
         ) from error
     except DocumentError as error:
         raise RefusedError(RefusalCode.IMAGE_CONFIG, error.message) from error
-    return rewrite(config, diff_ids)
+    return rewrite(config, diff_ids, _sizes(diff_ids, store))
 
 
-def rewrite(config: Mapping[str, JsonValue], diff_ids: tuple[str, ...]) -> RewrittenImage:
+def _sizes(diff_ids: tuple[str, ...], store: BlobFolder) -> tuple[int, ...]:
+    try:
+        return tuple(store.size(each) for each in diff_ids)
+    except NotFoundError as error:
+        raise RefusedError(RefusalCode.IMAGE_UNAVAILABLE, "a layer is not in the layer store") from error
+
+
+def rewrite(
+    config: Mapping[str, JsonValue], diff_ids: tuple[str, ...], sizes: tuple[int, ...]
+) -> RewrittenImage:
     """Keep layers, platform and allowed variables of an image config; drop the rest.
+
+    Args:
+        config: the image's own.
+        diff_ids: its layers, lowest first.
+        sizes: their bytes, uncompressed, in the same order.
 
     Raises:
         RefusedError: another operating system, or a variable that is refused.
@@ -94,7 +109,22 @@ def rewrite(config: Mapping[str, JsonValue], diff_ids: tuple[str, ...]) -> Rewri
         "rootfs": {"type": "layers", "diff_ids": list(diff_ids)},
     }
     encoded = canonical_json(written)
-    return RewrittenImage(digest_of(encoded), encoded, diff_ids)
+    manifest = canonical_json(
+        {
+            "schemaVersion": 2,
+            "mediaType": f"{_OCI}.manifest.v1+json",
+            "config": {
+                "mediaType": f"{_OCI}.config.v1+json",
+                "digest": digest_of(encoded),
+                "size": len(encoded),
+            },
+            "layers": [
+                {"mediaType": f"{_OCI}.layer.v1.tar", "digest": digest, "size": size}
+                for digest, size in zip(diff_ids, sizes, strict=True)
+            ],
+        }
+    )
+    return RewrittenImage(encoded, digest_of(encoded), manifest, digest_of(manifest), diff_ids)
 
 
 def allowed_variables(variables: JsonValue) -> tuple[str, ...]:
@@ -122,80 +152,3 @@ def allowed_variables(variables: JsonValue) -> tuple[str, ...]:
         if ALLOWED_VARIABLES.fullmatch(name):
             kept.append(text)
     return tuple(kept)
-
-
-def verify_layers(diff_ids: Iterable[str], store: BlobFolder) -> None:
-    """Read layers of our store through.
-
-    Raises:
-        RefusedError: one is missing or holds other bytes.
-    """
-    for digest in set(diff_ids):
-        try:
-            store.rehash(digest)
-        except NotFoundError as error:
-            raise RefusedError(RefusalCode.IMAGE_UNAVAILABLE, "a layer is not in the layer store") from error
-        except TrustError as error:
-            raise RefusedError(
-                RefusalCode.IMAGE_DIGEST, "a layer holds other bytes than were signed"
-            ) from error
-
-
-def archive(image: RewrittenImage, store: BlobFolder, *, skip: int) -> Iterator[bytes]:
-    """Yield the archive for ``docker load``, without names, hashing each layer as it is read.
-
-    Args:
-        image: the image.
-        store: holds its layers.
-        skip: leave out this many of the lowest layers; the engine has them. (Docker 20.10 looks a layer up by its chain before
-            it opens its file.)
-
-    Raises:
-        RefusedError: a layer is missing or holds other bytes. The engine then has no manifest and makes no image.
-    """
-    sent: set[str] = set()
-    for digest in image.diff_ids[skip:]:
-        if digest not in sent:
-            sent.add(digest)
-            yield from _layer(digest, store)
-    config_name = f"{image.image_id.removeprefix('sha256:')}.json"
-    yield from _file(config_name, image.config)
-    listing: JsonValue = [
-        {"Config": config_name, "RepoTags": None, "Layers": [_layer_name(each) for each in image.diff_ids]}
-    ]
-    yield from _file("manifest.json", canonical_json(listing))
-    yield b"\0" * _TAR_BLOCK * 2
-
-
-def _layer(digest: str, store: BlobFolder) -> Iterator[bytes]:
-    try:
-        size = store.size(digest)
-        hashed = hashlib.sha256()
-        with store.open(digest) as file:
-            yield _tar_header(_layer_name(digest), size)
-            left = size
-            while left and (chunk := file.read(min(left, _CHUNK_BYTES))):
-                left -= len(chunk)
-                hashed.update(chunk)
-                yield chunk
-    except NotFoundError as error:
-        raise RefusedError(RefusalCode.IMAGE_UNAVAILABLE, "a layer is not in the layer store") from error
-    if left or "sha256:" + hashed.hexdigest() != digest:
-        raise RefusedError(RefusalCode.IMAGE_DIGEST, "a layer holds other bytes than were signed")
-    yield b"\0" * (-size % _TAR_BLOCK)
-
-
-def _file(name: str, content: bytes) -> Iterator[bytes]:
-    yield _tar_header(name, len(content))
-    yield content + b"\0" * (-len(content) % _TAR_BLOCK)
-
-
-def _layer_name(digest: str) -> str:
-    return f"{digest.removeprefix('sha256:')}.tar"
-
-
-def _tar_header(name: str, size: int) -> bytes:
-    entry = tarfile.TarInfo(name)
-    entry.size = size
-    entry.mode = 0o644
-    return entry.tobuf(format=tarfile.GNU_FORMAT)

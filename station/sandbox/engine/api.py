@@ -75,6 +75,11 @@ class Engine:
         found: Json = self._do(lambda api: api.info())
         return found
 
+    def version(self) -> Json:
+        """Return which engine it is, with its components."""
+        found: Json = self._do(lambda api: api.version())
+        return found
+
     def image(self, name: str) -> Json | None:
         """Return an image's facts, ``None`` where there is none."""
         return self._find(lambda api: api.inspect_image(name))

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from policies.errors import PhtError, RefusedError, UnavailableError, WireError
-from station.sandbox import messages, unix
-from station.sandbox.messages import Answer, Request
+from station.sandbox import unix
+from station.sandbox.launcher import messages
+from station.sandbox.launcher.messages import Answer, Request
 from station.sandbox.spec import (
     ContainerSpec,
     ContainerStatus,

@@ -14,9 +14,10 @@ from typing import Final
 
 from policies.errors import PhtError, RefusedError, StorageError, UnavailableError, WireError
 from policies.refusals import RefusalCode
-from station.sandbox import messages, unix
-from station.sandbox.launcher_core import LauncherCore
-from station.sandbox.messages import Answer
+from station.sandbox import unix
+from station.sandbox.launcher import messages
+from station.sandbox.launcher.core import LauncherCore
+from station.sandbox.launcher.messages import Answer
 from station.sandbox.spec import Launcher, LauncherSettings
 
 LOG = logging.getLogger("station.launcher")

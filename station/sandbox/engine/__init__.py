@@ -1,0 +1,1 @@
+"""Container engines: what is asked of them, what they can enforce, and what they made of it."""

@@ -1,0 +1,1 @@
+"""What the engine is given of a train's image."""

@@ -1,0 +1,77 @@
+"""Brings verified images into the engine: the launcher's half that reads our layer store."""
+
+from typing import Final
+
+from policies.bundle import BlobFolder
+from policies.errors import RefusedError
+from policies.refusals import RefusalCode
+from station.sandbox.engine.api import Engine, layers_of
+from station.sandbox.engine.dialect import Dialect, Json
+from station.sandbox.image.archive import archive, verify_layers
+from station.sandbox.image.rewriting import RewrittenImage, read_image
+from station.sandbox.spec import LoadedImage
+
+
+class ImageLoader:
+    """Loads what our layer store holds, under ids known before.
+
+    Args:
+        engine: the container engine.
+        store: our layers.
+    """
+
+    def __init__(self, engine: Engine, store: BlobFolder) -> None:
+        self._engine: Final = engine
+        self._store: Final = store
+
+    def load(self, config_digest: str, dialect: Dialect, info: Json) -> LoadedImage:
+        """Bring an image from our layer store into the engine, verified byte by byte.
+
+        Args:
+            config_digest: the image's identity as the policy names it.
+            dialect: the engine's.
+            info: what the engine says of itself.
+
+        Raises:
+            RefusedError: our store does not hold it as signed, or the engine made something else of it.
+            UnavailableError: no engine answers.
+        """
+        rewritten = read_image(self._store, config_digest)
+        image_id, layers = dialect.image_id(rewritten, info), rewritten.diff_ids
+        if self._has(image_id, rewritten):
+            verify_layers(layers, self._store)
+            return LoadedImage(image_id=image_id, layers_hashed=len(layers), layers_sent=0)
+        skip = self._layers_present(layers) if dialect.may_skip_layers(info) else 0
+        # The others are hashed while they are sent.
+        verify_layers(layers[:skip], self._store)
+        taken = self._engine.load(archive(rewritten, self._store, skip=skip))
+        if not taken or not self._has(image_id, rewritten):
+            raise RefusedError(
+                RefusalCode.IMAGE_DIGEST, "the engine did not make the verified image of what it was given"
+            )
+        return LoadedImage(image_id=image_id, layers_hashed=len(layers), layers_sent=len(layers) - skip)
+
+    def _has(self, image_id: str, rewritten: RewrittenImage) -> bool:
+        """Whether the engine has our image with exactly its layers.
+
+        Raises:
+            RefusedError: it shows our id with other layers.
+        """
+        found = self._engine.image(image_id)
+        if found is None:
+            return False
+        if found.get("Id") != image_id or layers_of(found) != rewritten.diff_ids:
+            raise RefusedError(
+                RefusalCode.IMAGE_DIGEST, "the engine's layers are not those of the signed image"
+            )
+        return True
+
+    def _layers_present(self, diff_ids: tuple[str, ...]) -> int:
+        """Return how many of the lowest layers the engine already has, in this order."""
+        best = 0
+        for theirs in self._engine.image_layers():
+            same = 0
+            while same < min(len(diff_ids), len(theirs)) and diff_ids[same] == theirs[same]:
+                same += 1
+            best = max(best, same)
+        return best
