@@ -1,7 +1,7 @@
 import ast
 from pathlib import Path
 
-from policies.refusal_texts import CATALOGUE, text_of
+from policies.refusal_texts import CATALOGUE, asking, hospital, returning, text_of
 from policies.refusals import RefusalCode
 
 POLICIES = Path(__file__).parents[3] / "policies"
@@ -9,6 +9,7 @@ POLICIES = Path(__file__).parents[3] / "policies"
 
 def test_every_code_has_a_text_and_every_text_a_code() -> None:
     assert set(CATALOGUE) == set(RefusalCode)
+    assert len(CATALOGUE) == sum(len(part.TEXTS) for part in (asking, hospital, returning))
 
 
 def test_a_text_is_two_sentences_a_person_can_use() -> None:

@@ -1,0 +1,102 @@
+"""Refusal texts: what a train did, and what of its answer does not leave."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from policies.refusals import CatalogueEntry, RefusalCode
+
+_C = RefusalCode
+_BOARD = "Ask the board's secretary."
+_RESEARCHER_FIXES = "Correct the train, have its new image signed, and order the run again."
+
+TEXTS: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
+    {
+        # The train's behaviour
+        _C.TRAIN_CRASHED: CatalogueEntry(
+            "The train's program ended by itself.",
+            "Run `pht-train check`; the output stays with the operator.",
+        ),
+        _C.TRAIN_TIMEOUT: CatalogueEntry(
+            "The train did not answer in the time its manifest gives.",
+            "Raise message_timeout_s in the manifest, or ask for less work per round.",
+        ),
+        _C.TRAIN_OUT_OF_MEMORY: CatalogueEntry(
+            "The train used more memory than its manifest asks for.",
+            "Raise memory_mib in the manifest; scratch counts as memory.",
+        ),
+        _C.TRAIN_PROTOCOL: CatalogueEntry(
+            "The train's answer is not what the container protocol prescribes.",
+            "Use the runtime of the base image, unchanged; run `pht-train check`.",
+        ),
+        _C.TRAIN_DECLARED_ERROR: CatalogueEntry(
+            "The train ended with an error code that its manifest declares.",
+            "The manifest's author knows what the code means.",
+        ),
+        _C.TRAIN_FAILED_TOO_OFTEN: CatalogueEntry(
+            "Three messages of this run failed at the station, so the run ended there.", _RESEARCHER_FIXES
+        ),
+        _C.RUN_STOPPED: CatalogueEntry(
+            "The run was stopped at this station.",
+            "Ask the hospital's operator; order a new run if it may go on.",
+        ),
+        # The egress guard
+        _C.RELEASE_UNPARSEABLE: CatalogueEntry(
+            "What the train returned cannot be read, so none of it leaves.",
+            "Return arrays as safetensors through the base image's runtime; run `pht-train check`.",
+        ),
+        _C.RELEASE_TOO_LARGE: CatalogueEntry(
+            "What the train returned is larger than the policy permits.",
+            "Return less, or ask the board for a higher maximum_bytes.",
+        ),
+        _C.RELEASE_TENSOR_EXTRA: CatalogueEntry(
+            "The train returned a tensor that its manifest does not declare.", _RESEARCHER_FIXES
+        ),
+        _C.RELEASE_TENSOR_MISSING: CatalogueEntry(
+            "The train did not return a tensor that its manifest declares.", _RESEARCHER_FIXES
+        ),
+        _C.RELEASE_TENSOR_SHAPE: CatalogueEntry(
+            "A returned tensor has another shape than declared.", _RESEARCHER_FIXES
+        ),
+        _C.RELEASE_TENSOR_DTYPE: CatalogueEntry(
+            "A returned tensor has another number type than declared.", _RESEARCHER_FIXES
+        ),
+        _C.RELEASE_TENSOR_NOT_FINITE: CatalogueEntry(
+            "A returned tensor holds infinity or not-a-number.",
+            "Lower the learning rate or clip gradients; run `pht-train check`.",
+        ),
+        _C.RELEASE_TENSOR_RANGE: CatalogueEntry(
+            "A returned tensor changed by more than the policy permits.",
+            "Lower the learning rate, or ask the board for a higher maximum_absolute.",
+        ),
+        _C.RELEASE_METRIC_EXTRA: CatalogueEntry(
+            "The train returned a metric that is not declared and permitted.", _RESEARCHER_FIXES
+        ),
+        _C.RELEASE_METRIC_MISSING: CatalogueEntry(
+            "The train did not return a metric that its manifest declares as required.", _RESEARCHER_FIXES
+        ),
+        _C.RELEASE_METRIC_RANGE: CatalogueEntry(
+            "A returned metric lies outside its declared range.", _RESEARCHER_FIXES
+        ),
+        _C.RELEASE_TABLE_EXTRA: CatalogueEntry(
+            "The train returned a table that is not declared and permitted.", _RESEARCHER_FIXES
+        ),
+        _C.RELEASE_TABLE_MISSING: CatalogueEntry(
+            "The train did not return a table that its manifest declares.", _RESEARCHER_FIXES
+        ),
+        _C.RELEASE_TABLE_SHAPE: CatalogueEntry(
+            "A returned table has another shape than declared.", _RESEARCHER_FIXES
+        ),
+        _C.RELEASE_CELL_TOO_SMALL: CatalogueEntry(
+            "A cell of a returned table counts fewer patients than the policy's minimum cell count.",
+            "Use coarser categories, or more patients.",
+        ),
+        _C.RELEASE_TOO_FEW_PATIENTS: CatalogueEntry(
+            "The result rests on fewer patients than the policy's minimum.",
+            "The metric is withheld at this station; use a larger split or more patients.",
+        ),
+        _C.RELEASE_NOT_PERMITTED: CatalogueEntry(
+            "The policy permits no release of this kind.",
+            f"Compare the manifest's outputs with the policy. {_BOARD}",
+        ),
+    }
+)
