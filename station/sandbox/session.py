@@ -1,7 +1,7 @@
 """A train that runs: one container, one connection, one request at a time.
 
-Compute listens in the run's control folder; the container, started by the launcher, connects. Only its own fresh user may, and
-only once. What it answers is read under ceilings and a deadline, and everything it can do wrong ends as a `TrainFailure` of a
+Compute listens in the run's control folder; the container, started by the launcher, connects. Only a process of its control
+group and of its fresh user may, and only once. What it answers is read under ceilings and a deadline, and everything it can do wrong ends as a `TrainFailure` of a
 closed list. Contents are not judged here: a reply is a candidate for the egress guard.
 """
 
@@ -137,7 +137,7 @@ class TrainSandbox:
                     break
                 except TimeoutError:
                     self._require_alive(started, deadline)
-            if unix.peer_uid(connection) == started.uid:
+            if _is_the_container(unix.peer(connection), started):
                 return connection
             connection.close()
         raise TrainStartError(TrainFailure(ExitClass.PROTOCOL, detail="others connected to its socket"))
@@ -335,6 +335,15 @@ def failure_of_exit(status: ContainerStatus) -> TrainFailure:
     if status.out_of_memory:
         return TrainFailure(ExitClass.OUT_OF_MEMORY, detail="it hit its memory limit")
     return TrainFailure(ExitClass.CRASH, detail=f"it ended with exit code {status.exit_code}")
+
+
+def _is_the_container(peer: unix.Peer, started: StartedContainer) -> bool:
+    """Whether who connected is the container: by its user, and by the control group, which only the engine decides.
+
+    Under gVisor it is a helper of the runtime that connects, of the engine's own user but inside the container's group.
+    """
+    of_its_user = started.peer_uid is None or peer.uid == started.peer_uid
+    return of_its_user and peer.is_in_cgroup_of(started.container_id)
 
 
 def _head(request: TrainRequest, number: int) -> dict[str, JsonValue]:

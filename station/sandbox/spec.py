@@ -92,6 +92,8 @@ class ContainerSpec(StrictModel):
         pids: limit on processes and threads.
         scratch_bytes: size of ``/train/scratch``, counted as memory.
         wall_clock_s: after this the launcher kills the container.
+        series: names containers of one run that are started one after the other (`map`); they share what was read of the image's
+            layers for a minute, while no layer's file is touched. Without it every layer is read before the start.
     """
 
     run_id: RunId
@@ -104,6 +106,7 @@ class ContainerSpec(StrictModel):
     pids: Annotated[int, Field(ge=8, le=32768)] = 512
     scratch_bytes: Annotated[int, Field(ge=MIB)] = 256 * MIB
     wall_clock_s: Annotated[int, Field(ge=1)]
+    series: RunId | None = None
 
 
 class EngineInfo(StrictModel):
@@ -141,12 +144,20 @@ class LoadedImage(StrictModel):
 
 
 class StartedContainer(StrictModel):
-    """A container that runs."""
+    """A container that runs.
+
+    Attributes:
+        container_id: the engine's name for it, which stands in the name of its control group as well.
+        uid: its fresh user, as the container sees it.
+        peer_uid: the user that connects to the control socket, as this host's kernel shows it; ``None`` where the runtime
+            connects on the container's behalf (gVisor), and its control group alone tells.
+    """
 
     run_id: RunId
     container_id: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     image_id: Digest
     uid: Annotated[int, Field(ge=FIRST_UID, lt=FIRST_UID + UID_COUNT)]
+    peer_uid: Annotated[int, Field(ge=0)] | None
 
 
 class ContainerStatus(StrictModel):

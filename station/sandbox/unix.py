@@ -5,10 +5,12 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 _UCRED: Final = struct.Struct("=iII")
+_CGROUP_CHARACTERS: Final = 64 * 1024
 
 
 @contextmanager
@@ -59,8 +61,39 @@ def connect(path: Path, *, timeout_s: float) -> socket.socket:
     return sock
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end, as the kernel knows it.
+
+    Attributes:
+        pid: its process when it connected; 0 where this process may not see it.
+        uid: its user.
+    """
+
+    pid: int
+    uid: int
+
+    def is_in_cgroup_of(self, container_id: str) -> bool:
+        """Whether its control group is a container's: engines put the container's id into the group's name.
+
+        A process that has ended, or that cannot be looked at, is in none.
+        """
+        if self.pid <= 0:
+            return False
+        try:
+            with Path(f"/proc/{self.pid}/cgroup").open(encoding="ascii", errors="replace") as groups:
+                return container_id in groups.read(_CGROUP_CHARACTERS)
+        except OSError:
+            return False
+
+
+def peer(connection: socket.socket) -> Peer:
+    """Return who is at the other end."""
+    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, _gid = _UCRED.unpack(packed)
+    return Peer(int(pid), int(uid))
+
+
 def peer_uid(connection: socket.socket) -> int:
     """Return the user at the other end, as the kernel knows it."""
-    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    _pid, uid, _gid = _UCRED.unpack(packed)
-    return int(uid)
+    return peer(connection).uid

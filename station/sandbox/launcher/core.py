@@ -111,7 +111,7 @@ class LauncherCore:
         """
         self._check(spec)
         dialect, info = self._require_fit()
-        loaded = self._images.load(spec.image_config_digest, dialect, info)
+        loaded = self._images.load(spec.image_config_digest, dialect, info, spec.series)
         with self._starting:
             self._require_room(spec)
             uid = self._fresh_uid()
@@ -121,7 +121,7 @@ class LauncherCore:
         self._watch(spec)
         LOG.info("container.started", extra={"run": spec.run_id, "uid": uid})
         return StartedContainer(
-            run_id=spec.run_id, container_id=container_id, image_id=loaded.image_id, uid=uid
+            run_id=spec.run_id, container_id=container_id, image_id=loaded.image_id, uid=uid, peer_uid=uid
         )
 
     def _create(self, dialect: Dialect, spec: ContainerSpec, terms: Terms) -> str:

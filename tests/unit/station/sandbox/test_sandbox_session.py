@@ -61,9 +61,16 @@ class ThreadLauncher:
     """Simulates a launcher: its "container" is a thread of this process that connects and follows a script."""
 
     def __init__(
-        self, script: Script | None, *, uid: int | None = None, exit_: ContainerStatus | None = None
+        self,
+        script: Script | None,
+        *,
+        uid: int | None = None,
+        exit_: ContainerStatus | None = None,
+        container_id: str = "",
     ) -> None:
         self.script = script
+        # No group of this process has a container's name; the empty one stands in every name.
+        self.container_id = container_id
         self.uid = os.getuid() if uid is None else uid
         self.exit = exit_ or ContainerStatus(run_id="run-1", state="exited", exit_code=1)
         self.stopped: list[str] = []
@@ -88,7 +95,11 @@ class ThreadLauncher:
             self.threads.append(thread)
         # The simulator's "container" is this process's own user, which no real container ever is.
         return StartedContainer.model_construct(
-            run_id=spec.run_id, container_id="c" * 64, image_id=spec.image_config_digest, uid=self.uid
+            run_id=spec.run_id,
+            container_id=self.container_id,
+            image_id=spec.image_config_digest,
+            uid=self.uid,
+            peer_uid=self.uid,
         )
 
     def status(self, run_id: str) -> ContainerStatus:
@@ -227,6 +238,24 @@ def test_another_user_is_not_served(spec: ContainerSpec) -> None:
     with pytest.raises(TrainStartError):
         TrainSandbox(launcher, start_timeout_s=1).start(spec)
     assert launcher.stopped == ["run-1"]
+
+
+@pytest.mark.parametrize("uid", [os.getuid(), None])
+def test_another_control_group_is_not_served(spec: ContainerSpec, uid: int | None) -> None:
+    class Elsewhere(ThreadLauncher):
+        def start(self, spec: ContainerSpec) -> StartedContainer:
+            return super().start(spec).model_copy(update={"peer_uid": uid})
+
+    with pytest.raises(TrainStartError):
+        TrainSandbox(Elsewhere(answering(), container_id="c" * 64), start_timeout_s=1).start(spec)
+    session = TrainSandbox(Elsewhere(answering()), start_timeout_s=10).start(spec)
+    session.stop()
+
+
+def test_a_process_that_cannot_be_seen_is_in_no_group() -> None:
+    assert unix.Peer(os.getpid(), 0).is_in_cgroup_of("")
+    assert not unix.Peer(0, 0).is_in_cgroup_of("")
+    assert not unix.Peer(1 << 22, 0).is_in_cgroup_of("")
 
 
 def test_a_refusal_of_the_launcher_reaches_the_caller(spec: ContainerSpec) -> None:
