@@ -28,15 +28,14 @@ from policies.order import StrategyChoice
 from policies.wire.arrays import (
     FLOAT_DTYPES,
     Array,
-    ArraysWriter,
     TensorEntry,
-    as_float,
     chunks_of,
-    from_float,
     open_tensor,
     raw_dtype,
     read_layout,
 )
+from policies.wire.arrays_writing import ArraysWriter
+from policies.wire.floats import as_float, from_float
 from policies.wire.instructions import Blob
 
 PIECE_ELEMENTS = 1 << 18

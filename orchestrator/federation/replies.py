@@ -17,12 +17,12 @@ from policies.wire.arrays import (
     FLOAT_DTYPES,
     ArrayLimits,
     TensorEntry,
-    as_float,
     chunks_of,
     open_tensor,
     raw_dtype,
     read_layout,
 )
+from policies.wire.floats import as_float
 from policies.wire.instructions import Blob, Instruction, StationReply, Status
 from policies.wire.releases import ReleaseTensor
 

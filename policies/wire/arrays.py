@@ -1,19 +1,16 @@
-"""Arrays as flat files: safetensors read under ceilings, tensor by tensor, and written in one canonical form.
+"""Arrays as flat files: safetensors read under ceilings, tensor by tensor.
 
 A file is ``u64 little-endian header length | header | data``; the header is one JSON object of
 ``"name": {"dtype", "shape", "data_offsets"}`` (huggingface/safetensors, README "Format"). What is read here is untrusted: the
 header is scanned entry by entry under ceilings, and the data must be covered exactly, without hole or overlap, so a
 file has no room for bytes that no tensor owns. `__metadata__` is refused unless empty: it is free text.
 
-A file written here is byte for byte what the stock library writes for the same tensors, so equal tensors are equal
-digests. Memory is bounded by the caller's chunks: files are mapped, never loaded. Raw storage types are used where
-numpy lacks one: bfloat16 is uint16, bool is uint8.
+Memory is bounded by the caller's chunks: files are mapped, never loaded. Raw storage types are used where numpy lacks one:
+bfloat16 is uint16, bool is uint8.
 
-This module does not know which tensors are expected; contracts decide that. It is longer than most because reader and
-writer of one format are read together.
+This module does not know which tensors are expected; contracts decide that. Writing is `policies.wire.arrays_writing`.
 """
 
-import hashlib
 import json
 import math
 import mmap
@@ -21,15 +18,15 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Self, cast
+from typing import Final, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.errors import StateError, StorageError, WireError
+from policies.errors import StorageError, WireError
 from policies.manifest import MAX_TENSORS, DType
 
 MAX_HEADER_BYTES: Final = 8 << 20
@@ -42,26 +39,28 @@ FloatPrecision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Storage:
+class Storage:
+    """How a dtype lies in a file."""
+
     code: str
     raw: np.dtype[np.generic]
     # Place in the stock library's order of data: higher first, which keeps every tensor aligned to its item size.
     rank: int
 
 
-_STORAGE: Final[dict[str, _Storage]] = {
-    "bool": _Storage("BOOL", np.dtype("u1"), 0),
-    "uint8": _Storage("U8", np.dtype("u1"), 1),
-    "int8": _Storage("I8", np.dtype("i1"), 2),
-    "int16": _Storage("I16", np.dtype("<i2"), 3),
-    "float16": _Storage("F16", np.dtype("<f2"), 4),
-    "bfloat16": _Storage("BF16", np.dtype("<u2"), 5),
-    "int32": _Storage("I32", np.dtype("<i4"), 6),
-    "float32": _Storage("F32", np.dtype("<f4"), 7),
-    "float64": _Storage("F64", np.dtype("<f8"), 8),
-    "int64": _Storage("I64", np.dtype("<i8"), 9),
+STORAGE: Final[dict[str, Storage]] = {
+    "bool": Storage("BOOL", np.dtype("u1"), 0),
+    "uint8": Storage("U8", np.dtype("u1"), 1),
+    "int8": Storage("I8", np.dtype("i1"), 2),
+    "int16": Storage("I16", np.dtype("<i2"), 3),
+    "float16": Storage("F16", np.dtype("<f2"), 4),
+    "bfloat16": Storage("BF16", np.dtype("<u2"), 5),
+    "int32": Storage("I32", np.dtype("<i4"), 6),
+    "float32": Storage("F32", np.dtype("<f4"), 7),
+    "float64": Storage("F64", np.dtype("<f8"), 8),
+    "int64": Storage("I64", np.dtype("<i8"), 9),
 }
-_BY_CODE: Final = {storage.code: cast("DType", name) for name, storage in _STORAGE.items()}
+_BY_CODE: Final = {storage.code: cast("DType", name) for name, storage in STORAGE.items()}
 FLOAT_DTYPES: Final = frozenset({"float64", "float32", "float16", "bfloat16"})
 
 _WS = rb"[ \t\n\r]*"
@@ -136,18 +135,9 @@ class ArrayLayout:
         return {entry.name: entry for entry in self.entries}
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenArrays:
-    """A file that was written completely."""
-
-    path: Path
-    digest: str
-    size: int
-
-
 def raw_dtype(dtype: DType) -> np.dtype[np.generic]:
     """Return the numpy type of a tensor's stored items; bfloat16 is uint16, bool is uint8."""
-    return _STORAGE[dtype].raw
+    return STORAGE[dtype].raw
 
 
 def released_dtype(dtype: DType, precision: FloatPrecision) -> DType:
@@ -230,163 +220,6 @@ def chunks_of(array: Array, elements: int = CHUNK_ELEMENTS) -> Iterator[Array]:
     flat = array.reshape(-1)
     for start in range(0, flat.size, elements):
         yield flat[start : start + elements]
-
-
-def canonical_layout(tensors: Iterable[TensorShape]) -> ArrayLayout:
-    """Return the layout in which `ArraysWriter` writes these tensors.
-
-    Raises:
-        WireError: a name twice, or one that files may not hold.
-    """
-    ordered = sorted(tensors, key=lambda tensor: (-_STORAGE[tensor.dtype].rank, tensor.name))
-    names = {tensor.name for tensor in ordered}
-    if len(names) != len(ordered) or "__metadata__" in names:
-        raise WireError("arrays: a tensor's name stands twice or is reserved")
-    position = 8 + len(_encode_header(ordered))
-    entries = []
-    for tensor in ordered:
-        entries.append(TensorEntry(tensor, position))
-        position += tensor.nbytes
-    return ArrayLayout(tuple(entries), position)
-
-
-class ArraysWriter:
-    """Writes one canonical file, piece by piece in layout order; use it as a context manager.
-
-    The file appears at `path` when `close` succeeds (temporary file, fsync, rename) and not before.
-
-    Args:
-        path: where the file shall stand.
-        tensors: what it will hold, in any order.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
-
-    def __init__(self, path: Path, tensors: Iterable[TensorShape]) -> None:
-        self.layout = canonical_layout(tensors)
-        self._path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self._hash = hashlib.sha256()
-        self._pending = [(entry.tensor, entry.tensor.elements) for entry in reversed(self.layout.entries)]
-        self._closed = False
-        header = _encode_header(self.layout.tensors)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            self._file = os.fdopen(os.open(self._temporary, flags, 0o600), "wb", buffering=0)
-        except OSError as error:
-            raise _storage_fault(error) from error
-        try:
-            self._emit(memoryview(struct.pack("<Q", len(header)) + header))
-        except OSError as error:
-            self.discard()
-            raise _storage_fault(error) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, value: object, trace: object) -> None:
-        if not self._closed:
-            self.discard()
-
-    def write(self, name: str, items: Array) -> None:
-        """Append the next items of a tensor; tensors come in the order of `layout`, each item once.
-
-        Raises:
-            StateError: another tensor is due, the items are of another type, or too many.
-            StorageError: the disk is full or failed.
-        """
-        self._skip_complete()
-        if not self._pending:
-            if items.size:
-                raise StateError("arrays: more items than the layout holds")
-            return
-        tensor, missing = self._pending[-1]
-        if not items.size:
-            return
-        if tensor.name != name or items.dtype != raw_dtype(tensor.dtype) or items.size > missing:
-            raise StateError("arrays: the items written are not those that the layout has next")
-        self._pending[-1] = (tensor, missing - items.size)
-        try:
-            self._emit(np.ascontiguousarray(items).reshape(-1).view(np.uint8).data)
-        except OSError as error:
-            raise _storage_fault(error) from error
-
-    def close(self) -> WrittenArrays:
-        """Put the complete file in its place.
-
-        Raises:
-            StateError: items are missing.
-            StorageError: the disk is full or failed.
-        """
-        self._skip_complete()
-        if self._pending:
-            raise StateError("arrays: items are missing")
-        try:
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._temporary.replace(self._path)
-        except OSError as error:
-            raise _storage_fault(error) from error
-        self._closed = True
-        return WrittenArrays(self._path, "sha256:" + self._hash.hexdigest(), self.layout.file_bytes)
-
-    def discard(self) -> None:
-        """Drop what was written."""
-        self._closed = True
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)
-
-    def _skip_complete(self) -> None:
-        while self._pending and self._pending[-1][1] == 0:
-            self._pending.pop()
-
-    def _emit(self, data: memoryview) -> None:
-        self._hash.update(data)
-        while data:
-            data = data[self._file.write(data) :]
-
-
-def bfloat16_from_float32(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Round float32 to bfloat16 bits, to nearest, ties to even; NaN stays NaN, overflow becomes infinity.
-
-    >>> [hex(bits) for bits in bfloat16_from_float32(np.array([1.0, -2.5, 3.4e38], np.float32))]
-    ['0x3f80', '0xc020', '0x7f80']
-    """
-    bits = np.ascontiguousarray(values, dtype="<f4").view(np.uint32)
-    rounded = bits >> np.uint32(16)
-    rounded &= np.uint32(1)
-    rounded += np.uint32(0x7FFF)
-    rounded += bits  # cannot wrap for anything but NaN, which is set below
-    rounded >>= np.uint32(16)
-    result = rounded.astype(np.uint16)
-    nan = np.isnan(values)
-    if nan.any():
-        result[nan] = 0x7FC0
-    return result
-
-
-def float32_from_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """Return bfloat16 bits as float32, exactly."""
-    widened = bits.astype(np.uint32)
-    widened <<= np.uint32(16)
-    return widened.view(np.float32)
-
-
-def as_float(items: Array, dtype: DType) -> NDArray[np.float32] | NDArray[np.float64]:
-    """Return raw items of a float tensor as float32, or as float64 where they are."""
-    if dtype == "bfloat16":
-        return float32_from_bfloat16(cast("NDArray[np.uint16]", items))
-    if dtype == "float64":
-        return items.astype(np.float64, copy=False)
-    return items.astype(np.float32, copy=False)
-
-
-def from_float(values: NDArray[np.float32] | NDArray[np.float64], dtype: DType) -> Array:
-    """Round floats to the raw items of a float tensor, to nearest, ties to even."""
-    if dtype == "bfloat16":
-        return bfloat16_from_float32(values.astype(np.float32, copy=False))
-    return values.astype(raw_dtype(dtype), copy=False)
 
 
 def _read_header(path: Path, limits: ArrayLimits) -> tuple[bytes, int]:
@@ -482,26 +315,4 @@ def _whole_numbers(value: object, at_most: int) -> bool:
         isinstance(value, list)
         and len(value) <= at_most
         and all(type(item) is int and 0 <= item <= MAX_FILE_BYTES for item in value)
-    )
-
-
-def _encode_header(ordered: Iterable[TensorShape]) -> bytes:
-    entries: dict[str, object] = {}
-    position = 0
-    for tensor in ordered:
-        end = position + tensor.nbytes
-        entries[tensor.name] = {
-            "dtype": _STORAGE[tensor.dtype].code,
-            "shape": list(tensor.shape),
-            "data_offsets": [position, end],
-        }
-        position = end
-    encoded = json.dumps(entries, separators=(",", ":"), ensure_ascii=True).encode()
-    return encoded + b" " * (-len(encoded) % 8)
-
-
-def _storage_fault(error: OSError) -> StorageError:
-    return StorageError(
-        f"arrays: a file cannot be written ({error.strerror})",
-        hint="Free disk space or choose another folder.",
     )

@@ -22,16 +22,14 @@ from policies.wire.arrays import (
     Array,
     ArrayLayout,
     ArrayLimits,
-    ArraysWriter,
     TensorEntry,
     TensorShape,
-    WrittenArrays,
-    as_float,
     chunks_of,
-    from_float,
     open_tensor,
     read_layout,
 )
+from policies.wire.arrays_writing import ArraysWriter, WrittenArrays
+from policies.wire.floats import as_float, from_float
 from policies.wire.releases import ReleaseTensor, TensorRole
 from station.egress.contract import ReleaseContract
 from station.egress.figures import TENSOR_NAME, shown

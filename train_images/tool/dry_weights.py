@@ -4,16 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from policies.wire.arrays import (
-    FLOAT_DTYPES,
-    ArraysWriter,
-    TensorEntry,
-    as_float,
-    from_float,
-    open_tensor,
-    raw_dtype,
-    read_layout,
-)
+from policies.wire.arrays import FLOAT_DTYPES, TensorEntry, open_tensor, raw_dtype, read_layout
+from policies.wire.arrays_writing import ArraysWriter
+from policies.wire.floats import as_float, from_float
 
 
 def apply_delta(inbound: Path, delta: Path, out: Path) -> None:

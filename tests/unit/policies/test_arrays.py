@@ -12,18 +12,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save, save_file
 
 from policies.errors import StateError, StorageError, WireError
-from policies.wire.arrays import (
-    ArrayLimits,
-    ArraysWriter,
-    TensorShape,
-    bfloat16_from_float32,
-    canonical_layout,
-    chunks_of,
-    float32_from_bfloat16,
-    open_tensor,
-    read_layout,
-    released_dtype,
-)
+from policies.wire.arrays import ArrayLimits, TensorShape, chunks_of, open_tensor, read_layout, released_dtype
+from policies.wire.arrays_writing import ArraysWriter, canonical_layout
+from policies.wire.floats import bfloat16_from_float32, float32_from_bfloat16
 
 TENSORS = {
     "b.weight": np.arange(6, dtype=np.float32).reshape(2, 3),

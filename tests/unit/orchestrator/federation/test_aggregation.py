@@ -17,7 +17,9 @@ from orchestrator.federation.aggregation import (
 )
 from policies.documents import digest_of_file
 from policies.order import StrategyChoice
-from policies.wire.arrays import ArraysWriter, TensorShape, bfloat16_from_float32
+from policies.wire.arrays import TensorShape
+from policies.wire.arrays_writing import ArraysWriter
+from policies.wire.floats import bfloat16_from_float32
 
 FEDAVG = StrategyChoice(name="FedAvg")
 

@@ -10,7 +10,9 @@ from safetensors.numpy import load_file, save, save_file
 
 from policies.documents import digest_of_file
 from policies.refusals import RefusalCode
-from policies.wire.arrays import ArraysWriter, TensorShape, float32_from_bfloat16, open_tensor, read_layout
+from policies.wire.arrays import TensorShape, open_tensor, read_layout
+from policies.wire.arrays_writing import ArraysWriter
+from policies.wire.floats import float32_from_bfloat16
 from station.egress.contract import ReleaseContract
 from station.egress.guard import Guard, GuardRequest
 from station.egress.release import Release, Withheld
