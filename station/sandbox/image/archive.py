@@ -3,36 +3,19 @@
 import hashlib
 import json
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from pydantic import JsonValue
 
 from policies.bundle import BlobFolder
 from policies.documents import canonical_json
-from policies.errors import NotFoundError, RefusedError, TrustError
+from policies.errors import NotFoundError, RefusedError
 from policies.refusals import RefusalCode
 from station.sandbox.image.rewriting import RewrittenImage
 
 _CHUNK_BYTES: Final = 1 << 20
 _TAR_BLOCK: Final = 512
-
-
-def verify_layers(diff_ids: Iterable[str], store: BlobFolder) -> None:
-    """Read layers of our store through.
-
-    Raises:
-        RefusedError: one is missing or holds other bytes.
-    """
-    for digest in set(diff_ids):
-        try:
-            store.rehash(digest)
-        except NotFoundError as error:
-            raise RefusedError(RefusalCode.IMAGE_UNAVAILABLE, "a layer is not in the layer store") from error
-        except TrustError as error:
-            raise RefusedError(
-                RefusalCode.IMAGE_DIGEST, "a layer holds other bytes than were signed"
-            ) from error
 
 
 def archive(image: RewrittenImage, store: BlobFolder, *, skip: int) -> Iterator[bytes]:

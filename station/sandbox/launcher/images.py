@@ -7,8 +7,9 @@ from policies.errors import RefusedError
 from policies.refusals import RefusalCode
 from station.sandbox.engine.api import Engine, layers_of
 from station.sandbox.engine.dialect import Dialect, Json
-from station.sandbox.image.archive import archive, verify_layers
+from station.sandbox.image.archive import archive
 from station.sandbox.image.rewriting import RewrittenImage, read_image
+from station.sandbox.image.verified import LayerVerifier
 from station.sandbox.spec import LoadedImage
 
 
@@ -23,14 +24,18 @@ class ImageLoader:
     def __init__(self, engine: Engine, store: BlobFolder) -> None:
         self._engine: Final = engine
         self._store: Final = store
+        self._verifier: Final = LayerVerifier(store)
 
-    def load(self, config_digest: str, dialect: Dialect, info: Json) -> LoadedImage:
+    def load(
+        self, config_digest: str, dialect: Dialect, info: Json, series: str | None = None
+    ) -> LoadedImage:
         """Bring an image from our layer store into the engine, verified byte by byte.
 
         Args:
             config_digest: the image's identity as the policy names it.
             dialect: the engine's.
             info: what the engine says of itself.
+            series: names containers of one run that are started one after the other; see `LayerVerifier`.
 
         Raises:
             RefusedError: our store does not hold it as signed, or the engine made something else of it.
@@ -39,11 +44,11 @@ class ImageLoader:
         rewritten = read_image(self._store, config_digest)
         image_id, layers = dialect.image_id(rewritten, info), rewritten.diff_ids
         if self._has(image_id, rewritten):
-            verify_layers(layers, self._store)
-            return LoadedImage(image_id=image_id, layers_hashed=len(layers), layers_sent=0)
+            read = self._verifier.verify(layers, series)
+            return LoadedImage(image_id=image_id, layers_hashed=read, layers_sent=0)
         skip = self._layers_present(layers) if dialect.may_skip_layers(info) else 0
         # The others are hashed while they are sent.
-        verify_layers(layers[:skip], self._store)
+        self._verifier.verify(layers[:skip])
         taken = self._engine.load(archive(rewritten, self._store, skip=skip))
         if not taken or not self._has(image_id, rewritten):
             raise RefusedError(

@@ -17,6 +17,7 @@ from policies.errors import RefusedError
 from policies.refusals import RefusalCode
 from station.sandbox.image import archive as packed
 from station.sandbox.image import rewriting as image
+from station.sandbox.image.verified import LayerVerifier
 
 LAYERS = (b"lower" * 300, b"upper")
 DIFF_IDS = tuple(digest_of(each) for each in LAYERS)
@@ -134,14 +135,14 @@ def test_a_changed_layer_ends_the_archive_before_its_manifest(store: BlobFolder,
     assert sent
     assert b"manifest.json" not in b"".join(sent)
     with pytest.raises(RefusedError):
-        packed.verify_layers(DIFF_IDS, store)
+        LayerVerifier(store).verify(DIFF_IDS)
 
 
 def test_a_missing_layer_is_named_otherwise(store: BlobFolder) -> None:
     store.remove(DIFF_IDS[1])
     made = image.rewrite(config(), DIFF_IDS, SIZES)
     for attempt in (
-        lambda: packed.verify_layers(DIFF_IDS, store),
+        lambda: LayerVerifier(store).verify(DIFF_IDS),
         lambda: list(packed.archive(made, store, skip=0)),
     ):
         with pytest.raises(RefusedError) as caught:
