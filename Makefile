@@ -31,11 +31,9 @@ tools: ## see that the tests' PACS, dcmtk and DICOM checkers are there (installs
 demo: setup engine reader images ## the main job: three hospitals train one model; results in demo-output/
 	$(STAGE) demo $(PY) -m tests.e2e.demo --output demo-output $(if $(DATA),--data $(DATA))
 
-test: setup engine reader tools images lint ## run every test: unit, contracts, security, integration, end to end
-	$(STAGE) unit $(PY) -m pytest tests/unit tests/contracts -q
-	$(STAGE) security $(PY) -m pytest tests/security -q
-	$(STAGE) integration $(PY) -m pytest tests/integration -q
-	$(STAGE) end-to-end $(PY) -m pytest tests/e2e -q
+test: setup engine reader tools images lint ## run every test, in two lines beside each other where there are two cores
+	@$(PY) .ci/lines.py --line 'unit=tests/unit tests/contracts' security=tests/security \
+	                    --line integration=tests/integration end-to-end=tests/e2e
 	@bash .ci/stage --report
 
 fast: ## only the quick tests (needs: make setup)
