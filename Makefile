@@ -8,7 +8,7 @@ export PYTHON
 DATA ?=
 STAGE = @bash .ci/stage
 
-.PHONY: help setup engine reader tools images demo test lint fast fuzz bench-round bench-data clean
+.PHONY: help setup engine engines reader tools images demo test lint fast fuzz bench-round bench-data clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ setup: ## make .venv with the four programs and the tests' needs
 
 engine: ## see that a Docker engine answers (installs one as root on Debian/Ubuntu)
 	$(STAGE) engine bash .ci/engine
+
+engines: engine ## see that the further engines of the tests can be started: a newer Docker, gVisor (made as root on Debian/Ubuntu)
+	$(STAGE) engines bash .ci/engines
 
 images: setup engine ## build the base images that trains are made on
 	$(STAGE) images $(PY) -m train_images.base
@@ -31,7 +34,7 @@ tools: ## see that the tests' PACS, dcmtk and DICOM checkers are there (installs
 demo: setup engine reader images ## the main job: three hospitals train one model; results in demo-output/
 	$(STAGE) demo $(PY) -m tests.e2e.demo --output demo-output $(if $(DATA),--data $(DATA))
 
-test: setup engine reader tools images lint ## run every test, in two lines beside each other where there are two cores
+test: setup engine engines reader tools images lint ## run every test, in two lines beside each other where there are two cores
 	@$(PY) .ci/lines.py --line 'unit=tests/unit tests/contracts' security=tests/security \
 	                    --line integration=tests/integration end-to-end=tests/e2e
 	@bash .ci/stage --report

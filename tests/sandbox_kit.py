@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine_kit import HOST_DOCKER, Engine
+
 from policies.bundle import BlobFolder, split_image
 from station.sandbox.launcher.service import local_launcher
 from station.sandbox.session import TrainSandbox, TrainSession
@@ -169,12 +171,17 @@ def logged(session: TrainSession, text: str) -> str:
 
 
 @contextlib.contextmanager
-def running_station(home: Path, *, tag: str = "pht-test-probe:1") -> Iterator[Station]:
-    """Yield a station with a launcher in this process and the test train in its layer store."""
+def running_station(
+    home: Path, *, tag: str = "pht-test-probe:1", engine: Engine = HOST_DOCKER
+) -> Iterator[Station]:
+    """Yield a station with a launcher in this process and the test train in its layer store.
+
+    The train's image is always built with this machine's Docker; it runs in `engine`.
+    """
     build_image(tag)
     for name in ("cohorts", "control", "layers"):
         (home / "compute" / name).mkdir(parents=True)
-    settings = LauncherSettings(station="test-station", compute_uid=0, max_containers=3)
+    settings = engine.settings(compute_uid=0)
     digest = store_image(tag, BlobFolder(home / "compute" / "layers"))
     launcher = local_launcher(home, settings)
     try:

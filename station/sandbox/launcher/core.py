@@ -121,7 +121,11 @@ class LauncherCore:
         self._watch(spec)
         LOG.info("container.started", extra={"run": spec.run_id, "uid": uid})
         return StartedContainer(
-            run_id=spec.run_id, container_id=container_id, image_id=loaded.image_id, uid=uid, peer_uid=uid
+            run_id=spec.run_id,
+            container_id=container_id,
+            image_id=loaded.image_id,
+            uid=uid,
+            peer_uid=None if terms.runtime == "runsc" else uid,
         )
 
     def _create(self, dialect: Dialect, spec: ContainerSpec, terms: Terms) -> str:

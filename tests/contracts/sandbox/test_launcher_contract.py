@@ -35,9 +35,9 @@ def behind_socket(station: Station) -> Iterator[Launcher]:
     assert not path.exists()
 
 
-@pytest.fixture(params=["local", "socket"])
-def launcher(request: pytest.FixtureRequest, station: Station, behind_socket: Launcher) -> Launcher:
-    return station.launcher if request.param == "local" else behind_socket
+@pytest.fixture
+def launcher(station: Station) -> Launcher:
+    return station.launcher
 
 
 def test_the_engine_is_fit(launcher: Launcher) -> None:

@@ -1,0 +1,208 @@
+"""Further container engines for the tests: a newer Docker with containerd's image store, and gVisor under it.
+
+The Docker of this machine is used as it is. The others are started when a test first asks for one, from the Debian tree that
+`make engines` made, in a mount namespace of their own, with data, sockets and control groups of their own, without a bridge and
+without firewall rules. They end with the tests, also when those are killed (`engine_keeper.py`).
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from station.sandbox import unix
+from station.sandbox.spec import LauncherSettings, Runtime
+
+ENGINES: Final = ("docker", "docker-containerd", "docker-gvisor")
+ROOM: Final = Path(os.environ.get("PHT_ENGINES", "/var/lib/pht-engines"))
+_KEEPER: Final = Path(__file__).with_name("engine_keeper.py")
+_START_S: Final = 120.0
+
+# A root of its own by pivot_root: under a mere chroot runc and runsc do not start. The first argument is the tree, the second the
+# engine's data, the third the top folder that the tests' paths lie under, the rest the engine's command.
+_IN_A_TREE: Final = """
+set -euo pipefail
+tree=$1 data=$2 shared=$3; shift 3
+mount --bind "$tree" "$tree"
+for each in proc sys dev; do mount --rbind "/$each" "$tree/$each"; done
+mount -t tmpfs engine "$tree/run"
+mount -t tmpfs engine "$tree/srv"
+mkdir "$tree/srv/data"
+mount --bind "$data" "$tree/srv/data"
+mount --rbind "$shared" "$tree$shared"
+cd "$tree"
+pivot_root . media
+umount -l /media
+exec "$@"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A container engine that tests may use.
+
+    Attributes:
+        name: what tests call it.
+        socket: where it listens.
+        runtime: the OCI runtime that trains run under there; ``None`` for its usual one.
+    """
+
+    name: str
+    socket: Path
+    runtime: Runtime | None = None
+
+    def settings(self, **changed: object) -> LauncherSettings:
+        """Return a launcher's settings for it."""
+        values = {
+            "station": "test-station",
+            "compute_uid": os.getuid(),
+            "max_containers": 3,
+            "engine_socket": self.socket,
+            "runtime": self.runtime,
+        }
+        return LauncherSettings.model_validate(values | changed)
+
+
+HOST_DOCKER: Final = Engine("docker", Path("/var/run/docker.sock"))
+
+
+class EngineRoom:
+    """Every engine by its name; each is started when it is first asked for, and once."""
+
+    def __init__(self, place: Path, leaving: contextlib.ExitStack) -> None:
+        """Keep sockets and logs of engines under a folder; what is started is ended by `leaving`."""
+        self._place = place
+        self._leaving = leaving
+        self._started: dict[str, Path] = {}
+
+    def engine(self, name: str) -> Engine:
+        """Return an engine that answers; skips with the reason where it cannot be had."""
+        match name:
+            case "docker":
+                return HOST_DOCKER
+            case "docker-containerd":
+                return Engine(name, self._socket("newer-docker", newer_docker))
+            case "docker-gvisor":
+                return Engine(name, self._socket("newer-docker", newer_docker), "runsc")
+        raise KeyError(name)
+
+    def _socket(self, which: str, start: Callable[[Path], contextlib.AbstractContextManager[Path]]) -> Path:
+        if which not in self._started:
+            folder = self._place / which
+            folder.mkdir()
+            self._started[which] = self._leaving.enter_context(start(folder))
+        return self._started[which]
+
+
+@contextlib.contextmanager
+def engine_room(place: Path) -> Iterator[EngineRoom]:
+    """Yield the engines; those that were started end with it."""
+    with contextlib.ExitStack() as leaving:
+        yield EngineRoom(place, leaving)
+
+
+def require_engines(*programs: Path) -> None:
+    """Skip, with what to do, where further engines cannot be started."""
+    if os.geteuid() != 0:
+        pytest.skip("further container engines are started as root only")
+    if missing := [str(each) for each in programs if not each.exists()]:
+        pytest.skip(f"{', '.join(missing)} is missing: run `make engines`")
+
+
+@contextlib.contextmanager
+def newer_docker(folder: Path) -> Iterator[Path]:
+    """Yield the socket of a newer Docker with containerd's image store and the further runtime runsc."""
+    tree = Path(os.path.realpath(ROOM / "newer-docker"))
+    require_engines(tree / "usr/sbin/dockerd", tree / "usr/bin/runsc")
+    name = f"pht-engine-{secrets.token_hex(6)}"
+    data = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=ROOM))
+    listening = folder / "docker.sock"
+    runsc = {"path": "/usr/bin/runsc", "runtimeArgs": ["--host-uds=open", "--network=none"]}
+    config = {
+        "features": {"containerd-snapshotter": True},
+        "runtimes": {"runsc": runsc},
+        "bridge": "none",
+        "iptables": False,
+        "ip6tables": False,
+        "cgroup-parent": f"/{name}",
+        "data-root": "/srv/data",
+        "exec-root": "/run/docker",
+        "pidfile": "/run/docker.pid",
+        "hosts": [f"unix://{listening}"],
+    }
+    (folder / "daemon.json").write_text(json.dumps(config))
+    shared = Path(*folder.parts[:2])
+    command = ["/usr/sbin/dockerd", "--config-file", str(folder / "daemon.json")]
+    with kept_engine(in_a_tree(tree, data, shared, command), folder, listening, [data], name):
+        yield listening
+
+
+def in_a_tree(tree: Path, data: Path, shared: Path, command: list[str]) -> list[str]:
+    """Return a command that runs another one in a mount namespace whose root is a tree.
+
+    Args:
+        tree: the root.
+        data: a folder outside it, at ``/srv/data`` inside.
+        shared: a folder at the top of this machine's root that has the same name inside.
+        command: what is to run.
+    """
+    script = ["bash", "-c", _IN_A_TREE, "engine", str(tree), str(data), str(shared)]
+    return ["unshare", "--mount", "--propagation", "private", *script, *command]
+
+
+@contextlib.contextmanager
+def kept_engine(
+    command: list[str], folder: Path, listening: Path, remove: list[Path], cgroup: str
+) -> Iterator[None]:
+    """Run an engine until the block is left, or this process ends in whatever way.
+
+    Args:
+        command: the engine, in the foreground.
+        folder: for its log, ``engine.log``.
+        listening: its socket; the block begins when it answers.
+        remove: folders that go at the end.
+        cgroup: the name of the control groups that its containers lie in.
+    """
+    log = folder / "engine.log"
+    asked = {
+        "command": command,
+        "log": str(log),
+        "folders": [str(each) for each in remove],
+        "cgroup": cgroup,
+    }
+    keeper = subprocess.Popen(
+        [sys.executable, str(_KEEPER), json.dumps(asked)], stdin=subprocess.PIPE, start_new_session=True
+    )
+    assert keeper.stdin is not None
+    try:
+        _wait_for(listening, keeper, log)
+        yield
+    finally:
+        keeper.stdin.close()
+        keeper.wait(_START_S)
+
+
+def _wait_for(listening: Path, keeper: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + _START_S
+    pause = threading.Event()
+    while True:
+        try:
+            unix.connect(listening, timeout_s=5).close()
+        except OSError:
+            said = log.read_text(errors="replace")[-3000:] if log.exists() else ""
+            assert keeper.poll() is None, f"the engine ended: {said}"
+            assert time.monotonic() < deadline, f"the engine does not answer: {said}"
+            pause.wait(0.05)
+        else:
+            return
