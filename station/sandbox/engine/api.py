@@ -70,10 +70,21 @@ class Engine:
             raise UnavailableError("the container engine has lost an image or a container")
         return done[0]
 
-    def info(self) -> Json:
-        """Return what the engine says of itself."""
+    def info(self, own_api: str | None = None) -> Json:
+        """Return what the engine says of itself; under ``own`` what it says in its own words, where it has any."""
         found: Json = self._do(lambda api: api.info())
-        return found
+        return found | self._own(own_api, "info")
+
+    def _own(self, own_api: str | None, what: str) -> Json:
+        if own_api is None:
+            return {}
+
+        def ask(api: Any) -> Any:  # noqa: ANN401
+            answer = api.get(f"{api.base_url}{own_api}/{what}")
+            answer.raise_for_status()
+            return answer.json()
+
+        return {"own": self._do(ask)}
 
     def version(self) -> Json:
         """Return which engine it is, with its components."""
@@ -106,9 +117,10 @@ class Engine:
         """Start a container."""
         self._do(lambda api: api.start(container_id))
 
-    def container(self, container_id: str) -> Json | None:
-        """Return a container's facts, ``None`` where there is none."""
-        return self._find(lambda api: api.inspect_container(container_id))
+    def container(self, container_id: str, own_api: str | None = None) -> Json | None:
+        """Return a container's facts, ``None`` where there is none; under ``own`` as `info`."""
+        found = self._find(lambda api: api.inspect_container(container_id))
+        return found if found is None else found | self._own(own_api, f"containers/{container_id}/json")
 
     def containers(self, labels: Mapping[str, str]) -> list[Json]:
         """Return every container, running or not, that has all these labels."""

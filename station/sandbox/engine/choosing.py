@@ -4,6 +4,7 @@ from policies.errors import RefusedError
 from policies.refusals import RefusalCode
 from station.sandbox.engine.dialect import Dialect, Json
 from station.sandbox.engine.docker import DockerDialect
+from station.sandbox.engine.podman import PodmanDialect
 
 
 def dialect_of(version: Json) -> Dialect:
@@ -23,8 +24,10 @@ def dialect_of(version: Json) -> Dialect:
     }
     if "Engine" in names:
         return DockerDialect()
+    if "Podman Engine" in names:
+        return PodmanDialect()
     raise RefusedError(
         RefusalCode.ENGINE_UNFIT,
         "the container engine is none that trains can be held in",
-        hint="Point engine.socket in station.toml at a Docker engine.",
+        hint="Point engine.socket in station.toml at a Docker or Podman engine.",
     )

@@ -37,13 +37,22 @@ class Dialect(Protocol):
         """Its name, for the operator."""
         ...
 
+    @property
+    def own_api(self) -> str | None:
+        """Where the engine answers in its own words beside Docker's; ``None`` where it has no others."""
+        ...
+
     def unfit(self, info: Json, runtime: str | None) -> tuple[str, ...]:
         """Return what the engine cannot enforce, by name; empty when it is fit.
 
         Args:
-            info: its ``GET /info``. A key that is missing counts as "cannot".
+            info: its ``GET /info``, with what `own_api` answers under ``own``. A key that is missing counts as "cannot".
             runtime: the OCI runtime that the hospital chose.
         """
+        ...
+
+    def uids(self, info: Json) -> range:
+        """Return the users, as a container sees them, that fresh ones are drawn from."""
         ...
 
     def image_id(self, image: RewrittenImage, info: Json) -> str:
@@ -63,6 +72,6 @@ class Dialect(Protocol):
 
         Args:
             asked: what `create_body` returned.
-            inspected: the engine's ``GET /containers/<id>/json`` of it.
+            inspected: the engine's ``GET /containers/<id>/json`` of it, with what `own_api` answers under ``own``.
         """
         ...

@@ -8,13 +8,14 @@ from pydantic import JsonValue
 from station.sandbox.engine import hardening
 from station.sandbox.engine.dialect import Json, Terms
 from station.sandbox.image.rewriting import RewrittenImage
-from station.sandbox.spec import ContainerSpec
+from station.sandbox.spec import FIRST_UID, UID_COUNT, ContainerSpec
 
 
 class DockerDialect:
     """Implements `station.sandbox.engine.dialect.Dialect`."""
 
     name: Final = "docker"
+    own_api: Final = None
 
     def unfit(self, info: Json, runtime: str | None) -> tuple[str, ...]:
         """Return what the engine cannot enforce, by name."""
@@ -35,6 +36,10 @@ class DockerDialect:
             (not isinstance(runtimes, dict) or wanted not in runtimes, f"no-{wanted}"),
         ]
         return tuple(name for unfit, name in problems if unfit)
+
+    def uids(self, info: Json) -> range:
+        """Return the users that are nobody's on the host."""
+        return range(FIRST_UID, FIRST_UID + UID_COUNT)
 
     def image_id(self, image: RewrittenImage, info: Json) -> str:
         """Return the config's digest, or the manifest's where containerd keeps the images."""

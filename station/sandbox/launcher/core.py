@@ -27,8 +27,6 @@ from station.sandbox.engine.choosing import dialect_of
 from station.sandbox.engine.dialect import Dialect, Json, Terms
 from station.sandbox.launcher.images import ImageLoader
 from station.sandbox.spec import (
-    FIRST_UID,
-    UID_COUNT,
     ContainerSpec,
     ContainerStatus,
     EngineInfo,
@@ -62,7 +60,8 @@ class LauncherCore:
 
     def engine_info(self) -> EngineInfo:
         """Say what the engine is and what it cannot enforce."""
-        return self._describe(self._dialect(), self._engine.info())
+        dialect = self._dialect()
+        return self._describe(dialect, self._engine.info(dialect.own_api))
 
     def _dialect(self) -> Dialect:
         # Asked each time: another engine may have taken the socket's place.
@@ -81,7 +80,8 @@ class LauncherCore:
         )
 
     def _require_fit(self) -> tuple[Dialect, Json]:
-        dialect, info = self._dialect(), self._engine.info()
+        dialect = self._dialect()
+        info = self._engine.info(dialect.own_api)
         unfit = self._describe(dialect, info).unfit
         if unfit:
             raise RefusedError(
@@ -114,7 +114,7 @@ class LauncherCore:
         loaded = self._images.load(spec.image_config_digest, dialect, info, spec.series)
         with self._starting:
             self._require_room(spec)
-            uid = self._fresh_uid()
+            uid = secrets.choice(dialect.uids(info))
             labels = {**self._labels, hardening.LABEL_RUN: spec.run_id, hardening.LABEL_UID: str(uid)}
             terms = Terms(loaded.image_id, uid, labels, self._settings.runtime)
             container_id = self._create(dialect, spec, terms)
@@ -133,7 +133,7 @@ class LauncherCore:
         body = dialect.create_body(spec, terms)
         try:
             container_id = self._engine.create(body, self._name(spec.run_id))
-            different = dialect.differences(body, self._engine.container(container_id) or {})
+            different = dialect.differences(body, self._engine.container(container_id, dialect.own_api) or {})
             if different:
                 raise RefusedError(
                     RefusalCode.ENGINE_UNFIT,
@@ -174,10 +174,6 @@ class LauncherCore:
             raise RefusedError(
                 RefusalCode.RESOURCES_BUSY, f"{running} containers run; this station allows no more at once"
             )
-
-    @staticmethod
-    def _fresh_uid() -> int:
-        return FIRST_UID + secrets.randbelow(UID_COUNT)
 
     def _watch(self, spec: ContainerSpec) -> None:
         timer = threading.Timer(spec.wall_clock_s, self._time_is_over, (spec.run_id,))
