@@ -1,4 +1,4 @@
-"""Further container engines for the tests: a newer Docker with containerd's image store, and gVisor under it.
+"""Further container engines for the tests: a newer Docker with containerd's image store, gVisor under it, and Podman.
 
 The Docker of this machine is used as it is. The others are started when a test first asks for one, from the Debian tree that
 `make engines` made, in a mount namespace of their own, with data, sockets and control groups of their own, without a bridge and
@@ -24,7 +24,7 @@ import pytest
 from station.sandbox import unix
 from station.sandbox.spec import LauncherSettings, Runtime
 
-ENGINES: Final = ("docker", "docker-containerd", "docker-gvisor")
+ENGINES: Final = ("docker", "docker-containerd", "docker-gvisor", "podman")
 ROOM: Final = Path(os.environ.get("PHT_ENGINES", "/var/lib/pht-engines"))
 _KEEPER: Final = Path(__file__).with_name("engine_keeper.py")
 _START_S: Final = 120.0
@@ -95,6 +95,8 @@ class EngineRoom:
                 return Engine(name, self._socket("newer-docker", newer_docker))
             case "docker-gvisor":
                 return Engine(name, self._socket("newer-docker", newer_docker), "runsc")
+            case "podman":
+                return Engine(name, self._socket("podman", podman))
         raise KeyError(name)
 
     def _socket(self, which: str, start: Callable[[Path], contextlib.AbstractContextManager[Path]]) -> Path:
@@ -145,6 +147,36 @@ def newer_docker(folder: Path) -> Iterator[Path]:
     shared = Path(*folder.parts[:2])
     command = ["/usr/sbin/dockerd", "--config-file", str(folder / "daemon.json")]
     with kept_engine(in_a_tree(tree, data, shared, command), folder, listening, [data], name):
+        yield listening
+
+
+# Podman keeps its locks in shared memory and its mounts in the namespace that it runs in: here both end with it. It reads no
+# settings of this machine's. The runtime is named, since crun refuses control groups that are partly of version 1.
+_PODMAN: Final = """
+set -euo pipefail
+mount -t tmpfs engine /dev/shm
+export CONTAINERS_CONF=$1/containers.conf CONTAINERS_STORAGE_CONF=$1/storage.conf
+exec podman --tmpdir "$2/tmp" --cgroup-manager cgroupfs --runtime runc --log-level warn \\
+  system service --time=0 "unix://$1/podman.sock"
+"""
+
+
+@contextlib.contextmanager
+def podman(folder: Path) -> Iterator[Path]:
+    """Yield the socket of a Podman that is root, with data of its own."""
+    require_engines(
+        *(Path("/usr", each) for each in ("bin/podman", "bin/conmon", "bin/catatonit", "sbin/runc"))
+    )
+    ROOM.mkdir(parents=True, exist_ok=True)
+    data = Path(tempfile.mkdtemp(prefix="podman-", dir=ROOM))
+    (folder / "containers.conf").write_text("")
+    (folder / "storage.conf").write_text(
+        f'[storage]\ndriver = "overlay"\ngraphroot = "{data}/root"\nrunroot = "{data}/run"\n'
+    )
+    listening = folder / "podman.sock"
+    command = ["unshare", "--mount", "--propagation", "private"]
+    command += ["bash", "-c", _PODMAN, "podman", str(folder), str(data)]
+    with kept_engine(command, folder, listening, [data], "libpod_parent"):
         yield listening
 
 
