@@ -156,7 +156,7 @@ class StartedContainer(StrictModel):
     run_id: RunId
     container_id: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     image_id: Digest
-    uid: Annotated[int, Field(ge=FIRST_UID, lt=FIRST_UID + UID_COUNT)]
+    uid: Annotated[int, Field(ge=1000, lt=FIRST_UID + UID_COUNT)]
     peer_uid: Annotated[int, Field(ge=0)] | None
 
 
