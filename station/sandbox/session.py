@@ -178,6 +178,11 @@ class TrainSession:
         """Whether it can take another request."""
         return self._alive
 
+    @property
+    def has_gpu(self) -> bool:
+        """Whether a GPU is leased to its container."""
+        return self._started.gpu is not None
+
     def await_hello(self, deadline: float) -> None:
         """Read the container's first message.
 

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
 from policies.documents import Digest, Name, StrictModel
 from policies.errors import PhtError
+from station.sandbox.gpu.model import GpuNeed, GpuReport, GpuTerms, LeasedGpu
 
 GIB: Final = 1 << 30
 MIB: Final = 1 << 20
@@ -63,6 +64,7 @@ class LauncherSettings(StrictModel):
         max_scratch_bytes: ceiling of one container's scratch.
         max_wall_clock_s: ceiling of one container's life.
         max_containers: how many may run at once.
+        gpu: the devices that may be leased.
     """
 
     station: Name
@@ -76,6 +78,7 @@ class LauncherSettings(StrictModel):
     max_scratch_bytes: Annotated[int, Field(ge=MIB)] = 8 * GIB
     max_wall_clock_s: Annotated[int, Field(ge=1)] = 7 * 24 * 3600
     max_containers: Annotated[int, Field(ge=1, le=64)] = 4
+    gpu: GpuTerms = Field(default_factory=GpuTerms)
 
 
 class ContainerSpec(StrictModel):
@@ -92,6 +95,7 @@ class ContainerSpec(StrictModel):
         pids: limit on processes and threads.
         scratch_bytes: size of ``/train/scratch``, counted as memory.
         wall_clock_s: after this the launcher kills the container.
+        gpu: a device of its own, as the manifest asks and the policy grants; ``None`` for none.
         series: names containers of one run that are started one after the other (`map`); they share what was read of the image's
             layers for a minute, while no layer's file is touched. Without it every layer is read before the start.
     """
@@ -106,6 +110,7 @@ class ContainerSpec(StrictModel):
     pids: Annotated[int, Field(ge=8, le=32768)] = 512
     scratch_bytes: Annotated[int, Field(ge=MIB)] = 256 * MIB
     wall_clock_s: Annotated[int, Field(ge=1)]
+    gpu: GpuNeed | None = None
     series: RunId | None = None
 
 
@@ -158,6 +163,7 @@ class StartedContainer(StrictModel):
     image_id: Digest
     uid: Annotated[int, Field(ge=1000, lt=FIRST_UID + UID_COUNT)]
     peer_uid: Annotated[int, Field(ge=0)] | None
+    gpu: LeasedGpu | None = None
 
 
 class ContainerStatus(StrictModel):
@@ -219,6 +225,10 @@ class Launcher(Protocol):
 
     def remove_orphans(self) -> int:
         """Kill and remove every container of this station; returns how many."""
+        ...
+
+    def gpus(self) -> GpuReport:
+        """Return every GPU of the host, and how it is."""
         ...
 
 

@@ -14,7 +14,8 @@ import requests
 from docker.errors import APIError, DockerException, NotFound
 from pydantic import JsonValue
 
-from policies.errors import UnavailableError
+from policies.errors import RefusedError, UnavailableError
+from policies.refusals import RefusalCode
 from station.sandbox import unix
 
 LOG = logging.getLogger("station.launcher")
@@ -24,8 +25,15 @@ _TIMEOUT_S: Final = 600
 _LOG_LINES: Final = 5000
 _EXPLANATION: Final = 500
 
+# What every Docker says that has no NVIDIA runtime; there is no other way to ask for it.
+_NO_DEVICE_DRIVER: Final = "could not select device driver"
+
 _T = TypeVar("_T")
 Json = dict[str, Any]
+
+
+class NoDeviceDriverError(RefusedError):
+    """The engine has nothing that brings a GPU into a container."""
 
 
 class Engine:
@@ -51,6 +59,12 @@ class Engine:
             return None
         except APIError as error:
             _note(str(error.explanation))
+            if _NO_DEVICE_DRIVER in str(error.explanation):
+                raise NoDeviceDriverError(
+                    RefusalCode.ENGINE_UNFIT,
+                    "the container engine has no NVIDIA runtime: it can give a train no GPU",
+                    hint="Install the NVIDIA container toolkit and start the engine again.",
+                ) from error
             raise UnavailableError(
                 f"the container engine refused a request (status {error.status_code})",
                 hint="The launcher's log has the engine's own words.",

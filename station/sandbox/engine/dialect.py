@@ -6,6 +6,7 @@ from typing import Protocol
 
 from pydantic import JsonValue
 
+from station.sandbox.gpu.model import LeasedGpu
 from station.sandbox.image.rewriting import RewrittenImage
 from station.sandbox.spec import ContainerSpec
 
@@ -21,12 +22,14 @@ class Terms:
         uid: the fresh user, also its group.
         labels: by which orphans are found.
         runtime: the OCI runtime; ``None`` for the one that this kind of engine has by default.
+        gpu: the leased device; ``None`` for none.
     """
 
     image_id: str
     uid: int
     labels: Mapping[str, str]
     runtime: str | None = None
+    gpu: LeasedGpu | None = None
 
 
 class Dialect(Protocol):

@@ -1,16 +1,19 @@
 """The one place that says under which restrictions a container runs (DESIGN I5), as Docker's API puts them. Pure."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from pydantic import JsonValue
 
 from station.sandbox.engine.dialect import Terms
+from station.sandbox.gpu import devices
 from station.sandbox.spec import MIB, ContainerSpec
 
 LABEL_STATION: Final = "nl.pht.station"
 LABEL_HOME: Final = "nl.pht.home"
 LABEL_RUN: Final = "nl.pht.run"
 LABEL_UID: Final = "nl.pht.uid"
+LABEL_GPU: Final = "nl.pht.gpu"
 
 DATA: Final = "/train/data"
 CONTROL: Final = "/train/control"
@@ -37,7 +40,7 @@ def create_body(spec: ContainerSpec, terms: Terms) -> dict[str, JsonValue]:
         "User": f"{terms.uid}:{terms.uid}",
         "Entrypoint": list(COMMAND),
         "Cmd": [],
-        "Env": environment(spec),
+        "Env": [*environment(spec), *devices.environment(terms.gpu)],
         "WorkingDir": SCRATCH,
         "Labels": dict(terms.labels),
         # The engine's own name for the container would be its id, and the host's domain would be written into /etc/hosts.
@@ -76,6 +79,16 @@ def environment(spec: ContainerSpec) -> list[JsonValue]:
     ]
 
 
+def run_of(container: Mapping[str, Any]) -> str:
+    """Return the run of a container of ours, as the engine lists it."""
+    return str(container["Labels"].get(LABEL_RUN, ""))
+
+
+def gpu_of(container: Mapping[str, Any]) -> str:
+    """Return the device that a container of ours has; empty for none."""
+    return str(container["Labels"].get(LABEL_GPU, ""))
+
+
 def host_config(spec: ContainerSpec, terms: Terms) -> dict[str, JsonValue]:
     """Return the ``HostConfig``: every restriction, and nothing given away."""
     owner = f"uid={terms.uid},gid={terms.uid}"
@@ -100,7 +113,8 @@ def host_config(spec: ContainerSpec, terms: Terms) -> dict[str, JsonValue]:
         "SecurityOpt": ["no-new-privileges:true"],
         "Devices": [],
         "DeviceCgroupRules": [],
-        "DeviceRequests": [],
+        # The one exception to "no devices": what its lease names.
+        "DeviceRequests": devices.requests(terms.gpu),
         "Sysctls": {},
         "Runtime": terms.runtime or "runc",
         # Namespaces of its own.

@@ -81,7 +81,9 @@ class Leases:
             RefusedError: no device is large enough (HOSPITAL_RESOURCES), or none can be had now (RESOURCES_BUSY).
         """
         found = self._require_devices(need)
-        if run_id in holders.values():
+        with self._books.lock:
+            held = {*holders.values(), *self._books.promised.values()}
+        if run_id in held:
             raise RefusedError(RefusalCode.SANDBOX_ARGUMENT, f"the run {run_id} holds a GPU already")
         why = ""
         for device in found:
@@ -171,14 +173,19 @@ class Leases:
                     self._books.unclean.pop(uuid, None)
         return f"its memory could not be scrubbed: {problem}" if problem else ""
 
-    def give_back(self, run_id: str) -> None:
-        """Take a run's device back, where it has one; its memory is overwritten beside this, when its processes are gone."""
+    def give_back(self, run_id: str) -> bool:
+        """Take a run's device back; its memory is overwritten beside this, when its processes are gone.
+
+        Returns:
+            Whether it had one.
+        """
         with self._books.lock:
             held = [uuid for uuid, run in self._books.promised.items() if run == run_id]
         for uuid in held:
             LOG.info("gpu.given_back", extra={"run": run_id, "gpu": uuid})
             self._clean_beside(uuid)
             self._forget(uuid, run_id)
+        return bool(held)
 
     def left_by(self, uuid: str) -> None:
         """Have a device overwritten that a container of an earlier life had."""

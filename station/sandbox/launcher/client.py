@@ -6,6 +6,7 @@ from typing import Final, TypeVar
 
 from policies.errors import PhtError, RefusedError, UnavailableError, WireError
 from station.sandbox import unix
+from station.sandbox.gpu.model import GpuReport
 from station.sandbox.launcher import messages
 from station.sandbox.launcher.messages import Answer, Request
 from station.sandbox.spec import (
@@ -68,6 +69,10 @@ class LauncherClient:
     def remove_orphans(self) -> int:
         """Kill and remove every container of this station."""
         return _present(self._ask(messages.RemoveOrphansRequest()).removed)
+
+    def gpus(self) -> GpuReport:
+        """Return every GPU of the host, and how it is."""
+        return _present(self._ask(messages.GpusRequest()).gpus)
 
     def _ask(self, request: Request, timeout_s: float = _QUICK_S) -> Answer:
         try:

@@ -25,6 +25,9 @@ from station.sandbox.engine import hardening
 from station.sandbox.engine.api import Engine
 from station.sandbox.engine.choosing import dialect_of
 from station.sandbox.engine.dialect import Dialect, Json, Terms
+from station.sandbox.gpu.leases import Leases
+from station.sandbox.gpu.model import GpuReport, LeasedGpu
+from station.sandbox.launcher.gpus import GpuDesk
 from station.sandbox.launcher.images import ImageLoader
 from station.sandbox.spec import (
     ContainerSpec,
@@ -44,7 +47,7 @@ _POLL_S: Final = 0.1
 class LauncherCore:
     """Implements `station.sandbox.spec.Launcher` with an engine on a Unix socket."""
 
-    def __init__(self, home: Path, settings: LauncherSettings) -> None:
+    def __init__(self, home: Path, settings: LauncherSettings, leases: Leases | None = None) -> None:
         """Use the folders under ``home/compute``; nothing is asked of the engine yet."""
         compute = Path(os.path.realpath(home)) / "compute"
         self._settings = settings
@@ -54,6 +57,7 @@ class LauncherCore:
         self._images = ImageLoader(self._engine, BlobFolder(compute / "layers"))
         self._home_label = hashlib.sha256(str(compute).encode()).hexdigest()[:16]
         self._labels = {hardening.LABEL_STATION: settings.station, hardening.LABEL_HOME: self._home_label}
+        self._gpus = GpuDesk(leases or Leases(settings.gpu), settings.runtime)
         self._starting = threading.Lock()
         self._timers: dict[str, threading.Timer] = {}
         self._timed_out: set[str] = set()
@@ -112,11 +116,27 @@ class LauncherCore:
         self._check(spec)
         dialect, info = self._require_fit()
         loaded = self._images.load(spec.image_config_digest, dialect, info, spec.series)
+        gpu = self._gpus.lease(spec, dialect.name, self._containers()) if spec.gpu else None
+        try:
+            return self._start(spec, dialect, info, loaded, gpu)
+        except PhtError as error:
+            if gpu is None:
+                raise
+            self._gpus.give_back(spec.run_id)
+            if not self._gpus.may_do_without(spec, error):
+                raise
+        return self._start(spec, dialect, info, loaded, None)
+
+    def _start(
+        self, spec: ContainerSpec, dialect: Dialect, info: Json, loaded: LoadedImage, gpu: LeasedGpu | None
+    ) -> StartedContainer:
         with self._starting:
             self._require_room(spec)
             uid = secrets.choice(dialect.uids(info))
             labels = {**self._labels, hardening.LABEL_RUN: spec.run_id, hardening.LABEL_UID: str(uid)}
-            terms = Terms(loaded.image_id, uid, labels, self._settings.runtime)
+            if gpu is not None:
+                labels[hardening.LABEL_GPU] = gpu.uuid
+            terms = Terms(loaded.image_id, uid, labels, self._settings.runtime, gpu)
             container_id = self._create(dialect, spec, terms)
         self._watch(spec)
         LOG.info("container.started", extra={"run": spec.run_id, "uid": uid})
@@ -126,6 +146,7 @@ class LauncherCore:
             image_id=loaded.image_id,
             uid=uid,
             peer_uid=None if terms.runtime == "runsc" else uid,
+            gpu=gpu,
         )
 
     def _create(self, dialect: Dialect, spec: ContainerSpec, terms: Terms) -> str:
@@ -230,6 +251,7 @@ class LauncherCore:
         """
         self._forget(run_id)
         self._engine.remove(self._name(run_id))
+        self._gpus.give_back(run_id)
         LOG.info("container.removed", extra={"run": run_id})
 
     def _forget(self, run_id: str) -> None:
@@ -248,7 +270,12 @@ class LauncherCore:
         for each in found:
             self._forget(_run_of(each))
             self._engine.remove(each["Id"])
+        self._gpus.orphaned(found)
         return len(found)
+
+    def gpus(self) -> GpuReport:
+        """Return every GPU of the host, and how it is."""
+        return self._gpus.report(self._dialect().name, self._containers())
 
     def _containers(self) -> list[dict[str, Any]]:
         return self._engine.containers(self._labels)

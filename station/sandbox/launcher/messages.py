@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from policies.documents import Digest, StrictModel, canonical_json, parse_json
 from policies.errors import DocumentError, WireError
 from policies.refusals import RefusalCode
+from station.sandbox.gpu.model import GpuReport
 from station.sandbox.spec import (
     ContainerSpec,
     ContainerStatus,
@@ -91,6 +92,12 @@ class RemoveOrphansRequest(StrictModel):
     verb: Literal["remove-orphans"] = "remove-orphans"
 
 
+class GpusRequest(StrictModel):
+    """Every GPU of the host, and how it is."""
+
+    verb: Literal["gpus"] = "gpus"
+
+
 Request = (
     EngineInfoRequest
     | LoadImageRequest
@@ -101,6 +108,7 @@ Request = (
     | StopRequest
     | ListRequest
     | RemoveOrphansRequest
+    | GpusRequest
 )
 _REQUESTS: Final[TypeAdapter[Request]] = TypeAdapter(Annotated[Request, Field(discriminator="verb")])
 
@@ -125,6 +133,7 @@ class Answer(StrictModel):
     runs: tuple[ContainerStatus, ...] | None = Field(default=None, strict=False)
     logs: str | None = None
     removed: int | None = None
+    gpus: GpuReport | None = None
 
 
 def parse_request(data: bytes) -> Request:

@@ -157,3 +157,5 @@ def _do(core: Launcher, request: messages.Request) -> Answer:
             return Answer(runs=core.list_runs())
         case messages.RemoveOrphansRequest():
             return Answer(removed=core.remove_orphans())
+        case messages.GpusRequest():
+            return Answer(gpus=core.gpus())
