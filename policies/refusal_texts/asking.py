@@ -218,5 +218,9 @@ TEXTS: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
             "The image's configuration asks for something that no train may have.",
             "Remove the setting that `pht-train check` names, and build again.",
         ),
+        _C.IMAGE_LAYER: CatalogueEntry(
+            "A layer of the image holds something that no engine should unpack, or more than it may.",
+            "Pack the train again: `pht-train pack` names the entry and the reason; build the image without it.",
+        ),
     }
 )

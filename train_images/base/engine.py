@@ -25,11 +25,13 @@ class ImageFacts:
         image_id: ``sha256:<hex>``.
         size_bytes: with the layers it shares.
         inputs: the hash it was made of, empty for images that are not ours.
+        imported: it was made of a tree of files.
     """
 
     image_id: str
     size_bytes: int
     inputs: str
+    imported: bool = False
 
 
 def inspect_image(tag: str) -> ImageFacts | None:
@@ -54,7 +56,8 @@ def inspect_image(tag: str) -> ImageFacts | None:
         raise UnavailableError("no Docker engine answers", hint=_START_HINT)
     facts = json.loads(found.stdout)[0]
     labels = facts["Config"].get("Labels") or {}
-    return ImageFacts(facts["Id"], facts["Size"], labels.get(INPUTS_LABEL, ""))
+    imported = str(facts.get("Comment", "")).startswith("Imported from")
+    return ImageFacts(facts["Id"], facts["Size"], labels.get(INPUTS_LABEL, ""), imported)
 
 
 def run_or_explain(command: Sequence[str], failure: str, *, timeout_s: float, hint: str = "") -> str:
