@@ -11,9 +11,9 @@ import sys
 import threading
 from pathlib import Path
 
-from orchestrator.federation.flower import Address
 from orchestrator.federation.orders import FolderQueue
 from orchestrator.federation.superlink import LOOPBACK, SuperLinkFiles
+from orchestrator.federation.tasks import Address
 from orchestrator.federation.worker import RunWorker, WorkerFiles
 from orchestrator.logs import start_logging
 from orchestrator.registry.superlink_port import read_superlink_port

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from flwr.app import ConfigRecord, ConfigRecordValues, Message, RecordDict
 from flwr.serverapp import Grid
 
-from orchestrator.federation.flower import SuperLinkDownError
+from orchestrator.federation.tasks import SuperLinkDownError
 from policies.errors import WireError
 from policies.refusals import RefusalCode
 from policies.wire.instructions import (

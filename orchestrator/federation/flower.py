@@ -3,20 +3,15 @@
 The run worker speaks the Control API (register a node, start a run) and claims ServerApp tasks; the ServerApp's
 process speaks the Runtime API with the task's token. All of it goes to the SuperLink on loopback, with TLS under the
 orchestrator's own loopback CA. Stock `flwr-serverapp` is not used: it installs what the FAB holds, and cannot take a
-task up again after it was killed, since PullTaskInput answers once (flwr 1.41.0, `activate_task`). It is longer than most modules because all private
-Flower code is in it.
+task up again after it was killed, since PullTaskInput answers once (flwr 1.41.0, `activate_task`).
 
 Raises `SuperLinkDownError` for what passes by itself, `SuperLinkRefusedError` for a no, and `LeaseLostError` when the task
 is not ours any more.
 """
 
-import io
 import ssl
-import zipfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import httpx
@@ -60,7 +55,14 @@ from flwr.supercore.runtime.runtime_http_client import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from policies.errors import NetworkError, PhtError
+from orchestrator.federation.bundle import build_bundle
+from orchestrator.federation.tasks import (
+    Address,
+    ClaimedTask,
+    LeaseLostError,
+    SuperLinkDownError,
+    SuperLinkRefusedError,
+)
 from policies.wire.http import load_public_key
 from policies.wire.instructions import RECORD_KEY
 
@@ -68,69 +70,10 @@ MAX_REPLY_OBJECTS = 3
 """Message, RecordDict, ConfigRecord: a station's reply has these and nothing more."""
 
 _MAX_REPLY_OBJECT_BYTES = 2 * 1024 * 1024
+
 _ACQUIRE_TASK = "/flwr.proto.Runtime/AcquireTask"
 
-_PYPROJECT = """\
-[project]
-name = "pht-order"
-version = "1.0.0"
-description = "Names the orchestrator's installed ServerApp; holds no code."
-license = "Apache-2.0"
-
-[tool.flwr.app]
-publisher = "pht"
-
-[tool.flwr.app.components]
-serverapp = "orchestrator.federation.server_app:app"
-clientapp = "orchestrator.federation.server_app:app"
-"""
-
 _Result = TypeVar("_Result")
-
-
-class SuperLinkDownError(NetworkError):
-    """The SuperLink does not answer now; it may in a moment."""
-
-
-class SuperLinkRefusedError(PhtError):
-    """The SuperLink understood and said no."""
-
-
-class LeaseLostError(SuperLinkRefusedError):
-    """The task's token is not valid any more: its lease ran out, or the run was stopped."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where the SuperLink listens, and the CA file its certificate comes from."""
-
-    host: str
-    port: int
-    ca_path: Path
-
-    @property
-    def url(self) -> str:
-        """The base address."""
-        return f"https://{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimedTask:
-    """A ServerApp task that this worker claimed."""
-
-    task_id: int
-    run_id: int
-    token: str
-
-
-def build_bundle() -> bytes:
-    """The Flower app bundle of every run: a pyproject that names our installed module, the same bytes each time."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        entry = zipfile.ZipInfo("pyproject.toml", date_time=(2026, 1, 1, 0, 0, 0))
-        entry.external_attr = 0o644 << 16
-        archive.writestr(entry, _PYPROJECT)
-    return buffer.getvalue()
 
 
 class Control:

@@ -20,9 +20,10 @@ from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from orchestrator.federation.exchange import Exchange, StoppedError
-from orchestrator.federation.flower import Address, LeaseLostError, OrderGrid, SuperLinkDownError
+from orchestrator.federation.flower import OrderGrid
 from orchestrator.federation.orders import RunFolder, RunState
 from orchestrator.federation.rounds import Rounds, RunFailedError
+from orchestrator.federation.tasks import Address, LeaseLostError, SuperLinkDownError
 from policies.bundle import BlobFolder
 from policies.errors import PhtError, StateError
 

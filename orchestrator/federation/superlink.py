@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from orchestrator.federation.flower import Address, Control, SuperLinkDownError, SuperLinkRefusedError
+from orchestrator.federation.flower import Control
+from orchestrator.federation.tasks import Address, SuperLinkDownError, SuperLinkRefusedError
 from policies.errors import UnavailableError
 from policies.files import write_atomically
 

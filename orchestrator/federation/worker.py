@@ -17,16 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orchestrator
-from orchestrator.federation.flower import (
-    Address,
-    ClaimedTask,
-    Control,
-    SuperLinkDownError,
-    SuperLinkRefusedError,
-)
+from orchestrator.federation.flower import Control
 from orchestrator.federation.orders import FolderQueue, RunFolder, RunState
 from orchestrator.federation.server_app import Ending, Task
 from orchestrator.federation.superlink import flower_environment
+from orchestrator.federation.tasks import Address, ClaimedTask, SuperLinkDownError, SuperLinkRefusedError
 from policies.errors import StateError, StorageError
 
 log = logging.getLogger(__name__)

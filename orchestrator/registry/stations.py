@@ -151,8 +151,9 @@ class Stations:
         if not waiting:
             return 0
         # Flower takes a second to import: only who registers pays.
-        from orchestrator.federation.flower import Address, Control  # noqa: PLC0415
+        from orchestrator.federation.flower import Control  # noqa: PLC0415
         from orchestrator.federation.superlink import LOOPBACK, SuperLinkFiles  # noqa: PLC0415
+        from orchestrator.federation.tasks import Address  # noqa: PLC0415
 
         files = SuperLinkFiles(self._home.superlink)
         try:

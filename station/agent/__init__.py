@@ -1,9 +1,10 @@
 """The station's own client of Flower's Fleet API: it carries instructions in and replies out, and runs nothing."""
 
 from station.agent.blobs import BlobClient, blob_of
-from station.agent.fleet import Answer, FleetConnection, IncomingMessage
+from station.agent.fleet import FleetConnection
 from station.agent.interface import Connection, InstructionHandler, Pace
 from station.agent.loop import Agent
+from station.agent.messages import Answer, IncomingMessage
 
 __all__ = [
     "Agent",

@@ -1,7 +1,7 @@
 """A connection whose every call is covered by the egress ledger before it is made; replies have entries of their own."""
 
-from station.agent.fleet import Answer, IncomingMessage
 from station.agent.interface import Connection
+from station.agent.messages import Answer, IncomingMessage
 from station.egress.calls import Call, CallLedger
 
 

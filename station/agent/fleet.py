@@ -2,7 +2,7 @@
 
 It carries bytes: instructions in, replies out. It never asks for an app bundle (FAB), follows no redirect, reads no
 body above `MAX_RESPONSE_BYTES`, and ends no process; Flower's stock client does each of these (flwr 1.41.0,
-`supernode/fleet_http_connection.py`). It is longer than most modules because all private Flower code is in it.
+`supernode/fleet_http_connection.py`).
 
 Facts it is built on (flwr 1.41.0): a message is handed out once, and its objects stay pullable until confirmed; the
 same reply pushed twice is one reply; ActivateNode answers 412 while the node still counts as online, but a heartbeat
@@ -51,76 +51,30 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from policies.errors import NetworkError, WireError
 from policies.wire.http import load_private_key
-from policies.wire.instructions import (
-    ARRAYS_KEY,
-    BODY_KEY,
-    RECORD_KEY,
+from policies.wire.instructions import ARRAYS_KEY, BODY_KEY, RECORD_KEY
+from station.agent.messages import (
+    Answer,
+    IncomingMessage,
+    NotAdmittedError,
+    OversizeError,
+    RunOverError,
+    StillOnlineError,
 )
 
 HEARTBEAT_INTERVAL_S = 10.0
 """The shortest Flower takes; a node that is silent for twice as long counts as offline."""
 
 MAX_RESPONSE_BYTES = 2 * 1024 * 1024
+
 _RETRIED_STATUS = frozenset({502, 503, 504})
+
 _TRIES = 4
+
 _INCOMPLETE_S = 60.0
+
 _MAX_INCOMPLETE = 64
 
 _Result = TypeVar("_Result")
-
-
-class RunOverError(NetworkError):
-    """The SuperLink says that this Flower run is finished, stopped or unknown."""
-
-
-class NotAdmittedError(NetworkError):
-    """The SuperLink does not accept this node's key, or the clocks differ by minutes."""
-
-
-class StillOnlineError(NetworkError):
-    """ActivateNode answered 412: an earlier life of this node counts as online for a little longer."""
-
-
-class OversizeError(NetworkError):
-    """A response is larger than any of ours."""
-
-
-@dataclass(frozen=True, slots=True)
-class IncomingMessage:
-    """One delivered message.
-
-    Attributes:
-        run_id: Flower's run.
-        message_id: Flower's id of the message.
-        body: the instruction's bytes, not yet parsed; None when the message is not one of ours.
-        arrays: the inline arrays, not yet parsed.
-        reply_to: what `FleetConnection.reply` needs to answer, opaque, kept durably by the agent.
-        expires: seconds since the epoch after which the SuperLink drops a reply.
-    """
-
-    run_id: int
-    message_id: str
-    body: bytes | None
-    arrays: bytes | None
-    reply_to: bytes
-    expires: float
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A reply on its way.
-
-    Attributes:
-        reply_to: `IncomingMessage.reply_to` of the message that is answered.
-        body: the encoded `StationReply`.
-        arrays: at most `MAX_INLINE_ARRAYS_BYTES` of safetensors.
-        answered: seconds since the epoch; fixed, because Flower derives the reply's identity from it.
-    """
-
-    reply_to: bytes
-    body: bytes
-    arrays: bytes | None
-    answered: float
 
 
 class FleetConnection:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from policies.wire.instructions import Instruction, StationReply
-from station.agent.fleet import Answer, IncomingMessage
+from station.agent.messages import Answer, IncomingMessage
 
 
 class Connection(Protocol):

@@ -25,8 +25,8 @@ from policies.wire.instructions import (
     decode_instruction,
     encode,
 )
-from station.agent.fleet import Answer, IncomingMessage, NotAdmittedError, RunOverError, StillOnlineError
 from station.agent.interface import Connection, InstructionHandler, Pace
+from station.agent.messages import Answer, IncomingMessage, NotAdmittedError, RunOverError, StillOnlineError
 from station.agent.spool import Spool, Spooled
 
 log = logging.getLogger(__name__)

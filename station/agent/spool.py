@@ -15,7 +15,7 @@ from pathlib import Path
 from policies.documents import parse_json
 from policies.errors import DocumentError, StateError, StorageError
 from policies.files import write_atomically
-from station.agent.fleet import Answer, IncomingMessage
+from station.agent.messages import Answer, IncomingMessage
 
 MAX_MESSAGES = 256
 _MAX_FILE_BYTES = 4 * 1024 * 1024

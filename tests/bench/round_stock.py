@@ -20,8 +20,9 @@ from flwr.cli.build import build_fab_from_disk
 from flwr.proto.control_pb2 import StartRunRequest
 from flwr.proto.fab_pb2 import Fab
 
-from orchestrator.federation.flower import Address, Control
+from orchestrator.federation.flower import Control
 from orchestrator.federation.superlink import LOOPBACK, SuperLinkFiles, flower_environment, free_port
+from orchestrator.federation.tasks import Address
 from policies.wire.http import openssh_public_key
 
 _PYPROJECT = """\

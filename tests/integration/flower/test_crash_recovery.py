@@ -14,7 +14,8 @@ from safetensors.numpy import load_file
 
 from orchestrator.federation.orders import RunFolder, RunState
 from orchestrator.federation.server_app import Task
-from station.agent.fleet import FleetConnection, StillOnlineError
+from station.agent.fleet import FleetConnection
+from station.agent.messages import StillOnlineError
 
 pytestmark = pytest.mark.superlink
 

@@ -8,7 +8,7 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from orchestrator.federation.flower import SuperLinkDownError
+from orchestrator.federation.tasks import SuperLinkDownError
 from policies.wire.instructions import Instruction, StationReply, decode_instruction, encode
 
 Answer = StationReply | bytes | Error | None

@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 from flwr.common.config import get_fab_config
 
-from orchestrator.federation.flower import build_bundle
+from orchestrator.federation.bundle import build_bundle
 from orchestrator.federation.superlink import (
     FLEET_ROUTES,
     SuperLinkFiles,

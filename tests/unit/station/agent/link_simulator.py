@@ -6,7 +6,7 @@ import time
 
 from policies.errors import NetworkError
 from policies.wire.instructions import Instruction, StationReply, decode_reply, encode
-from station.agent.fleet import Answer, IncomingMessage, NotAdmittedError, RunOverError, StillOnlineError
+from station.agent.messages import Answer, IncomingMessage, NotAdmittedError, RunOverError, StillOnlineError
 
 
 class LinkSimulator:

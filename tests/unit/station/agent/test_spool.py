@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from policies.errors import StateError
-from station.agent.fleet import Answer, IncomingMessage
+from station.agent.messages import Answer, IncomingMessage
 from station.agent.spool import MAX_MESSAGES, Spool
 
 
