@@ -6,6 +6,7 @@ the attack itself and not an image of its own.
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -170,19 +171,28 @@ def logged(session: TrainSession, text: str) -> str:
     return log
 
 
+def _probe(tag: str, store: BlobFolder) -> str:
+    given = os.environ.get("PHT_TEST_IMAGE")
+    if given is None:
+        build_image(tag)
+        return store_image(tag, store)
+    with Path(given).open("rb") as saved:
+        return split_image(saved, store).config.digest
+
+
 @contextlib.contextmanager
 def running_station(
     home: Path, *, tag: str = "pht-test-probe:1", engine: Engine = HOST_DOCKER
 ) -> Iterator[Station]:
     """Yield a station with a launcher in this process and the test train in its layer store.
 
-    The train's image is always built with this machine's Docker; it runs in `engine`.
+    The train's image is built with this machine's Docker, or read from the archive that ``PHT_TEST_IMAGE`` names where there is
+    none; it runs in `engine`.
     """
-    build_image(tag)
     for name in ("cohorts", "control", "layers"):
         (home / "compute" / name).mkdir(parents=True)
-    settings = engine.settings(compute_uid=0)
-    digest = store_image(tag, BlobFolder(home / "compute" / "layers"))
+    settings = engine.settings()
+    digest = _probe(tag, BlobFolder(home / "compute" / "layers"))
     launcher = local_launcher(home, settings)
     try:
         yield Station(home, digest, launcher, settings)
