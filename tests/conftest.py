@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from gpu_kit import FakeGpus, compile_libraries
 from hypothesis import HealthCheck, settings
 
 # How long an example takes says how busy the machine is, never whether the code is right.
@@ -47,3 +48,19 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the shared real images (../shared/data) are not here")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def gpu_libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A driver's two libraries, compiled from tests/fake_gpu."""
+    return compile_libraries(tmp_path_factory.mktemp("driver"))
+
+
+@pytest.fixture
+def gpus(
+    gpu_libraries: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> FakeGpus:
+    """A machine with that driver, and no GPU yet; every process that is started from here sees it."""
+    folder = tmp_path_factory.mktemp("gpus")
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(folder))
+    return FakeGpus.make(folder, gpu_libraries)

@@ -47,14 +47,17 @@ class GpuDesk:
         if spec.gpu is None:
             return None
         try:
-            if why := cannot_give(engine, self._runtime):
-                raise RefusedError(RefusalCode.HOSPITAL_RESOURCES, why)
+            self._require_giving(engine)
             return self._leases.take(spec.run_id, spec.gpu, self._holders(containers))
         except RefusedError as error:
             if spec.gpu.required or error.code not in _NONE_NOW:
                 raise
             LOG.warning("gpu.without", extra={"run": spec.run_id, "reason": error.message})
             return None
+
+    def _require_giving(self, engine: str) -> None:
+        if why := cannot_give(engine, self._runtime):
+            raise RefusedError(RefusalCode.HOSPITAL_RESOURCES, why)
 
     def may_do_without(self, spec: ContainerSpec, error: PhtError) -> bool:
         """Whether a container that the engine did not start with its device is started without one.
