@@ -31,6 +31,7 @@ ENGINES: Final = ("given",) if GIVEN else ("docker", "docker-containerd", "docke
 ROOM: Final = Path(os.environ.get("PHT_ENGINES", "/var/lib/pht-engines"))
 _KEEPER: Final = Path(__file__).with_name("engine_keeper.py")
 _START_S: Final = 120.0
+_NOBODY: Final = 65534
 
 # A root of its own by pivot_root: under a mere chroot runc and runsc do not start. The first argument is the tree, the second the
 # engine's data, the third the top folder that the tests' paths lie under, the rest the engine's command.
@@ -155,6 +156,7 @@ def newer_docker(folder: Path) -> Iterator[Path]:
         yield listening
 
 
+_OWN_LOCKS: Final = 'set -e; mount -t tmpfs -o mode=1777 engine /dev/shm; cd /; exec "$@"'
 # Podman keeps its locks in shared memory and its mounts in the namespace that it runs in: here both end with it. It reads no
 # settings of this machine's. The runtime is named, since crun refuses control groups that are partly of version 1.
 _PODMAN: Final = """
@@ -182,6 +184,43 @@ def podman(folder: Path) -> Iterator[Path]:
     command = ["unshare", "--mount", "--propagation", "private"]
     command += ["bash", "-c", _PODMAN, "podman", str(folder), str(data)]
     with kept_engine(command, folder, listening, [data], "libpod_parent"):
+        yield listening
+
+
+@contextlib.contextmanager
+def rootless_podman() -> Iterator[Path]:
+    """Yield the socket of a Podman that an ordinary user runs (nobody, who has no further users to give to containers)."""
+    require_engines(*(Path("/usr", each) for each in ("bin/podman", "bin/conmon", "bin/setpriv")))
+    ROOM.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="podman-rootless-", dir=ROOM))
+    (folder / "run").mkdir()
+    for each in (folder, folder / "run"):
+        os.chown(each, _NOBODY, _NOBODY)
+    listening = folder / "podman.sock"
+    user = ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups", "env", "-i"]
+    places = [f"HOME={folder}", f"XDG_RUNTIME_DIR={folder}/run", f"PATH={os.defpath}:/usr/sbin"]
+    command = [
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "bash",
+        "-c",
+        _OWN_LOCKS,
+        "podman",
+        *user,
+        *places,
+    ]
+    command += [
+        "podman",
+        "--cgroup-manager",
+        "cgroupfs",
+        "system",
+        "service",
+        "--time=0",
+        f"unix://{listening}",
+    ]
+    with kept_engine(command, folder, listening, [folder], "libpod_parent"):
         yield listening
 
 
