@@ -5,14 +5,17 @@ A manifest grants nothing. A station holds a train to it, within what the policy
 
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from policies.documents import Digest, Name, Sequence, StrictModel, Text
+from policies.rows import ANSWERED, FAILURES, MAX_EDGES, OUTCOME, ColumnName, Edge, RowSchema, bin_names
 
 MAX_ERROR_CODES = 32
 MAX_TENSORS = 20_000
+MAX_CELLS = 4096
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 ErrorCode = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{1,47}$")]
@@ -174,12 +177,62 @@ class TableOutput(StrictModel):
     minimum_cell_count: Annotated[int, Field(ge=1)] = 5
 
 
+class AggregateOutput(StrictModel):
+    """One table that the station makes of a map train's rows: how many patients fall in each bin of a column."""
+
+    key: MetricName
+    column: ColumnName = Field(description=f"Of the rows, or {OUTCOME!r}: how the program ended.")
+    edges: Sequence[Edge] = Field(
+        default=(), max_length=MAX_EDGES, description="Between the bins of a number, increasing."
+    )
+    by: ColumnName | None = Field(default=None, description="A second column, of categories: a crosstab.")
+    split: Split
+    minimum_cell_count: Annotated[int, Field(ge=1)] = 10
+
+
 class Outputs(StrictModel):
     """The closed list of what may leave, as the researcher declares it."""
 
     tensors: TensorOutputs | None = None
     metrics: Sequence[MetricOutput] = ()
     tables: Sequence[TableOutput] = ()
+    rows: RowSchema | None = Field(default=None, description="What a map train answers of each patient.")
+    aggregates: Sequence[AggregateOutput] = Field(
+        default=(), max_length=32, description="What the station makes of a map train's rows."
+    )
+
+    @model_validator(mode="after")
+    def _aggregates_of_rows(self) -> "Outputs":
+        problems = [f"{item.key} {found}" for item in self.aggregates if (found := self._problem_with(item))]
+        keys = [item.key for item in self.aggregates]
+        if len(set(keys)) != len(keys):
+            problems.append("an aggregate is named twice")
+        if (self.rows is None) != (not self.aggregates):
+            problems.append("rows and aggregates come together: rows leave as aggregates alone")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _problem_with(self, item: AggregateOutput) -> str | None:
+        """Return why an aggregate cannot be made of the rows, or None."""
+        column = None if self.rows is None else self.rows.column(item.column)
+        by = None if self.rows is None or item.by is None else self.rows.column(item.by)
+        if item.split is Split.TESTING:
+            return "is of testing cases, and an analysis is given none"
+        if item.column == OUTCOME:
+            return None if not item.edges and item.by is None else "counts outcomes, without edges and 'by'"
+        if column is None:
+            return "counts a column that the rows do not have"
+        if item.by is not None and (by is None or by.type != "category" or item.by == item.column):
+            return "is by a column that is no other category column of the rows"
+        if (column.type == "category") == bool(item.edges):
+            return "has edges for a number, and none for a category"
+        ends = (column.minimum, *item.edges, column.maximum)
+        rising = all(low is not None and high is not None and low < high for low, high in pairwise(ends))
+        if item.edges and not rising:
+            return "has edges that do not increase between the column's minimum and maximum"
+        lines, cells = len(bin_names(column, item.edges)), 1 if by is None else len(bin_names(by, ()))
+        return None if lines * cells <= MAX_CELLS else f"has more than {MAX_CELLS} cells"
 
     @field_validator("metrics", "tables")
     @classmethod
@@ -245,8 +298,40 @@ class TrainManifest(StrictModel):
             raise ValueError(
                 "a training train is given no testing cases, so no metric can be computed on them"
             )
+        if problem := _problem_with_map(self):
+            raise ValueError(problem)
         return self
+
+    def aggregate_lines(self, item: AggregateOutput) -> tuple[str, ...]:
+        """Return what the lines of an aggregate's table are, in order."""
+        if item.column == OUTCOME:
+            return (ANSWERED, *self.error_codes, *FAILURES)
+        column = None if self.outputs.rows is None else self.outputs.rows.column(item.column)
+        return () if column is None else bin_names(column, item.edges)
+
+    def aggregate_columns(self, item: AggregateOutput) -> tuple[str, ...]:
+        """Return what the columns of an aggregate's table are, in order."""
+        by = None if self.outputs.rows is None or item.by is None else self.outputs.rows.column(item.by)
+        return ("patients",) if by is None else bin_names(by, ())
 
     def image_digest(self, variant: Literal["cpu", "cuda"] = "cpu") -> str | None:
         """Return the config digest of a variant, or None where the train has none."""
         return next((image.config_digest for image in self.images if image.variant == variant), None)
+
+
+def _problem_with_map(manifest: TrainManifest) -> str | None:
+    """Return what contradicts itself about a train of one patient at a time, or None."""
+    outputs = manifest.outputs
+    if manifest.interface is not Interface.MAP:
+        return None if outputs.rows is None else "rows are what a map train returns, and no other"
+    if manifest.kind is not TrainKind.ANALYSIS:
+        return "a map train is an analysis"
+    if outputs.rows is None:
+        return "a map train declares its rows and what the station makes of them"
+    if outputs.metrics or outputs.tables:
+        return "a map train states no metrics and no tables: the station counts its rows"
+    if manifest.resources.gpu != "none":
+        return "a map train is given no GPU: each patient has a container for a moment"
+    if outputs.rows.patient_timeout_s > manifest.resources.message_timeout_s:
+        return "patient_timeout_s is longer than message_timeout_s, which holds for all patients together"
+    return None

@@ -140,6 +140,10 @@ class RunGrant(StrictModel):
     releases: Annotated[int, Field(ge=1)] = Field(description="In total, per station, over all runs.")
     hyperparameters: dict[MetricName, HyperparameterSpec] = Field(default_factory=dict)
     strategies: Sequence[Literal["FedAvg", "none"]] = Field(min_length=1)
+    failed_patients_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.1,
+        description="Of a map train: when it fails for a larger share of a station's patients, nothing leaves.",
+    )
 
 
 class TensorRules(StrictModel):
@@ -169,6 +173,9 @@ class ReleaseRules(StrictModel):
     metrics: Sequence[MetricName] = ()
     tables: Sequence[MetricName] = ()
     minimum_cell_count: Annotated[int, Field(ge=1)] = 10
+    count_rounding: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=1, description="Counts in tables leave as the nearest multiple of this."
+    )
     minimum_patients_per_metric: Annotated[int, Field(ge=1)] = 10
     maximum_bytes: Annotated[int, Field(ge=1)] = Field(
         description="Per release, arrays and numbers together."

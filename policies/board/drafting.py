@@ -137,7 +137,9 @@ def _fill_from_manifest(document: _Document, train: Train) -> None:
             for name, spec in manifest.hyperparameters.items()
         },
         "release.metrics": list(dict.fromkeys(metric.key for metric in manifest.outputs.metrics)),
-        "release.tables": list(dict.fromkeys(table.key for table in manifest.outputs.tables)),
+        "release.tables": list(
+            dict.fromkeys(item.key for item in (*manifest.outputs.tables, *manifest.outputs.aggregates))
+        ),
         "resources.gpu": manifest.resources.gpu != "none",
     }
     for path, value in values.items():

@@ -10,7 +10,7 @@ from policies.board.comparing.documents import changes_between, widest_first
 from policies.board.documents_in import Train
 from policies.board.drafting import FILL_IN, unfinished
 from policies.documents import format_moment
-from policies.manifest import MetricOutput, TableOutput
+from policies.manifest import AggregateOutput, Interface, MetricOutput, TableOutput, TrainManifest
 from policies.policy import Policy, ReleaseRules
 from policies.rules.capacity import Capacity, bits_in_words, capacity, in_words, trust_in_words
 
@@ -84,7 +84,13 @@ def review_policy(
         previous: the version in force now, to show what changes.
     """
     found = capacity(policy, elements, train.manifest if train else None)
-    sections = [_who_and_why(policy), _legal(policy), _data(policy), _runs(policy), _release(policy, found)]
+    sections = [
+        _who_and_why(policy),
+        _legal(policy),
+        _data(policy),
+        _runs(policy),
+        _release(policy, found, train),
+    ]
     if train is not None:
         sections += [*_train_sections(train), _outputs(train)]
     if previous is not None:
@@ -181,7 +187,7 @@ def _runs(policy: Policy) -> Section:
     )
 
 
-def _release(policy: Policy, found: Capacity) -> Section:
+def _release(policy: Policy, found: Capacity, train: Train | None) -> Section:
     rules = policy.release
     lines = [f"Numbers: {', '.join(rules.metrics) or 'none'}. Tables: {', '.join(rules.tables) or 'none'}."]
     if rules.tensors is not None:
@@ -207,8 +213,14 @@ def _release(policy: Policy, found: Capacity) -> Section:
         f"With every release: how many images it rests on, rounded; how the train ended, by its code; {_duration(rules)}.",
         f"A release holds at most {rules.maximum_bytes / _MIB:.3g} MiB.",
         f"What a hostile train could carry out: {in_words(found)}; {bits_in_words(found.bits_in_total)} in all.",
-        trust_in_words(policy),
+        trust_in_words(policy, train.manifest if train else None),
     ]
+    if rules.count_rounding > 1:
+        lines.append(f"Counts in tables are rounded to multiples of {rules.count_rounding}.")
+    if train is not None and train.manifest.interface is Interface.MAP:
+        lines.append(
+            f"A train that fails for more than {policy.runs.failed_patients_share:.0%} of a station's patients releases nothing."
+        )
     return Section("What may leave each hospital", tuple(lines))
 
 
@@ -259,6 +271,10 @@ def _outputs(train: Train) -> Section:
         )
     lines += [_metric_line(metric) for metric in outputs.metrics]
     lines += [_table_line(table) for table in outputs.tables]
+    if outputs.rows is not None:
+        columns = ", ".join(f"{column.name} ({column.type})" for column in outputs.rows.columns)
+        lines.append(f"Of each patient one row, which stays: {columns}.")
+    lines += [_aggregate_line(item, train.manifest) for item in outputs.aggregates]
     codes = ", ".join(train.manifest.error_codes)
     lines.append(f"Error codes: {codes or 'none'}.")
     return Section("What the train says it returns", tuple(lines))
@@ -276,6 +292,15 @@ def _table_line(table: TableOutput) -> str:
     return (
         f"table {table.key} ({table.stage}): {table.rows} rows of {', '.join(table.columns)}, on {table.split} patients, "
         f"cells of {table.minimum_cell_count} or more"
+    )
+
+
+def _aggregate_line(item: AggregateOutput, manifest: TrainManifest) -> str:
+    lines, columns = manifest.aggregate_lines(item), manifest.aggregate_columns(item)
+    by = "" if item.by is None else f" and {item.by} ({', '.join(columns)})"
+    return (
+        f"patients counted by the station, {item.key}: per {item.column} ({'; '.join(lines)}){by}, {item.split} patients, "
+        f"cells of {item.minimum_cell_count} or more, the others hidden together"
     )
 
 
@@ -303,9 +328,9 @@ def _policy_attention(policy: Policy, data: bytes) -> list[str]:
 def _mismatches(policy: Policy, train: Train) -> list[str]:
     manifest = train.manifest
     asked = {*manifest.data.clinical_fields, *([manifest.data.label] if manifest.data.label else [])}
-    declared = {metric.key for metric in manifest.outputs.metrics} | {
-        table.key for table in manifest.outputs.tables
-    }
+    outputs = manifest.outputs
+    declared = {metric.key for metric in outputs.metrics} | {table.key for table in outputs.tables}
+    declared |= {item.key for item in outputs.aggregates}
     granted = {*policy.release.metrics, *policy.release.tables}
     checks = [
         (policy.manifest_digest != train.digest, "The policy names another manifest than this train's."),

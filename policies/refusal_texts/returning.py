@@ -32,6 +32,10 @@ TEXTS: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
             "The train ended with an error code that its manifest declares.",
             "The manifest's author knows what the code means.",
         ),
+        _C.TRAIN_PATIENTS_FAILED: CatalogueEntry(
+            "The train failed for more patients than the policy or the hospital lets it.",
+            "Run `pht-train check`; declare error codes for what patients' images may lack.",
+        ),
         _C.TRAIN_FAILED_TOO_OFTEN: CatalogueEntry(
             "Three messages of this run failed at the station, so the run ended there.", _RESEARCHER_FIXES
         ),

@@ -7,8 +7,9 @@ narrow the channel and are not counted, so the bound only errs upwards. Pure: do
 import math
 from dataclasses import dataclass
 
-from policies.manifest import MetricOutput, TableOutput, TrainKind, TrainManifest
+from policies.manifest import AggregateOutput, Interface, MetricOutput, TableOutput, TrainKind, TrainManifest
 from policies.policy import Policy
+from policies.rows import MAX_PATIENTS
 
 RADIOGRAPH_PIXELS = 256 * 256
 RADIOGRAPH_BITS_PER_PIXEL = 12
@@ -114,6 +115,12 @@ def _stage_parts(
         tables = (t for t in manifest.outputs.tables if t.stage == stage and t.key in rules.tables)
         parts += [CapacityPart(f"metric {metric.key} ({stage})", _metric_bits(metric)) for metric in metrics]
         parts += [CapacityPart(f"table {table.key} ({stage})", _table_bits(table)) for table in tables]
+        if stage == "analyse":
+            counted = (item for item in manifest.outputs.aggregates if item.key in rules.tables)
+            parts += [
+                CapacityPart(f"patients per bin {item.key}", _aggregate_bits(item, manifest, policy))
+                for item in counted
+            ]
     parts.append(CapacityPart(_SIGNAL, _signal_bits(policy, manifest)))
     return parts
 
@@ -134,6 +141,12 @@ def _metric_bits(metric: MetricOutput) -> float:
 
 def _table_bits(table: TableOutput) -> float:
     return float(table.rows * len(table.columns) * _NUMBER_BITS)
+
+
+def _aggregate_bits(item: AggregateOutput, manifest: TrainManifest, policy: Policy) -> float:
+    """Return what the station's own counts can say: each cell is hidden, or one of the multiples that are told."""
+    cells = len(manifest.aggregate_lines(item)) * len(manifest.aggregate_columns(item))
+    return cells * math.log2(MAX_PATIENTS // policy.release.count_rounding + 2)
 
 
 def _signal_bits(policy: Policy, manifest: TrainManifest | None) -> float:
@@ -180,8 +193,13 @@ def _about(radiographs: float) -> str:
     return f"about {round(radiographs, -digits):,.0f} radiographs"
 
 
-def trust_in_words(policy: Policy) -> str:
-    """Say whom the capacity leaves to trust."""
+def trust_in_words(policy: Policy, manifest: TrainManifest | None = None) -> str:
+    """Say whom the capacity leaves to trust; the train's manifest, where it is at hand, says how it is run."""
+    if manifest is not None and manifest.interface is Interface.MAP:
+        return (
+            "The train sees one patient at a time and counts nobody: each station counts its rows. That no small number of "
+            "patients shows does not depend on reading the train's code; what its figures mean does."
+        )
     if policy.release.tensors is None:
         return "Whoever wrote and whoever reviewed the train's code are trusted not to code data into its numbers."
     trusted = ["whoever wrote and whoever reviewed the train's code, not to code images into the weights"]

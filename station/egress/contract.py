@@ -11,7 +11,7 @@ from typing import Final, Self
 
 from policies.documents import canonical_json, digest_of
 from policies.errors import WireError
-from policies.manifest import MetricOutput, Split, TableOutput, TrainKind, TrainManifest
+from policies.manifest import AggregateOutput, MetricOutput, Split, TableOutput, TrainKind, TrainManifest
 from policies.order import Stage
 from policies.policy import Policy, TensorRules
 from policies.refusals import Reason, RefusalCode
@@ -101,6 +101,8 @@ class ReleaseContract:
         minimum_patients: of the whole cohort.
         minimum_patients_per_metric: of a metric's or table's split.
         minimum_cell_count: the policy's; a table's own may be higher.
+        count_rounding: counts in tables leave as multiples of this.
+        aggregates: every table that the station makes of a map train's rows; `permitted_tables` names these too.
         rules_digest: over all of the above but `problems` and `tensors`: names the rule set in the ledger.
     """
 
@@ -117,6 +119,8 @@ class ReleaseContract:
     minimum_patients_per_metric: int
     minimum_cell_count: int
     rules_digest: str
+    count_rounding: int = 1
+    aggregates: tuple[AggregateOutput, ...] = ()
 
     @classmethod
     def build(cls, manifest: TrainManifest, policy: Policy, inbound_layout: ArrayLayout | None) -> Self:
@@ -152,6 +156,8 @@ class ReleaseContract:
             minimum_patients_per_metric=policy.release.minimum_patients_per_metric,
             minimum_cell_count=policy.release.minimum_cell_count,
             rules_digest=_rules_digest(manifest, policy),
+            count_rounding=policy.release.count_rounding,
+            aggregates=manifest.outputs.aggregates,
         )
 
     def releases_tensors(self, stage: Stage) -> bool:

@@ -13,6 +13,7 @@ from typing import Final
 from policies.manifest import MetricOutput, TableOutput
 from policies.order import Stage
 from policies.refusals import Reason, RefusalCode
+from station.egress.aggregates import Tally, rounded, suppressed, told_together
 from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts
 from station.egress.release import Decimal, Suppressed, Table
 
@@ -132,7 +133,34 @@ def _check_table(
     elif any(0 < cell < smallest for cell in flat):
         figures.suppressed.append(Suppressed(table.key, RefusalCode.RELEASE_CELL_TOO_SMALL))
     else:
-        figures.tables[table.key] = cells
+        figures.tables[table.key] = rounded(cells, contract.count_rounding)
+
+
+def count_figures(contract: ReleaseContract, tally: Tally) -> Figures:
+    """Make the tables of a map train's rows: the station's own counts, so nothing here can be wrong, only too small.
+
+    1. What the policy does not permit is left out.
+    2. A table on too few patients is left out.
+    3. Cells that are too small are hidden, with what would tell them; a table that another one could tell them of is left out.
+    4. What is left is rounded.
+    """
+    figures = Figures()
+    # Of what leaves: a table that the policy keeps here tells nothing.
+    shared = told_together(item for item in contract.aggregates if item.key in contract.permitted_tables)
+    for item in contract.aggregates:
+        if item.key not in contract.permitted_tables:
+            figures.suppressed.append(Suppressed(item.key, RefusalCode.RELEASE_NOT_PERMITTED))
+            continue
+        if tally.patients(item) < contract.minimum_patients_per_metric:
+            figures.suppressed.append(Suppressed(item.key, RefusalCode.RELEASE_TOO_FEW_PATIENTS))
+            continue
+        exact = tally.table(item)
+        table = suppressed(exact, max(contract.minimum_cell_count, item.minimum_cell_count))
+        if table is None or (table != exact and item.key in shared):
+            figures.suppressed.append(Suppressed(item.key, RefusalCode.RELEASE_CELL_TOO_SMALL))
+            continue
+        figures.tables[item.key] = rounded(table, contract.count_rounding)
+    return figures
 
 
 def _cells(table: TableOutput, value: object) -> Table | None:

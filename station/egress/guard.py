@@ -15,8 +15,9 @@ from policies.documents import canonical_json
 from policies.order import Stage
 from policies.refusals import Reason, RefusalCode
 from policies.wire.instructions import MAX_REPLY_BYTES
+from station.egress.aggregates import Tally, countable
 from station.egress.contract import STAGES_OF_KIND, CohortCounts, ReleaseContract, rounded_examples
-from station.egress.figures import Figures, check_figures
+from station.egress.figures import Figures, check_figures, count_figures
 from station.egress.release import Release, ReleasedArrays, Withheld
 from station.egress.updates import release_update
 
@@ -92,6 +93,22 @@ class Guard:
                 return Withheld(update)
             released = ReleasedArrays(update.path, update.digest, update.size)
         return self._within_ceiling(request, figures, released)
+
+    def count(self, request: GuardRequest, tally: Tally) -> Release | Withheld:
+        """Make a release of what the station counted of a map train's rows; the train states nothing in it.
+
+        1. The contract is one under which something may leave, and its train one of rows.
+        2. The cohort has the patients that the policy asks for, and no more than a bound on bits can be given for.
+        3. Small counts are hidden (`station.egress.aggregates`).
+        4. All together stay under the policy's ceiling.
+        """
+        if reasons := self._problems_beforehand(request.stage):
+            return Withheld(reasons)
+        if not self._contract.aggregates:
+            return Withheld((Reason(RefusalCode.RELEASE_NOT_PERMITTED, "the train declares no aggregates"),))
+        if not countable(tally):
+            return Withheld((Reason(RefusalCode.RELEASE_TOO_LARGE, "more patients than can be counted"),))
+        return self._within_ceiling(request, count_figures(self._contract, tally), None)
 
     def _problems_beforehand(self, stage: Stage) -> tuple[Reason, ...]:
         contract = self._contract

@@ -116,7 +116,8 @@ _RULES: Final[tuple[tuple[str, Verdict], ...]] = (
     (r"data\.consent_purposes", _shorter),
     (r"data\.view_positions", _empty_is_all),
     (r"data\.minimum_patients|runs\.minimum_stations|release\.minimum_cell_count", _less()),
-    (r"release\.(minimum_patients_per_metric|timing_quantum_s)", _less()),
+    (r"release\.(minimum_patients_per_metric|timing_quantum_s|count_rounding)", _less()),
+    (r"runs\.failed_patients_share", _more()),
     (r"release\.differential_privacy\.noise_multiplier", _less(0.0)),
     (r"release\.differential_privacy\.(epsilon|delta)|release\.tensors\.clipping_norm", _more(_INFINITE)),
     (r"release\.(maximum_bytes|tensors\.maximum_absolute)|runs\.(runs|rounds|releases)", _more()),
@@ -133,7 +134,7 @@ _RULES: Final[tuple[tuple[str, Verdict], ...]] = (
     (r"(runs\.)?hyperparameters\.\w+\.maximum", _more()),
     (r"(runs\.)?hyperparameters\.\w+\.minimum", _less()),
     (r"outputs\.(metrics|tables)\[.*\]\.(maximum|decimals|rows|columns)", _more()),
-    (r"outputs\.(metrics|tables)\[.*\]\.(minimum|minimum_cell_count)", _less()),
+    (r"outputs\.(metrics|tables|aggregates)\[.*\]\.(minimum|minimum_cell_count)", _less()),
 )  # fmt: skip
 _COMPILED: Final = tuple((re.compile(pattern), verdict) for pattern, verdict in _RULES)
 
@@ -157,10 +158,13 @@ _MEANINGS: Final = (
     (r"runs\.rounds", "rounds of each run"),
     (r"runs\.releases", "times that something leaves a station"),
     (r"runs\.strategies", "how updates may be combined"),
+    (r"runs\.failed_patients_share", "patients for whom a train may fail before nothing leaves"),
     (r"release\.metrics|outputs\.metrics\[[^]]*\]", "numbers that leave"),
-    (r"release\.tables|outputs\.tables\[[^]]*\]", "tables that leave"),
+    (r"release\.tables|outputs\.(tables|aggregates)\[[^]]*\]", "tables that leave"),
+    (r"outputs\.rows\.[\w.]+", "what a train may say of one patient"),
+    (r"release\.count_rounding", "how finely counts are told"),
     (
-        r"release\.minimum_cell_count|outputs\.tables\[.*\]\.minimum_cell_count",
+        r"release\.minimum_cell_count|outputs\.(tables|aggregates)\[.*\]\.minimum_cell_count",
         "patients behind each cell of a table",
     ),
     (r"release\.minimum_patients_per_metric", "patients behind each number"),

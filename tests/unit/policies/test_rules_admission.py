@@ -52,7 +52,7 @@ REFUSED: list[tuple[str, str, Facts]] = [
     ("features", "SECURE_AGGREGATION_UNSUPPORTED", facts_under({"release.secure_aggregation": True})),
     ("features", "DIFFERENTIAL_PRIVACY_UNSUPPORTED", facts_under(DP)),
     ("features", "REVIEW_UNSUPPORTED", facts_under({"release.human_review": True})),
-    ("features", "INTERFACE_UNSUPPORTED", facts(manifest=manifest({"interface": "map"}))),
+    ("features", "INTERFACE_UNSUPPORTED", facts(manifest=manifest().model_copy(update={"interface": "sparse"}))),
     ("time", "POLICY_NOT_YET_VALID", facts(now=NOW - timedelta(days=2))),
     ("time", "POLICY_EXPIRED", facts(now=NOW + timedelta(days=100))),
     ("time", "AGREEMENT_EXPIRED",
@@ -185,7 +185,7 @@ def test_the_rules_are_asked_in_the_order_of_the_page_and_all_of_them() -> None:
         patients=0,
         operator="held",
         usage=used(runs=99, releases=999, order_finished=True),
-        manifest=manifest({"interface": "map", "resources.memory_mib": 8192}),
+        manifest=manifest({"resources.memory_mib": 8192}).model_copy(update={"interface": "sparse"}),
     )
     decision = decide(everything)
     assert isinstance(decision, Refused)

@@ -1,0 +1,143 @@
+"""What a `map` train answers of one patient: one row of a fixed schema, and the bins its station counts patients in.
+
+The train sees one patient at a time and states no count. A row outside this schema is no row; whatever else it says is not
+read. Pure; the values are untrusted.
+"""
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, model_validator
+
+from policies.documents import Sequence, StrictModel
+
+MAX_COLUMNS: Final = 32
+MAX_EDGES: Final = 128
+MAX_CATEGORIES: Final = 64
+MAX_PATIENTS: Final = 1_000_000
+"""The most patients that one message of a map train may count: what the board's bound on bits rests on."""
+
+OUTCOME: Final = "outcome"
+"""The column that every map train has without declaring it: how its program ended for a patient."""
+ANSWERED: Final = "answered"
+FAILURES: Final = ("crash", "timeout", "oom", "protocol", "row")
+"""How a patient's container can fail without a declared code; `row`: its answer was outside the schema."""
+MISSING: Final = "missing"
+HIDDEN: Final = -1
+"""What stands in a table where a count was too small to leave."""
+
+ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Category = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+\-]{0,47}$")]
+Edge = Annotated[float, Field(allow_inf_nan=False)]
+Cell = int | float | str | None
+"""One value of a row that keeps the schema; None where it is missing and may be."""
+
+
+class RowColumn(StrictModel):
+    """One value of a patient's row."""
+
+    name: ColumnName
+    type: Literal["int", "float", "category"]
+    minimum: Edge | None = None
+    maximum: Edge | None = None
+    categories: Sequence[Category] = Field(default=(), max_length=MAX_CATEGORIES)
+    missing: bool = Field(default=False, description="Whether a patient may be without it (null).")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RowColumn":
+        bounded = self.minimum is not None and self.maximum is not None
+        if self.name == OUTCOME:
+            raise ValueError(f"{OUTCOME!r} is the station's own column")
+        if self.type == "category":
+            if not self.categories or self.minimum is not None or self.maximum is not None:
+                raise ValueError("a category has its categories, and no minimum or maximum")
+            if len(set(self.categories)) != len(self.categories) or MISSING in self.categories:
+                raise ValueError(f"categories are named once, and none is called {MISSING!r}")
+            return self
+        if not bounded or self.categories:
+            raise ValueError("a number has a minimum and a maximum, and no categories")
+        if self.minimum is not None and self.maximum is not None and self.minimum >= self.maximum:
+            raise ValueError("minimum must be below maximum")
+        return self
+
+    def accepts(self, value: object) -> bool:
+        """Whether an untrusted value is one of this column's."""
+        if value is None:
+            return self.missing
+        if self.type == "category":
+            return type(value) is str and value in self.categories
+        # Exactly int or float: a bool is an int to Python, and a subclass could answer anything.
+        if type(value) is float:
+            if self.type == "int" or not math.isfinite(value):
+                return False
+        elif type(value) is not int:
+            return False
+        return self.minimum is not None and self.maximum is not None and self.minimum <= value <= self.maximum
+
+
+class RowSchema(StrictModel):
+    """The row that a map train returns of each patient, and how long it may take over one."""
+
+    columns: Sequence[RowColumn] = Field(min_length=1, max_length=MAX_COLUMNS)
+    patient_timeout_s: Annotated[int, Field(ge=1, le=86_400)] = Field(
+        default=120, description="Seconds for one patient; `message_timeout_s` holds for all together."
+    )
+
+    @model_validator(mode="after")
+    def _once(self) -> "RowSchema":
+        names = [column.name for column in self.columns]
+        if len(set(names)) != len(names):
+            raise ValueError("names a column twice")
+        return self
+
+    def column(self, name: str) -> RowColumn | None:
+        """Return a column by name."""
+        return next((column for column in self.columns if column.name == name), None)
+
+    def read(self, answer: object) -> dict[str, Cell] | None:
+        """Return an untrusted answer as a row, or None where it is none: every column within its bounds, and nothing else.
+
+        >>> schema = RowSchema(columns=(RowColumn(name="share", type="float", minimum=0.0, maximum=1.0),))
+        >>> schema.read({"share": 0.5}), schema.read({"share": 2.0}), schema.read({"share": 0.5, "name": 1})
+        ({'share': 0.5}, None, None)
+        """
+        if not isinstance(answer, Mapping) or len(answer) > len(self.columns):
+            return None
+        row: dict[str, Cell] = {}
+        for column in self.columns:
+            value = answer.get(column.name)
+            if not column.accepts(value):
+                return None
+            row[column.name] = value
+        return row if all(key in row for key in answer) else None
+
+
+def bin_names(column: RowColumn, edges: tuple[float, ...]) -> tuple[str, ...]:
+    """Return the bins of a column, in the order of the table's lines.
+
+    >>> bin_names(RowColumn(name="share", type="float", minimum=0.0, maximum=1.0, missing=True), (0.25,))
+    ('0 to 0.25', '0.25 to 1', 'missing')
+    """
+    if column.type == "category":
+        names: tuple[str, ...] = column.categories
+    else:
+        ends = (column.minimum or 0.0, *edges, column.maximum or 0.0)
+        names = tuple(f"{low:.12g} to {high:.12g}" for low, high in pairwise(ends))
+    return (*names, MISSING) if column.missing else names
+
+
+def bin_of(column: RowColumn, edges: tuple[float, ...], value: Cell) -> int:
+    """Return the index of a value's bin; a value on an edge belongs to the bin above it.
+
+    Args:
+        column: whose value it is.
+        edges: between its bins, increasing.
+        value: accepted by the column.
+    """
+    if value is None:
+        return len(column.categories) if column.type == "category" else len(edges) + 1
+    if isinstance(value, str):
+        return column.categories.index(value)
+    return sum(1 for edge in edges if value >= edge)

@@ -1,0 +1,142 @@
+"""Rows and aggregates in a manifest: what contradicts itself is refused when it is written; what they mean is said in words."""
+
+from typing import Any
+
+import pytest
+from egress_documents import policy
+from map_documents import BY_SEX, ENDS, MAP_ROWS, SHARES, map_manifest, row
+
+from policies.board.documents_in import Train
+from policies.board.review import review_policy, review_train
+from policies.errors import DocumentError
+from policies.manifest import TrainManifest
+from policies.rules.capacity import capacity, trust_in_words
+
+NUMBER = {"name": "share", "type": "float", "minimum": 0.0, "maximum": 1.0}
+CATEGORY = {"name": "sex", "type": "category", "categories": ["F", "M"]}
+
+
+def rows(*columns: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"columns": list(columns), **more}
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"rows": None}, "come together"),
+    ({"aggregates": []}, "come together"),
+    ({"metrics": [{"key": "n", "stage": "analyse", "minimum": 0, "maximum": 1, "split": "training"}]}, "counts its rows"),
+    ({"tables": [{"key": "t", "stage": "analyse", "columns": ["a"], "rows": 1, "split": "training"}]}, "counts its rows"),
+    ({"aggregates": [SHARES, SHARES]}, "named twice"),
+    ({"aggregates": [{**SHARES, "split": "testing"}]}, "testing cases"),
+    ({"aggregates": [{**SHARES, "column": "weight"}]}, "do not have"),
+    ({"aggregates": [{**SHARES, "edges": []}]}, "has edges"),
+    ({"aggregates": [{**SHARES, "edges": [0.5, 0.25]}]}, "do not increase"),
+    ({"aggregates": [{**SHARES, "edges": [0.0, 0.5]}]}, "do not increase"),
+    ({"aggregates": [{**SHARES, "edges": [0.5, 1.0]}]}, "do not increase"),
+    ({"aggregates": [{**SHARES, "column": "sex"}]}, "none for a category"),
+    ({"aggregates": [{**BY_SEX, "by": "lung_share"}]}, "no other category"),
+    ({"aggregates": [{**SHARES, "column": "sex", "edges": [], "by": "sex"}]}, "no other category"),
+    ({"aggregates": [{**ENDS, "edges": [1.0]}]}, "without edges"),
+    ({"rows": rows({**NUMBER, "name": "outcome"})}, "station's own"),
+    ({"rows": rows({**NUMBER, "minimum": 1.0})}, "below maximum"),
+    ({"rows": rows({**NUMBER, "maximum": None})}, "a minimum and a maximum"),
+    ({"rows": rows({**CATEGORY, "categories": ["F", "F"]})}, "named once"),
+    ({"rows": rows({**CATEGORY, "categories": ["missing"]})}, "named once"),
+    ({"rows": rows({**CATEGORY, "minimum": 0.0})}, "no minimum"),
+    ({"rows": rows(NUMBER, NUMBER)}, "a column twice"),
+    ({"rows": {**MAP_ROWS, "patient_timeout_s": 601}}, "message_timeout_s"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("outputs", "why"), WRONG, ids=[why for _, why in WRONG])
+def test_outputs_that_contradict_themselves_are_refused(outputs: dict[str, Any], why: str) -> None:
+    with pytest.raises(DocumentError, match=why):
+        map_manifest(**outputs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"kind": "evaluation"}, "is an analysis"),
+        ({"interface": "command"}, "and no other"),
+        ({"resources": {"memory_mib": 64, "cpus": 1.0, "gpu": "optional"}}, "no GPU"),
+    ],
+)
+def test_a_map_train_is_an_analysis_of_rows_and_no_other_train_is(changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(DocumentError, match=why):
+        map_manifest(changes)
+
+
+def test_lines_and_columns_of_a_table_are_told() -> None:
+    manifest = map_manifest()
+    shares, by_sex, ends = manifest.outputs.aggregates
+    assert manifest.aggregate_lines(shares) == ("0 to 0.25", "0.25 to 0.5", "0.5 to 1", "missing")
+    assert manifest.aggregate_columns(shares) == ("patients",)
+    assert manifest.aggregate_columns(by_sex) == ("F", "M", "missing")
+    assert manifest.aggregate_lines(ends)[:3] == ("answered", "NO_LUNG", "crash")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None, [], "row", 1,
+        {}, {"lung_share": 0.5},
+        row() | {"name": "J. Jansen"},
+        row(share=1.5), row(share=-0.1), row(share=float("nan")), row(share=float("inf")),
+        row(nodules=10**1000), row(nodules=-1), row(nodules=1.0), row(nodules=True),  # type: ignore[arg-type]
+        row(share="0.5"), row(sex="X"), row(sex=["F"]), row(sex=1),  # type: ignore[arg-type]
+    ],
+)  # fmt: skip
+def test_an_answer_outside_the_schema_is_no_row(answer: object) -> None:
+    schema = map_manifest().outputs.rows
+    assert schema is not None
+    assert schema.read(answer) is None
+
+
+def test_what_may_be_missing_may_be_left_out_or_null() -> None:
+    schema = map_manifest().outputs.rows
+    assert schema is not None
+    empty = {"lung_share": None, "nodules": 3, "sex": None}
+    assert schema.read({"nodules": 3}) == empty == schema.read(empty)
+
+
+def train(manifest: TrainManifest) -> Train:
+    return Train(manifest, "sha256:" + "1" * 64, ("sha256:" + "2" * 64,), ())
+
+
+def test_a_review_says_what_leaves_of_the_rows_and_how_many_bits_at_most() -> None:
+    manifest = map_manifest()
+    rules = policy(
+        "analysis", metrics=[], tables=["lung_shares", "ends"], count_rounding=5, trust_statement=None
+    )
+    review = review_policy(
+        rules, b"", "sha256:" + "3" * 64, train=train(manifest), elements=None, previous=None
+    )
+    text = "\n".join(line for section in review.sections for line in section.lines)
+    assert "Of each patient one row, which stays: lung_share (float), nodules (int), sex (category)." in text
+    assert (
+        "patients counted by the station, lung_shares: per lung_share (0 to 0.25; 0.25 to 0.5; 0.5 to 1; missing)"
+        in text
+    )
+    assert "multiples of 5" in text
+    assert "more than 10%" in text
+    assert "does not depend on reading the train's code" in text
+    assert any("nodules_by_sex" in point for point in review.attention), (
+        "declared, and withheld by the policy"
+    )
+    assert "counted by the station" in "\n".join(
+        line for s in review_train(train(manifest)).sections for line in s.lines
+    )
+
+
+def test_bits_are_those_of_the_cells_that_may_leave() -> None:
+    manifest = map_manifest()
+
+    def bits(**rules: Any) -> dict[str, float]:
+        found = capacity(policy("analysis", metrics=[], trust_statement=None, **rules), None, manifest)
+        return {part.what: part.bits for part in found.parts}
+
+    fine, coarse = bits(tables=["lung_shares"]), bits(tables=["lung_shares"], count_rounding=100)
+    assert 4 * 19.9 < fine["patients per bin lung_shares"] < 4 * 20
+    assert coarse["patients per bin lung_shares"] < 4 * 14
+    assert "patients per bin ends" not in fine
+    assert "trusted not to code data" in trust_in_words(policy("analysis", metrics=[], trust_statement=None))
