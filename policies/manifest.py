@@ -251,7 +251,16 @@ class Resources(StrictModel):
     pids: Annotated[int, Field(ge=8, le=4096)] = 256
     scratch_mib: Annotated[int, Field(ge=1, le=1 << 20)] = 256
     gpu: Literal["none", "optional", "required"] = "none"
+    gpu_memory_mib: Annotated[int, Field(ge=0, le=1 << 20)] = Field(
+        default=0, description="With a GPU: the least memory that it must have."
+    )
     message_timeout_s: Annotated[int, Field(ge=1, le=86_400)] = 600
+
+    @model_validator(mode="after")
+    def _floor_of_something(self) -> "Resources":
+        if self.gpu == "none" and self.gpu_memory_mib:
+            raise ValueError("gpu_memory_mib asks for memory of a GPU, gpu says none")
+        return self
 
 
 class ImageVariant(StrictModel):

@@ -197,6 +197,10 @@ class ResourceGrant(StrictModel):
     memory_mib: Annotated[int, Field(ge=64)]
     cpus: Annotated[float, Field(gt=0)]
     gpu: bool = False
+    cpu_fallback: bool = Field(
+        default=False,
+        description="Where a GPU is granted and a station has none free: a train that can do without runs on the CPU.",
+    )
     run_hours: Annotated[float, Field(gt=0)]
 
 
@@ -255,6 +259,10 @@ def _contradictions(policy: Policy) -> list[str]:
             and not private
             and policy.role != "development",
             f"training with fewer than {MINIMUM_TRAINING_STATIONS} stations needs differential_privacy",
+        ),
+        (
+            policy.resources.cpu_fallback and not policy.resources.gpu,
+            "resources.cpu_fallback says what to do without a GPU, and resources.gpu grants none",
         ),
         (
             (policy.kind is TrainKind.TRAINING) != (release.tensors is not None),

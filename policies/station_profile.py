@@ -69,6 +69,7 @@ class StationProfile(StrictModel):
         quiet_hours: pairs of clock times in `timezone` between which no train starts.
         minimum_k: the k-anonymity that a cohort must have; None where the hospital asks for none.
         engine: None where it did not answer.
+        gpu_memory_mib: of each GPU that it leases; None where it did not say.
     """
 
     schema_version: Literal[1] = 1
@@ -83,6 +84,7 @@ class StationProfile(StrictModel):
     timezone: Annotated[str, Field(max_length=64)]
     minimum_k: Annotated[int, Field(ge=2)] | None = None
     engine: EngineFacts | None = None
+    gpu_memory_mib: Sequence[Annotated[int, Field(ge=0)]] | None = None
 
 
 def open_profile(envelope: bytes, identity_key: str) -> StationProfile:

@@ -141,6 +141,7 @@ def _fill_from_manifest(document: _Document, train: Train) -> None:
             dict.fromkeys(item.key for item in (*manifest.outputs.tables, *manifest.outputs.aggregates))
         ),
         "resources.gpu": manifest.resources.gpu != "none",
+        "resources.cpu_fallback": manifest.resources.gpu == "optional",
     }
     for path, value in values.items():
         _set(document, path, value)

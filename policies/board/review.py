@@ -180,7 +180,7 @@ def _runs(policy: Policy) -> Section:
             f"Hyperparameters: {'; '.join(ranges) or 'none'}.",
             (
                 f"At most {resources.memory_mib} MiB of memory, {resources.cpus:g} CPUs, "
-                f"{'a GPU' if resources.gpu else 'no GPU'}, {resources.run_hours:g} hours per run."
+                f"{_gpu(resources)}, {resources.run_hours:g} hours per run."
             ),
             f"Valid from {format_moment(policy.valid_from)} until {format_moment(policy.valid_until)}.",
         ),
@@ -254,7 +254,7 @@ def _train_sections(train: Train) -> tuple[Section, ...]:
         f"Clinical fields: {', '.join(manifest.data.clinical_fields) or 'none'}.",
         f"Masks: {', '.join(manifest.data.masks) or 'none'}.",
         (
-            f"{resources.memory_mib} MiB of memory, {resources.cpus:g} CPUs, GPU {resources.gpu}, "
+            f"{resources.memory_mib} MiB of memory, {resources.cpus:g} CPUs, GPU {resources.gpu}{_floor(resources)}, "
             f"{resources.message_timeout_s} s per message."
         ),
     )

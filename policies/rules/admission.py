@@ -29,6 +29,7 @@ from policies.policy import ConsentMode, Policy, PurposeCode, RequesterClass
 from policies.purposes import PurposeTable
 from policies.refusals import Permitted, Reason, RefusalCode, Refused
 from policies.rules.board_rules import purpose_reasons, register_reasons, station_reasons
+from policies.rules.gpu_rules import gpu_hospital_reasons, gpu_wish
 from policies.rules.order_rules import manifest_reasons, order_reasons
 
 Marking = Literal["patient", "public", "synthetic"]
@@ -61,6 +62,7 @@ class HospitalRules:
     Attributes:
         consent_limit: a consent source older than this refuses.
         quiet: whether `now` falls into the hours in which nothing may run.
+        gpu_memory_mib: of each GPU that the hospital leases; None where that is not known.
     """
 
     station: str
@@ -69,6 +71,7 @@ class HospitalRules:
     cpus: float
     consent_limit: timedelta
     quiet: bool
+    gpu_memory_mib: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +241,8 @@ def _hospital(facts: Facts) -> list[Reason]:
         found.append(
             Reason(RefusalCode.HOSPITAL_RESOURCES, "asks for more memory or CPU than the hospital gives")
         )
-    if resources.gpu == "required":
-        found.append(Reason(RefusalCode.HOSPITAL_RESOURCES, "needs a GPU; this station has none to lease"))
+    wish = gpu_wish(facts.order, facts.manifest, facts.policy)
+    found += gpu_hospital_reasons(wish, facts.hospital.gpu_memory_mib)
     if facts.hospital.quiet:
         found.append(Reason(RefusalCode.HOSPITAL_QUIET_HOURS))
     return found

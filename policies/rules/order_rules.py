@@ -12,6 +12,7 @@ from policies.manifest import TrainKind, TrainManifest
 from policies.order import PAYLOAD_TYPE, RunOrder
 from policies.policy import Policy
 from policies.refusals import Permitted, Reason, RefusalCode, Refused
+from policies.rules.gpu_rules import gpu_document_reasons
 from policies.signing import verify_envelope
 
 _STAGES: dict[TrainKind, frozenset[tuple[str, ...]]] = {
@@ -125,6 +126,7 @@ def manifest_reasons(order: RunOrder, manifest: TrainManifest, policy: Policy) -
         or manifest.resources.cpus > policy.resources.cpus
     ):
         found.append(Reason(code.HOSPITAL_RESOURCES, "asks for more memory or CPU than the policy grants"))
+    found += gpu_document_reasons(order, manifest, policy)
     for name, value in order.hyperparameters.items():
         spec = manifest.hyperparameters.get(name)
         if spec is None:

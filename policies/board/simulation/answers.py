@@ -123,7 +123,7 @@ def _notes(
         "register": lambda: board,
         "order": lambda: _COUNTERS if question.order else _ORDER,
         "manifest": lambda: train or ("" if question.order else _ORDER),
-        "hospital": lambda: train,
+        "hospital": lambda: train or _gpus(question, profile),
         "consent": lambda: _CONSENT,
         "data": lambda: _patients(bounds, question.policy.data.minimum_patients),
         "budgets": lambda: _COUNTERS,
@@ -131,6 +131,12 @@ def _notes(
             "the operator is asked" if asks_operator(profile.operator_approval, question.policy.kind) else ""
         ),
     }
+
+
+def _gpus(question: Question, profile: StationProfile) -> str:
+    asks = question.manifest is not None and question.manifest.resources.gpu != "none"
+    silent = asks and question.policy.resources.gpu and profile.gpu_memory_mib is None
+    return "whether it leases a GPU, its profile does not say" if silent else ""
 
 
 def _patients(bounds: PatientBounds, minimum: int) -> str:

@@ -26,6 +26,7 @@ ROUNDING: Final = 9
 
 _UNUSED: Final = Usage(runs=0, releases=0, releases_of_order=0, order_finished=False)
 _ANY: Final = "0" * 32
+_ANY_GPU_MIB: Final = 1 << 20
 _DAY: Final = timedelta(days=1)
 
 
@@ -109,6 +110,7 @@ def hospital_rules(profile: StationProfile, now: datetime) -> HospitalRules:
         cpus=profile.ceilings.cpus,
         consent_limit=timedelta(days=profile.consent_max_age_days),
         quiet=quiet,
+        gpu_memory_mib=(_ANY_GPU_MIB,) if profile.gpu_memory_mib is None else profile.gpu_memory_mib,
     )
 
 

@@ -83,6 +83,7 @@ def test_a_draft_fills_in_digests_dates_and_what_the_manifest_says(name: str, tm
         for key, spec in train.manifest.hyperparameters.items()
     }
     assert drafted["resources"].pop("gpu") == (train.manifest.resources.gpu != "none")
+    assert drafted["resources"].pop("cpu_fallback") == (train.manifest.resources.gpu == "optional")
     del example["runs"]["hyperparameters"], example["resources"]["gpu"]
     for key in ("manifest_digest", "image_config_digests", "valid_from", "valid_until"):
         del drafted[key], example[key]

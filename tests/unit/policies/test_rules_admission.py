@@ -94,7 +94,7 @@ REFUSED: list[tuple[str, str, Facts]] = [
     ("hospital", "HOSPITAL_COUNTRY", facts(hospital=offered(countries=frozenset({"BE"})))),
     ("hospital", "HOSPITAL_RESOURCES", facts(hospital=replace(HOSPITAL, memory_mib=255))),
     ("hospital", "HOSPITAL_RESOURCES", facts(hospital=replace(HOSPITAL, cpus=0.5))),
-    ("hospital", "HOSPITAL_RESOURCES", facts(manifest=manifest({"resources.gpu": "required"}))),
+    ("manifest", "HOSPITAL_RESOURCES", facts(manifest=manifest({"resources.gpu": "required"}))),
     ("hospital", "HOSPITAL_QUIET_HOURS", facts(hospital=replace(HOSPITAL, quiet=True))),
     ("consent", "CONSENT_UNKNOWN", facts(consent_age=None)),
     ("consent", "CONSENT_UNKNOWN", facts(consent_age=timedelta(hours=-1))),
