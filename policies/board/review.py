@@ -10,8 +10,8 @@ from policies.board.comparing.documents import changes_between, widest_first
 from policies.board.documents_in import Train
 from policies.board.drafting import FILL_IN, unfinished
 from policies.documents import format_moment
-from policies.manifest import AggregateOutput, Interface, MetricOutput, TableOutput, TrainManifest
-from policies.policy import Policy, ReleaseRules
+from policies.manifest import AggregateOutput, Interface, MetricOutput, Resources, TableOutput, TrainManifest
+from policies.policy import Policy, ReleaseRules, ResourceGrant
 from policies.rules.capacity import Capacity, bits_in_words, capacity, in_words, trust_in_words
 
 if TYPE_CHECKING:
@@ -259,6 +259,16 @@ def _train_sections(train: Train) -> tuple[Section, ...]:
         ),
     )
     return (Section("The train", tuple(identity)), Section("What the train asks for", needs))
+
+
+def _gpu(grant: ResourceGrant) -> str:
+    if not grant.gpu:
+        return "no GPU"
+    return "a GPU, or the CPU alone where none is free" if grant.cpu_fallback else "a GPU"
+
+
+def _floor(wish: Resources) -> str:
+    return f" with at least {wish.gpu_memory_mib} MiB" if wish.gpu_memory_mib else ""
 
 
 def _outputs(train: Train) -> Section:
