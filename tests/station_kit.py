@@ -51,8 +51,8 @@ from policies.order import PAYLOAD_TYPE, RunOrder
 from policies.signing import add_signature, sign_envelope
 from policies.wire.instructions import Kind, StationReply, Status
 from station.admission.gatekeeper import Gatekeeper
+from station.assembly import Counters
 from station.audit import AuditLog
-from station.compute import Counters
 from station.egress.ledger import EgressLedger
 from station.egress.releases import ReleaseStore
 from station.layout import StationPaths
@@ -133,7 +133,7 @@ class StationKit:
         return kit
 
     def open(self) -> None:
-        """Put the parts together, as `station.compute` does."""
+        """Put the parts together, as `station.assembly` does."""
         paths = self.paths = StationPaths(self.folder / "home")
         for place in (paths.compute, paths.cohorts, paths.control, paths.work, paths.train_logs):
             place.mkdir(parents=True, exist_ok=True)

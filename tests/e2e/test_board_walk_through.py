@@ -33,8 +33,8 @@ from policies.console import run
 from policies.errors import ExitCode
 from policies.refusal_texts import text_of
 from policies.wire.instructions import StationReply, Status
+from station.assembly import assemble
 from station.audit import AuditLog
-from station.compute import _Station
 from station.intake.installation import load_handover_key
 from station.intake.paths import IntakePaths
 from station.layout import StationPaths
@@ -60,7 +60,7 @@ class Served:
         self.database = open_database(self.paths.database)
         self.launcher = LauncherSimulator()
         audit = AuditLog(self.database)
-        self.parts = _Station.assemble(
+        self.parts = assemble(
             self.paths,
             load_settings(home),
             self.database,

@@ -1,0 +1,281 @@
+"""Compute's parts, put together: which part is made of which. Wiring and nothing else: every rule lives in its part."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from policies.bundle import BlobFolder
+from policies.documents import canonical_json
+from policies.errors import SettingsError
+from policies.signing import Signer, load_signer
+from policies.trust.client import PolicyClient
+from policies.wire.http import load_private_key
+from policies.wire.registry_client import RegistryClient
+from station.admission.gatekeeper import Gatekeeper
+from station.agent.announced import AnnouncedConnection
+from station.agent.blobs import BlobClient
+from station.agent.fleet import FleetConnection
+from station.agent.interface import Pace
+from station.agent.loop import Agent
+from station.audit.log import AuditLog, system_clock
+from station.catalogue.catalogue import Catalogue
+from station.catalogue.desk import CatalogueDesk
+from station.catalogue.published import PublishedCounts
+from station.catalogue.readiness_job import ReadinessJob
+from station.cohorts import CohortKey, VolumeCache
+from station.continuity.desk import ContinuityDesk
+from station.continuity.drafting import Usage
+from station.continuity.messenger import Messenger, Post
+from station.continuity.reconciling import Reconciler
+from station.continuity.records import Parts, Records
+from station.egress.calls import Call, CallLedger
+from station.egress.ledger import EgressLedger
+from station.egress.releases import ReleaseStore
+from station.evidence.collecting import EvidenceCollector
+from station.handover import load_public_key
+from station.layout import StationPaths
+from station.retention import ComputeRetention, ComputeTerms, Places
+from station.runs.bundles import Bundles
+from station.runs.chains import Chains, load_identity
+from station.runs.desk import StationDesk
+from station.runs.outbox import Outbox
+from station.runs.preparation import Preparation
+from station.runs.repository import RunRepository
+from station.runs.rounds import TrainRounds
+from station.runs.service import RunService
+from station.runs.volumes import VolumeKeeper
+from station.runs.warm import WarmRuns
+from station.sandbox.session import TrainSandbox
+from station.sandbox.spec import Launcher
+from station.settings import StationSettings
+from station.storage.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """The counters that admission asks for, from the two places that keep them."""
+
+    runs: RunRepository
+    releases: ReleaseStore
+
+    def runs_used(self, policy_id: str, *, besides: str | None = None) -> int:
+        """Orders that are or were a run of the policy, but `besides`."""
+        return self.runs.runs_used(policy_id, besides=besides)
+
+    def releases_used(self, policy_id: str) -> int:
+        """Releases made under the policy, ever."""
+        return self.releases.releases_used(policy_id)
+
+    def releases_of(self, order_digest: str) -> int:
+        """Releases made under the order."""
+        return len(self.releases.list(order_digest))
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """The parts that the process itself starts, asks and stops."""
+
+    gatekeeper: Gatekeeper
+    catalogue: Catalogue
+    warm: WarmRuns
+    releases: ReleaseStore
+    agent: Agent
+    desk: StationDesk
+    catalogue_desk: CatalogueDesk
+    keeper: VolumeKeeper
+    retention: ComputeRetention
+    continuity: ContinuityDesk
+    registry: RegistryClient
+
+
+@dataclass(frozen=True, slots=True)
+class _Home:
+    """What is there before any part: the folder, its settings, the open database, the launcher."""
+
+    paths: StationPaths
+    settings: StationSettings
+    database: Database
+    audit: AuditLog
+    launcher: Launcher
+
+
+@dataclass(frozen=True, slots=True)
+class _Books:
+    """What the station keeps of runs, of data and of what left."""
+
+    runs: RunRepository
+    ledger: EgressLedger
+    releases: ReleaseStore
+    catalogue: Catalogue
+    outbox: Outbox
+    calls: CallLedger
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """The ways out: to the orchestrator and to the mirror."""
+
+    blobs: BlobClient
+    bundles: Bundles
+    policies: PolicyClient
+    registry: RegistryClient
+    fleet: FleetConnection
+
+
+@dataclass(frozen=True, slots=True)
+class _Trains:
+    """What runs trains."""
+
+    keeper: VolumeKeeper
+    warm: WarmRuns
+    agent: Agent
+
+
+def assemble(
+    paths: StationPaths,
+    settings: StationSettings,
+    database: Database,
+    audit: AuditLog,
+    launcher: Launcher,
+) -> Station:
+    """Put a station together; nothing of it is started.
+
+    Raises:
+        SettingsError, StateError, StorageError, TrustError: what is on disk does not let it start.
+    """
+    home = _Home(paths, settings, database, audit, launcher)
+    books = _books(home)
+    lines = _lines(home)
+    signer = load_signer(paths.identity_key)
+    gatekeeper, continuity = _gate(home, books, lines, signer)
+    trains = _trains(home, books, lines, gatekeeper)
+    chains = Chains(settings.name, database, load_identity(paths.identity_key), system_clock, paths.work)
+    desk = StationDesk(
+        settings, gatekeeper, books.catalogue, books.runs, trains.warm, books.releases, audit, chains, launcher,
+        trains.agent, EvidenceCollector(settings.name, database, chains.identity, paths.trust),
+    )  # fmt: skip
+    counts = PublishedCounts(database, settings.counts, [offered.name for offered in settings.collections])
+    catalogue_desk = CatalogueDesk(
+        settings, database, counts, desk.take_up, launcher, books.ledger, audit, signer,
+        ReadinessJob(database, paths.handover, system_clock), system_clock,
+    )  # fmt: skip
+    return Station(
+        gatekeeper=gatekeeper,
+        catalogue=books.catalogue,
+        warm=trains.warm,
+        releases=books.releases,
+        agent=trains.agent,
+        desk=desk,
+        catalogue_desk=catalogue_desk,
+        keeper=trains.keeper,
+        retention=_retention(home, trains.warm),
+        continuity=continuity,
+        registry=lines.registry,
+    )
+
+
+def _books(home: _Home) -> _Books:
+    database, audit, paths = home.database, home.audit, home.paths
+    ledger = EgressLedger(database)
+    return _Books(
+        runs=RunRepository(database, audit),
+        ledger=ledger,
+        releases=ReleaseStore(database, audit, ledger, paths.releases),
+        catalogue=Catalogue(database, paths.handover, load_public_key(paths.handover_key), audit),
+        outbox=Outbox(ledger, audit),
+        calls=CallLedger(ledger),
+    )
+
+
+def _lines(home: _Home) -> _Lines:
+    paths, orchestrator = home.paths, home.settings.orchestrator
+    url, proxy = orchestrator.url, orchestrator.proxy_url
+    ca = _authority(paths, home.settings)
+    key = load_private_key(paths.node_key)
+    blobs = BlobClient(url, ca, key, proxy)
+    return _Lines(
+        blobs=blobs,
+        bundles=Bundles(url, ca, key, blobs, BlobFolder(paths.layers), proxy),
+        policies=PolicyClient(paths.trust, orchestrator.mirror_url, ca=ca, proxy=proxy),
+        registry=RegistryClient(url, ca, signer=key, proxy=proxy),
+        fleet=FleetConnection(url, ca, paths.node_key, proxy),
+    )
+
+
+def _gate(home: _Home, books: _Books, lines: _Lines, signer: Signer) -> tuple[Gatekeeper, ContinuityDesk]:
+    """Admission, and the records without whose confirmation it permits nothing."""
+    settings, database = home.settings, home.database
+    parts = Parts(
+        settings.name, database, home.audit, books.ledger,
+        Usage(books.runs.runs_started_in, books.releases.releases_used_in), signer, system_clock,
+        timedelta(seconds=settings.statements.unwitnessed_limit_s),
+    )  # fmt: skip
+    records = Records(parts)
+    records.note_settings(canonical_json(settings))
+    gatekeeper = Gatekeeper(
+        settings, lines.policies, books.catalogue, Counters(books.runs, books.releases), lines.bundles, system_clock,
+        records,
+    )  # fmt: skip
+    post = Post(
+        settings.name,
+        lines.registry,
+        lambda: gatekeeper.policy_set(fresh=False),
+        settings.statements,
+        lambda: books.calls.announce(Call.HEADS),
+    )
+    messenger = Messenger(records, database, post)
+    reconciler = Reconciler(records, parts, books.runs)
+    return gatekeeper, ContinuityDesk(database, records, messenger, reconciler, gatekeeper)
+
+
+def _trains(home: _Home, books: _Books, lines: _Lines, gatekeeper: Gatekeeper) -> _Trains:
+    paths, settings, audit, launcher = home.paths, home.settings, home.audit, home.launcher
+    volumes = VolumeCache(paths.volumes, settings.retention.cache_gib << 30)
+    volumes.sweep()
+    keeper = VolumeKeeper(
+        volumes, books.catalogue, audit, modes=settings.consent_modes,
+        keep_for=timedelta(days=settings.retention.cache_days), clock=system_clock,
+    )  # fmt: skip
+    preparation = Preparation(
+        settings, paths, gatekeeper, books.catalogue, lines.bundles, lines.blobs, launcher, TrainSandbox(launcher),
+        CohortKey.load(paths.cohort_key), audit, volumes,
+    )  # fmt: skip
+    rounds = TrainRounds(
+        settings, gatekeeper, books.catalogue, books.runs, books.releases, books.ledger, audit, lines.blobs,
+        books.outbox,
+    )  # fmt: skip
+    warm = WarmRuns(gatekeeper, books.runs, preparation, audit)
+    service = RunService(
+        gatekeeper, books.runs, warm, rounds, books.outbox, audit, settings.ceilings.runs_at_once
+    )
+    pace = Pace(idle_s=settings.polling.idle_s, slow_s=max(settings.polling.active_s, 0.1))
+    connection = AnnouncedConnection(lines.fleet, books.calls)
+    return _Trains(keeper, warm, Agent(connection, service, paths.agent, pace))
+
+
+def _retention(home: _Home, warm: WarmRuns) -> ComputeRetention:
+    paths, terms = home.paths, home.settings.retention
+    return ComputeRetention(
+        home.database,
+        home.audit,
+        Places(paths.cohorts, paths.releases, paths.compute / "backups"),
+        ComputeTerms(
+            cohorts=timedelta(days=terms.cohorts_days),
+            released=timedelta(days=terms.released_days),
+            backups=timedelta(days=terms.backups_days),
+        ),
+        warm.cohorts,
+        system_clock,
+    )
+
+
+def _authority(paths: StationPaths, settings: StationSettings) -> Path:
+    if settings.orchestrator.ca_file is None:
+        raise SettingsError(
+            "orchestrator.ca_file is not set",
+            hint="Name the PEM file of the authority to trust for the orchestrator.",
+        )
+    ca = settings.path(paths.home, settings.orchestrator.ca_file)
+    if not ca.is_file():
+        raise SettingsError(f"orchestrator.ca_file: there is no {ca.name} in the station's folder")
+    return ca
