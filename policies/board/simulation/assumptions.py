@@ -5,7 +5,7 @@ is which is said in `policies.board.simulation.answers`. No rule is written here
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -74,7 +74,7 @@ def facts_for(question: Question, profile: StationProfile, stations: Iterable[st
         register=_register(question, {profile.station, *order.stations}),
         purposes=question.purposes if question.register is not None else _permitting(policy),
         revoked_stations=question.revoked_stations,
-        hospital=hospital_rules(profile, question.now),
+        hospital=_with_any_gpu(hospital_rules(profile, question.now)),
         usage=_UNUSED,
         consent_age=timedelta(0),
         patients=None,
@@ -110,8 +110,12 @@ def hospital_rules(profile: StationProfile, now: datetime) -> HospitalRules:
         cpus=profile.ceilings.cpus,
         consent_limit=timedelta(days=profile.consent_max_age_days),
         quiet=quiet,
-        gpu_memory_mib=(_ANY_GPU_MIB,) if profile.gpu_memory_mib is None else profile.gpu_memory_mib,
+        gpu_memory_mib=profile.gpu_memory_mib,
     )
+
+
+def _with_any_gpu(rules: HospitalRules) -> HospitalRules:
+    return rules if rules.gpu_memory_mib is not None else replace(rules, gpu_memory_mib=(_ANY_GPU_MIB,))
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,12 @@ def manifest(text: str = MANIFEST) -> TrainManifest:
         ({}, {"requester__requester_class": "non-profit"}, "requester.requester_class", "widens"),
         ({}, {"valid_until": "2028-01-01T00:00:00Z"}, "valid_until", "widens"),
         ({}, {"resources__gpu": True}, "resources.gpu", "widens"),
-        ({"resources__gpu": True}, {"resources__gpu": True, "resources__cpu_fallback": True}, "resources.cpu_fallback", "widens"),
+        (
+            {"resources__gpu": True},
+            {"resources__gpu": True, "resources__cpu_fallback": True},
+            "resources.cpu_fallback",
+            "widens",
+        ),
         ({}, {"title": "Another title"}, "title", "changes"),
     ],
 )
