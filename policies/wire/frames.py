@@ -7,67 +7,50 @@ A message is::
 The head is one JSON object in UTF-8; the arrays are a safetensors file and may be 0 bytes long.
 
 The far end is hostile code. So what is read here streams to a file, nothing is allocated by a length the sender declares,
-the whole message has a deadline, and once its first byte is in it must keep a minimum rate. Whatever the sender does ends
-in a message or in one :class:`ProtocolError` with a :class:`ProtocolReason`. This module does not look inside the arrays and does
+the whole message has a deadline, and once its first byte has moved it must keep a minimum rate, in both directions. The disk
+is asked for room before a message's arrays are written and while they are. Whatever the far end does ends in a message or in
+one :class:`policies.wire.heads.ProtocolError`. This module does not look inside the arrays (nor decompresses anything) and does
 not know what the keys of a head mean.
 """
 
+import errno
 import json
-import math
 import os
+import select
 import socket
 import struct
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO, Final, NoReturn
+from typing import BinaryIO, Final
 
 from pydantic import JsonValue
 
-from policies.errors import WireError
+from policies.wire.heads import ProtocolError, ProtocolReason, parse_head
 
 MAGIC: Final = b"PHT1"
 PROTOCOL_VERSION: Final = 1
 MAX_HEAD_BYTES: Final = 1 << 20
-MAX_JSON_DEPTH: Final = 16
 
 _PREFIX: Final = struct.Struct(">4sIQ")
 _CHUNK_BYTES: Final = 1 << 20
-_MAX_INTEGER_DIGITS: Final = 20
+_LOOK_AT_DISK_BYTES: Final = 64 << 20
 # Sockets refuse infinite and very long timeouts; a wait is cut into pieces of this length.
 _LONGEST_WAIT_S: Final = 60.0
 
 
-class ProtocolReason(StrEnum):
-    """Why a message was not accepted. A closed list: the values end up in audit records."""
-
-    BAD_MAGIC = "bad-magic"
-    HEAD_TOO_LARGE = "head-too-large"
-    ARRAYS_TOO_LARGE = "arrays-too-large"
-    CLOSED = "closed"
-    TRUNCATED = "truncated"
-    TIMEOUT = "timeout"
-    TOO_SLOW = "too-slow"
-    NOT_JSON = "not-json"
-    TOO_DEEP = "too-deep"
-    NOT_AN_OBJECT = "not-an-object"
-    DUPLICATE_KEY = "duplicate-key"
-    NOT_FINITE = "not-finite"
-    NUMBER_TOO_LONG = "number-too-long"
-
-
-class ProtocolError(WireError):
-    """A message that breaks the container protocol.
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The mean rate that a message must keep, counted from its first byte.
 
     Attributes:
-        reason: the code; the text of the exception is made here and never holds bytes of the sender.
+        bytes_per_s: the rate; 0 asks none.
+        grace_s: how long after the first byte it is not looked at yet.
     """
 
-    def __init__(self, reason: ProtocolReason) -> None:
-        super().__init__(f"container protocol: {reason.value}")
-        self.reason = reason
+    bytes_per_s: int = 64 * 1024
+    grace_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +60,14 @@ class FrameLimits:
     Attributes:
         max_head_bytes: ceiling of the JSON head.
         max_arrays_bytes: ceiling of the arrays.
-        min_bytes_per_s: mean rate a message must keep, counted from its first byte.
-        rate_grace_s: how long after the first byte the rate is not looked at yet.
+        pace: the rate the sender must keep.
+        keep_free_bytes: what stays free on the disk that the arrays are written to.
     """
 
     max_head_bytes: int = MAX_HEAD_BYTES
     max_arrays_bytes: int = 0
-    min_bytes_per_s: int = 64 * 1024
-    rate_grace_s: float = 10.0
+    pace: Pace = Pace()
+    keep_free_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +85,7 @@ def write_message(
     arrays: Path | None,
     *,
     deadline: float | None = None,
+    pace: Pace = Pace(),
 ) -> int:
     """Send one message.
 
@@ -109,13 +93,15 @@ def write_message(
         sock: a connected stream socket; its timeout is changed.
         head: the JSON object.
         arrays: a safetensors file to send behind it, or ``None``.
-        deadline: on the clock of ``time.monotonic``; without one the call waits as long as the reader takes.
+        deadline: on the clock of ``time.monotonic``; without one the call takes as long as the pace allows.
+        pace: the rate at which the reader must take it, from the first byte that is sent.
 
     Returns:
         The bytes sent.
 
     Raises:
-        ProtocolError: the head is no finite JSON or too large, the reader went away, or the deadline passed.
+        ProtocolError: the head is no finite JSON or too large, the reader went away, spoke before it had the whole message,
+            took it too slowly, or the deadline passed.
         OSError: the arrays file cannot be read.
     """
     try:
@@ -124,12 +110,13 @@ def write_message(
         raise ProtocolError(ProtocolReason.NOT_JSON) from error
     if len(encoded) > MAX_HEAD_BYTES:
         raise ProtocolError(ProtocolReason.HEAD_TOO_LARGE)
+    writer = _Writer(sock, _Clock(deadline, pace))
     if arrays is None:
-        return _send(sock, _PREFIX.pack(MAGIC, len(encoded), 0) + encoded, deadline)
+        return writer.send(_PREFIX.pack(MAGIC, len(encoded), 0) + encoded)
     with arrays.open("rb") as source:
         size = os.fstat(source.fileno()).st_size
-        sent = _send(sock, _PREFIX.pack(MAGIC, len(encoded), size) + encoded, deadline)
-        return sent + _send_file(sock, source, size, deadline)
+        sent = writer.send(_PREFIX.pack(MAGIC, len(encoded), size) + encoded)
+        return sent + writer.send_file(source, size)
 
 
 def read_message(
@@ -146,9 +133,9 @@ def read_message(
 
     Raises:
         ProtocolError: for everything that the sender can do wrong.
-        OSError: the arrays file cannot be written.
+        OSError: the arrays file cannot be written, or would leave less of the disk than is to stay free.
     """
-    reader = _Reader(sock, limits, deadline)
+    reader = _Reader(sock, _Clock(deadline, limits.pace))
     magic, head_bytes, arrays_bytes = _PREFIX.unpack(reader.take(_PREFIX.size))
     if magic != MAGIC:
         raise ProtocolError(ProtocolReason.BAD_MAGIC)
@@ -163,52 +150,54 @@ def read_message(
     descriptor = os.open(arrays_to, flags, 0o600)
     try:
         with os.fdopen(descriptor, "wb", buffering=0) as target:
-            reader.copy_to(target, arrays_bytes)
+            reader.copy_to(target, arrays_bytes, limits.keep_free_bytes)
     except BaseException:
         arrays_to.unlink(missing_ok=True)
         raise
     return ReceivedMessage(head, arrays_to, arrays_bytes)
 
 
-def parse_head(encoded: bytes) -> dict[str, JsonValue]:
-    """Parse the head of a message strictly.
+class _Clock:
+    """Says how long a message may still be waited for: its deadline, and its rate since the first byte."""
 
-    Refused beside what is no JSON: a value that is no object, a key given twice, NaN and infinities (also as ``1e999``),
-    integers of more than 20 digits, nesting deeper than 16, and strings that UTF-8 cannot hold.
+    def __init__(self, deadline: float | None, pace: Pace) -> None:
+        self._deadline = float("inf") if deadline is None else deadline
+        self._pace = pace
+        self._began: float | None = None
+        self.moved = 0
 
-    Raises:
-        ProtocolError: with the reason.
+    def count(self, moved: int) -> None:
+        """Count bytes that moved."""
+        if self._began is None:
+            self._began = time.monotonic()
+        self.moved += moved
 
-    >>> parse_head(b'{"type": "reply", "id": 1}')
-    {'type': 'reply', 'id': 1}
-    """
-    try:
-        value = json.loads(
-            encoded.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-            parse_int=_short_integer,
-        )
-    except RecursionError as error:
-        raise ProtocolError(ProtocolReason.TOO_DEEP) from error
-    except ValueError as error:
-        raise ProtocolError(ProtocolReason.NOT_JSON) from error
-    if not isinstance(value, dict):
-        raise ProtocolError(ProtocolReason.NOT_AN_OBJECT)
-    _check_tree(value)
-    return value
+    def patience_s(self) -> float:
+        """Return how long to wait for the next byte.
+
+        Raises:
+            ProtocolError: not at all.
+        """
+        now = time.monotonic()
+        left = self._deadline - now
+        if left <= 0:
+            raise ProtocolError(ProtocolReason.TIMEOUT)
+        if self._began is None or self._pace.bytes_per_s <= 0:
+            return min(left, _LONGEST_WAIT_S)
+        # The moment at which the bytes moved so far would fall below the mean rate.
+        earned = self._pace.grace_s + self.moved / self._pace.bytes_per_s
+        until_too_slow = self._began + earned - now
+        if until_too_slow <= 0:
+            raise ProtocolError(ProtocolReason.TOO_SLOW)
+        return min(left, until_too_slow, _LONGEST_WAIT_S)
 
 
 class _Reader:
-    """Takes bytes from a socket under a deadline and a minimum rate."""
+    """Takes bytes from a socket under a clock."""
 
-    def __init__(self, sock: socket.socket, limits: FrameLimits, deadline: float) -> None:
+    def __init__(self, sock: socket.socket, clock: _Clock) -> None:
         self._sock = sock
-        self._limits = limits
-        self._deadline = deadline
-        self._began: float | None = None
-        self._received = 0
+        self._clock = clock
         self._buffer = memoryview(bytearray(_CHUNK_BYTES))
 
     def take(self, count: int) -> bytes:
@@ -218,11 +207,21 @@ class _Reader:
             taken += self._some(count - len(taken))
         return bytes(taken)
 
-    def copy_to(self, target: BinaryIO, count: int) -> None:
-        """Write exactly ``count`` bytes to an unbuffered file."""
+    def copy_to(self, target: BinaryIO, count: int, keep_free: int) -> None:
+        """Write exactly ``count`` bytes to an unbuffered file.
+
+        Raises:
+            OSError: they cannot be written, or the disk would not keep ``keep_free`` bytes.
+        """
+        until_look = 0
         while count:
+            if until_look <= 0:
+                # Others write to the same disk meanwhile.
+                _require_room(target.fileno(), count + keep_free)
+                until_look = _LOOK_AT_DISK_BYTES
             chunk = self._some(count)
             count -= len(chunk)
+            until_look -= len(chunk)
             while chunk:
                 chunk = chunk[target.write(chunk) :]
 
@@ -230,7 +229,7 @@ class _Reader:
         got = None
         while got is None:
             try:
-                self._sock.settimeout(self._patience_s())
+                self._sock.settimeout(self._clock.patience_s())
                 got = self._sock.recv_into(self._buffer, min(at_most, _CHUNK_BYTES))
             except TimeoutError:
                 continue  # the next look at the clock says whether the deadline or the rate was missed
@@ -238,101 +237,72 @@ class _Reader:
                 raise ProtocolError(self._gone()) from error
         if got == 0:
             raise ProtocolError(self._gone())
-        if self._began is None:
-            self._began = time.monotonic()
-        self._received += got
+        self._clock.count(got)
         return self._buffer[:got]
 
-    def _patience_s(self) -> float:
-        now = time.monotonic()
-        left = self._deadline - now
-        if left <= 0:
-            raise ProtocolError(ProtocolReason.TIMEOUT)
-        if self._began is None or self._limits.min_bytes_per_s <= 0:
-            return min(left, _LONGEST_WAIT_S)
-        # The moment at which the bytes received so far would fall below the mean rate.
-        earned = self._limits.rate_grace_s + self._received / self._limits.min_bytes_per_s
-        until_too_slow = self._began + earned - now
-        if until_too_slow <= 0:
-            raise ProtocolError(ProtocolReason.TOO_SLOW)
-        return min(left, until_too_slow, _LONGEST_WAIT_S)
-
     def _gone(self) -> ProtocolReason:
-        return ProtocolReason.TRUNCATED if self._received else ProtocolReason.CLOSED
+        return ProtocolReason.TRUNCATED if self._clock.moved else ProtocolReason.CLOSED
 
 
-def _send(sock: socket.socket, data: bytes | memoryview, deadline: float | None) -> int:
-    rest = memoryview(data)
-    while rest:
-        left = _LONGEST_WAIT_S if deadline is None else min(deadline - time.monotonic(), _LONGEST_WAIT_S)
-        if left <= 0:
-            raise ProtocolError(ProtocolReason.TIMEOUT)
+class _Writer:
+    """Gives bytes to a socket under a clock, as long as its far end listens."""
+
+    def __init__(self, sock: socket.socket, clock: _Clock) -> None:
+        self._sock = sock
+        self._clock = clock
+        self._ready = select.poll()
+        self._ready.register(sock, select.POLLIN | select.POLLOUT)
+        # Counted from the first try: a reader that takes nothing is a slow one.
+        clock.count(0)
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Send all of it."""
+        rest = memoryview(data)
+        while rest:
+            events = self._wait()
+            if events & select.POLLIN:
+                # Nobody who still listens speaks before the whole message is there.
+                raise ProtocolError(ProtocolReason.UNASKED if self._speaks() else ProtocolReason.CLOSED)
+            if not events:
+                continue
+            try:
+                self._sock.setblocking(False)
+                sent = self._sock.send(rest)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise ProtocolError(ProtocolReason.CLOSED) from error
+            self._clock.count(sent)
+            rest = rest[sent:]
+        return len(data)
+
+    def send_file(self, source: BinaryIO, size: int) -> int:
+        """Send ``size`` bytes of a file."""
+        left = size
+        buffer = memoryview(bytearray(min(_CHUNK_BYTES, size)))
+        while left:
+            got = os.readv(source.fileno(), [buffer[: min(left, len(buffer))]])
+            if got == 0:  # the file shrank; the reader must not take the next head for its rest
+                raise ProtocolError(ProtocolReason.TRUNCATED)
+            self.send(buffer[:got])
+            left -= got
+        return size
+
+    def _wait(self) -> int:
+        # In whole milliseconds, and at least one: the clock decides what is too long.
+        found = self._ready.poll(max(1, int(self._clock.patience_s() * 1000)))
+        return found[0][1] if found else 0
+
+    def _speaks(self) -> bool:
+        """Whether the far end has said anything, or that it will say nothing any more."""
         try:
-            sock.settimeout(left)
-            rest = rest[sock.send(rest) :]
-        except TimeoutError:
-            continue
-        except OSError as error:
-            raise ProtocolError(ProtocolReason.CLOSED) from error
-    return len(data)
+            self._sock.setblocking(False)
+            return bool(self._sock.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
 
 
-def _send_file(sock: socket.socket, source: BinaryIO, size: int, deadline: float | None) -> int:
-    left = size
-    buffer = memoryview(bytearray(min(_CHUNK_BYTES, size)))
-    while left:
-        got = os.readv(source.fileno(), [buffer[: min(left, len(buffer))]])
-        if got == 0:  # the file shrank; the reader must not take the next head for its rest
-            raise ProtocolError(ProtocolReason.TRUNCATED)
-        _send(sock, buffer[:got], deadline)
-        left -= got
-    return size
-
-
-def _unique(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise ProtocolError(ProtocolReason.DUPLICATE_KEY)
-    return made
-
-
-def _refuse_constant(_name: str) -> NoReturn:
-    raise ProtocolError(ProtocolReason.NOT_FINITE)
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ProtocolError(ProtocolReason.NOT_FINITE)
-    return value
-
-
-def _short_integer(text: str) -> int:
-    if len(text) > _MAX_INTEGER_DIGITS:
-        raise ProtocolError(ProtocolReason.NUMBER_TOO_LONG)
-    return int(text)
-
-
-def _check_tree(root: JsonValue) -> None:
-    """Check depth and strings without recursion."""
-    waiting: list[tuple[JsonValue, int]] = [(root, 1)]
-    while waiting:
-        value, depth = waiting.pop()
-        if isinstance(value, str):
-            _check_text(value)
-        elif isinstance(value, dict | list):
-            if depth > MAX_JSON_DEPTH:
-                raise ProtocolError(ProtocolReason.TOO_DEEP)
-            if isinstance(value, dict):
-                for key in value:
-                    _check_text(key)
-                waiting.extend((each, depth + 1) for each in value.values())
-            else:
-                waiting.extend((each, depth + 1) for each in value)
-
-
-def _check_text(text: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:  # a lone surrogate, written as \ud800
-        raise ProtocolError(ProtocolReason.NOT_JSON) from error
+def _require_room(descriptor: int, needed: int) -> None:
+    disk = os.fstatvfs(descriptor)
+    if disk.f_bavail * disk.f_frsize < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -20,13 +20,8 @@ from pydantic import Field, JsonValue, ValidationError
 
 from policies.documents import StrictModel
 from policies.errors import PhtError, StorageError
-from policies.wire.frames import (
-    FrameLimits,
-    ProtocolError,
-    ProtocolReason,
-    read_message,
-    write_message,
-)
+from policies.wire.frames import FrameLimits, Pace, read_message, write_message
+from policies.wire.heads import ProtocolError, ProtocolReason
 from station.sandbox import unix
 from station.sandbox.spec import (
     ContainerSpec,
@@ -58,7 +53,7 @@ class Hello(StrictModel):
 
     type: Literal["hello"]
     protocol: Literal[1]
-    interface: Literal["flower", "command"]
+    interface: Literal["flower", "command", "map"]
 
 
 class ReplyHead(StrictModel):
@@ -82,15 +77,17 @@ class Sandbox(Protocol):
 class TrainSandbox:
     """Starts trains through a launcher; `pht-train check` gives it the one in its own process."""
 
-    def __init__(self, launcher: Launcher, *, start_timeout_s: float = 180.0) -> None:
+    def __init__(self, launcher: Launcher, *, start_timeout_s: float = 180.0, pace: Pace = Pace()) -> None:
         """Use a launcher.
 
         Args:
             launcher: over its socket or in this process.
             start_timeout_s: how long a train may take from its container's start to its hello.
+            pace: at which a train must take requests and give answers, once their first byte has moved.
         """
         self._launcher = launcher
         self._start_timeout_s = start_timeout_s
+        self._pace = pace
 
     def start(self, spec: ContainerSpec) -> "TrainSession":
         """Start a train's container and wait for its hello.
@@ -120,7 +117,8 @@ class TrainSandbox:
     ) -> "TrainSession":
         deadline = time.monotonic() + self._start_timeout_s
         try:
-            session = TrainSession(self._launcher, spec, started, self._accept(listener, started, deadline))
+            connection = self._accept(listener, started, deadline)
+            session = TrainSession(self._launcher, spec, started, connection, self._pace)
             session.await_hello(deadline)
         except TrainStartError as error:
             with contextlib.suppress(PhtError):
@@ -157,13 +155,19 @@ class TrainSession:
     """
 
     def __init__(
-        self, launcher: Launcher, spec: ContainerSpec, started: StartedContainer, connection: socket.socket
+        self,
+        launcher: Launcher,
+        spec: ContainerSpec,
+        started: StartedContainer,
+        connection: socket.socket,
+        pace: Pace = Pace(),
     ) -> None:
         """Take over the container's connection."""
         self._launcher = launcher
         self._spec = spec
         self._started = started
         self._connection = connection
+        self._pace = pace
         self._next_id = 1
         self._alive = True
         self._one_at_a_time = threading.Lock()
@@ -189,7 +193,7 @@ class TrainSession:
         Raises:
             TrainStartError: it is no hello of the interface that the manifest names.
         """
-        limits = FrameLimits(max_head_bytes=_HELLO_BYTES, max_arrays_bytes=0)
+        limits = FrameLimits(max_head_bytes=_HELLO_BYTES, max_arrays_bytes=0, pace=self._pace)
         try:
             # A hello has no arrays, so nothing is written at this path.
             received = read_message(self._connection, limits, Path("/nonexistent/hello"), deadline)
@@ -228,8 +232,16 @@ class TrainSession:
             if self._has_unasked_bytes():
                 return self._fail("it sent something that nobody asked for")
             try:
-                write_message(self._connection, _head(request, number), request.arrays, deadline=deadline)
-                frame = FrameLimits(limits.max_head_bytes, limits.max_arrays_bytes)
+                write_message(
+                    self._connection,
+                    _head(request, number),
+                    request.arrays,
+                    deadline=deadline,
+                    pace=self._pace,
+                )
+                frame = FrameLimits(
+                    limits.max_head_bytes, limits.max_arrays_bytes, self._pace, limits.keep_free_bytes
+                )
                 received = read_message(self._connection, frame, limits.arrays_to, deadline)
                 head = ReplyHead.model_validate(received.head)
             except ProtocolError as error:

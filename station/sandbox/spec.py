@@ -19,7 +19,7 @@ from station.sandbox.gpu.model import GpuNeed, GpuReport, GpuTerms, LeasedGpu
 GIB: Final = 1 << 30
 MIB: Final = 1 << 20
 
-Interface = Literal["flower", "command"]
+Interface = Literal["flower", "command", "map"]
 Runtime = Literal["runc", "crun", "runsc"]
 
 _RUN_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}[a-z0-9]")
@@ -58,12 +58,12 @@ class LauncherSettings(StrictModel):
         compute_uid: the one user, beside root, who may speak to the launcher.
         runtime: the OCI runtime to use; ``None`` for the engine's usual one.
         socket_gid: the group that may open the launcher's socket; ``None`` leaves the launcher's own.
-        max_memory_bytes: ceiling for one container, with its tmpfs and without swap.
-        max_cpus: ceiling for one container.
-        max_pids: ceiling for one container.
-        max_scratch_bytes: ceiling of one container's scratch.
+        max_memory_bytes: ceiling for one train, with its tmpfs and without swap; for the containers of a series together.
+        max_cpus: ceiling for one train, likewise.
+        max_pids: ceiling for one train, likewise.
+        max_scratch_bytes: ceiling of one train's scratch, likewise.
         max_wall_clock_s: ceiling of one container's life.
-        max_containers: how many may run at once.
+        max_containers: how many trains may run at once; the containers of a series count as one.
         gpu: the devices that may be leased.
     """
 
@@ -96,8 +96,9 @@ class ContainerSpec(StrictModel):
         scratch_bytes: size of ``/train/scratch``, counted as memory.
         wall_clock_s: after this the launcher kills the container.
         gpu: a device of its own, as the manifest asks and the policy grants; ``None`` for none.
-        series: names containers of one run that are started one after the other (`map`); they share what was read of the image's
-            layers for a minute, while no layer's file is touched. Without it every layer is read before the start.
+        series: names containers of one run that are started one after the other (`map`); they share one train's place and
+            ceilings, and what was read of the image's layers for a minute, while no layer's file is touched. Without it every
+            layer is read before the start.
     """
 
     run_id: RunId
@@ -267,11 +268,13 @@ class ReplyLimits:
         arrays_to: the file that gets the reply's arrays.
         max_arrays_bytes: ceiling of the arrays.
         max_head_bytes: ceiling of the JSON head.
+        keep_free_bytes: what stays free on the disk of `arrays_to`, whatever the ceiling.
     """
 
     arrays_to: Path
     max_arrays_bytes: int
     max_head_bytes: int = MIB
+    keep_free_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import train_images.runtime
-from policies.wire.frames import FrameLimits, ProtocolError, ReceivedMessage, read_message, write_message
+from policies.wire.frames import FrameLimits, ReceivedMessage, read_message, write_message
+from policies.wire.heads import ProtocolError
 from station.sandbox import unix
 
 RUNTIME = Path(train_images.runtime.__file__).parent
