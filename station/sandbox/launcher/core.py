@@ -2,7 +2,8 @@
 
 It decides nothing about data or policy. Whoever asks, every argument is checked again here: names by their models, folders by
 resolving them under the station's own, limits against the ceilings the launcher was started with, the image by reading every
-byte of our layer store. What the engine made of a request is inspected before the container is started.
+byte of our layer store. What the engine made of a request is inspected before the container is started, and what the kernel shows of
+the container is compared before anybody hears of it.
 """
 
 import contextlib
@@ -10,9 +11,9 @@ import hashlib
 import logging
 import os
 import secrets
-import stat
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,10 +26,14 @@ from station.sandbox.engine import hardening
 from station.sandbox.engine.api import Engine
 from station.sandbox.engine.choosing import dialect_of
 from station.sandbox.engine.dialect import Dialect, Json, Terms
+from station.sandbox.engine.mounts import Place
 from station.sandbox.gpu.leases import Leases
 from station.sandbox.gpu.model import GpuReport, LeasedGpu
+from station.sandbox.launcher.confirming import GVISOR, confirm, held_to
+from station.sandbox.launcher.folders import require_folder
 from station.sandbox.launcher.gpus import GpuDesk
 from station.sandbox.launcher.images import ImageLoader
+from station.sandbox.launcher.room import Room
 from station.sandbox.spec import (
     ContainerSpec,
     ContainerStatus,
@@ -59,6 +64,7 @@ class LauncherCore:
         self._labels = {hardening.LABEL_STATION: settings.station, hardening.LABEL_HOME: self._home_label}
         self._gpus = GpuDesk(leases or Leases(settings.gpu), settings.runtime)
         self._starting = threading.Lock()
+        self._room = Room(settings)
         self._timers: dict[str, threading.Timer] = {}
         self._timed_out: set[str] = set()
 
@@ -113,31 +119,41 @@ class LauncherCore:
             RefusedError: an argument, the image or the engine is not what it must be.
             UnavailableError: no engine answers.
         """
-        self._check(spec)
+        places = self._check(spec)
         dialect, info = self._require_fit()
         loaded = self._images.load(spec.image_config_digest, dialect, info, spec.series)
         gpu = self._gpus.lease(spec, dialect.name, self._containers()) if spec.gpu else None
         try:
-            return self._start(spec, dialect, info, loaded, gpu)
+            return self._start(spec, places, dialect, info, loaded, gpu)
         except PhtError as error:
             if gpu is None:
                 raise
             self._gpus.give_back(spec.run_id)
             if not self._gpus.may_do_without(spec, error):
                 raise
-        return self._start(spec, dialect, info, loaded, None)
+        return self._start(spec, places, dialect, info, loaded, None)
 
     def _start(
-        self, spec: ContainerSpec, dialect: Dialect, info: Json, loaded: LoadedImage, gpu: LeasedGpu | None
+        self,
+        spec: ContainerSpec,
+        places: Mapping[str, Place],
+        dialect: Dialect,
+        info: Json,
+        loaded: LoadedImage,
+        gpu: LeasedGpu | None,
     ) -> StartedContainer:
         with self._starting:
             self._require_room(spec)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._room.leave, spec.run_id)
             uid = secrets.choice(dialect.uids(info))
             labels = {**self._labels, hardening.LABEL_RUN: spec.run_id, hardening.LABEL_UID: str(uid)}
             if gpu is not None:
                 labels[hardening.LABEL_GPU] = gpu.uuid
             terms = Terms(loaded.image_id, uid, labels, self._settings.runtime, gpu)
-            container_id = self._create(dialect, spec, terms)
+            container_id, user = self._create(dialect, spec, terms, places)
+            undo.pop_all()
+        self._room.started(spec.run_id)
         self._watch(spec)
         LOG.info("container.started", extra={"run": spec.run_id, "uid": uid})
         return StartedContainer(
@@ -145,14 +161,21 @@ class LauncherCore:
             container_id=container_id,
             image_id=loaded.image_id,
             uid=uid,
-            peer_uid=None if terms.runtime == "runsc" else uid,
+            peer_uid=None if terms.runtime == GVISOR else user,
             gpu=gpu,
         )
 
-    def _create(self, dialect: Dialect, spec: ContainerSpec, terms: Terms) -> str:
-        """Create, inspect and start a container; one that cannot be started is not left behind."""
+    def _create(
+        self, dialect: Dialect, spec: ContainerSpec, terms: Terms, places: Mapping[str, Place]
+    ) -> tuple[str, int]:
+        """Create, inspect and start a container, and hear the kernel's word on it; else nothing of it is left behind.
+
+        Returns:
+            Its id, and its first process's user on this host.
+        """
         body = dialect.create_body(spec, terms)
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.stop, spec.run_id)
             container_id = self._engine.create(body, self._name(spec.run_id))
             different = dialect.differences(body, self._engine.container(container_id, dialect.own_api) or {})
             if different:
@@ -161,12 +184,13 @@ class LauncherCore:
                     f"the engine changed what it was asked for: {', '.join(different)}",
                 )
             self._engine.start(container_id)
-        except PhtError:
-            self.stop(spec.run_id)
-            raise
-        return container_id
+            user = confirm(self._engine, container_id, held_to(body, container_id, terms, places))
+            undo.pop_all()
+        # One that has ended already connects no more; how it ended is seen where it is waited for.
+        return container_id, terms.uid if user is None else user
 
-    def _check(self, spec: ContainerSpec) -> None:
+    def _check(self, spec: ContainerSpec) -> dict[str, Place]:
+        """Check a request's arguments; returns where the folders lie that the container is to see."""
         settings = self._settings
         beyond = [
             name
@@ -183,18 +207,15 @@ class LauncherCore:
             raise RefusedError(
                 RefusalCode.HOSPITAL_RESOURCES, f"beyond the station's ceilings: {', '.join(beyond)}"
             )
-        _require_folder(spec.cohort_dir, self._cohorts, "the cohort's folder")
-        _require_folder(spec.control_dir, self._control, "the control folder")
+        return {
+            hardening.DATA: require_folder(spec.cohort_dir, self._cohorts, "the cohort's folder"),
+            hardening.CONTROL: require_folder(spec.control_dir, self._control, "the control folder"),
+        }
 
     def _require_room(self, spec: ContainerSpec) -> None:
         existing = self._containers()
-        if any(_run_of(each) == spec.run_id for each in existing):
-            raise RefusedError(RefusalCode.SANDBOX_ARGUMENT, f"the run {spec.run_id} has a container already")
-        running = sum(1 for each in existing if each.get("State") == "running")
-        if running >= self._settings.max_containers:
-            raise RefusedError(
-                RefusalCode.RESOURCES_BUSY, f"{running} containers run; this station allows no more at once"
-            )
+        running = [_run_of(each) for each in existing if each.get("State") == "running"]
+        self._room.enter(spec, [_run_of(each) for each in existing], running)
 
     def _watch(self, spec: ContainerSpec) -> None:
         timer = threading.Timer(spec.wall_clock_s, self._time_is_over, (spec.run_id,))
@@ -259,6 +280,7 @@ class LauncherCore:
         if timer is not None:
             timer.cancel()
         self._timed_out.discard(run_id)
+        self._room.leave(run_id)
 
     def list_runs(self) -> tuple[ContainerStatus, ...]:
         """Return every container of this station."""
@@ -286,24 +308,6 @@ class LauncherCore:
 
 def _run_of(container: dict[str, Any]) -> str:
     return str(container["Labels"].get(hardening.LABEL_RUN, ""))
-
-
-def _require_folder(given: str, parent: Path, what: str) -> None:
-    """Check that a folder lies below one of ours, with no link on the way.
-
-    Raises:
-        RefusedError: it does not.
-    """
-    path = Path(given)
-    inside = path != parent and path.is_relative_to(parent) and ".." not in path.parts
-    try:
-        real = inside and os.path.realpath(path, strict=True) == given and stat.S_ISDIR(path.lstat().st_mode)
-    except OSError:
-        real = False
-    if not real:
-        raise RefusedError(
-            RefusalCode.SANDBOX_ARGUMENT, f"{what} is not a folder of its own below {parent.name}/"
-        )
 
 
 def _whole(value: JsonValue) -> int:
