@@ -12,6 +12,7 @@ from policies.trust.client import PolicyClient
 from policies.wire.http import load_private_key
 from policies.wire.registry_client import RegistryClient
 from station.admission.gatekeeper import Gatekeeper
+from station.admission.gpus import LeasableGpus
 from station.agent.announced import AnnouncedConnection
 from station.agent.blobs import BlobClient
 from station.agent.fleet import FleetConnection
@@ -214,7 +215,7 @@ def _gate(home: _Home, books: _Books, lines: _Lines, signer: Signer) -> tuple[Ga
     records.note_settings(canonical_json(settings))
     gatekeeper = Gatekeeper(
         settings, lines.policies, books.catalogue, Counters(books.runs, books.releases), lines.bundles, system_clock,
-        records,
+        records, LeasableGpus(settings, home.launcher),
     )  # fmt: skip
     post = Post(
         settings.name,

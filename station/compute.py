@@ -7,6 +7,7 @@ through the agent's outbound connections.
 import logging
 import shutil
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 from policies.errors import PhtError, RefusedError, UnavailableError
@@ -26,6 +27,7 @@ from station.web.accesses_api import add_access_routes
 from station.web.api import create_api
 from station.web.catalogue_api import add_catalogue_routes
 from station.web.continuity_api import add_continuity_routes
+from station.web.gpus_api import add_gpu_routes
 from station.web.server import read_token, serve_local
 
 log = logging.getLogger("station.compute")
@@ -65,6 +67,7 @@ def serve(home: Path) -> None:
         add_catalogue_routes(api, station.catalogue_desk)
         add_continuity_routes(api, station.continuity)
         add_access_routes(api, AccessDesk(audit))
+        add_gpu_routes(api, launcher)
         serve_local(api, paths.api_socket)
     finally:
         ending.set()
@@ -126,6 +129,7 @@ def _start_watching(
     - What intake hands over is taken up, runs whose patients withdrew are ended, their cached volumes removed.
     - The policy repository is asked again.
     - Runs whose policy or order is over by what is known are ended; this waits for no answer of the repository.
+      Trains that hold a GPU and are asked nothing give it back.
     - The station's records are stated, and held against what was countersigned of them.
     """
     warm, gatekeeper = station.warm, station.gatekeeper
@@ -135,7 +139,11 @@ def _start_watching(
         station.keeper.look,
         station.retention.look,
     )
-    endings: tuple[Step, ...] = (lambda: warm.revoke(gatekeeper.no_longer_in_force),)
+    idle = timedelta(seconds=settings.gpu.idle_s)
+    endings: tuple[Step, ...] = (
+        lambda: warm.revoke(gatekeeper.no_longer_in_force),
+        lambda: warm.end_idle(idle),
+    )
     watch("consent", consent, settings.polling.handover_s, stop)
     watch("endings", endings, min(_ENDINGS_EVERY_S, settings.polling.handover_s), stop)
     watch_policies(gatekeeper, settings.polling.handover_s, stop)

@@ -6,6 +6,7 @@ import pwd
 from pathlib import Path
 
 from station.layout import GROUP
+from station.sandbox.gpu.model import GpuTerms
 from station.sandbox.spec import MIB, LauncherSettings
 from station.settings import load_settings
 
@@ -33,4 +34,5 @@ def launcher_settings(home: Path) -> LauncherSettings:
         max_scratch_bytes=ceilings.scratch_mib * MIB,
         max_wall_clock_s=_LONGEST_RUN_S,
         max_containers=ceilings.runs_at_once,
+        gpu=GpuTerms(devices=settings.gpu.devices, scrub=settings.gpu.scrub),
     )

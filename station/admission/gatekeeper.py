@@ -31,6 +31,7 @@ from policies.rules.admission import (
     open_collections,
 )
 from policies.rules.board_rules import purpose_reasons, register_reasons, station_reasons
+from policies.rules.gpu_rules import gpu_wish
 from policies.rules.order_rules import verified_order
 from policies.signing import unsafe_payload
 from policies.trust.client import PolicyClient
@@ -137,6 +138,7 @@ class Gatekeeper:
         manifests: Manifests,
         clock: Callable[[], datetime],
         records: RecordKeeping | None = None,
+        gpus: Callable[[], tuple[int, ...] | None] = lambda: None,
     ) -> None:
         self._records = records or Unwitnessed()
         self._settings = settings
@@ -145,6 +147,7 @@ class Gatekeeper:
         self._counters = counters
         self._manifests = manifests
         self._clock = clock
+        self._gpus = gpus
         self._refreshing = threading.Lock()
         self.asked = threading.Event()
         self._last: tuple[PolicySet | None, datetime | None] = (None, None)
@@ -277,6 +280,9 @@ class Gatekeeper:
         """Gather everything the rules ask for; the clock is read once."""
         now = self._clock()
         policy = verified.in_force.policy
+        hospital = self._settings.hospital_rules(now)
+        if gpu_wish(verified.order, manifest, policy) is not None:
+            hospital = replace(hospital, gpu_memory_mib=self._gpus())
         return Facts(
             now=now,
             order=verified.order,
@@ -286,7 +292,7 @@ class Gatekeeper:
             register=verified.register,
             purposes=verified.purposes,
             revoked_stations=verified.revoked_stations,
-            hospital=self._settings.hospital_rules(now),
+            hospital=hospital,
             usage=Usage(
                 runs=self._counters.runs_used(policy.id, besides=run.order_digest),
                 releases=self._counters.releases_used(policy.id),

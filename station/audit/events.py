@@ -72,6 +72,7 @@ class AuditEvent(StrEnum):
     RETENTION_ENFORCED = "retention-enforced"
     CONTAINER_STARTED = "container-started"
     CONTAINER_ENDED = "container-ended"
+    GPU_GIVEN_BACK = "gpu-given-back"
     INSTRUCTION_REFUSED = "instruction-refused"
     DATA_USED = "data-used"
     READINESS_LOOKED = "readiness-looked"

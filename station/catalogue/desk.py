@@ -15,6 +15,7 @@ from policies.manifest import TrainManifest
 from policies.profiles import Profile, load_profile
 from policies.signing import Signer, sign_envelope
 from policies.station_profile import PAYLOAD_TYPE
+from station.admission.gpus import LeasableGpus
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
 from station.catalogue.dcat import catalogue as dcat_catalogue
@@ -118,7 +119,8 @@ class CatalogueDesk:
     def export_profile(self) -> bytes:
         """The station's profile, signed."""
         now = self.clock()
-        profile = station_profile(self.settings, self.published.table(now), self._engine(), now)
+        gpus = LeasableGpus(self.settings, self.launcher)()
+        profile = station_profile(self.settings, self.published.table(now), self._engine(), now, gpus)
         return self._leaves(sign_envelope(canonical_json(profile), PAYLOAD_TYPE, self.signer), "profile")
 
     def export_dcat(self) -> bytes:

@@ -19,7 +19,11 @@ _UNTOLD = re.compile(r"[^A-Za-z0-9 ._+/()~:-]")
 
 
 def station_profile(
-    settings: StationSettings, table: Sequence[PublishedRow], engine: EngineInfo | None, now: datetime
+    settings: StationSettings,
+    table: Sequence[PublishedRow],
+    engine: EngineInfo | None,
+    now: datetime,
+    gpu_memory_mib: tuple[int, ...] | None = None,
 ) -> StationProfile:
     """Return what the station tells about itself.
 
@@ -28,6 +32,7 @@ def station_profile(
         table: as it is told outside now.
         engine: None where it did not answer.
         now: the station's clock.
+        gpu_memory_mib: of each GPU that it leases; None where the launcher cannot say.
     """
     rows = {row.collection: row for row in table}
     ceilings = settings.ceilings
@@ -61,6 +66,7 @@ def station_profile(
         timezone=settings.hospital.timezone,
         minimum_k=settings.hospital.minimum_k,
         engine=None if engine is None else _facts(engine),
+        gpu_memory_mib=gpu_memory_mib,
     )
 
 

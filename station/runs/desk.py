@@ -73,6 +73,7 @@ class StationDesk:
             station=self.settings.name,
             orchestrator_contact=None if contact is None else datetime.fromtimestamp(contact, UTC),
             engine=self._engine(),
+            gpus=self._gpus(),
             policies="verified" if isinstance(policies, Permitted) else policies.code.value,
             policy_count=len(policies.value.policies) if isinstance(policies, Permitted) else 0,
             consent_sequence=None if consent is None else consent.sequence,
@@ -266,6 +267,19 @@ class StationDesk:
             return error.message
         unfit = f" cannot enforce: {', '.join(info.unfit)}" if info.unfit else ""
         return f"{info.name} {info.version}{unfit}"
+
+    def _gpus(self) -> str:
+        if not self.settings.gpu.devices:
+            return "none are offered"
+        try:
+            report = self.launcher.gpus()
+        except (RefusedError, UnavailableError) as error:
+            return error.message
+        if report.problem:
+            return report.problem
+        offered = [each for each in report.devices if each.state != "not-offered"]
+        free = sum(each.state == "free" for each in offered)
+        return f"{free} of {len(offered)} free, driver {report.driver or 'none'}"
 
     def _run(self, order: str) -> Run:
         run = self.run_repository.get(order)

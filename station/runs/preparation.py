@@ -7,6 +7,7 @@ its inputs) in a new container. Nothing here talks to a train beyond its hello.
 import logging
 import shutil
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy.orm import Session
@@ -26,6 +27,7 @@ from policies.refusals import Permitted, RefusalCode, Refused
 from policies.wire.arrays import ArrayLayout, read_layout
 from policies.wire.instructions import Blob
 from station.admission.gatekeeper import Admitted, Gatekeeper
+from station.admission.gpus import gpu_need
 from station.agent.blobs import BlobClient
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
@@ -58,6 +60,8 @@ class Prepared:
         ended_by: why the station itself ended the container (withdrawal, the operator), so that it is not taken for
             the train's failure.
         killed: the session whose end is audited and done; a later one is another.
+        has_gpu: whether the container holds a GPU.
+        last_message: when the last one was answered, or the container started.
     """
 
     admitted: Admitted
@@ -70,6 +74,8 @@ class Prepared:
     contract: ReleaseContract
     session: TrainSession | None
     ended_by: RefusalCode | None = None
+    has_gpu: bool = False
+    last_message: datetime | None = None
     killed: TrainSession | None = None
 
 
@@ -161,9 +167,12 @@ class Preparation:
             pids=min(manifest.resources.pids, self.settings.ceilings.pids),
             scratch_bytes=min(manifest.resources.scratch_mib, self.settings.ceilings.scratch_mib) * MIB,
             wall_clock_s=max(1, int(prepared.admitted.verified.in_force.policy.resources.run_hours * 3600)),
+            gpu=gpu_need(prepared.admitted),
         )
         try:
             prepared.session = self.sandbox.start(spec)
+            prepared.has_gpu = prepared.session.has_gpu
+            prepared.last_message = self.gatekeeper.now()
         except TrainStartError as error:
             if error.log:
                 self._write_log(run, error.log)
@@ -188,6 +197,11 @@ class Preparation:
         finally:
             _kill(session)
             prepared.killed = session
+
+    def end_idle(self, run: Run, prepared: Prepared) -> None:
+        """End a container that holds a GPU and is asked nothing: audited as what it is, and no failure of the train's."""
+        self._note(run, AuditEvent.GPU_GIVEN_BACK, prepared.admitted.order.image_config_digest, {})
+        self.end_container(run, prepared)
 
     def kept_log(self, run: Run) -> str:
         """Return what a train printed before its container ended; empty where nothing was kept."""

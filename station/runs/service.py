@@ -322,6 +322,7 @@ class RunService:
         try:
             return self._rounds.answer(instruction, arrays, run, prepared.value)
         finally:
+            prepared.value.last_message = self._gatekeeper.now()
             self._runs.transition(run.order_digest, RunEvent.ANSWERED)
             self._let_go_if_spent(run.order_digest)
 

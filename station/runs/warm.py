@@ -9,6 +9,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -174,6 +175,34 @@ class WarmRuns:
                     self._stop_if_revoked(order_digest, prepared.ended_by)
             finally:
                 lock.release()
+
+    def end_idle(self, idle: timedelta) -> list[str]:
+        """End the containers that hold a GPU and were asked nothing for so long; the next message starts them again.
+
+        Returns:
+            Their orders.
+        """
+        ended = []
+        for order_digest, prepared in list(self._prepared.items()):
+            lock = self.lock(order_digest)
+            # A message under way holds it: that train is not idle.
+            if not self._is_idle(prepared, idle) or not lock.acquire(blocking=False):
+                continue
+            try:
+                run = self._runs.get(order_digest)
+                same = self._prepared.get(order_digest) is prepared
+                if run is not None and same and self._is_idle(prepared, idle):
+                    self._preparation.end_idle(run, prepared)
+                    ended.append(order_digest)
+            finally:
+                lock.release()
+        return ended
+
+    def _is_idle(self, prepared: Prepared, idle: timedelta) -> bool:
+        session, last = prepared.session, prepared.last_message
+        if session is None or last is None or not session.alive or not prepared.has_gpu:
+            return False
+        return prepared.ended_by is None and self._gatekeeper.now() - last >= idle
 
     def stop(self, order_digest: str, decide: Callable[[], Run]) -> Run:
         """Let an operator's hold or stop happen: recorded first, then a message under way is ended.

@@ -13,6 +13,7 @@ from policies.rules.admission import CollectionOffer, HospitalRules
 from policies.rules.hours import asks_operator, in_quiet_hours
 from station.settings.consent import ConsentSettings
 from station.settings.dicom import PacsSettings, ReceiverSettings
+from station.settings.gpu import GpuSection
 from station.settings.files import ProcessingSettings, RetentionSettings
 from station.settings.outside import CountsSettings, DcatSettings
 from station.settings.pixels import PixelSection
@@ -39,6 +40,7 @@ class StationSettings(StrictModel):
     pseudonyms: PseudonymSettings = Field(default_factory=PseudonymSettings)
     consent: ConsentSettings = Field(default_factory=ConsentSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
+    gpu: GpuSection = Field(default_factory=GpuSection)
     ceilings: CeilingSettings
     hospital: HospitalSettings
     polling: PollingSettings = Field(default_factory=PollingSettings)

@@ -90,6 +90,7 @@ class StatusView(StrictModel):
     station: str
     orchestrator_contact: Moment | None
     engine: str
+    gpus: str
     policies: str
     policy_count: int
     consent_sequence: int | None

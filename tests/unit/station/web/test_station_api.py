@@ -137,7 +137,7 @@ def test_status(api: LocalApi, kit: StationKit) -> None:
     view = api.get("/v1/status")
     assert view == {
         "station": "amstel", "orchestrator_contact": datetime.fromtimestamp(1_760_000_000, UTC).isoformat().replace("+00:00", "Z"),
-        "engine": "simulated 1", "policies": "verified", "policy_count": 1, "consent_sequence": 1,
+        "engine": "simulated 1", "gpus": "none are offered", "policies": "verified", "policy_count": 1, "consent_sequence": 1,
         "consent_source": view["consent_source"], "handover": "taken up", "runs_active": 1, "separation": "none", "records": "good",
     }  # fmt: skip
 
