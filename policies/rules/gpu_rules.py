@@ -2,12 +2,12 @@
 
 An order names one image, and every station runs that one: a station never takes another variant in its place. The `cuda` variant gets
 a GPU where the policy grants one; where there is none it runs on the CPU if the train can and the policy says so. The `cpu` variant
-never gets one.
+never gets one, and neither does a `map` train: a device would have to be scrubbed between any two patients.
 """
 
 from dataclasses import dataclass
 
-from policies.manifest import TrainManifest
+from policies.manifest import Interface, TrainManifest
 from policies.order import RunOrder
 from policies.policy import Policy
 from policies.refusals import Reason, RefusalCode
@@ -30,7 +30,7 @@ def gpu_wish(order: RunOrder, manifest: TrainManifest, policy: Policy) -> GpuWis
     """Return what is leased for a run; None where nothing is."""
     resources = manifest.resources
     for_gpus = order.image_config_digest == manifest.image_digest("cuda")
-    if resources.gpu == "none" or not policy.resources.gpu or not for_gpus:
+    if resources.gpu == "none" or not policy.resources.gpu or not for_gpus or manifest.interface is Interface.MAP:
         return None
     required = resources.gpu == "required" or not policy.resources.cpu_fallback
     return GpuWish(resources.gpu_memory_mib, required)
@@ -41,6 +41,8 @@ def gpu_document_reasons(order: RunOrder, manifest: TrainManifest, policy: Polic
     if manifest.resources.gpu != "required":
         return []
     found = []
+    if manifest.interface is Interface.MAP:
+        found.append(Reason(RefusalCode.HOSPITAL_RESOURCES, "needs a GPU; a map train is given none"))
     if not policy.resources.gpu:
         found.append(Reason(RefusalCode.HOSPITAL_RESOURCES, "needs a GPU; the policy grants none"))
     if order.image_config_digest != manifest.image_digest("cuda"):

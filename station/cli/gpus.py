@@ -19,7 +19,14 @@ def gpus(home: HomeOption, as_json: JsonOption = False) -> None:
         "GPUs",
         ("device", "name", "MiB", "state", "run", "why"),
         [
-            (each["uuid"], each["name"], str(each["memory_mib"]), each["state"], each["run_id"], each["reason"])
+            (
+                each["uuid"],
+                each["name"],
+                str(each["memory_mib"]),
+                each["state"],
+                each["run_id"],
+                each["reason"],
+            )
             for each in report["devices"]
         ],
     )

@@ -13,8 +13,8 @@ from policies.rules.admission import CollectionOffer, HospitalRules
 from policies.rules.hours import asks_operator, in_quiet_hours
 from station.settings.consent import ConsentSettings
 from station.settings.dicom import PacsSettings, ReceiverSettings
-from station.settings.gpu import GpuSection
 from station.settings.files import ProcessingSettings, RetentionSettings
+from station.settings.gpu import GpuSection
 from station.settings.outside import CountsSettings, DcatSettings
 from station.settings.pixels import PixelSection
 from station.settings.sections import (
