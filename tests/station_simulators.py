@@ -20,6 +20,7 @@ from station_documents import IMAGE
 from policies.documents import digest_of
 from policies.errors import NetworkError, NotFoundError, StorageError, UnavailableError
 from policies.wire.instructions import Blob
+from station.sandbox.gpu.model import GpuReport
 from station.sandbox.spec import (
     ContainerSpec,
     EngineInfo,
@@ -77,6 +78,10 @@ class SessionSimulator:
     @property
     def run_id(self) -> str:
         return self.spec.run_id
+
+    @property
+    def has_gpu(self) -> bool:
+        return self.spec.gpu is not None
 
     @property
     def alive(self) -> bool:
@@ -198,6 +203,7 @@ class LauncherSimulator:
     def __init__(self) -> None:
         self.away = False
         self.removed = 0
+        self.report = GpuReport()
 
     def load_image(self, config_digest: str) -> None:
         if self.away:
@@ -207,6 +213,10 @@ class LauncherSimulator:
         self.load_image(IMAGE)
         self.removed += 1
         return self.removed
+
+    def gpus(self) -> GpuReport:
+        self.load_image(IMAGE)
+        return self.report
 
     def engine_info(self) -> EngineInfo:
         self.load_image(IMAGE)
