@@ -1,10 +1,10 @@
 """`pht-board`: what members of the governance board, its secretary and its freshness witness type.
 
-Each command lies in a module of `policies.board` that parses, calls one use case, and renders; here they become one
+Each command lies in a module of `policies.board.commands` that parses, calls one use case, and renders; here they become one
 program. Exit codes: `policies.errors.ExitCode`.
 """
 
-from policies.board import (
+from policies.board.commands import (
     documents_cli,
     evidence_cli,
     keys_cli,

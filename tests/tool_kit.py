@@ -13,8 +13,8 @@ import pytest
 import yaml
 from safetensors.numpy import save_file
 
-from policies.board.documents_in import read_train
-from policies.board.drafting import DraftOptions, draft_policy
+from policies.board.documents.documents_in import read_train
+from policies.board.documents.drafting import DraftOptions, draft_policy
 from policies.bundle import Blob, BlobFolder, BundleIndex
 from policies.console import run
 from policies.documents import canonical_json

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from policies.board.options import PassphraseEnvironment, PassphraseFile
+from policies.board.commands.options import PassphraseEnvironment, PassphraseFile
 from policies.console import JsonOption, echo_json, new_app, program, say, say_table
 from policies.errors import RefusedError
 from train_images.registry_cli import add_commands, progress
@@ -199,7 +199,7 @@ def key_new(
     as_json: JsonOption = False,
 ) -> None:
     """Make an Ed25519 key. Give the board its public part: the policy names it as the requester's."""
-    from policies.board.keys import choose_passphrase, new_key, public_file, read_passphrase  # noqa: PLC0415
+    from policies.board.signing.keys import choose_passphrase, new_key, public_file, read_passphrase  # noqa: PLC0415
 
     given = None if no_passphrase else read_passphrase(passphrase_file, passphrase) or choose_passphrase()
     public_hex = new_key(key, given)

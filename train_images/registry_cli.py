@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from policies.board.options import PassphraseEnvironment, PassphraseFile
+from policies.board.commands.options import PassphraseEnvironment, PassphraseFile
 from policies.console import JsonOption, echo_json, new_app, say, say_table
 from policies.errors import RefusedError
 
@@ -114,7 +114,7 @@ def order_new(
     """Write a run order, hold it to policy and manifest, and sign it."""
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    from policies.board.keys import open_key, read_passphrase  # noqa: PLC0415
+    from policies.board.signing.keys import open_key, read_passphrase  # noqa: PLC0415
     from policies.files import write_atomically  # noqa: PLC0415
     from train_images.tool.folders import read_bundle  # noqa: PLC0415
     from train_images.tool.ordering import OrderChoice, make_order  # noqa: PLC0415
@@ -164,7 +164,7 @@ def order_show(
     order: Annotated[Path, typer.Argument(help="The order's file.")], as_json: JsonOption = False
 ) -> None:
     """Show what an order says; its signature is for the orchestrator and the stations to check."""
-    from policies.board.documents_in import read_file  # noqa: PLC0415
+    from policies.board.documents.documents_in import read_file  # noqa: PLC0415
     from train_images.tool.ordering import read_order  # noqa: PLC0415
 
     _show_order(read_order(read_file(order)), as_json=as_json)
@@ -181,7 +181,7 @@ def order_send(
     as_json: JsonOption = False,
 ) -> None:
     """Send an order, with its initial weights; prints the digest that names the run."""
-    from policies.board.documents_in import read_file  # noqa: PLC0415
+    from policies.board.documents.documents_in import read_file  # noqa: PLC0415
     from train_images.tool.ordering import read_order, send_order  # noqa: PLC0415
 
     signed = read_order(read_file(order))

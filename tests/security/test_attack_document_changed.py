@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from board_kit import BoardKit, register_yaml
 
-from policies.board.publishing import stage
-from policies.board.signing_desk import envelope_path, sign_document
+from policies.board.publishing.staging import stage
+from policies.board.signing.signing_desk import envelope_path, sign_document
 from policies.charter import POLICY_PAYLOAD_TYPE, REGISTER_PAYLOAD_TYPE
 from policies.errors import RefusedError
 from policies.refusals import RefusalCode

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from policies.board.documents_in import read_file, read_train
-from policies.board.drafting import DraftOptions, draft_policy
+from policies.board.documents.documents_in import read_file, read_train
+from policies.board.documents.drafting import DraftOptions, draft_policy
 from policies.documents import load_yaml
 from policies.errors import RefusedError
 from policies.manifest import TrainKind

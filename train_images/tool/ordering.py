@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from policies.board.documents_in import read_file
+from policies.board.documents.documents_in import read_file
 from policies.documents import canonical_json, digest_of, digest_of_file, format_moment, load_json, load_yaml
 from policies.errors import NotFoundError, RefusedError, UsageError, WireError
 from policies.manifest import TrainKind

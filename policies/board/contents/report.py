@@ -24,7 +24,7 @@ from policies.board.contents.packages import (
 from policies.board.contents.settings import ImageSettings, settings_of, steps_of
 from policies.board.contents.tar_stream import Kind
 from policies.board.contents.tree import Tree
-from policies.board.documents_in import read_file
+from policies.board.documents.documents_in import read_file
 from policies.bundle import (
     MAX_CONFIG_BYTES,
     BlobFolder,

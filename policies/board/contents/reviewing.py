@@ -8,7 +8,7 @@ from policies.board.comparing.comparison import image_sections
 from policies.board.comparing.images import image_changes
 from policies.board.contents.describing import attention_of, sections_of
 from policies.board.contents.report import is_bundle, layers_named_in, open_bundle, read_contents
-from policies.board.review import Review
+from policies.board.reviewing.review import Review
 from policies.errors import UsageError
 
 

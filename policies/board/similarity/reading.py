@@ -4,9 +4,9 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from policies.board.documents_in import is_policy, read_file, read_train
-from policies.board.listed import listed_policies
-from policies.board.review import Review
+from policies.board.documents.documents_in import is_policy, read_file, read_train
+from policies.board.documents.listed import listed_policies
+from policies.board.reviewing.review import Review
 from policies.board.similarity.questions import (
     Alike,
     ResearchQuestion,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from policies.board.documents_in import read_file, read_train
-from policies.board.listed import policy_payload
+from policies.board.documents.documents_in import read_file, read_train
+from policies.board.documents.listed import policy_payload
 from policies.board.simulation.assumptions import Question
 from policies.charter import REGISTER_TARGET, Charter, StationRegister
 from policies.documents import Moment, digest_of, load_json, load_yaml

@@ -13,7 +13,7 @@ from tool_kit import Tool, make_policy, write_weights
 
 from policies.board.contents.packages import Origin
 from policies.board.contents.report import open_bundle, read_contents
-from policies.board.documents_in import read_train
+from policies.board.documents.documents_in import read_train
 from policies.documents import digest_of
 from policies.errors import ExitCode
 from train_images.tool.folders import PackedTrain, read_bundle

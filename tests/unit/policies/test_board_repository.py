@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from board_kit import NOW, BoardKit, https_server, mirror_handler, permitted
 
-from policies.board.status import status_of
+from policies.board.publishing.status import status_of
 from policies.errors import DocumentError, NotFoundError, RefusedError, TrustError, UsageError
 from policies.refusals import Permitted, RefusalCode
 from policies.trust.mirror import push, push_timestamp

@@ -13,7 +13,7 @@ from board_desk import Desk
 from board_kit import NOW, BoardKit, refusal
 from tuf.api.metadata import Metadata, Root
 
-from policies.board import documents_in
+from policies.board.documents import documents_in
 from policies.documents import format_moment
 from policies.errors import ExitCode, RefusedError, TrustError
 from policies.refusals import RefusalCode

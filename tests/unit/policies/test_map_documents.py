@@ -6,8 +6,8 @@ import pytest
 from egress_documents import policy
 from map_documents import BY_SEX, ENDS, MAP_ROWS, SHARES, map_manifest, row
 
-from policies.board.documents_in import Train
-from policies.board.review import review_policy, review_train
+from policies.board.documents.documents_in import Train
+from policies.board.reviewing.review import review_policy, review_train
 from policies.errors import DocumentError
 from policies.manifest import TrainManifest
 from policies.rules.capacity import capacity, trust_in_words

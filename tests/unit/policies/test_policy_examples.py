@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 import yaml
 
-from policies.board.documents_in import read_train
-from policies.board.drafting import FILL_IN, DraftOptions, draft_policy, example_names, unfinished
+from policies.board.documents.documents_in import read_train
+from policies.board.documents.drafting import FILL_IN, DraftOptions, draft_policy, example_names, unfinished
 from policies.documents import load_yaml
 from policies.manifest import TrainManifest
 from policies.policy import Policy

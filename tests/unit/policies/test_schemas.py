@@ -4,7 +4,7 @@ import pytest
 import yaml
 from board_kit import EXAMPLE
 
-from policies.board.schemas import DOCUMENTS, schema_folder, schema_text, write_schemas
+from policies.board.documents.schemas import DOCUMENTS, schema_folder, schema_text, write_schemas
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTS))

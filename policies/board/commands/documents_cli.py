@@ -12,7 +12,7 @@ from policies.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from policies.board.review import Review, Section
+    from policies.board.reviewing.review import Review, Section
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -35,9 +35,9 @@ def draft(
     as_json: JsonOption = False,
 ) -> None:
     """Draft a policy for a train: an example or a skeleton, filled in with what the train says."""
-    from policies.board.documents_in import read_train  # noqa: PLC0415 - each command loads what it needs
-    from policies.board.drafting import DraftOptions, draft_policy, unfinished  # noqa: PLC0415
-    from policies.board.keys import read_public  # noqa: PLC0415
+    from policies.board.documents.documents_in import read_train  # noqa: PLC0415 - each command loads what it needs
+    from policies.board.documents.drafting import DraftOptions, draft_policy, unfinished  # noqa: PLC0415
+    from policies.board.signing.keys import read_public  # noqa: PLC0415
     from policies.files import write_atomically  # noqa: PLC0415
 
     if out.exists():
@@ -82,9 +82,9 @@ def reviewed(
         repository: to compare with the version in force.
         data: the policy's bytes that are about to be signed; the file is not read again.
     """
-    from policies.board.documents_in import elements_of, is_policy, read_file, read_train  # noqa: PLC0415
-    from policies.board.listed import policy_in_force  # noqa: PLC0415
-    from policies.board.review import review_policy, review_train  # noqa: PLC0415
+    from policies.board.documents.documents_in import elements_of, is_policy, read_file, read_train  # noqa: PLC0415
+    from policies.board.documents.listed import policy_in_force  # noqa: PLC0415
+    from policies.board.reviewing.review import review_policy, review_train  # noqa: PLC0415
     from policies.documents import digest_of, load_yaml  # noqa: PLC0415
     from policies.policy import Policy  # noqa: PLC0415
 
@@ -99,7 +99,7 @@ def reviewed(
     )
     if repository is None:
         return found
-    from policies.board.board_words import with_board_words  # noqa: PLC0415
+    from policies.board.reviewing.board_words import with_board_words  # noqa: PLC0415
 
     return with_board_words(found, document, data, repository)
 
@@ -129,7 +129,7 @@ def schema(
     as_json: JsonOption = False,
 ) -> None:
     """Write the JSON Schemas of all documents again."""
-    from policies.board.schemas import schema_folder, write_schemas  # noqa: PLC0415
+    from policies.board.documents.schemas import schema_folder, write_schemas  # noqa: PLC0415
 
     changed = write_schemas(out or schema_folder())
     if as_json:

@@ -12,7 +12,7 @@ from importlib.resources import files
 import yaml
 from pydantic import JsonValue
 
-from policies.board.documents_in import Train
+from policies.board.documents.documents_in import Train
 from policies.documents import MAX_DOCUMENT_BYTES, format_moment, load_yaml
 from policies.errors import UsageError
 from policies.manifest import TrainKind, TrainManifest

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from policies.board.documents_in import read_file
-from policies.board.opinions_desk import opinions_beside
-from policies.board.signing_desk import envelope_path, refuse_other_bytes
+from policies.board.documents.documents_in import read_file
+from policies.board.signing.opinions_desk import opinions_beside
+from policies.board.signing.signing_desk import envelope_path, refuse_other_bytes
 from policies.charter import POLICY_PAYLOAD_TYPE, REGISTER_PAYLOAD_TYPE
 from policies.errors import NotFoundError, TrustError
 from policies.purposes import PURPOSES_PAYLOAD_TYPE

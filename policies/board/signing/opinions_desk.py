@@ -7,9 +7,9 @@ very bytes of ``x.yaml``. Invariant: nobody both signs a policy and dissents fro
 from datetime import datetime
 from pathlib import Path
 
-from policies.board.documents_in import read_file
-from policies.board.signing_desk import SignedFile, envelope_path, read_policy, sign_document
-from policies.board.wording import opinion_in_words
+from policies.board.documents.documents_in import read_file
+from policies.board.documents.wording import opinion_in_words
+from policies.board.signing.signing_desk import SignedFile, envelope_path, read_policy, sign_document
 from policies.charter import POLICY_PAYLOAD_TYPE, Charter
 from policies.documents import canonical_json, digest_of, load_json
 from policies.errors import DocumentError, TrustError, UsageError

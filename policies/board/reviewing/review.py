@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from policies.board.comparing.documents import changes_between, widest_first
-from policies.board.documents_in import Train
-from policies.board.drafting import FILL_IN, unfinished
+from policies.board.documents.documents_in import Train
+from policies.board.documents.drafting import FILL_IN, unfinished
 from policies.documents import format_moment
 from policies.manifest import AggregateOutput, Interface, MetricOutput, Resources, TableOutput, TrainManifest
 from policies.policy import Policy, ReleaseRules, ResourceGrant

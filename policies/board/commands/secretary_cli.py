@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from policies.board.options import (
+from policies.board.commands.options import (
     CaOption,
     KeyOption,
     PassphraseEnvironment,
@@ -55,7 +55,7 @@ def publish(
     as_json: JsonOption = False,
 ) -> None:
     """Put signed policies, registers and tables into force (secretary). They count once the witness has vouched."""
-    from policies.board.publishing import stage  # noqa: PLC0415
+    from policies.board.publishing.staging import stage  # noqa: PLC0415
     from policies.trust.repository import BoardRepository  # noqa: PLC0415
 
     board = BoardRepository(repository)
@@ -126,7 +126,7 @@ def _withdraw(
     why: tuple[str, datetime],
 ) -> str:
     """Stage one withdrawal and return it in words."""
-    from policies.board.keys import read_public  # noqa: PLC0415
+    from policies.board.signing.keys import read_public  # noqa: PLC0415
 
     reason, now = why
     match policy, requester, station:

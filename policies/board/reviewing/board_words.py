@@ -3,9 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from policies.board.opinions_desk import opinions_in_words
-from policies.board.review import Review, Section
-from policies.board.status import purposes_of
+from policies.board.publishing.status import purposes_of
+from policies.board.reviewing.review import Review, Section
+from policies.board.signing.opinions_desk import opinions_in_words
 from policies.documents import load_yaml
 from policies.policy import Policy
 from policies.refusal_texts import text_of

@@ -5,7 +5,13 @@ from typing import Annotated
 
 import typer
 
-from policies.board.options import KeyOption, PassphraseEnvironment, PassphraseFile, PublicOption, opened
+from policies.board.commands.options import (
+    KeyOption,
+    PassphraseEnvironment,
+    PassphraseFile,
+    PublicOption,
+    opened,
+)
 from policies.console import JsonOption, echo_json, new_app, say
 
 member_app = new_app("The keys of members, secretary, witness and requesters.")
@@ -27,7 +33,7 @@ def member_new(
     as_json: JsonOption = False,
 ) -> None:
     """Make an Ed25519 key."""
-    from policies.board.keys import choose_passphrase, new_key, public_file, read_passphrase  # noqa: PLC0415
+    from policies.board.signing.keys import choose_passphrase, new_key, public_file, read_passphrase  # noqa: PLC0415
 
     given = read_passphrase(passphrase_file, passphrase)
     if given is None and not no_passphrase:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tuf.api.metadata import Snapshot
 
-from policies.board.signing_desk import members_who_signed
-from policies.board.wording import opinion_in_words, withdrawals_in_words
+from policies.board.documents.wording import opinion_in_words, withdrawals_in_words
+from policies.board.signing.signing_desk import members_who_signed
 from policies.charter import POLICY_PAYLOAD_TYPE, REGISTER_TARGET, Charter, StationRegister
 from policies.documents import load_yaml
 from policies.errors import PhtError, TrustError

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from policies.board.options import RepositoryOption
+from policies.board.commands.options import RepositoryOption
 from policies.console import JsonOption, echo_json, say
 from policies.errors import RefusedError, UsageError
 
@@ -39,7 +39,7 @@ def site(
     """Write the public register, in Dutch and English: what runs where, why, what leaves, and how to object."""
     import tempfile  # noqa: PLC0415 - each command loads what it needs
 
-    from policies.board.documents_in import read_file  # noqa: PLC0415
+    from policies.board.documents.documents_in import read_file  # noqa: PLC0415
     from policies.public_register import SiteOptions, write_site  # noqa: PLC0415
     from policies.public_register.words import Language  # noqa: PLC0415
     from policies.refusal_texts import text_of  # noqa: PLC0415

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from policies.board.options import (
+from policies.board.commands.options import (
     CaOption,
     KeyOption,
     PassphraseEnvironment,
@@ -21,7 +21,7 @@ from policies.board.options import (
     mirror_token,
     opened,
 )
-from policies.board.wording import opinion_in_words, withdrawals_in_words
+from policies.board.documents.wording import opinion_in_words, withdrawals_in_words
 from policies.console import JsonOption, echo_json, say, say_table
 from policies.errors import RefusedError, UsageError
 
@@ -37,7 +37,7 @@ def add_commands(app: typer.Typer) -> None:
 
 def status(repository: RepositoryOption, as_json: JsonOption = False) -> None:
     """Show what is in force, what waits, and what lapses when."""
-    from policies.board.status import status_of  # noqa: PLC0415
+    from policies.board.publishing.status import status_of  # noqa: PLC0415
     from policies.documents import format_moment  # noqa: PLC0415
 
     found = status_of(repository, datetime.now(UTC))
@@ -90,7 +90,7 @@ def witness(
     """Vouch for the newest publication, and for where stations' records stand, again and again (the freshness witness)."""
     import logging  # noqa: PLC0415
 
-    from policies.board.witnessing import is_orchestrator, witness_stations  # noqa: PLC0415
+    from policies.board.publishing.witnessing import is_orchestrator, witness_stations  # noqa: PLC0415
     from policies.documents import format_moment  # noqa: PLC0415
     from policies.trust.mirror import push_timestamp  # noqa: PLC0415
     from policies.trust.witness import Witness  # noqa: PLC0415
@@ -133,7 +133,7 @@ def verify(
     """Check a mirror as a station would, and show what is in force there."""
     import tempfile  # noqa: PLC0415
 
-    from policies.board.documents_in import read_file  # noqa: PLC0415
+    from policies.board.documents.documents_in import read_file  # noqa: PLC0415
     from policies.documents import format_moment  # noqa: PLC0415
     from policies.refusal_texts import text_of  # noqa: PLC0415
     from policies.refusals import Refused  # noqa: PLC0415

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from policies.board.options import confirm
+from policies.board.commands.options import confirm
 from policies.console import JsonOption, echo_json, say, say_line
 from policies.documents import format_moment
 from policies.errors import UsageError
@@ -84,7 +84,7 @@ def rotate(
     as_json: JsonOption = False,
 ) -> None:
     """Draft the next root by what changes; with no option it only lives longer. Old and new keys sign it."""
-    from policies.board.keys import read_public  # noqa: PLC0415
+    from policies.board.signing.keys import read_public  # noqa: PLC0415
     from policies.trust.repository import BoardRepository  # noqa: PLC0415
     from policies.trust.root import BoardRoot  # noqa: PLC0415
     from policies.trust.rotation import RootChanges, rotated, to_sign_again  # noqa: PLC0415
@@ -109,7 +109,7 @@ def rotate(
 
 
 def _member_key(text: str) -> tuple[str, str]:
-    from policies.board.keys import read_public  # noqa: PLC0415
+    from policies.board.signing.keys import read_public  # noqa: PLC0415
 
     name, equals, key = text.rpartition("=")
     if not equals or not name:
@@ -118,7 +118,7 @@ def _member_key(text: str) -> tuple[str, str]:
 
 
 def _plan(charter: Path, secretary_key: str, witness_key: str, threshold: int | None) -> "RootPlan":
-    from policies.board.keys import read_public  # noqa: PLC0415
+    from policies.board.signing.keys import read_public  # noqa: PLC0415
     from policies.charter import Charter  # noqa: PLC0415
     from policies.documents import load_yaml_file  # noqa: PLC0415
     from policies.trust.root import RootPlan  # noqa: PLC0415

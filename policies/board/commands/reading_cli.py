@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from policies.board.documents_cli import reviewed, show_review, show_sections
-from policies.board.options import RepositoryOption, TrainOption, WeightsOption
+from policies.board.commands.documents_cli import reviewed, show_review, show_sections
+from policies.board.commands.options import RepositoryOption, TrainOption, WeightsOption
 from policies.console import JsonOption, echo_json, say, say_table
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def simulate(
     as_json: JsonOption = False,
 ) -> None:
     """Say whether a train would run at stations, rule by rule, from the profiles that these exported."""
-    from policies.board.keys import read_public  # noqa: PLC0415
+    from policies.board.signing.keys import read_public  # noqa: PLC0415
     from policies.board.simulation import answers, reading  # noqa: PLC0415
 
     now = datetime.now(UTC) if at is None else reading.moment_of(at)

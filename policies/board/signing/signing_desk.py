@@ -7,7 +7,7 @@ member. Invariant: a signature is added only to an envelope over the very bytes 
 from dataclasses import dataclass
 from pathlib import Path
 
-from policies.board.drafting import unfinished
+from policies.board.documents.drafting import unfinished
 from policies.charter import Charter, Member
 from policies.documents import digest_of, load_yaml
 from policies.errors import DocumentError, RefusedError, TrustError

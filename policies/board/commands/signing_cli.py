@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from policies.board import root_cli
-from policies.board.documents_cli import reviewed, show_review
-from policies.board.options import (
+from policies.board.commands import root_cli
+from policies.board.commands.documents_cli import reviewed, show_review
+from policies.board.commands.options import (
     KeyOption,
     PassphraseEnvironment,
     PassphraseFile,
@@ -27,7 +27,7 @@ from policies.purposes import PURPOSES_PAYLOAD_TYPE, PurposeTable
 from policies.refusals import RefusalCode
 
 if TYPE_CHECKING:
-    from policies.board.signing_desk import SignedFile
+    from policies.board.signing.signing_desk import SignedFile
     from policies.signing import Signer
 
 PolicyArgument = Annotated[Path, typer.Argument(help="The policy file.")]
@@ -66,9 +66,9 @@ def sign(
             root, lambda: opened(key, passphrase_file, passphrase, public), yes=yes, as_json=as_json
         )
         return
-    from policies.board.documents_in import read_file  # noqa: PLC0415 - each command loads what it needs
-    from policies.board.opinions_desk import approve  # noqa: PLC0415
-    from policies.board.signing_desk import read_policy  # noqa: PLC0415
+    from policies.board.documents.documents_in import read_file  # noqa: PLC0415 - each command loads what it needs
+    from policies.board.signing.opinions_desk import approve  # noqa: PLC0415
+    from policies.board.signing.signing_desk import read_policy  # noqa: PLC0415
 
     path = document or Path()
     data = read_file(path)
@@ -113,9 +113,9 @@ def dissent(
     as_json: JsonOption = False,
 ) -> None:
     """Sign that you do not agree with a policy, and why; others may still sign it."""
-    from policies.board.documents_in import read_file  # noqa: PLC0415
-    from policies.board.opinions_desk import dissent_from  # noqa: PLC0415
-    from policies.board.signing_desk import read_policy  # noqa: PLC0415
+    from policies.board.documents.documents_in import read_file  # noqa: PLC0415
+    from policies.board.signing.opinions_desk import dissent_from  # noqa: PLC0415
+    from policies.board.signing.signing_desk import read_policy  # noqa: PLC0415
 
     data = read_file(policy)
     found = read_policy(data, policy.name)
@@ -177,8 +177,8 @@ def _sign_document(
     yes: bool,
     as_json: bool,
 ) -> None:
-    from policies.board.documents_in import read_file  # noqa: PLC0415
-    from policies.board.signing_desk import sign_document  # noqa: PLC0415
+    from policies.board.documents.documents_in import read_file  # noqa: PLC0415
+    from policies.board.signing.signing_desk import sign_document  # noqa: PLC0415
     from policies.documents import load_yaml  # noqa: PLC0415
 
     model, payload_type, show = kind

@@ -73,7 +73,7 @@ def opened(
     key: str, passphrase_file: Path | None, passphrase: str | None, public: str | None = None
 ) -> "Signer":
     """Open the key that a command line names."""
-    from policies.board.keys import open_key, read_passphrase, read_public  # noqa: PLC0415 - loaded when needed
+    from policies.board.signing.keys import open_key, read_passphrase, read_public  # noqa: PLC0415 - loaded when needed
 
     known = None if public is None else read_public(public)
     return open_key(key, read_passphrase(passphrase_file, passphrase), known)
@@ -86,6 +86,6 @@ def mirror_target(to: str | None) -> str | Path | None:
 
 def mirror_token(file: Path | None) -> str | None:
     """Return the mirror's token, from its file."""
-    from policies.board.documents_in import read_file  # noqa: PLC0415
+    from policies.board.documents.documents_in import read_file  # noqa: PLC0415
 
     return None if file is None else read_file(file).decode("utf-8", "replace").strip()

@@ -1,0 +1,1 @@
+"""A train or a policy in plain words, for people who decide."""

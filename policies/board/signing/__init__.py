@@ -1,0 +1,1 @@
+"""Keys, and what members sign and say."""
