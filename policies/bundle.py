@@ -218,6 +218,35 @@ class BlobFolder:
                 f"a blob cannot be stored: {error.strerror}", hint="Is the disk full?"
             ) from error
 
+    def take(self, file: Path, digest: str) -> None:
+        """Move a file of the same file system here, whose bytes the caller has held against the digest.
+
+        Raises:
+            StorageError: it cannot be moved.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+            descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fchmod(descriptor, 0o640)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            file.replace(self.path(digest))
+            _sync_folder(self._folder)
+        except OSError as error:
+            raise StorageError(
+                f"a blob cannot be stored: {error.strerror}", hint="Is the disk full?"
+            ) from error
+
+    def digests(self) -> list[str]:
+        """Return the digests of all blobs, in order."""
+        try:
+            names = sorted(entry.name for entry in self._folder.iterdir())
+        except FileNotFoundError:
+            return []
+        return [f"sha256:{name}" for name in names if _DIGEST.fullmatch(f"sha256:{name}")]
+
     def remove(self, digest: str) -> None:
         """Remove a blob where it is there."""
         self.path(digest).unlink(missing_ok=True)

@@ -81,6 +81,10 @@ TEXTS: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
         _C.RESOURCES_BUSY: CatalogueEntry(
             "The station is busy with other trains.", "Wait: the orchestrator asks again."
         ),
+        _C.RESOURCES_DISK: CatalogueEntry(
+            "The station has no room on its disk for the train's image.",
+            "Ask the hospital's operator: `pht-station images list` shows what takes the room.",
+        ),
         _C.NETWORK_UNAVAILABLE: CatalogueEntry(
             "The station could not move the weights to or from the orchestrator.",
             "It is asked again by itself; look at the network between station and orchestrator if it goes on.",

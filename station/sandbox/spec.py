@@ -200,6 +200,10 @@ class Launcher(Protocol):
         """Bring an image from our layer store into the engine, verified."""
         ...
 
+    def remove_image(self, config_digest: str) -> bool:
+        """Remove the image that was made of one in the layer store; says whether it is gone: not while a container uses it."""
+        ...
+
     def start(self, spec: ContainerSpec) -> StartedContainer:
         """Start a container; verifies its image again."""
         ...

@@ -6,6 +6,7 @@ needed. The engine's own words go to the launcher's log and nowhere else.
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -122,6 +123,20 @@ class Engine:
                 _note(str(event["error"]))
                 taken = False
         return taken
+
+    def remove_image(self, image_id: str) -> bool:
+        """Remove an image where it is there; says whether it is gone, which it is not while a container uses it."""
+
+        def remove(api: Any) -> bool:  # noqa: ANN401
+            try:
+                api.remove_image(image_id, noprune=True)
+            except APIError as error:
+                if error.status_code != HTTPStatus.CONFLICT:
+                    raise
+                return False
+            return True
+
+        return self._find(remove) is not False
 
     def create(self, body: Mapping[str, JsonValue], name: str) -> str:
         """Create a container and return its id."""

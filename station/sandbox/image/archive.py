@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from policies.bundle import BlobFolder
 from policies.documents import canonical_json
 from policies.errors import NotFoundError, RefusedError
+from policies.layers import LayerReader, LayerRefusedError
 from policies.refusals import RefusalCode
 from station.sandbox.image.rewriting import RewrittenImage
 
@@ -64,21 +65,38 @@ def _index(image: RewrittenImage) -> JsonValue:
 
 
 def _layer(digest: str, store: BlobFolder) -> Iterator[bytes]:
+    """Yield a layer's entry, hashed and read on its way: the engine unpacks as root what compute stored."""
+    hashed = hashlib.sha256()
+    reader, refused = LayerReader(), None
     try:
         size = store.size(digest)
-        hashed = hashlib.sha256()
         with store.open(digest) as file:
             yield _tar_header(_blob_name(digest), size)
             left = size
             while left and (chunk := file.read(min(left, _CHUNK_BYTES))):
                 left -= len(chunk)
                 hashed.update(chunk)
-                yield chunk
+                refused = refused or _refusal(reader, chunk, last=not left)
+                if refused is None:
+                    yield chunk
     except NotFoundError as error:
         raise RefusedError(RefusalCode.IMAGE_UNAVAILABLE, "a layer is not in the layer store") from error
+    # That its bytes were changed is said rather than what they were changed to.
     if left or "sha256:" + hashed.hexdigest() != digest:
         raise RefusedError(RefusalCode.IMAGE_DIGEST, "a layer holds other bytes than were signed")
+    if refused is not None:
+        raise refused
     yield b"\0" * (-size % _TAR_BLOCK)
+
+
+def _refusal(reader: LayerReader, chunk: bytes, *, last: bool) -> LayerRefusedError | None:
+    try:
+        reader.feed(chunk)
+        if last:
+            reader.finish()
+    except LayerRefusedError as error:
+        return error
+    return None
 
 
 def _file(name: str, content: bytes) -> Iterator[bytes]:

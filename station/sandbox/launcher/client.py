@@ -40,6 +40,11 @@ class LauncherClient:
         request = messages.LoadImageRequest(config_digest=config_digest)
         return _present(self._ask(request, _LOAD_S).image)
 
+    def remove_image(self, config_digest: str) -> bool:
+        """Remove the image that was made of one in the layer store."""
+        request = messages.RemoveImageRequest(config_digest=config_digest)
+        return _present(self._ask(request, _LOAD_S).removed) == 1
+
     def start(self, spec: ContainerSpec) -> StartedContainer:
         """Start a container."""
         return _present(self._ask(messages.StartRequest(spec=spec), _LOAD_S).started)

@@ -110,6 +110,14 @@ class LauncherCore:
         """
         return self._images.load(config_digest, *self._require_fit())
 
+    def remove_image(self, config_digest: str) -> bool:
+        """Remove the image that we made of one in our layer store; says whether it is gone.
+
+        Raises:
+            UnavailableError: no engine answers.
+        """
+        return self._images.remove(config_digest, self._dialect(), self._engine.info())
+
     # Containers
 
     def start(self, spec: ContainerSpec) -> StartedContainer:

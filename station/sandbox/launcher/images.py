@@ -56,6 +56,24 @@ class ImageLoader:
             )
         return LoadedImage(image_id=image_id, layers_hashed=len(layers), layers_sent=len(layers) - skip)
 
+    def remove(self, config_digest: str, dialect: Dialect, info: Json) -> bool:
+        """Remove the image that we made of one in our store; says whether it is gone.
+
+        Nothing else can be removed: the id is computed from our store, and an image that got a name since is somebody's.
+
+        Raises:
+            UnavailableError: no engine answers.
+        """
+        try:
+            rewritten = read_image(self._store, config_digest)
+        except RefusedError:
+            # Of what is not whole here, or is refused, no image was made.
+            return True
+        found = self._engine.image(dialect.image_id(rewritten, info))
+        if found is None or found.get("RepoTags") or layers_of(found) != rewritten.diff_ids:
+            return True
+        return self._engine.remove_image(str(found["Id"]))
+
     def _has(self, image_id: str, rewritten: RewrittenImage) -> bool:
         """Whether the engine has our image with exactly its layers.
 

@@ -43,6 +43,13 @@ class LoadImageRequest(StrictModel):
     config_digest: Digest
 
 
+class RemoveImageRequest(StrictModel):
+    """Remove the image that was made of one in the layer store."""
+
+    verb: Literal["remove-image"] = "remove-image"
+    config_digest: Digest
+
+
 class StartRequest(StrictModel):
     """Start a container."""
 
@@ -101,6 +108,7 @@ class GpusRequest(StrictModel):
 Request = (
     EngineInfoRequest
     | LoadImageRequest
+    | RemoveImageRequest
     | StartRequest
     | StatusRequest
     | WaitRequest

@@ -142,6 +142,8 @@ def _do(core: Launcher, request: messages.Request) -> Answer:
             return Answer(engine=core.engine_info())
         case messages.LoadImageRequest():
             return Answer(image=core.load_image(request.config_digest))
+        case messages.RemoveImageRequest():
+            return Answer(removed=int(core.remove_image(request.config_digest)))
         case messages.StartRequest():
             return Answer(started=core.start(request.spec))
         case messages.StatusRequest():

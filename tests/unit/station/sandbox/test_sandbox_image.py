@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from layer_kit import file, header, layer, ordinary
 
 from policies.bundle import BlobFolder
 from policies.documents import digest_of
@@ -19,7 +20,7 @@ from station.sandbox.image import archive as packed
 from station.sandbox.image import rewriting as image
 from station.sandbox.image.verified import LayerVerifier
 
-LAYERS = (b"lower" * 300, b"upper")
+LAYERS = (ordinary({"lower": b"lower" * 300}), ordinary({"upper": b""}))
 DIFF_IDS = tuple(digest_of(each) for each in LAYERS)
 
 SIZES = tuple(len(layer) for layer in LAYERS)
@@ -39,8 +40,8 @@ def config(**inner: Any) -> dict[str, Any]:
 @pytest.fixture
 def store(tmp_path: Path) -> BlobFolder:
     made = BlobFolder(tmp_path / "layers")
-    for layer in LAYERS:
-        made.put_bytes(layer)
+    for each in LAYERS:
+        made.put_bytes(each)
     return made
 
 
@@ -124,7 +125,9 @@ def test_the_archive_has_no_names_and_the_layers_that_the_engine_lacks(store: Bl
         assert list(contents.values()) == expected
 
 
-@pytest.mark.parametrize("damage", [b"lowEr" * 300, b"short", b"lower" * 300 + b"more"])
+@pytest.mark.parametrize(
+    "damage", [LAYERS[0].replace(b"lower", b"lowEr"), b"short", LAYERS[0] + b"more", LAYERS[0][:2000]]
+)
 def test_a_changed_layer_ends_the_archive_before_its_manifest(store: BlobFolder, damage: bytes) -> None:
     store.path(DIFF_IDS[0]).write_bytes(damage)
     made = image.rewrite(config(), DIFF_IDS, SIZES)
@@ -136,6 +139,26 @@ def test_a_changed_layer_ends_the_archive_before_its_manifest(store: BlobFolder,
     assert b"manifest.json" not in b"".join(sent)
     with pytest.raises(RefusedError):
         LayerVerifier(store).verify(DIFF_IDS)
+
+
+@pytest.mark.parametrize(
+    "hostile", [layer(header(b"dev/mem", b"3")), layer(file(b"x/../../etc")), file(b"x", b"y")[:-1]]
+)
+def test_a_layer_that_no_engine_should_unpack_ends_the_archive_before_its_manifest(
+    store: BlobFolder, hostile: bytes
+) -> None:
+    digest = store.put_bytes(hostile).digest
+    diff_ids = (DIFF_IDS[0], digest)
+    made = image.rewrite(
+        {**config(), "rootfs": {"diff_ids": list(diff_ids)}}, diff_ids, (SIZES[0], len(hostile))
+    )
+    sent: list[bytes] = []
+    with pytest.raises(RefusedError) as caught:
+        deque(map(sent.append, packed.archive(made, store, skip=0)), maxlen=0)
+    assert caught.value.code == RefusalCode.IMAGE_LAYER
+    assert LAYERS[0] in b"".join(sent)
+    assert hostile not in b"".join(sent)
+    assert b"manifest.json" not in b"".join(sent)
 
 
 def test_a_missing_layer_is_named_otherwise(store: BlobFolder) -> None:

@@ -1,0 +1,1 @@
+"""An OCI registry as a source of images: the distribution API, pulled by digest."""

@@ -1,0 +1,277 @@
+"""The station's layers: brings an image from where it is, reads every layer through once, keeps what was found.
+
+What is stored was hashed while it was written and read by `policies.layers`; the launcher does both again. A layer that is here is
+not fetched again, whichever image or source it came with. One lock: two trains on one base bring it once.
+
+Invariants: a record of an image is written when all of its blobs are here and every layer has a finding; a layer that was refused
+stays refused, and is not fetched again.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from policies.bundle import MAX_MANIFEST_BYTES, BlobFolder
+from policies.documents import digest_of
+from policies.errors import DocumentError, PhtError, StorageError, TrustError, WireError
+from policies.layers import LayerFinding, LayerReader, LayerRefusedError, unpacked
+from station.images.records import ImageRecord, LayerRecord, Records
+from station.images.room import Removed, Room
+from station.images.sources import ImageSource, SourcedImage, SourcedLayer, Sources, layers_of_config
+
+_CHUNK: Final = 1 << 20
+_GROWTH: Final = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An image as the operator sees it.
+
+    Attributes:
+        record: what is known of it.
+        bytes: of all its blobs.
+        own_bytes: of those that no other image has.
+    """
+
+    record: ImageRecord
+    bytes: int
+    own_bytes: int
+
+
+class LayerStore:
+    """Holds the images of one station.
+
+    Args:
+        store: the blobs; the launcher reads them.
+        records: what is known of them.
+        sources: where they come from.
+        room: how much there may be.
+        clock: the moment it is.
+    """
+
+    def __init__(
+        self, store: BlobFolder, records: Records, sources: Sources, room: Room, clock: Callable[[], datetime]
+    ) -> None:
+        self._store, self._records = store, records
+        self._sources, self._room, self._clock = sources, room, clock
+        self._lock = threading.Lock()
+
+    def manifest(self, image_config_digest: str, manifest_digest: str) -> bytes:
+        """Return the bytes of a train's manifest, verified against its digest; kept, so that a message asks no network.
+
+        Raises:
+            NotFoundError: no source has it.
+            NetworkError: a source that might have it does not answer.
+            TrustError: what is stored has other bytes.
+        """
+        if not self._store.has(manifest_digest):
+            data = self._sources.manifest(image_config_digest, manifest_digest)
+            if len(data) > MAX_MANIFEST_BYTES or digest_of(data) != manifest_digest:
+                raise WireError("a source answered with another manifest than was asked for")
+            with self._lock:
+                self._room.require(len(data), keep=image_config_digest)
+                self._store.put_bytes(data, expect=manifest_digest)
+        self._remember_manifest(image_config_digest, manifest_digest)
+        return self._store.read_bytes(manifest_digest, max_bytes=MAX_MANIFEST_BYTES)
+
+    def fetch(self, image_config_digest: str) -> int:
+        """Bring what an image lacks here; returns how many bytes had to move.
+
+        Raises:
+            NotFoundError, NetworkError: as above.
+            WireError, TrustError: bytes that are not what their digest says.
+            RefusedError: a layer holds what is refused, or there is no room.
+            StorageError: the disk.
+        """
+        with self._lock:
+            record = self._records.image(image_config_digest)
+            if record is not None and self._is_whole(record):
+                self._records.write_image(record.model_copy(update={"used": self._clock(), "leaving": False}))
+                return 0
+            source, image = self._sources.find(image_config_digest)
+            return self._bring(source, image, image_config_digest)
+
+    def images(self) -> list[StoredImage]:
+        """Return every image here, the last used first."""
+        records = sorted(self._records.images(), key=lambda record: record.used, reverse=True)
+        named = [set(record.blobs()) for record in records]
+        found = []
+        for number, record in enumerate(records):
+            shared = set().union(*named[:number], *named[number + 1 :])
+            sizes = {digest: self._size(digest) for digest in named[number]}
+            own = sum(size for digest, size in sizes.items() if digest not in shared)
+            found.append(StoredImage(record, sum(sizes.values()), own))
+        return found
+
+    def finding(self, digest: str) -> LayerFinding | None:
+        """Return what was found in a layer.
+
+        Raises:
+            LayerRefusedError: it was refused.
+        """
+        return self._records.layer(digest)
+
+    def used(self) -> int:
+        """Return the bytes that the store takes."""
+        return self._room.used()
+
+    def collect(self) -> Removed:
+        """Remove what nothing needs and nobody used for as long as images are kept."""
+        with self._lock:
+            return self._room.collect()
+
+    def _bring(self, source: ImageSource, image: SourcedImage, config_digest: str) -> int:
+        wanted = layers_of_config(image.config, config_digest)
+        if tuple(layer.diff_id for layer in image.layers) != wanted:
+            raise WireError("a source lists other layers than the image's config names")
+        layers = {layer.diff_id: layer for layer in image.layers}.values()
+        # A layer that was refused is not fetched again to be refused again.
+        unread = [layer for layer in layers if self._records.layer(layer.diff_id) is None]
+        absent = [layer for layer in layers if not self._store.has(layer.diff_id)]
+        self._room.require(sum(layer.size for layer in absent) + len(image.config), keep=config_digest)
+        moved = 0
+        if not self._store.has(config_digest):
+            moved += self._store.put_bytes(image.config, expect=config_digest).size
+        for layer in absent:
+            moved += self._bring_layer(source, layer, config_digest)
+        for layer in unread:
+            if layer not in absent:
+                self._read_stored(layer.diff_id)
+        now = self._clock()
+        before = self._records.image(config_digest)
+        self._records.write_image(
+            ImageRecord(
+                config_digest=config_digest,
+                layers=wanted,
+                manifests=() if before is None else before.manifests,
+                source=source.name,
+                fetched=now,
+                used=now,
+            )
+        )
+        return moved
+
+    def _bring_layer(self, source: ImageSource, layer: SourcedLayer, config_digest: str) -> int:
+        incoming = self._room.incoming
+        try:
+            incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StorageError(f"a layer cannot be stored ({error.strerror})") from error
+        part = incoming / layer.digest.removeprefix("sha256:")
+        moved = source.download(layer, part)
+        try:
+            finding = self._take(part, layer, config_digest)
+        except LayerRefusedError as error:
+            self._records.write_layer(LayerRecord(digest=layer.diff_id, fault=error.fault, entry=error.entry))
+            raise
+        except DocumentError as error:
+            raise WireError("a layer is larger than a layer may be") from error
+        finally:
+            part.unlink(missing_ok=True)
+        self._records.write_layer(LayerRecord(digest=layer.diff_id, finding=finding))
+        return moved
+
+    def _take(self, part: Path, layer: SourcedLayer, config_digest: str) -> LayerFinding:
+        """Read a layer through and put it in its place."""
+        if layer.packing == "gzip":
+            found: list[LayerFinding] = []
+            chunks = self._growing(unpacked(_chunks(part)), config_digest, part.name)
+            self._store.put(_read_through(chunks, found), expect=layer.diff_id)
+            return found[0]
+        finding = _inspect(_chunks(part), layer.diff_id)
+        self._store.take(part, layer.diff_id)
+        return finding
+
+    def _growing(self, chunks: Iterator[bytes], config_digest: str, part: str) -> Iterator[bytes]:
+        """Ask for room as a packed layer grows: what its source said of its size is of the packed one."""
+        granted = 0
+        for chunk in chunks:
+            if granted < len(chunk):
+                self._room.require(_GROWTH, keep=config_digest, part=part)
+                granted = _GROWTH
+            granted -= len(chunk)
+            yield chunk
+
+    def _read_stored(self, digest: str) -> None:
+        """Read a layer through that came here before there was a reader of today's version."""
+        try:
+            finding = _inspect(_chunks(self._store.path(digest)), digest)
+        except LayerRefusedError as error:
+            self._records.write_layer(LayerRecord(digest=digest, fault=error.fault, entry=error.entry))
+            raise
+        self._records.write_layer(LayerRecord(digest=digest, finding=finding))
+
+    def _is_whole(self, record: ImageRecord) -> bool:
+        """Whether everything of an image is here.
+
+        Raises:
+            LayerRefusedError: one of its layers was refused.
+        """
+        read = all(self._records.layer(digest) is not None for digest in record.layers)
+        return read and all(map(self._store.has, record.blobs()))
+
+    def _remember_manifest(self, config_digest: str, manifest_digest: str) -> None:
+        record = self._records.image(config_digest)
+        if record is None or manifest_digest in record.manifests:
+            return
+        # No message waits for another train's layers; the next one remembers it.
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            record = self._records.image(config_digest)
+            if record is not None:
+                manifests = (*record.manifests[-62:], manifest_digest)
+                self._records.write_image(record.model_copy(update={"manifests": manifests}))
+        finally:
+            self._lock.release()
+
+    def _size(self, digest: str) -> int:
+        try:
+            return self._store.size(digest)
+        except PhtError:
+            return 0
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+    except OSError as error:
+        raise StorageError(f"a layer cannot be read ({error.strerror})") from error
+
+
+def _is_truly(part: Path, layer: SourcedLayer) -> bool:
+    """Whether a file, unpacked, is the layer that the image's config names."""
+    hashed = hashlib.sha256()
+    chunks = _chunks(part)
+    try:
+        for chunk in unpacked(chunks) if layer.packing == "gzip" else chunks:
+            hashed.update(chunk)
+    except LayerRefusedError:
+        return False
+    return "sha256:" + hashed.hexdigest() == layer.diff_id
+
+
+def _read_through(chunks: Iterator[bytes], found: list[LayerFinding]) -> Iterator[bytes]:
+    reader = LayerReader()
+    for chunk in chunks:
+        reader.feed(chunk)
+        yield chunk
+    # Before whoever takes the chunks puts them in their place.
+    found.append(reader.finish())
+
+
+def _inspect(chunks: Iterator[bytes], digest: str) -> LayerFinding:
+    reader, hashed = LayerReader(), hashlib.sha256()
+    for chunk in chunks:
+        hashed.update(chunk)
+        reader.feed(chunk)
+    # Its bytes before what they say.
+    if "sha256:" + hashed.hexdigest() != digest:
+        raise TrustError("a layer's bytes are not what its digest says")
+    return reader.finish()
