@@ -7,7 +7,7 @@ from pathlib import Path
 
 from station.layout import GROUP
 from station.sandbox.gpu.model import GpuTerms
-from station.sandbox.spec import MIB, LauncherSettings
+from station.sandbox.spec import MIB, LauncherSettings, SelinuxLabel
 from station.settings import load_settings
 
 _LONGEST_RUN_S = 7 * 24 * 3600
@@ -26,6 +26,7 @@ def launcher_settings(home: Path) -> LauncherSettings:
         station=settings.name,
         engine_socket=Path(settings.engine.socket),
         runtime=settings.engine.runtime,
+        selinux=SelinuxLabel(type=settings.engine.selinux_type, level=settings.engine.selinux_level),
         compute_uid=pwd.getpwnam(settings.services.compute_user).pw_uid if separated else os.getuid(),
         socket_gid=grp.getgrnam(GROUP).gr_gid if separated else None,
         max_memory_bytes=ceilings.memory_mib * MIB,

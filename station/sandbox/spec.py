@@ -21,6 +21,8 @@ MIB: Final = 1 << 20
 
 Interface = Literal["flower", "command", "map"]
 Runtime = Literal["runc", "crun", "runsc"]
+SELINUX_TYPE: Final = r"^[a-z][a-z0-9_]{0,63}$"
+SELINUX_LEVEL: Final = r"^s[0-9]{1,2}(-s[0-9]{1,2})?(:c[0-9]{1,4}([.,]c[0-9]{1,4}){0,15})?$"
 
 _RUN_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}[a-z0-9]")
 # Above the ranges that distributions and systemd hand out, below what 32-bit signed numbers hold.
@@ -49,6 +51,24 @@ AbsolutePath = Annotated[str, AfterValidator(_check_path)]
 SettingsPath = Annotated[Path, BeforeValidator(_as_path)]
 
 
+class SelinuxLabel(StrictModel):
+    """Under which SELinux label containers run; without one the engine chooses, where it uses SELinux at all.
+
+    Attributes:
+        type: such as ``container_t``.
+        level: sensitivity and categories, such as ``s0:c100,c200``; without one the engine draws categories per container.
+    """
+
+    type: Annotated[str, Field(pattern=SELINUX_TYPE)] | None = None
+    level: Annotated[str, Field(pattern=SELINUX_LEVEL)] | None = None
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What an engine is asked for."""
+        pairs = (("type", self.type), ("level", self.level))
+        return tuple(f"label:{name}:{value}" for name, value in pairs if value is not None)
+
+
 class LauncherSettings(StrictModel):
     """What the launcher is started with; nothing that arrives on its socket can widen it.
 
@@ -57,6 +77,7 @@ class LauncherSettings(StrictModel):
         engine_socket: where the container engine listens.
         compute_uid: the one user, beside root, who may speak to the launcher.
         runtime: the OCI runtime to use; ``None`` for the engine's usual one.
+        selinux: the label of every container.
         socket_gid: the group that may open the launcher's socket; ``None`` leaves the launcher's own.
         max_memory_bytes: ceiling for one train, with its tmpfs and without swap; for the containers of a series together.
         max_cpus: ceiling for one train, likewise.
@@ -70,6 +91,7 @@ class LauncherSettings(StrictModel):
     station: Name
     engine_socket: SettingsPath = Path("/var/run/docker.sock")
     runtime: Runtime | None = None
+    selinux: SelinuxLabel = SelinuxLabel()
     compute_uid: Annotated[int, Field(ge=0)]
     socket_gid: Annotated[int, Field(ge=0)] | None = None
     max_memory_bytes: Annotated[int, Field(ge=64 * MIB)] = 16 * GIB

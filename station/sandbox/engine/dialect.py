@@ -23,6 +23,7 @@ class Terms:
         labels: by which orphans are found.
         runtime: the OCI runtime; ``None`` for the one that this kind of engine has by default.
         gpu: the leased device; ``None`` for none.
+        selinux: the label, as options of the engine's.
     """
 
     image_id: str
@@ -30,6 +31,7 @@ class Terms:
     labels: Mapping[str, str]
     runtime: str | None = None
     gpu: LeasedGpu | None = None
+    selinux: tuple[str, ...] = ()
 
 
 class Dialect(Protocol):

@@ -5,7 +5,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from station.sandbox.engine import hardening
+from station.sandbox.engine import fitness, hardening
 from station.sandbox.engine.dialect import Json, Terms
 from station.sandbox.image.rewriting import RewrittenImage
 from station.sandbox.spec import FIRST_UID, UID_COUNT, ContainerSpec
@@ -34,6 +34,7 @@ class DockerDialect:
             (info.get("PidsLimit") is not True, "no-pids-limit"),
             (info.get("CpuCfsQuota", info.get("CPUCfsQuota")) is not True, "no-cpu-quota"),
             (not isinstance(runtimes, dict) or wanted not in runtimes, f"no-{wanted}"),
+            (fitness.lacks_host_sockets(wanted, runtimes), fitness.NO_HOST_SOCKETS),
         ]
         return tuple(name for unfit, name in problems if unfit)
 

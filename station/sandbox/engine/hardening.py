@@ -110,7 +110,7 @@ def host_config(spec: ContainerSpec, terms: Terms) -> dict[str, JsonValue]:
         "CapAdd": [],
         "CapDrop": ["ALL"],
         "GroupAdd": [],
-        "SecurityOpt": ["no-new-privileges:true"],
+        "SecurityOpt": ["no-new-privileges:true", *terms.selinux],
         "Devices": [],
         "DeviceCgroupRules": [],
         # The one exception to "no devices": what its lease names.

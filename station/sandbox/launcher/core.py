@@ -26,6 +26,7 @@ from station.sandbox.engine import hardening
 from station.sandbox.engine.api import Engine
 from station.sandbox.engine.choosing import dialect_of
 from station.sandbox.engine.dialect import Dialect, Json, Terms
+from station.sandbox.engine.fitness import explained, without_labels
 from station.sandbox.engine.mounts import Place
 from station.sandbox.gpu.leases import Leases
 from station.sandbox.gpu.model import GpuReport, LeasedGpu
@@ -86,7 +87,10 @@ class LauncherCore:
             cgroup_version=str(info.get("CgroupVersion", "")),
             cpus=_whole(info.get("NCPU")),
             memory_bytes=_whole(info.get("MemTotal")),
-            unfit=dialect.unfit(info, self._settings.runtime),
+            unfit=(
+                *dialect.unfit(info, self._settings.runtime),
+                *without_labels(dialect.name, info, self._settings.selinux),
+            ),
         )
 
     def _require_fit(self) -> tuple[Dialect, Json]:
@@ -97,7 +101,7 @@ class LauncherCore:
             raise RefusedError(
                 RefusalCode.ENGINE_UNFIT,
                 f"the container engine cannot enforce what a train must be held to: {', '.join(unfit)}",
-                hint="Use an engine with cgroup limits and its default seccomp profile, without user namespace remapping.",
+                hint=" ".join(dict.fromkeys(explained(name) for name in unfit)),
             )
         return dialect, info
 
@@ -158,7 +162,7 @@ class LauncherCore:
             labels = {**self._labels, hardening.LABEL_RUN: spec.run_id, hardening.LABEL_UID: str(uid)}
             if gpu is not None:
                 labels[hardening.LABEL_GPU] = gpu.uuid
-            terms = Terms(loaded.image_id, uid, labels, self._settings.runtime, gpu)
+            terms = Terms(loaded.image_id, uid, labels, self._settings.runtime, gpu, self._settings.selinux.options)
             container_id, user = self._create(dialect, spec, terms, places)
             undo.pop_all()
         self._room.started(spec.run_id)

@@ -1,0 +1,64 @@
+"""What makes an engine unfit beyond what one kind of engine says of itself, and what an operator does about it. Pure."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from pydantic import JsonValue
+
+from station.sandbox.spec import SelinuxLabel
+
+NO_HOST_SOCKETS: Final = "runsc-without-host-uds"
+NO_SELINUX: Final = "no-selinux"
+NO_LABELS: Final = "no-selinux-labels-under-podman"
+
+_GENERAL: Final = "Use an engine with cgroup limits and its default seccomp profile, without user namespace remapping."
+_EXPLAINED: Final[Mapping[str, str]] = {
+    NO_HOST_SOCKETS: "gVisor connects a train to its control socket only when started with --host-uds=open: add it to the "
+    "runtimeArgs of runsc in /etc/docker/daemon.json and restart Docker.",
+    NO_SELINUX: "The engine does not use SELinux, so nobody would enforce the label: start it with SELinux (Docker: "
+    '"selinux-enabled": true), or remove selinux_type and selinux_level from station.toml.',
+    NO_LABELS: "Labels of one's own are asked of Docker only: remove selinux_type and selinux_level from station.toml; "
+    "Podman labels its containers itself.",
+    "no-runsc": "Install gVisor (Debian: apt-get install runsc) and name it in /etc/docker/daemon.json: "
+    '{"runtimes": {"runsc": {"path": "/usr/bin/runsc", "runtimeArgs": ["--host-uds=open"]}}}.',
+    "no-crun": "Install crun and name it under runtimes in /etc/docker/daemon.json, or choose another engine.runtime.",
+}
+_OPTIONS: Final = ("--host-uds=open", "--host-uds=all", "-host-uds=open", "-host-uds=all")
+
+
+def lacks_host_sockets(runtime: str, runtimes: JsonValue) -> bool:
+    """Whether gVisor is started without what lets a train connect to its socket.
+
+    Where its arguments are kept elsewhere (a shim's own configuration) they cannot be seen here: then a train does not connect.
+
+    Args:
+        runtime: the one that trains run under.
+        runtimes: ``Runtimes`` of the engine's ``GET /info``.
+    """
+    found = runtimes.get(runtime) if isinstance(runtimes, dict) else None
+    if runtime != "runsc" or not isinstance(found, dict) or not found.get("path"):
+        return False
+    arguments = found.get("runtimeArgs")
+    return not any(option in _OPTIONS for option in (arguments if isinstance(arguments, list) else []))
+
+
+def without_labels(engine: str, info: Mapping[str, JsonValue], label: SelinuxLabel) -> tuple[str, ...]:
+    """Return why an engine would not enforce a label of the hospital's choice; nothing where there is none, or it would.
+
+    Args:
+        engine: the dialect's name.
+        info: its ``GET /info``.
+        label: what the hospital chose.
+    """
+    if not label.options:
+        return ()
+    options = info.get("SecurityOptions")
+    listed = any(
+        str(option).split(",")[0] == "name=selinux" for option in (options if isinstance(options, list) else [])
+    )
+    return (*(() if listed else (NO_SELINUX,)), *(() if engine == "docker" else (NO_LABELS,)))
+
+
+def explained(name: str) -> str:
+    """Return what an operator does about an engine that is unfit for a reason."""
+    return _EXPLAINED.get(name, _GENERAL)
