@@ -11,7 +11,9 @@ NO_HOST_SOCKETS: Final = "runsc-without-host-uds"
 NO_SELINUX: Final = "no-selinux"
 NO_LABELS: Final = "no-selinux-labels-under-podman"
 
-_GENERAL: Final = "Use an engine with cgroup limits and its default seccomp profile, without user namespace remapping."
+_GENERAL: Final = (
+    "Use an engine with cgroup limits and its default seccomp profile, without user namespace remapping."
+)
 _EXPLAINED: Final[Mapping[str, str]] = {
     NO_HOST_SOCKETS: "gVisor connects a train to its control socket only when started with --host-uds=open: add it to the "
     "runtimeArgs of runsc in /etc/docker/daemon.json and restart Docker.",
@@ -54,7 +56,8 @@ def without_labels(engine: str, info: Mapping[str, JsonValue], label: SelinuxLab
         return ()
     options = info.get("SecurityOptions")
     listed = any(
-        str(option).split(",")[0] == "name=selinux" for option in (options if isinstance(options, list) else [])
+        str(option).split(",")[0] == "name=selinux"
+        for option in (options if isinstance(options, list) else [])
     )
     return (*(() if listed else (NO_SELINUX,)), *(() if engine == "docker" else (NO_LABELS,)))
 

@@ -162,7 +162,9 @@ class LauncherCore:
             labels = {**self._labels, hardening.LABEL_RUN: spec.run_id, hardening.LABEL_UID: str(uid)}
             if gpu is not None:
                 labels[hardening.LABEL_GPU] = gpu.uuid
-            terms = Terms(loaded.image_id, uid, labels, self._settings.runtime, gpu, self._settings.selinux.options)
+            terms = Terms(
+                loaded.image_id, uid, labels, self._settings.runtime, gpu, self._settings.selinux.options
+            )
             container_id, user = self._create(dialect, spec, terms, places)
             undo.pop_all()
         self._room.started(spec.run_id)
