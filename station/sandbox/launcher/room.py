@@ -1,0 +1,84 @@
+"""How much runs at once: a run has one place, of the hospital's ceilings for one train; the containers of one series share theirs.
+
+A `map` train starts a container per patient, several side by side. Together they stay within what one train may use here, in
+memory, processors, processes and scratch, so they never cost the hospital more than a train of one container.
+"""
+
+from collections.abc import Collection
+from typing import Final
+
+from policies.errors import RefusedError
+from policies.refusals import RefusalCode
+from station.sandbox.spec import ContainerSpec, LauncherSettings
+
+
+class Room:
+    """Which containers were let in, and what they were given. Its caller sees to it that one asks at a time.
+
+    Args:
+        settings: the ceilings.
+    """
+
+    def __init__(self, settings: LauncherSettings) -> None:
+        self._settings: Final = settings
+        self._specs: Final[dict[str, ContainerSpec]] = {}
+        self._starting: Final[set[str]] = set()
+
+    def enter(self, spec: ContainerSpec, existing: Collection[str], running: Collection[str]) -> None:
+        """Take a container in; it counts from now on, whether it runs yet or not.
+
+        Args:
+            spec: to be started.
+            existing: the runs that the engine has containers of.
+            running: those whose containers run.
+
+        Raises:
+            RefusedError: it is there already, or there is no room for it.
+        """
+        if spec.run_id in existing or spec.run_id in self._starting:
+            raise RefusedError(RefusalCode.SANDBOX_ARGUMENT, f"the run {spec.run_id} has a container already")
+        inside = {*running, *self._starting}
+        series = spec.series
+        mine = [
+            known for run in inside if (known := self._specs.get(run)) and series and known.series == series
+        ]
+        if mine:
+            self._require_share([*mine, spec])
+        elif (places := len({self._place(run) for run in inside})) >= self._settings.max_containers:
+            raise RefusedError(
+                RefusalCode.RESOURCES_BUSY, f"{places} trains run; this station allows no more at once"
+            )
+        self._specs[spec.run_id] = spec
+        self._starting.add(spec.run_id)
+
+    def started(self, run_id: str) -> None:
+        """From now on the engine says whether it runs."""
+        self._starting.discard(run_id)
+
+    def leave(self, run_id: str) -> None:
+        """Forget a container."""
+        self._starting.discard(run_id)
+        self._specs.pop(run_id, None)
+
+    def _place(self, run_id: str) -> str:
+        known = self._specs.get(run_id)
+        # A series is told from a run of the same name.
+        return run_id if known is None or known.series is None else f"series {known.series}"
+
+    def _require_share(self, together: list[ContainerSpec]) -> None:
+        settings = self._settings
+        beyond = [
+            name
+            for name, asked, ceiling in (
+                ("memory", sum(each.memory_bytes for each in together), settings.max_memory_bytes),
+                ("cpus", sum(each.cpus for each in together), settings.max_cpus + 1e-9),
+                ("pids", sum(each.pids for each in together), settings.max_pids),
+                ("scratch", sum(each.scratch_bytes for each in together), settings.max_scratch_bytes),
+            )
+            if asked > ceiling
+        ]
+        if beyond:
+            raise RefusedError(
+                RefusalCode.RESOURCES_BUSY,
+                f"the containers of one train may not use more together: {', '.join(beyond)}",
+            )
