@@ -155,6 +155,11 @@ class SandboxSimulator:
         self.started.append(SessionSimulator(self, spec))
         return self.started[-1]
 
+    def stop(self, run_id: str) -> None:
+        for one in self.running:
+            if one.run_id == run_id:
+                one.stop()
+
     @property
     def running(self) -> list[SessionSimulator]:
         return [one for one in self.started if not one.killed.is_set()]

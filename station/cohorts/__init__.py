@@ -6,6 +6,7 @@ from station.cohorts.definition import CohortDefinition, define, rounded
 from station.cohorts.freeze import freeze
 from station.cohorts.frozen import FrozenCohort, load, sweep, wipe
 from station.cohorts.keys import CohortKey
+from station.cohorts.patients import OnePatient, PatientFolders
 from station.cohorts.series import SeriesFinding, SliceHeader, examine_series
 from station.cohorts.source import CaseSource, JsonScalar, MaskSource, SourceFile
 from station.cohorts.unusable import Unusable
@@ -18,6 +19,8 @@ __all__ = [
     "FrozenCohort",
     "JsonScalar",
     "MaskSource",
+    "OnePatient",
+    "PatientFolders",
     "SeriesFinding",
     "SliceHeader",
     "SourceFile",

@@ -20,8 +20,8 @@ from station.cohorts.source import JsonScalar
 IMAGES = "images"
 LABELS = "labels"
 DICOM = "dicom"
-# Files carry no date of their own: 2000-01-01T00:00:00Z.
-_EPOCH_S = 946_684_800
+EPOCH_S = 946_684_800
+"""Files carry no date of their own: 2000-01-01T00:00:00Z."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +73,13 @@ def write_file(path: Path, *data: bytes | memoryview, mode: int = 0o444) -> None
         file.flush()
         os.fsync(descriptor)
         os.fchmod(descriptor, mode)
-        os.utime(descriptor, (_EPOCH_S, _EPOCH_S))
+        os.utime(descriptor, (EPOCH_S, EPOCH_S))
 
 
 def finish_file(path: Path) -> None:
     """Make a file that is written and synced what a cohort's files are: read-only, without a date of its own."""
     path.chmod(0o444)
-    os.utime(path, (_EPOCH_S, _EPOCH_S))
+    os.utime(path, (EPOCH_S, EPOCH_S))
 
 
 def sync_folder(folder: Path) -> None:
@@ -96,7 +96,7 @@ def seal(folder: Path) -> None:
     for current, _, _ in os.walk(folder, topdown=False):
         sync_folder(Path(current))
         Path(current).chmod(0o555)
-        os.utime(current, (_EPOCH_S, _EPOCH_S))
+        os.utime(current, (EPOCH_S, EPOCH_S))
 
 
 def write_documents(folder: Path, definition: CohortDefinition, cases: Sequence[LaidCase]) -> None:

@@ -38,8 +38,10 @@ from station.egress.contract import CohortCounts, ReleaseContract
 from station.evidence.kept import keep_terms
 from station.layout import StationPaths
 from station.runs.bundles import Bundles
+from station.runs.mapping import map_session
 from station.runs.repository import STATION_ACTOR, Run, count_as_started
 from station.runs.usage import note_use
+from station.sandbox.mapping import MapSession
 from station.sandbox.session import Sandbox, TrainSession
 from station.sandbox.spec import MIB, ContainerSpec, Launcher, TrainStartError
 from station.settings import StationSettings
@@ -72,11 +74,11 @@ class Prepared:
     initial: Path | None
     layout: ArrayLayout | None
     contract: ReleaseContract
-    session: TrainSession | None
+    session: TrainSession | MapSession | None
     ended_by: RefusalCode | None = None
     has_gpu: bool = False
     last_message: datetime | None = None
-    killed: TrainSession | None = None
+    killed: TrainSession | MapSession | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +137,8 @@ class Preparation:
             return frozen
         return self._equip_or_wipe(run, admitted, *frozen.value)
 
-    def start(self, run: Run, prepared: Prepared) -> TrainSession:
-        """Start the run's container (again), audited first.
+    def start(self, run: Run, prepared: Prepared) -> TrainSession | MapSession:
+        """Start the run's container (again), audited first; a map train's are started patient by patient.
 
         Raises:
             TrainStartError: it did not get as far as its hello.
@@ -161,7 +163,7 @@ class Preparation:
             image_config_digest=order.image_config_digest,
             cohort_dir=str(prepared.cohort.path),
             control_dir=str(control),
-            interface="command" if manifest.interface is Interface.COMMAND else "flower",
+            interface=manifest.interface.value,
             memory_bytes=manifest.resources.memory_mib * MIB,
             cpus=min(manifest.resources.cpus, self.settings.ceilings.cpus),
             pids=min(manifest.resources.pids, self.settings.ceilings.pids),
@@ -169,6 +171,11 @@ class Preparation:
             wall_clock_s=max(1, int(prepared.admitted.verified.in_force.policy.resources.run_hours * 3600)),
             gpu=gpu_need(prepared.admitted),
         )
+        if manifest.interface is Interface.MAP:
+            prepared.session = map_session(
+                self.sandbox, spec, prepared.admitted, prepared.cohort, self.settings
+            )
+            return prepared.session
         try:
             prepared.session = self.sandbox.start(spec)
             prepared.has_gpu = prepared.session.has_gpu
@@ -210,7 +217,7 @@ class Preparation:
         except FileNotFoundError:
             return ""
 
-    def _keep_log(self, run: Run, session: TrainSession) -> None:
+    def _keep_log(self, run: Run, session: TrainSession | MapSession) -> None:
         """Keep the end of what the train wrote, for the operator; asked before its container goes."""
         try:
             text = session.logs()
@@ -327,7 +334,7 @@ class Preparation:
         )
 
 
-def _kill(session: TrainSession) -> None:
+def _kill(session: TrainSession | MapSession) -> None:
     try:
         session.stop()
     except UnavailableError:

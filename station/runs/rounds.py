@@ -42,6 +42,7 @@ from station.runs.preparation import Prepared
 from station.runs.repository import STATION_ACTOR, Run, RunRepository
 from station.runs.states import TERMINAL, Decision, RunEvent
 from station.runs.usage import note_use
+from station.sandbox.mapping import MapReply
 from station.sandbox.spec import ExitClass, ReplyLimits, TrainFailure, TrainReply, TrainRequest
 from station.settings import StationSettings
 
@@ -53,6 +54,7 @@ _FAILURES = {
     ExitClass.TIMEOUT: RefusalCode.TRAIN_TIMEOUT,
     ExitClass.OUT_OF_MEMORY: RefusalCode.TRAIN_OUT_OF_MEMORY,
     ExitClass.PROTOCOL: RefusalCode.TRAIN_PROTOCOL,
+    ExitClass.PATIENTS_FAILED: RefusalCode.TRAIN_PATIENTS_FAILED,
 }
 
 
@@ -125,15 +127,10 @@ class TrainRounds:
             if prepared.ended_by is not None:
                 return self.outbox.status(instruction, Status.FAILED, prepared.ended_by, run), None
             return self.failed(instruction, run, reply, prepared.admitted.manifest.error_codes), None
-        result = Guard(prepared.contract, prepared.counts).check(
-            GuardRequest(
-                run.order_digest, instruction.round, stage, inbound, prepared.work / "release.safetensors"
-            ),
-            {"type": "reply", "metrics": dict(reply.metrics), "tables": dict(reply.tables), "error": None},
-            reply.arrays,
+        asked = GuardRequest(
+            run.order_digest, instruction.round, stage, inbound, prepared.work / "release.safetensors"
         )
-        if reply.arrays is not None:
-            reply.arrays.unlink(missing_ok=True)
+        result = _judged(Guard(prepared.contract, prepared.counts), asked, reply)
         if isinstance(result, Withheld):
             return self._withhold(instruction, run, result), None
         return self._release(instruction, run, prepared, result, reply.seconds)
@@ -185,7 +182,7 @@ class TrainRounds:
 
     def _ask(
         self, instruction: Instruction, prepared: Prepared, inbound: Path | None
-    ) -> TrainReply | TrainFailure:
+    ) -> TrainReply | MapReply | TrainFailure:
         session = prepared.session
         if session is None:
             return TrainFailure(ExitClass.CRASH, detail="no container")
@@ -294,6 +291,16 @@ class TrainRounds:
             ),
             lambda session: note_use(session, run.order_digest, policy, prepared.cohort, now),
         )
+
+
+def _judged(guard: Guard, asked: GuardRequest, reply: TrainReply | MapReply) -> Release | Withheld:
+    if isinstance(reply, MapReply):
+        return guard.count(asked, reply.tally)
+    head = {"type": "reply", "metrics": dict(reply.metrics), "tables": dict(reply.tables), "error": None}
+    result = guard.check(asked, head, reply.arrays)
+    if reply.arrays is not None:
+        reply.arrays.unlink(missing_ok=True)
+    return result
 
 
 def _place(folder: Path, name: str) -> Path:

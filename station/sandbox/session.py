@@ -73,6 +73,10 @@ class Sandbox(Protocol):
         """Start a train's container and wait for its hello."""
         ...
 
+    def stop(self, run_id: str) -> None:
+        """Kill and remove a container; fine when it is gone already, or never was."""
+        ...
+
 
 class TrainSandbox:
     """Starts trains through a launcher; `pht-train check` gives it the one in its own process."""
@@ -111,6 +115,14 @@ class TrainSandbox:
         listener.close()
         (control / SOCKET_NAME).unlink(missing_ok=True)
         return session
+
+    def stop(self, run_id: str) -> None:
+        """Kill and remove a container, also one that is just being started; fine when there is none.
+
+        Raises:
+            UnavailableError: the launcher or the engine does not answer.
+        """
+        self._launcher.stop(run_id)
 
     def _greet(
         self, listener: socket.socket, spec: ContainerSpec, started: StartedContainer

@@ -266,6 +266,7 @@ class ExitClass(StrEnum):
     TIMEOUT = "timeout"
     OUT_OF_MEMORY = "oom"
     PROTOCOL = "protocol"
+    PATIENTS_FAILED = "patients-failed"
     DECLARED_ERROR = "declared-error"
 
 

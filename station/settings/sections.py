@@ -149,6 +149,10 @@ class HospitalSettings(StrictModel):
     failed_messages: Annotated[int, Field(ge=1, le=100)] = Field(
         default=3, description="This many failed messages end a run here."
     )
+    failed_patients_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.1,
+        description="A train of one patient at a time (map) that fails for a larger share of patients releases nothing.",
+    )
     minimum_k: Annotated[int, Field(ge=2, le=1000)] | None = Field(
         default=None,
         description="A cohort whose clinical table shows fewer patients alike than this (k-anonymity over the fields "
