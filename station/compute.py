@@ -20,6 +20,7 @@ from station.runs.accesses import AccessDesk
 from station.runs.repository import STATION_ACTOR
 from station.sandbox.launcher.client import LauncherClient
 from station.sandbox.spec import Launcher
+from station.selftest.recording import SelftestDesk
 from station.settings import StationSettings, load_settings
 from station.storage.database import open_database
 from station.watching import Step, watch, watch_policies
@@ -28,6 +29,8 @@ from station.web.api import create_api
 from station.web.catalogue_api import add_catalogue_routes
 from station.web.continuity_api import add_continuity_routes
 from station.web.gpus_api import add_gpu_routes
+from station.web.images_api import add_image_routes
+from station.web.selftest_api import add_selftest_routes
 from station.web.server import read_token, serve_local
 
 log = logging.getLogger("station.compute")
@@ -37,6 +40,9 @@ _RECORDS_EVERY_S = 1.0
 
 _ENDINGS_EVERY_S = 1.0
 """Between two looks at whether a run that is prepared is over; it asks nobody."""
+
+_IMAGES_EVERY_S = 60.0
+"""Between two looks at whether it is time to look at the images."""
 
 _FIRST_LOOK_S = 15.0
 
@@ -67,7 +73,9 @@ def serve(home: Path) -> None:
         add_catalogue_routes(api, station.catalogue_desk)
         add_continuity_routes(api, station.continuity)
         add_access_routes(api, AccessDesk(audit))
+        add_selftest_routes(api, SelftestDesk(audit))
         add_gpu_routes(api, launcher)
+        add_image_routes(api, station.images)
         serve_local(api, paths.api_socket)
     finally:
         ending.set()
@@ -130,6 +138,7 @@ def _start_watching(
     - The policy repository is asked again.
     - Runs whose policy or order is over by what is known are ended; this waits for no answer of the repository.
       Trains that hold a GPU and are asked nothing give it back.
+    - Images that nothing needs go when their time is over.
     - The station's records are stated, and held against what was countersigned of them.
     """
     warm, gatekeeper = station.warm, station.gatekeeper
@@ -138,6 +147,7 @@ def _start_watching(
         lambda: warm.withdraw(gatekeeper.consenting),
         station.keeper.look,
         station.retention.look,
+        station.clock.beat,
     )
     idle = timedelta(seconds=settings.gpu.idle_s)
     endings: tuple[Step, ...] = (
@@ -147,4 +157,5 @@ def _start_watching(
     watch("consent", consent, settings.polling.handover_s, stop)
     watch("endings", endings, min(_ENDINGS_EVERY_S, settings.polling.handover_s), stop)
     watch_policies(gatekeeper, settings.polling.handover_s, stop)
+    watch("images", (station.images.look,), _IMAGES_EVERY_S, stop)
     watch("records", (station.continuity.messenger.look, audit.thinned.flush), _RECORDS_EVERY_S, stop)

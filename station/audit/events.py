@@ -66,6 +66,7 @@ class AuditEvent(StrEnum):
     OPERATOR_STOPPED = "operator-stopped"
     RUN_CHANGED = "run-changed"
     IMAGE_FETCHED = "image-fetched"
+    IMAGE_REMOVED = "image-removed"
     COHORT_FROZEN = "cohort-frozen"
     COHORT_WIPED = "cohort-wiped"
     VOLUMES_PURGED = "volumes-purged"
@@ -92,6 +93,7 @@ class AuditEvent(StrEnum):
     RESTORE_DETECTED = "restore-detected"
     RESTORE_TAKEN_BACK = "restore-taken-back"
     RECORDS_RECONCILED = "records-reconciled"
+    SELFTEST_RAN = "selftest-ran"
 
 
 class AuditRecord(StrictModel):

@@ -75,6 +75,7 @@ STANDARD_NAMES: Final[Mapping[E, StandardName]] = MappingProxyType(
         E.OPERATOR_STOPPED: StandardName(_SECURITY, "E", "110132"),
         E.RUN_CHANGED: StandardName(_ACTIVITY, "E"),
         E.IMAGE_FETCHED: StandardName(_ACTIVITY, "U", "110131"),
+        E.IMAGE_REMOVED: StandardName(_ACTIVITY, "U", "110131"),
         E.COHORT_FROZEN: StandardName(_DATA, "C"),
         E.COHORT_WIPED: StandardName(_DATA, "D"),
         E.VOLUMES_PURGED: StandardName(_DATA, "D"),
@@ -101,6 +102,7 @@ STANDARD_NAMES: Final[Mapping[E, StandardName]] = MappingProxyType(
         E.RESTORE_DETECTED: StandardName(_SECURITY, "E", "110135"),
         E.RESTORE_TAKEN_BACK: StandardName(_SECURITY, "E", "110135"),
         E.RECORDS_RECONCILED: StandardName(_SECURITY, "U", "110129"),
+        E.SELFTEST_RAN: StandardName(_SECURITY, "E", "110132"),
     }
 )
 

@@ -14,6 +14,7 @@ from station.cli import (
     data,
     evidence,
     gpus,
+    images,
     installing,
     key,
     labels,
@@ -22,6 +23,7 @@ from station.cli import (
     quarantine,
     readiness,
     records,
+    selftest,
     trains,
 )
 from station.cli.program import app
@@ -36,6 +38,7 @@ __all__ = [
     "data",
     "evidence",
     "gpus",
+    "images",
     "installing",
     "key",
     "labels",
@@ -45,6 +48,7 @@ __all__ = [
     "quarantine",
     "readiness",
     "records",
+    "selftest",
     "trains",
 ]
 
