@@ -48,6 +48,7 @@ LOG = logging.getLogger("station.launcher")
 
 MAX_LOG_BYTES: Final = 256 * 1024
 _POLL_S: Final = 0.1
+_AGAIN_S: Final = 5.0
 
 
 class LauncherCore:
@@ -232,16 +233,25 @@ class LauncherCore:
         self._room.enter(spec, [_run_of(each) for each in existing], running)
 
     def _watch(self, spec: ContainerSpec) -> None:
-        timer = threading.Timer(spec.wall_clock_s, self._time_is_over, (spec.run_id,))
+        self._kill_after(spec.wall_clock_s, spec.run_id)
+
+    def _kill_after(self, seconds: float, run_id: str) -> None:
+        timer = threading.Timer(seconds, self._time_is_over, (run_id,))
         timer.daemon = True
-        self._timers[spec.run_id] = timer
+        self._timers[run_id] = timer
         timer.start()
 
     def _time_is_over(self, run_id: str) -> None:
         self._timed_out.add(run_id)
         LOG.warning("container.wall_clock", extra={"run": run_id})
-        with contextlib.suppress(UnavailableError):
+        try:
             self._engine.kill(self._name(run_id))
+            over = self.status(run_id).state != "running"
+        except UnavailableError:
+            over = False
+        # An engine that did not answer, or has not killed it yet, is asked again.
+        if not over and run_id in self._timers:
+            self._kill_after(_AGAIN_S, run_id)
 
     def status(self, run_id: str) -> ContainerStatus:
         """Say how a run's container is.
