@@ -36,6 +36,18 @@ SOURCES = (
 )
 """The trains of the demo, the one that is dry-run first."""
 
+ANSWERS = {
+    "requester.organisation": "University Hospital A, Department of Radiology",
+    "requester.contact": "R. de Vries",
+    "radiologist": "Dr. M. Jansen, thoracic radiologist",
+    "legal.national_ground": "UAVG article 24 and article 7:458 BW (WGBO), for patients who did not object; phantoms have no law.",
+    "legal.controllers": ["Each hospital of the demonstration for its own data"],
+    "legal.dpia": "DPIA of the demonstration",
+    "legal.ethics": "METC of the demonstration, not subject to the WMO",
+    "legal.agreement.reference": "Agreement of the demonstration",
+}
+"""What the board of the demo fills in where a draft leaves it to the board."""
+
 
 @dataclass(slots=True)
 class Demo:
@@ -105,11 +117,13 @@ def govern(demo: Demo, train: Train, name: str, changes: dict[str, object] | Non
     settings: list[object] = []
     for key, value in (changes or {}).items():
         settings += ["--set", f"{key}={value}"]
+    answers = c.board / "answers.yaml"
+    answers.write_text(json.dumps(ANSWERS), encoding="utf-8")
     run(
         "pht-board", "draft", "--from", train.bundle, "--out", policy, "--requester-key",
-        demo.researcher.key.with_suffix(".pub"), "--board", BOARD, *settings,
+        demo.researcher.key.with_suffix(".pub"), "--board", BOARD, "--answers", answers, *settings,
     )  # fmt: skip
-    # A train that is not shipped has no example policy; the board writes what stands in capitals.
+    # A train that is not shipped has no example policy; the board writes the rest of what stands in capitals.
     policy.write_text(policy.read_text().replace("FILL IN", "For the demonstration,"))
     c.sign(policy, ("clinician", "patient"), "--train", train.bundle)
     c.publish(policy)

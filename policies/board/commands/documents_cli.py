@@ -28,6 +28,10 @@ def draft(
         str | None, typer.Option(help="Public key of whoever will order runs: hex or a .pub file.")
     ] = None,
     board: Annotated[str | None, typer.Option(help="The board's name, as in its charter.")] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(help="YAML file of the board's own values, by path: `legal.dpia: DPIA-2026-014`."),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="PATH=VALUE", help="Set a value, such as runs.rounds=5."),
@@ -35,8 +39,9 @@ def draft(
     as_json: JsonOption = False,
 ) -> None:
     """Draft a policy for a train: an example or a skeleton, filled in with what the train says."""
-    from policies.board.documents.documents_in import read_train  # noqa: PLC0415 - each command loads what it needs
-    from policies.board.documents.drafting import DraftOptions, draft_policy, unfinished  # noqa: PLC0415
+    from policies.board.documents.documents_in import read_file, read_train  # noqa: PLC0415 - each command loads what it needs
+    from policies.board.documents.drafting import DraftOptions, draft_policy, read_answers  # noqa: PLC0415
+    from policies.board.documents.placeholders import unfinished  # noqa: PLC0415
     from policies.board.signing.keys import read_public  # noqa: PLC0415
     from policies.files import write_atomically  # noqa: PLC0415
 
@@ -46,15 +51,16 @@ def draft(
         now=datetime.now(UTC),
         requester_key=None if requester_key is None else read_public(requester_key),
         board=board,
+        answers={} if answers is None else read_answers(read_file(answers), answers.name),
         settings=dict(_split_setting(text) for text in settings or []),
     )
     data = draft_policy(read_train(source), options)
     write_atomically(out, data)
-    left = len(unfinished(data))
+    left = unfinished(data)
     if as_json:
         echo_json({"policy": str(out), "left_to_fill_in": left})
         return
-    say(f"Drafted {out}." + (f" {left} lines say FILL IN." if left else ""))
+    say(f"Drafted {out}." + (f" The board fills in what says FILL IN: {', '.join(left)}." if left else ""))
     say(f"Read it, change it, then: pht-board review {out} --train {source}")
 
 

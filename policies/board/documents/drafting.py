@@ -1,7 +1,7 @@
 """Drafting a policy file: an example or the skeleton, with what the train's manifest says filled in.
 
 What the draft says about data, outputs, hyperparameters and resources is what the train asks for; the board may narrow
-all of it. The result is YAML for a person to read and change.
+all of it. What is the board's own (`placeholders`) is left to it. The result is YAML for a person to read and change.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,13 +13,13 @@ import yaml
 from pydantic import JsonValue
 
 from policies.board.documents.documents_in import Train
+from policies.board.documents.placeholders import BOARDS_OWN, placeholder
 from policies.documents import MAX_DOCUMENT_BYTES, format_moment, load_yaml
-from policies.errors import UsageError
+from policies.errors import DocumentError, UsageError
 from policies.manifest import TrainKind, TrainManifest
 from policies.policy import Policy
 
 VALIDITY = timedelta(days=365)
-FILL_IN = "FILL IN"
 _NO_TRAINS = frozenset({"skeleton", "purposes"})
 """Examples that are no train's policy."""
 
@@ -40,12 +40,14 @@ class DraftOptions:
         now: the policy is valid from today.
         requester_key: the public key, hex, of whoever will order runs.
         board: the board's name.
-        settings: further values by dotted path, as YAML text (``runs.rounds`` -> ``5``).
+        answers: values by dotted path, such as the board's own names and references.
+        settings: further values by dotted path, as YAML text (``runs.rounds`` -> ``5``); they come last.
     """
 
     now: datetime
     requester_key: str | None = None
     board: str | None = None
+    answers: Mapping[str, JsonValue] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -66,6 +68,8 @@ def draft_policy(train: Train, options: DraftOptions) -> bytes:
         _set(document, "requester.key", options.requester_key)
     if options.board is not None:
         _set(document, "board", options.board)
+    for path, value in options.answers.items():
+        _set(document, path, value)
     for path, text in options.settings.items():
         _set(document, path, _parse_value(path, text))
     header = _HEADER.format(
@@ -76,16 +80,6 @@ def draft_policy(train: Train, options: DraftOptions) -> bytes:
     ).encode()
     load_yaml(Policy, data, what="the draft")
     return data
-
-
-def unfinished(data: bytes) -> list[int]:
-    """Return the lines that a person still has to fill in."""
-    lines = data.decode("utf-8", "replace").splitlines()
-    return [
-        number
-        for number, line in enumerate(lines, 1)
-        if FILL_IN in line and not line.lstrip().startswith("#")
-    ]
 
 
 def example_names() -> Iterable[str]:
@@ -101,7 +95,23 @@ def _starting_point(train: str) -> _Document:
     document: _Document = yaml.load(text, Loader=_TextDates)  # noqa: S506 - a SafeLoader that leaves dates as text
     if name == "skeleton":
         document["id"] = train
+    for path in BOARDS_OWN:
+        _set(document, path, placeholder(_get(document, path)))
     return document
+
+
+def read_answers(data: bytes, name: str) -> Mapping[str, JsonValue]:
+    """Read a file of values by dotted path.
+
+    Raises:
+        DocumentError: it is no mapping of paths to values.
+    """
+    found = _parse_value(name, data.decode("utf-8", "replace"))
+    if not isinstance(found, dict) or not all(isinstance(path, str) for path in found):
+        raise DocumentError(
+            f"{name}: must be a mapping of paths to values, such as legal.dpia: DPIA-2026-014"
+        )
+    return found
 
 
 class _PlainDumper(yaml.SafeDumper):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from policies.board.comparing.documents import changes_between, widest_first
 from policies.board.documents.documents_in import Train
-from policies.board.documents.drafting import FILL_IN, unfinished
+from policies.board.documents.placeholders import unfinished
 from policies.documents import format_moment
 from policies.manifest import AggregateOutput, Interface, MetricOutput, Resources, TableOutput, TrainManifest
 from policies.policy import Policy, ReleaseRules, ResourceGrant
@@ -316,8 +316,8 @@ def _aggregate_line(item: AggregateOutput, manifest: TrainManifest) -> str:
 
 def _policy_attention(policy: Policy, data: bytes) -> list[str]:
     points = []
-    if lines := unfinished(data):
-        points.append(f"The file still says {FILL_IN!r} on line {', '.join(map(str, lines))}.")
+    if keys := unfinished(data):
+        points.append(f"Not filled in yet, so nobody can sign it: {', '.join(keys)}.")
     if set(policy.requester.key) == {"0"}:
         points.append("requester.key is empty (all zeros): nobody could order a run.")
     if policy.role == "development":

@@ -7,7 +7,7 @@ member. Invariant: a signature is added only to an envelope over the very bytes 
 from dataclasses import dataclass
 from pathlib import Path
 
-from policies.board.documents.drafting import unfinished
+from policies.board.documents.placeholders import unfinished
 from policies.charter import Charter, Member
 from policies.documents import digest_of, load_yaml
 from policies.errors import DocumentError, RefusedError, TrustError
@@ -51,9 +51,10 @@ def read_policy(data: bytes, name: str) -> Policy:
         DocumentError: it is not valid, or still has something to fill in.
     """
     policy = load_yaml(Policy, data, what=name)
-    if lines := unfinished(data):
+    if keys := unfinished(data):
         raise DocumentError(
-            f"{name}, line {lines[0]}: still to be filled in", hint="Write what stands in capitals."
+            f"{name}: still to be filled in: {', '.join(keys)}",
+            hint="Write what holds for this board and this study where the file says FILL IN.",
         )
     return policy
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from board_answers import write_answers
 from board_desk import PEOPLE, TRAIN, Desk
 
 
@@ -54,5 +55,7 @@ def drafted(board: Desk) -> Desk:
         board / "policy.yaml",
         "--requester-key",
         board / "requester.pub",
+        "--answers",
+        write_answers(board.folder),
     )
     return board

@@ -98,10 +98,22 @@ def test_an_unknown_train_gets_a_skeleton_that_cannot_be_signed(board: Desk) -> 
     board("draft", "--from", board / "train.yaml", "-o", board / "new.yaml", "--board", "thorax-board")
     assert "FILL IN" in board.out
     review = board("review", board / "new.yaml")
-    assert "still says 'FILL IN'" in review
+    assert (
+        "Not filled in yet, so nobody can sign it: title, summary.nl, summary.en, requester.organisation"
+        in review
+    )
     assert "all zeros" in review
     board("sign", board / "new.yaml", "-k", board / "alice.pem", "--yes", code=ExitCode.DOCUMENT)
     assert "still to be filled in" in board.err
+    assert not (board / "new.yaml.dsse.json").exists()
+
+
+def test_an_examples_names_and_references_are_nobodys_until_the_board_writes_its_own(board: Desk) -> None:
+    board("draft", "--from", board / "train.yaml", "-o", board / "new.yaml", "--board", "thorax-board")
+    board("sign", board / "new.yaml", "-k", board / "alice.pem", "--yes", code=ExitCode.DOCUMENT)
+    assert (
+        "still to be filled in: requester.organisation, requester.contact, radiologist, legal." in board.err
+    )
     assert not (board / "new.yaml.dsse.json").exists()
 
 

@@ -8,9 +8,11 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from board_answers import ANSWERS
 
 from policies.board.documents.documents_in import read_train
-from policies.board.documents.drafting import FILL_IN, DraftOptions, draft_policy, example_names, unfinished
+from policies.board.documents.drafting import DraftOptions, draft_policy, example_names
+from policies.board.documents.placeholders import BOARDS_OWN, FILL_IN, unfinished
 from policies.documents import load_yaml
 from policies.manifest import TrainManifest
 from policies.policy import Policy
@@ -87,9 +89,23 @@ def test_a_draft_fills_in_digests_dates_and_what_the_manifest_says(name: str, tm
     del example["runs"]["hyperparameters"], example["resources"]["gpu"]
     for key in ("manifest_digest", "image_config_digests", "valid_from", "valid_until"):
         del drafted[key], example[key]
+    # Names, references and the legal ground are the board's own: none of the example's is taken over.
+    assert {key.removesuffix(".0") for key in unfinished(data)} == set(BOARDS_OWN)
+    answered = draft_policy(train, DraftOptions(now=NOW, requester_key="a" * 64, answers=ANSWERS))
+    assert unfinished(answered) == []
+    for path, value in ANSWERS.items():
+        assert taken_out(yaml.safe_load(answered), path) == value
+        assert taken_out(drafted, path) != taken_out(example, path)
     # Every other line that a board reads stands in the example.
     assert contained(example, drafted)
-    assert unfinished(data) == []
+
+
+def taken_out(found: Any, path: str) -> Any:
+    """The value at a path, which is not there any more afterwards."""
+    *folders, last = path.split(".")
+    for name in folders:
+        found = found[name]
+    return found.pop(last)
 
 
 def contained(less: Any, more: Any) -> bool:

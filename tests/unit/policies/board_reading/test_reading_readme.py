@@ -54,11 +54,11 @@ def test_the_commands_work_as_they_stand(folder: Path, capsys: pytest.CaptureFix
 def test_every_module_has_its_row() -> None:
     package = Path(__file__).parents[4] / "policies" / "board"
     named = set(re.findall(r"`([a-z_]+(?:\.py|/))`", README.split("## Reading")[0]))
-    there = {path.name for path in package.glob("*.py")} | {
+    there = {path.name for path in package.rglob("*.py")} | {
         f"{path.parent.name}/" for path in package.glob("*/__init__.py")
     }
     assert named <= there
-    assert {"contents/", "comparing/", "similarity/", "simulation/", "reading_cli.py"} <= named
+    assert {"contents/", "comparing/", "similarity/", "simulation/", "commands/", "reviewing/"} <= named
 
 
 def test_the_threshold_that_the_page_names_is_the_programs() -> None:
