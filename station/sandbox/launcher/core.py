@@ -242,9 +242,11 @@ class LauncherCore:
         timer.start()
 
     def _time_is_over(self, run_id: str) -> None:
-        self._timed_out.add(run_id)
-        LOG.warning("container.wall_clock", extra={"run": run_id})
         try:
+            if self.status(run_id).state != "running":
+                return
+            self._timed_out.add(run_id)
+            LOG.warning("container.wall_clock", extra={"run": run_id})
             self._engine.kill(self._name(run_id))
             over = self.status(run_id).state != "running"
         except UnavailableError:
