@@ -40,8 +40,7 @@ def require_interface(train: PackedTrain) -> dict[str, JsonValue]:
         DocumentError: it does not.
     """
     description = read_description(train)
-    # A `map` train is a program too; how it is called is the manifest's word.
-    wanted = "flower" if train.manifest.interface == "flower" else "command"
+    wanted = train.manifest.interface.value
     if description.get("interface") != wanted:
         raise DocumentError(
             f"train.yaml says interface {train.manifest.interface}, the image's /{DESCRIPTION} does not say "

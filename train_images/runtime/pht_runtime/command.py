@@ -30,17 +30,14 @@ class CommandTrain:
             shutil.rmtree(self._previous, ignore_errors=True)
         folder = self._scratch / str(int(str(request.head["id"])))
         self._previous = folder
-        (folder / "request").mkdir(parents=True)
-        (folder / "reply").mkdir()
-        (folder / "request" / "head.json").write_text(json.dumps(request.head), encoding="utf-8")
+        make_folders(folder, request)
         if request.arrays_path is not None:
             shutil.copyfile(request.arrays_path, folder / "request" / "arrays.safetensors")
-        finished = subprocess.run(self._argv, cwd=folder, check=False, stdin=subprocess.DEVNULL)
-        head = _read_head(folder / "reply" / "head.json")
+        code = run_program(self._argv, folder)
+        head = read_object(folder / "reply" / "head.json")
         if isinstance(error := head.get("error"), str):
             return Reply(error=error)
-        if finished.returncode != 0:
-            print(f"pht_runtime: the program ended with code {finished.returncode}", flush=True)  # noqa: T201
+        if code != 0:
             return Reply(error=UNCAUGHT)
         arrays = folder / "reply" / "arrays.safetensors"
         return Reply(
@@ -50,14 +47,34 @@ class CommandTrain:
         )
 
 
-def _read_head(path: Path) -> dict[str, Json]:
+def make_folders(folder: Path, request: Request) -> None:
+    """Make the folders of one request, with its head in them."""
+    (folder / "request").mkdir(parents=True)
+    (folder / "reply").mkdir()
+    (folder / "request" / "head.json").write_text(json.dumps(request.head), encoding="utf-8")
+
+
+def run_program(argv: Sequence[str], folder: Path) -> int:
+    """Run the train's program in a request's folder; returns its exit code, and prints another than 0."""
+    finished = subprocess.run(argv, cwd=folder, check=False, stdin=subprocess.DEVNULL)
+    if finished.returncode != 0:
+        print(f"pht_runtime: the program ended with code {finished.returncode}", flush=True)  # noqa: T201
+    return finished.returncode
+
+
+def read_object(path: Path) -> dict[str, Json]:
+    """Return a JSON object that the program wrote; an empty one where it wrote none.
+
+    Raises:
+        ValueError, TypeError: it is too large, or no JSON object.
+    """
     if not path.is_file():
         return {}
     if path.stat().st_size > MAX_HEAD_BYTES:
-        raise ValueError(f"reply/head.json is larger than {MAX_HEAD_BYTES} bytes")
+        raise ValueError(f"reply/{path.name} is larger than {MAX_HEAD_BYTES} bytes")
     head = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(head, dict):
-        raise TypeError("reply/head.json holds no JSON object")
+        raise TypeError(f"reply/{path.name} holds no JSON object")
     return head
 
 

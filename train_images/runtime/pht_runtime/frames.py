@@ -11,9 +11,11 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 PROTOCOL_VERSION = 1
 MAGIC = b"PHT1"
@@ -82,7 +84,9 @@ def receive(sock: socket.socket) -> Iterator[Request]:
 
 
 def send(
-    sock: socket.socket, head: Mapping[str, Json], arrays: Mapping[str, NDArray[np.generic]] | None = None
+    sock: socket.socket,
+    head: Mapping[str, Json],
+    arrays: "Mapping[str, NDArray[np.generic]] | None" = None,
 ) -> None:
     """Send one message.
 
@@ -101,7 +105,7 @@ def send(
     sock.sendall(_PREFIX.pack(MAGIC, len(encoded), total) + encoded + layout)
     for array in ordered:
         if array.nbytes:
-            sock.sendall(array.reshape(-1).view(np.uint8).data)
+            sock.sendall(array.reshape(-1).view("uint8").data)
 
 
 def send_file(sock: socket.socket, head: Mapping[str, Json], path: str | None) -> None:
@@ -118,10 +122,13 @@ def send_file(sock: socket.socket, head: Mapping[str, Json], path: str | None) -
         sock.sendfile(file)
 
 
-def _layout(arrays: Mapping[str, NDArray[np.generic]]) -> tuple[bytes, list[NDArray[np.generic]]]:
+def _layout(arrays: "Mapping[str, NDArray[np.generic]]") -> "tuple[bytes, list[NDArray[np.generic]]]":
     """Return the safetensors header and the arrays in the order in which they follow it."""
     if not arrays:
         return b"", []
+    # Here and not above: a map train's runtime starts once per patient, and sends no arrays.
+    import numpy as np  # noqa: PLC0415
+
     header: dict[str, Json] = {}
     ordered: list[NDArray[np.generic]] = []
     offset = 0

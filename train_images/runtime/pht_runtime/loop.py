@@ -81,11 +81,19 @@ def load(description: dict[str, object], places: Places) -> Train:
     if interface == "command":
         from .command import CommandTrain  # noqa: PLC0415
 
-        argv = description.get("argv")
-        if not isinstance(argv, list) or not argv:
-            raise ValueError("train.json: argv must be a list of at least one word")
-        return CommandTrain([str(word) for word in argv], places.scratch, places.data)
-    raise ValueError(f"train.json: the interface {interface!r} is neither flower nor command")
+        return CommandTrain(_argv(description), places.scratch, places.data)
+    if interface == "map":
+        from .mapping import MapTrain  # noqa: PLC0415
+
+        return MapTrain(_argv(description), places.scratch)
+    raise ValueError(f"train.json: the interface {interface!r} is neither flower nor command nor map")
+
+
+def _argv(description: dict[str, object]) -> list[str]:
+    argv = description.get("argv")
+    if not isinstance(argv, list) or not argv:
+        raise ValueError("train.json: argv must be a list of at least one word")
+    return [str(word) for word in argv]
 
 
 def _serve_one(sock: socket.socket, train: Train) -> bool:

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from .frames import Json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 UNCAUGHT = "UNCAUGHT"
 """The error of a reply when the train's code failed without naming one of its declared codes."""
@@ -26,6 +28,6 @@ class Reply:
 
     metrics: Mapping[str, Json] = field(default_factory=dict)
     tables: Mapping[str, Json] = field(default_factory=dict)
-    arrays: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    arrays: "Mapping[str, NDArray[np.generic]]" = field(default_factory=dict)
     arrays_path: str | None = None
     error: str | None = None
