@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
-from policies.bundle import BlobFolder
 from policies.documents import canonical_json
 from policies.errors import SettingsError
 from policies.signing import Signer, load_signer
@@ -34,11 +34,17 @@ from station.egress.ledger import EgressLedger
 from station.egress.releases import ReleaseStore
 from station.evidence.collecting import EvidenceCollector
 from station.handover import load_public_key
+from station.images.desk import ImagesDesk
+from station.images.making import make_registry, make_store
+from station.images.orchestrator import OrchestratorBundles
+from station.images.room import MIB
+from station.images.sources import ImageSource
+from station.images.store import LayerStore
 from station.layout import StationPaths
 from station.retention import ComputeRetention, ComputeTerms, Places
-from station.runs.bundles import Bundles
 from station.runs.chains import Chains, load_identity
 from station.runs.desk import StationDesk
+from station.runs.needed_images import NeededImages
 from station.runs.outbox import Outbox
 from station.runs.preparation import Preparation
 from station.runs.repository import RunRepository
@@ -84,6 +90,7 @@ class Station:
     desk: StationDesk
     catalogue_desk: CatalogueDesk
     keeper: VolumeKeeper
+    images: ImagesDesk
     retention: ComputeRetention
     continuity: ContinuityDesk
     registry: RegistryClient
@@ -110,6 +117,7 @@ class _Books:
     catalogue: Catalogue
     outbox: Outbox
     calls: CallLedger
+    needed: NeededImages
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +125,7 @@ class _Lines:
     """The ways out: to the orchestrator and to the mirror."""
 
     blobs: BlobClient
-    bundles: Bundles
+    images: LayerStore
     policies: PolicyClient
     registry: RegistryClient
     fleet: FleetConnection
@@ -146,9 +154,10 @@ def assemble(
     """
     home = _Home(paths, settings, database, audit, launcher)
     books = _books(home)
-    lines = _lines(home)
+    lines = _lines(home, books)
     signer = load_signer(paths.identity_key)
     gatekeeper, continuity = _gate(home, books, lines, signer)
+    books.needed.policies = lambda: gatekeeper.policy_set(fresh=False)
     trains = _trains(home, books, lines, gatekeeper)
     chains = Chains(settings.name, database, load_identity(paths.identity_key), system_clock, paths.work)
     desk = StationDesk(
@@ -169,6 +178,7 @@ def assemble(
         desk=desk,
         catalogue_desk=catalogue_desk,
         keeper=trains.keeper,
+        images=ImagesDesk(lines.images, books.needed, settings.images.quota_mib * MIB, system_clock),
         retention=_retention(home, trains.warm),
         continuity=continuity,
         registry=lines.registry,
@@ -178,17 +188,19 @@ def assemble(
 def _books(home: _Home) -> _Books:
     database, audit, paths = home.database, home.audit, home.paths
     ledger = EgressLedger(database)
+    runs = RunRepository(database, audit)
     return _Books(
-        runs=RunRepository(database, audit),
+        runs=runs,
         ledger=ledger,
         releases=ReleaseStore(database, audit, ledger, paths.releases),
         catalogue=Catalogue(database, paths.handover, load_public_key(paths.handover_key), audit),
         outbox=Outbox(ledger, audit),
         calls=CallLedger(ledger),
+        needed=NeededImages(runs, system_clock),
     )
 
 
-def _lines(home: _Home) -> _Lines:
+def _lines(home: _Home, books: _Books) -> _Lines:
     paths, orchestrator = home.paths, home.settings.orchestrator
     url, proxy = orchestrator.url, orchestrator.proxy_url
     ca = _authority(paths, home.settings)
@@ -196,11 +208,25 @@ def _lines(home: _Home) -> _Lines:
     blobs = BlobClient(url, ca, key, proxy)
     return _Lines(
         blobs=blobs,
-        bundles=Bundles(url, ca, key, blobs, BlobFolder(paths.layers), proxy),
+        images=_images(home, books, OrchestratorBundles(url, ca, key, blobs, paths.work, proxy)),
         policies=PolicyClient(paths.trust, orchestrator.mirror_url, ca=ca, proxy=proxy),
         registry=RegistryClient(url, ca, signer=key, proxy=proxy),
         fleet=FleetConnection(url, ca, paths.node_key, proxy),
     )
+
+
+def _images(home: _Home, books: _Books, bundles: OrchestratorBundles) -> LayerStore:
+    paths, settings, proxy = home.paths, home.settings.images, home.settings.orchestrator.proxy_url
+    sources: list[ImageSource] = []
+    for name in settings.sources:
+        if name == "orchestrator":
+            sources.append(bundles)
+        else:
+            announce = partial(books.calls.announce, Call.REGISTRY)
+            sources.append(make_registry(settings, paths.home, proxy=proxy, announce=announce))
+    return make_store(
+        paths.layers, settings, sources, needs=books.needed, engine=home.launcher, audit=home.audit, clock=system_clock
+    )  # fmt: skip
 
 
 def _gate(home: _Home, books: _Books, lines: _Lines, signer: Signer) -> tuple[Gatekeeper, ContinuityDesk]:
@@ -214,7 +240,7 @@ def _gate(home: _Home, books: _Books, lines: _Lines, signer: Signer) -> tuple[Ga
     records = Records(parts)
     records.note_settings(canonical_json(settings))
     gatekeeper = Gatekeeper(
-        settings, lines.policies, books.catalogue, Counters(books.runs, books.releases), lines.bundles, system_clock,
+        settings, lines.policies, books.catalogue, Counters(books.runs, books.releases), lines.images, system_clock,
         records, LeasableGpus(settings, home.launcher),
     )  # fmt: skip
     post = Post(
@@ -238,7 +264,7 @@ def _trains(home: _Home, books: _Books, lines: _Lines, gatekeeper: Gatekeeper) -
         keep_for=timedelta(days=settings.retention.cache_days), clock=system_clock,
     )  # fmt: skip
     preparation = Preparation(
-        settings, paths, gatekeeper, books.catalogue, lines.bundles, lines.blobs, launcher, TrainSandbox(launcher),
+        settings, paths, gatekeeper, books.catalogue, lines.images, lines.blobs, launcher, TrainSandbox(launcher),
         CohortKey.load(paths.cohort_key), audit, volumes,
     )  # fmt: skip
     rounds = TrainRounds(

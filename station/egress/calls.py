@@ -27,6 +27,7 @@ class Call(StrEnum):
     CONFIRM = "confirm"
     RUN_STATUS = "run-status"
     HEADS = "heads"
+    REGISTRY = "registry"
 
 
 class CallLedger:

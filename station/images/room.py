@@ -74,7 +74,7 @@ class Room:
         records: what is known of them.
         needs: what is needed, and by what.
         engine: where images are removed too.
-        note: audits a removal, given its config digest and the bytes that will be free.
+        note: audits a removal, given its config digest, the bytes that will be free, and who asked for it (None: the station).
         terms: the hospital's limits.
         clock: the moment it is.
         free: bytes free for us on the disk of a folder.
@@ -86,7 +86,7 @@ class Room:
         records: Records,
         needs: Needs,
         engine: Engine,
-        note: Callable[[str, int], None],
+        note: Callable[[str, int, str | None], None],
         terms: Terms,
         clock: Callable[[], datetime],
         free: Callable[[Path], int] | None = None,
@@ -130,13 +130,14 @@ class Room:
                 hint="Free disk space, raise images.quota_mib in station.toml, or look at `pht-station images list`.",
             )
 
-    def collect(self) -> Removed:
-        """Finish what broke off, and remove what was not needed or used for too long."""
+    def collect(self, actor: str | None = None, *, unneeded: bool = False) -> Removed:
+        """Finish what broke off, and remove what was not needed or used for too long; with `unneeded`, however long."""
         before, now = self.used(), self._clock()
         gone = [
             record.config_digest
             for record in self._victims("")
-            if (record.leaving or now - record.used > self._terms.keep_for) and self._remove(record)
+            if (unneeded or record.leaving or now - record.used > self._terms.keep_for)
+            and self._remove(record, actor)
         ]
         aged = STRAY_AGE.total_seconds()
         self._remove_parts(lambda _name, age: age > aged)
@@ -159,7 +160,7 @@ class Room:
         ]
         return sorted(free, key=lambda record: (not record.leaving, record.used, record.config_digest))
 
-    def _remove(self, record: ImageRecord) -> bool:
+    def _remove(self, record: ImageRecord, actor: str | None = None) -> bool:
         others = {
             blob
             for other in self._records.images()
@@ -167,7 +168,7 @@ class Room:
             for blob in other.blobs()
         }
         mine = [blob for blob in dict.fromkeys(record.blobs()) if blob not in others]
-        self._note(record.config_digest, sum(map(self._size, mine)))
+        self._note(record.config_digest, sum(map(self._size, mine)), actor)
         self._records.write_image(record.model_copy(update={"leaving": True}))
         try:
             if not self._engine.remove_image(record.config_digest):

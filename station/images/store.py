@@ -119,10 +119,14 @@ class LayerStore:
         """Return the bytes that the store takes."""
         return self._room.used()
 
-    def collect(self) -> Removed:
-        """Remove what nothing needs and nobody used for as long as images are kept."""
+    def collect(self, actor: str | None, *, unneeded: bool) -> Removed:
+        """Remove what nothing needs and nobody used for as long as images are kept; with `unneeded`, all that nothing needs.
+
+        Raises:
+            StorageError: the disk, or the removal cannot be audited.
+        """
         with self._lock:
-            return self._room.collect()
+            return self._room.collect(actor, unneeded=unneeded)
 
     def _bring(self, source: ImageSource, image: SourcedImage, config_digest: str) -> int:
         wanted = layers_of_config(image.config, config_digest)
@@ -166,6 +170,9 @@ class LayerStore:
         try:
             finding = self._take(part, layer, config_digest)
         except LayerRefusedError as error:
+            # A source that lies about a layer must not have the true one refused for ever.
+            if not _is_truly(part, layer):
+                raise WireError("a layer's bytes are not what its digest says") from error
             self._records.write_layer(LayerRecord(digest=layer.diff_id, fault=error.fault, entry=error.entry))
             raise
         except DocumentError as error:

@@ -36,8 +36,8 @@ from station.catalogue.anonymity import cohort_anonymity, in_words
 from station.cohorts import CaseSource, CohortDefinition, CohortKey, FrozenCohort, VolumeCache, freeze, wipe
 from station.egress.contract import CohortCounts, ReleaseContract
 from station.evidence.kept import keep_terms
+from station.images.store import LayerStore
 from station.layout import StationPaths
-from station.runs.bundles import Bundles
 from station.runs.mapping import map_session
 from station.runs.repository import STATION_ACTOR, Run, count_as_started
 from station.runs.usage import note_use
@@ -89,7 +89,7 @@ class Preparation:
     paths: StationPaths
     gatekeeper: Gatekeeper
     catalogue: Catalogue
-    bundles: Bundles
+    bundles: LayerStore
     blobs: BlobClient
     launcher: Launcher
     sandbox: Sandbox
@@ -109,9 +109,9 @@ class Preparation:
         7. The container, once.
 
         Raises:
-            NetworkError: the orchestrator does not answer; worth asking again.
+            NetworkError: no source of images answers; worth asking again.
             UnavailableError: the engine or the launcher does not answer; worth asking again.
-            RefusedError: the launcher refuses.
+            RefusedError: the launcher refuses, a layer holds what is refused, or there is no room for the image.
         """
         order = admitted.order
         manifest = self.bundles.manifest(order.image_config_digest, order.manifest_digest)
@@ -126,7 +126,7 @@ class Preparation:
             moved = self.bundles.fetch(order.image_config_digest)
         except (WireError, TrustError):
             return Refused.because(
-                RefusalCode.IMAGE_DIGEST, "the orchestrator's bytes are not what the policy names"
+                RefusalCode.IMAGE_DIGEST, "the bytes that were fetched are not what the policy names"
             )
         except NotFoundError as error:
             return Refused.because(RefusalCode.IMAGE_UNAVAILABLE, error.message)

@@ -15,6 +15,7 @@ from station.settings.consent import ConsentSettings
 from station.settings.dicom import PacsSettings, ReceiverSettings
 from station.settings.files import ProcessingSettings, RetentionSettings
 from station.settings.gpu import GpuSection
+from station.settings.images import ImageSettings
 from station.settings.outside import CountsSettings, DcatSettings
 from station.settings.pixels import PixelSection
 from station.settings.sections import (
@@ -41,6 +42,7 @@ class StationSettings(StrictModel):
     consent: ConsentSettings = Field(default_factory=ConsentSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     gpu: GpuSection = Field(default_factory=GpuSection)
+    images: ImageSettings = Field(default_factory=ImageSettings)
     ceilings: CeilingSettings
     hospital: HospitalSettings
     polling: PollingSettings = Field(default_factory=PollingSettings)

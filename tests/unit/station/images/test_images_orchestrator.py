@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from board_kit import https_server
 from cryptography.hazmat.primitives.asymmetric import ec
+from images_kit import ImageStation, layer_of
 
-from policies.bundle import BlobFolder
 from policies.documents import digest_of
 from policies.errors import NetworkError, NotFoundError, WireError
 from station.agent.blobs import BlobClient
-from station.runs.bundles import Bundles
+from station.images.orchestrator import OrchestratorBundles
+from station.images.store import LayerStore
 
-LAYERS = (b"layer one" * 100, b"layer two" * 50)
+LAYERS = (layer_of("one"), layer_of("two", 900))
 CONFIG = json.dumps(
     {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest_of(data) for data in LAYERS]}}
 ).encode()  # fmt: skip
@@ -55,7 +56,7 @@ def shelves() -> Shelves:
 
 
 @pytest.fixture
-def bundles(tmp_path: Path, shelves: Shelves) -> Iterator[Bundles]:
+def bundles(tmp_path: Path, shelves: Shelves) -> Iterator[LayerStore]:
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -84,32 +85,28 @@ def bundles(tmp_path: Path, shelves: Shelves) -> Iterator[Bundles]:
         authority.cert_pem.write_to_path(str(ca))
         key = ec.generate_private_key(ec.SECP256R1())
         client = BlobClient(url, ca, key)
-        made = Bundles(url, ca, key, client, BlobFolder(tmp_path / "layers"))
-        yield made
-        made._client.close()
+        source = OrchestratorBundles(url, ca, key, client, tmp_path / "work")
+        yield ImageStation(tmp_path / "layers", source).store  # type: ignore[arg-type]
+        source.close()
         client.close()
 
 
 def stored(tmp_path: Path) -> set[str]:
-    return {
-        "sha256:" + path.name
-        for path in (tmp_path / "layers").rglob("*")
-        if path.is_file() and not path.name.endswith(".part")
-    }
+    return {"sha256:" + path.name for path in (tmp_path / "layers" / "sha256").glob("*")}
 
 
-def test_what_is_there_does_not_move_again(bundles: Bundles, shelves: Shelves, tmp_path: Path) -> None:
+def test_what_is_there_does_not_move_again(bundles: LayerStore, shelves: Shelves, tmp_path: Path) -> None:
     assert bundles.fetch(IMAGE) == len(CONFIG) + sum(map(len, LAYERS))
     assert stored(tmp_path) == {IMAGE, *map(digest_of, LAYERS)}
     shelves.asked.clear()
     assert bundles.fetch(IMAGE) == 0
-    assert len(shelves.asked) == 1, "the index alone is asked for"
+    assert shelves.asked == [], "what is whole needs no network"
     assert all(shelves.signed)
 
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_the_manifest_that_the_policy_names_is_found_among_several(
-    bundles: Bundles, shelves: Shelves, number: int
+    bundles: LayerStore, shelves: Shelves, number: int
 ) -> None:
     wanted = MANIFESTS[number]
     assert bundles.manifest(IMAGE, digest_of(wanted)) == wanted
@@ -118,14 +115,14 @@ def test_the_manifest_that_the_policy_names_is_found_among_several(
     assert shelves.asked == [], "kept, so that a message asks no network"
 
 
-def test_a_manifest_that_is_not_there(bundles: Bundles, shelves: Shelves) -> None:
+def test_a_manifest_that_is_not_there(bundles: LayerStore, shelves: Shelves) -> None:
     with pytest.raises(NotFoundError, match="another manifest"):
         bundles.manifest(IMAGE, "sha256:" + "0" * 64)
 
 
 @pytest.mark.parametrize("which", [CONFIG, LAYERS[1]])
 def test_bytes_that_are_not_their_digest_are_not_kept(
-    bundles: Bundles, shelves: Shelves, tmp_path: Path, which: bytes
+    bundles: LayerStore, shelves: Shelves, tmp_path: Path, which: bytes
 ) -> None:
     shelves.blobs[digest_of(which)] = which[:-1] + b"!"
     with pytest.raises(WireError):
@@ -142,7 +139,7 @@ def test_bytes_that_are_not_their_digest_are_not_kept(
     ],
 )
 def test_an_index_that_lists_other_layers_than_the_config(
-    bundles: Bundles, shelves: Shelves, lie: Any
+    bundles: LayerStore, shelves: Shelves, lie: Any
 ) -> None:
     shelves.bundles = lie
     with pytest.raises(WireError):
@@ -155,13 +152,13 @@ def test_an_index_that_lists_other_layers_than_the_config(
      {"bundles": [index(config=blob(b"another image"))]}, {"bundles": [index(config=blob(CONFIG, size=2**40))]},
      {"bundles": [index() | {"manifest": blob(MANIFESTS[0], size=2**30)}]}],
 )  # fmt: skip
-def test_an_index_that_is_none(bundles: Bundles, shelves: Shelves, nonsense: Any) -> None:
+def test_an_index_that_is_none(bundles: LayerStore, shelves: Shelves, nonsense: Any) -> None:
     shelves.bundles = nonsense
     with pytest.raises(NetworkError):
         bundles.fetch(IMAGE)
 
 
-def test_an_image_that_nobody_has(bundles: Bundles, shelves: Shelves) -> None:
+def test_an_image_that_nobody_has(bundles: LayerStore, shelves: Shelves) -> None:
     shelves.bundles = {"bundles": []}
     with pytest.raises(NotFoundError):
         bundles.fetch(IMAGE)
