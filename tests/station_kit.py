@@ -51,6 +51,7 @@ from policies.order import PAYLOAD_TYPE, RunOrder
 from policies.signing import add_signature, sign_envelope
 from policies.wire.instructions import Kind, StationReply, Status
 from station.admission.gatekeeper import Gatekeeper
+from station.admission.gpus import LeasableGpus
 from station.assembly import Counters
 from station.audit import AuditLog
 from station.egress.ledger import EgressLedger
@@ -151,6 +152,7 @@ class StationKit:
         self.gatekeeper = Gatekeeper(
             self.settings, self.board.client("home/compute/trust"), self.catalogue,
             Counters(self.runs, self.releases), shelf, self.clock,
+            gpus=LeasableGpus(self.settings, launcher, clock=lambda: self.clock.now.timestamp()),
         )  # fmt: skip
         self.preparation = Preparation(
             self.settings, paths, self.gatekeeper, self.catalogue, shelf, shelf, launcher, sandbox, KEY, self.audit
