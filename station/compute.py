@@ -30,7 +30,6 @@ from station.web.catalogue_api import add_catalogue_routes
 from station.web.continuity_api import add_continuity_routes
 from station.web.gpus_api import add_gpu_routes
 from station.web.images_api import add_image_routes
-from station.web.images_api import add_image_routes
 from station.web.selftest_api import add_selftest_routes
 from station.web.server import read_token, serve_local
 
@@ -41,9 +40,6 @@ _RECORDS_EVERY_S = 1.0
 
 _ENDINGS_EVERY_S = 1.0
 """Between two looks at whether a run that is prepared is over; it asks nobody."""
-
-_IMAGES_EVERY_S = 60.0
-"""Between two looks at whether it is time to look at the images."""
 
 _IMAGES_EVERY_S = 60.0
 """Between two looks at whether it is time to look at the images."""
@@ -79,7 +75,6 @@ def serve(home: Path) -> None:
         add_access_routes(api, AccessDesk(audit))
         add_selftest_routes(api, SelftestDesk(audit))
         add_gpu_routes(api, launcher)
-        add_image_routes(api, station.images)
         add_image_routes(api, station.images)
         serve_local(api, paths.api_socket)
     finally:
@@ -144,7 +139,6 @@ def _start_watching(
     - Runs whose policy or order is over by what is known are ended; this waits for no answer of the repository.
       Trains that hold a GPU and are asked nothing give it back.
     - Images that nothing needs go when their time is over.
-    - Images that nothing needs go when their time is over.
     - The station's records are stated, and held against what was countersigned of them.
     """
     warm, gatekeeper = station.warm, station.gatekeeper
@@ -163,6 +157,5 @@ def _start_watching(
     watch("consent", consent, settings.polling.handover_s, stop)
     watch("endings", endings, min(_ENDINGS_EVERY_S, settings.polling.handover_s), stop)
     watch_policies(gatekeeper, settings.polling.handover_s, stop)
-    watch("images", (station.images.look,), _IMAGES_EVERY_S, stop)
     watch("images", (station.images.look,), _IMAGES_EVERY_S, stop)
     watch("records", (station.continuity.messenger.look, audit.thinned.flush), _RECORDS_EVERY_S, stop)

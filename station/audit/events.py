@@ -67,7 +67,6 @@ class AuditEvent(StrEnum):
     RUN_CHANGED = "run-changed"
     IMAGE_FETCHED = "image-fetched"
     IMAGE_REMOVED = "image-removed"
-    IMAGE_REMOVED = "image-removed"
     COHORT_FROZEN = "cohort-frozen"
     COHORT_WIPED = "cohort-wiped"
     VOLUMES_PURGED = "volumes-purged"

@@ -76,7 +76,6 @@ STANDARD_NAMES: Final[Mapping[E, StandardName]] = MappingProxyType(
         E.RUN_CHANGED: StandardName(_ACTIVITY, "E"),
         E.IMAGE_FETCHED: StandardName(_ACTIVITY, "U", "110131"),
         E.IMAGE_REMOVED: StandardName(_ACTIVITY, "U", "110131"),
-        E.IMAGE_REMOVED: StandardName(_ACTIVITY, "U", "110131"),
         E.COHORT_FROZEN: StandardName(_DATA, "C"),
         E.COHORT_WIPED: StandardName(_DATA, "D"),
         E.VOLUMES_PURGED: StandardName(_DATA, "D"),
