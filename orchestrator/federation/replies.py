@@ -11,8 +11,9 @@ import numpy as np
 
 from policies.documents import digest_of_file
 from policies.errors import WireError
-from policies.manifest import TableOutput, TrainManifest
+from policies.manifest import TrainManifest
 from policies.refusals import RefusalCode
+from policies.rows import HIDDEN
 from policies.wire.arrays import (
     FLOAT_DTYPES,
     ArrayLimits,
@@ -23,7 +24,7 @@ from policies.wire.arrays import (
     read_layout,
 )
 from policies.wire.floats import as_float
-from policies.wire.instructions import Blob, Instruction, StationReply, Status
+from policies.wire.instructions import Blob, Instruction, Kind, StationReply, Status
 from policies.wire.releases import ReleaseTensor
 
 
@@ -64,9 +65,7 @@ def check_reply(reply: StationReply, instruction: Instruction, manifest: TrainMa
             return Rejected(RefusalCode.RELEASE_METRIC_EXTRA)
         if not declared[key].minimum <= value <= declared[key].maximum:
             return Rejected(RefusalCode.RELEASE_METRIC_RANGE)
-    return _check_tables(
-        reply, {table.key: table for table in manifest.outputs.tables if table.stage == stage}
-    )
+    return _check_tables(reply, _shapes(manifest, stage))
 
 
 def check_release(release: Blob, path: Path, inbound: Path, expected: tuple[ReleaseTensor, ...]) -> Verdict:
@@ -104,7 +103,10 @@ def check_release(release: Blob, path: Path, inbound: Path, expected: tuple[Rele
 
 
 def sum_tables(tables: list[dict[str, list[list[float | int]]]]) -> dict[str, list[list[float | int]]]:
-    """Add up the tables that every station released in the same shape; the others are left out."""
+    """Add up the tables that every station released in the same shape; the others are left out.
+
+    A cell that one station hides is hidden in the sum: what the others have of it is no number of patients of all.
+    """
     if not tables:
         return {}
     merged: dict[str, list[list[float | int]]] = {}
@@ -113,17 +115,33 @@ def sum_tables(tables: list[dict[str, list[list[float | int]]]]) -> dict[str, li
         shapes = {tuple(len(row) for row in table) for table in rows}
         if len(shapes) == 1:
             merged[key] = [
-                [sum(cells) for cells in zip(*lines, strict=True)] for lines in zip(*rows, strict=True)
+                [HIDDEN if HIDDEN in cells else sum(cells) for cells in zip(*lines, strict=True)]
+                for lines in zip(*rows, strict=True)
             ]
     return merged
 
 
-def _check_tables(reply: StationReply, declared: dict[str, TableOutput]) -> Verdict:
+def _shapes(manifest: TrainManifest, stage: str) -> dict[str, tuple[int, int]]:
+    """Return lines and columns of every table that a stage may release; a map train's are made by the station."""
+    shapes = {
+        table.key: (table.rows, len(table.columns))
+        for table in manifest.outputs.tables
+        if table.stage == stage
+    }
+    if stage == Kind.ANALYSE:
+        for item in manifest.outputs.aggregates:
+            shapes[item.key] = len(manifest.aggregate_lines(item)), len(manifest.aggregate_columns(item))
+    return shapes
+
+
+def _check_tables(reply: StationReply, shapes: dict[str, tuple[int, int]]) -> Verdict:
     for key, rows in reply.tables.items():
-        if key not in declared:
+        if key not in shapes:
             return Rejected(RefusalCode.RELEASE_TABLE_EXTRA)
-        table = declared[key]
-        if len(rows) != table.rows or any(len(row) != len(table.columns) for row in rows):
+        lines, columns = shapes[key]
+        if len(rows) != lines or any(len(row) != columns for row in rows):
+            return Rejected(RefusalCode.RELEASE_TABLE_SHAPE)
+        if any(type(cell) is not int or cell < HIDDEN for row in rows for cell in row):
             return Rejected(RefusalCode.RELEASE_TABLE_SHAPE)
     return Accepted()
 

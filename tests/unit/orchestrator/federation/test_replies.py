@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from federation_samples import DIGEST, manifest
+from map_documents import map_manifest
 from safetensors.numpy import save, save_file
 
 from orchestrator.federation.replies import Accepted, Rejected, check_release, check_reply, sum_tables
@@ -119,3 +120,27 @@ def test_tables_are_summed_where_all_have_them_in_one_shape() -> None:
     second = {"a": [[10, 0], [0, 1]], "b": [[1, 1]], "c": [[1]]}
     assert sum_tables([first, second]) == {"a": [[11, 2], [3, 5]]}
     assert sum_tables([]) == {}
+
+
+def _analysed(**changes: object) -> StationReply:
+    return _reply(Kind.ANALYSE, release=None, **changes)
+
+
+def test_a_map_trains_tables_have_the_shapes_that_its_manifest_says() -> None:
+    asked = Instruction(kind=Kind.ANALYSE, order_digest=DIGEST, round=1, deadline_s=1)
+    shares, by_sex, ends = [[12], [-1], [-1], [0]], [[10, 10, -1]] * 3, [[20]] + [[0]] * 6
+    whole = {"lung_shares": shares, "nodules_by_sex": by_sex, "ends": ends}
+    assert check_reply(_analysed(tables=whole), asked, map_manifest()) == Accepted()
+    assert check_reply(_analysed(tables={"lung_shares": shares}), asked, map_manifest()) == Accepted()
+    for wrong, code in (
+        ({"names": shares}, "RELEASE_TABLE_EXTRA"),
+        ({"lung_shares": shares[:3]}, "RELEASE_TABLE_SHAPE"),
+        ({"nodules_by_sex": shares}, "RELEASE_TABLE_SHAPE"),
+        ({"lung_shares": [[12], [-2], [0], [0]]}, "RELEASE_TABLE_SHAPE"),
+        ({"lung_shares": [[12], [0.5], [0], [0]]}, "RELEASE_TABLE_SHAPE"),
+    ):
+        assert check_reply(_analysed(tables=wrong), asked, map_manifest()) == Rejected(code)
+
+
+def test_what_one_station_hides_is_hidden_in_the_sum() -> None:
+    assert sum_tables([{"a": [[10], [-1]]}, {"a": [[5], [30]]}]) == {"a": [[15], [-1]]}
