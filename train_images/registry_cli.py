@@ -40,6 +40,7 @@ order_app = new_app("Write, sign and send run orders.")
 def add_commands(app: typer.Typer) -> None:
     """Add these commands to `pht-train`."""
     app.command()(submit)
+    app.command()(push)
     app.add_typer(order_app, name="order")
     app.command()(watch)
     app.command()(results)
@@ -79,6 +80,39 @@ def submit(
     say(
         f"Submitted {train.manifest.name} {train.manifest.version}: {sent.moved_bytes} of {sent.bytes} bytes "
         f"moved, {sent.moved_blobs} of {sent.blobs} blobs."
+    )
+
+
+def push(
+    bundle: Annotated[Path, typer.Argument(help="A packed bundle's folder.")],
+    registry: Annotated[str, typer.Option("--registry", help="The registry: https://host:port.")],
+    repository: Annotated[str, typer.Option("--repository", help="The repository in it, as in pht/trains.")],
+    credentials_file: Annotated[
+        Path | None,
+        typer.Option("--credentials-file", help="File with one line, user:password or a token; mode 0600."),
+    ] = None,
+    ca: Annotated[Path | None, typer.Option("--ca", help="Authority behind its certificate (PEM).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send a bundle to an OCI registry from which stations fetch; only what is missing there moves."""
+    from policies.wire.oci_auth import Credentials  # noqa: PLC0415
+    from train_images.tool.folders import read_bundle  # noqa: PLC0415
+    from train_images.tool.pushing import RegistryPush  # noqa: PLC0415
+
+    train = read_bundle(bundle)
+    credentials = (
+        None if credentials_file is None else Credentials.read(credentials_file, "--credentials-file")
+    )
+    there = RegistryPush(registry, repository, ca=ca, credentials=credentials)
+    try:
+        sent = there.push(train, progress)
+    finally:
+        there.close()
+    if as_json:
+        echo_json(sent)
+        return
+    say(
+        f"Pushed {train.manifest.name} {train.manifest.version} as {sent.tag}: {sent.moved_bytes} bytes moved."
     )
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from policies.bundle import BlobFolder
 from policies.errors import SettingsError
+from policies.wire.oci_auth import Credentials
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
 from station.images.records import Records
-from station.images.registry.auth import Credentials
 from station.images.registry.client import RegistryClient
 from station.images.registry.source import RegistrySource
 from station.images.room import MIB, Engine, Needs, Room, Terms
@@ -77,7 +77,9 @@ def make_registry(
             settings.registry_url,
             settings.registry_repository,
             ca=None if ca is None else home / ca,
-            credentials=None if credentials is None else Credentials.read(home / credentials),
+            credentials=None
+            if credentials is None
+            else Credentials.read(home / credentials, "images.registry_credentials_file"),
             hosts=settings.registry_hosts,
             proxy=proxy,
             announce=announce,

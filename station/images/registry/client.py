@@ -19,7 +19,7 @@ import httpx
 
 from policies.documents import parse_json
 from policies.errors import DocumentError, NetworkError, NotFoundError, StorageError, WireError
-from station.images.registry.auth import MAX_TOKEN, Challenge, Credentials, read_token
+from policies.wire.oci_auth import MAX_TOKEN, Challenge, Credentials, read_token
 
 MAX_REDIRECTS: Final = 3
 

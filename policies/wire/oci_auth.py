@@ -1,7 +1,7 @@
-"""Who the station says it is to a registry: nobody, a user with a password, or a bearer token.
+"""Who we say we are to an OCI registry: nobody, a user with a password, or a bearer token.
 
 Challenges are those of RFC 9110 section 11.6.1; the token's form is that of the distribution project's token authentication.
-The credentials go to the registry, and to a token service only where that is the registry's own host or one the hospital named.
+The credentials go to the registry, and to a token service only where that is the registry's own host or one that its user named.
 """
 
 import base64
@@ -20,7 +20,7 @@ _LINE: Final = re.compile(r"[!-~]{1,4096}")
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the hospital was given for its registry. Never shown: it has no useful form as text.
+    """What was given out for a registry. Never shown: it has no useful form as text.
 
     Attributes:
         user: empty where `secret` is a bearer token.
@@ -39,8 +39,8 @@ class Credentials:
         return "Basic " + base64.b64encode(f"{self.user}:{self.secret}".encode()).decode()
 
     @classmethod
-    def read(cls, path: Path) -> "Credentials":
-        """Read a credentials file: one line, ``user:password`` or a token.
+    def read(cls, path: Path, what: str) -> "Credentials":
+        """Read a credentials file: one line, ``user:password`` or a token; `what` is how its owner knows it.
 
         Raises:
             SettingsError: it is not there, others may read it, or it is no such line.
@@ -50,15 +50,13 @@ class Credentials:
             text = path.read_text("ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(
-                "images.registry_credentials_file cannot be read",
-                hint="It holds one line, user:password or a token, and belongs to compute's user.",
+                f"{what}: cannot be read",
+                hint="It holds one line, user:password or a token, and belongs to the user who reads it.",
             ) from error
         if mode & 0o077:
-            raise SettingsError(
-                "images.registry_credentials_file: others may read it", hint="Set its mode to 0600."
-            )
+            raise SettingsError(f"{what}: others may read it", hint="Set its mode to 0600.")
         if not _LINE.fullmatch(text):
-            raise SettingsError("images.registry_credentials_file: is not one line of plain characters")
+            raise SettingsError(f"{what}: is not one line of plain characters")
         user, found, secret = text.partition(":")
         return cls(user, secret) if found else cls("", text)
 
