@@ -43,6 +43,7 @@ from station.images.store import LayerStore
 from station.layout import StationPaths
 from station.retention import ComputeRetention, ComputeTerms, Places
 from station.runs.chains import Chains, load_identity
+from station.runs.clock import RunClock
 from station.runs.desk import StationDesk
 from station.runs.needed_images import NeededImages
 from station.runs.outbox import Outbox
@@ -85,6 +86,7 @@ class Station:
     gatekeeper: Gatekeeper
     catalogue: Catalogue
     warm: WarmRuns
+    clock: RunClock
     releases: ReleaseStore
     agent: Agent
     desk: StationDesk
@@ -137,6 +139,7 @@ class _Trains:
 
     keeper: VolumeKeeper
     warm: WarmRuns
+    clock: RunClock
     agent: Agent
 
 
@@ -173,6 +176,7 @@ def assemble(
         gatekeeper=gatekeeper,
         catalogue=books.catalogue,
         warm=trains.warm,
+        clock=trains.clock,
         releases=books.releases,
         agent=trains.agent,
         desk=desk,
@@ -263,13 +267,14 @@ def _trains(home: _Home, books: _Books, lines: _Lines, gatekeeper: Gatekeeper) -
         volumes, books.catalogue, audit, modes=settings.consent_modes,
         keep_for=timedelta(days=settings.retention.cache_days), clock=system_clock,
     )  # fmt: skip
+    clock = RunClock(home.database)
     preparation = Preparation(
         settings, paths, gatekeeper, books.catalogue, lines.images, lines.blobs, launcher, TrainSandbox(launcher),
-        CohortKey.load(paths.cohort_key), audit, volumes,
+        CohortKey.load(paths.cohort_key), audit, clock, volumes,
     )  # fmt: skip
     rounds = TrainRounds(
         settings, gatekeeper, books.catalogue, books.runs, books.releases, books.ledger, audit, lines.blobs,
-        books.outbox,
+        books.outbox, clock,
     )  # fmt: skip
     warm = WarmRuns(gatekeeper, books.runs, preparation, audit)
     service = RunService(
@@ -277,7 +282,7 @@ def _trains(home: _Home, books: _Books, lines: _Lines, gatekeeper: Gatekeeper) -
     )
     pace = Pace(idle_s=settings.polling.idle_s, slow_s=max(settings.polling.active_s, 0.1))
     connection = AnnouncedConnection(lines.fleet, books.calls)
-    return _Trains(keeper, warm, Agent(connection, service, paths.agent, pace))
+    return _Trains(keeper, warm, clock, Agent(connection, service, paths.agent, pace))
 
 
 def _retention(home: _Home, warm: WarmRuns) -> ComputeRetention:

@@ -58,6 +58,7 @@ from station.egress.ledger import EgressLedger
 from station.egress.releases import ReleaseStore
 from station.layout import StationPaths
 from station.runs import Decision, RunRepository
+from station.runs.clock import RunClock
 from station.runs.outbox import Outbox
 from station.runs.preparation import Preparation
 from station.runs.rounds import TrainRounds
@@ -109,6 +110,7 @@ class StationKit:
     sandbox: SandboxSimulator = field(default_factory=SandboxSimulator)
     launcher: LauncherSimulator = field(default_factory=LauncherSimulator)
     orders: int = 0
+    boot: str = "this-boot"
 
     @classmethod
     def make(
@@ -154,12 +156,15 @@ class StationKit:
             Counters(self.runs, self.releases), shelf, self.clock,
             gpus=LeasableGpus(self.settings, launcher, clock=lambda: self.clock.now.timestamp()),
         )  # fmt: skip
+        # One clock for all of it, which the test moves.
+        run_clock = RunClock(self.database, self.clock, lambda: self.clock().timestamp(), lambda: self.boot)
         self.preparation = Preparation(
-            self.settings, paths, self.gatekeeper, self.catalogue, shelf, shelf, launcher, sandbox, KEY, self.audit
+            self.settings, paths, self.gatekeeper, self.catalogue, shelf, shelf, launcher, sandbox, KEY, self.audit,
+            run_clock,
         )  # fmt: skip
         self.rounds = TrainRounds(
             self.settings, self.gatekeeper, self.catalogue, self.runs, self.releases, self.ledger, self.audit, shelf,
-            outbox,
+            outbox, run_clock,
         )  # fmt: skip
         self.warm = WarmRuns(self.gatekeeper, self.runs, self.preparation, self.audit)
         self.service = RunService(

@@ -42,6 +42,10 @@ log = logging.getLogger(__name__)
 _FINISH_S = 20.0
 _PREPARE_SILENCE_S = 5.0
 _LATE_JOINER_S = 2.0
+_OVER = frozenset(
+    {RefusalCode.TRAIN_FAILED_TOO_OFTEN, RefusalCode.RUN_TIME_SPENT, RefusalCode.RUN_STOPPED, "STOPPED"}
+)
+"""A station that answers one of these has ended its run."""
 
 
 class RunFailedError(PhtError):
@@ -194,7 +198,7 @@ class Rounds:
         if code == RefusalCode.INSTRUCTION_UNKNOWN_ORDER:
             self._ready.discard(name)
             self._waiting[name] = code
-        elif code in {RefusalCode.TRAIN_FAILED_TOO_OFTEN, RefusalCode.RUN_STOPPED, "STOPPED"}:
+        elif code in _OVER:
             self._ready.discard(name)
             self._refused[name] = code
 

@@ -39,6 +39,10 @@ TEXTS: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
         _C.TRAIN_FAILED_TOO_OFTEN: CatalogueEntry(
             "Three messages of this run failed at the station, so the run ended there.", _RESEARCHER_FIXES
         ),
+        _C.RUN_TIME_SPENT: CatalogueEntry(
+            "The run's containers have used up the hours that its policy grants at a station.",
+            f"Ask for less work per run, or for a policy with more run_hours. {_BOARD}",
+        ),
         _C.RUN_STOPPED: CatalogueEntry(
             "The run was stopped at this station.",
             "Ask the hospital's operator; order a new run if it may go on.",

@@ -38,6 +38,7 @@ from station.egress.contract import CohortCounts, ReleaseContract
 from station.evidence.kept import keep_terms
 from station.images.store import LayerStore
 from station.layout import StationPaths
+from station.runs.clock import RunClock
 from station.runs.mapping import map_session
 from station.runs.repository import STATION_ACTOR, Run, count_as_started
 from station.runs.usage import note_use
@@ -95,6 +96,7 @@ class Preparation:
     sandbox: Sandbox
     cohort_key: CohortKey
     audit: AuditLog
+    clock: RunClock
     volumes: VolumeCache | None = None
 
     def prepare(self, run: Run, admitted: Admitted) -> Permitted[Prepared] | Refused:
@@ -148,11 +150,13 @@ class Preparation:
         control = self.paths.control / self.run_id(run)
         _fresh_folder(control, 0o711)
         policy, now = prepared.admitted.verified.in_force.policy, self.gatekeeper.now()
+        left_s = self.clock.left_s(run.order_digest, policy.resources.run_hours)
 
         def count(session: Session) -> None:
             note_use(session, run.order_digest, policy, prepared.cohort, now)
             # With the audit's entry, before there is a container: a station that is killed now has counted the run.
             count_as_started(session, run.order_digest)
+            self.clock.start_in(session, run.order_digest)
 
         self.audit.append(
             self._record(run, AuditEvent.CONTAINER_STARTED, order.image_config_digest, {}),
@@ -168,7 +172,7 @@ class Preparation:
             cpus=min(manifest.resources.cpus, self.settings.ceilings.cpus),
             pids=min(manifest.resources.pids, self.settings.ceilings.pids),
             scratch_bytes=min(manifest.resources.scratch_mib, self.settings.ceilings.scratch_mib) * MIB,
-            wall_clock_s=max(1, int(prepared.admitted.verified.in_force.policy.resources.run_hours * 3600)),
+            wall_clock_s=max(1, int(left_s)),
             gpu=gpu_need(prepared.admitted),
         )
         if manifest.interface is Interface.MAP:
@@ -184,7 +188,14 @@ class Preparation:
             if error.log:
                 self._write_log(run, error.log)
             raise
+        finally:
+            if prepared.session is None or not prepared.session.alive:
+                self.clock.stop(run.order_digest)
         return prepared.session
+
+    def is_out_of_time(self, run: Run, admitted: Admitted) -> bool:
+        """Whether the order's containers have run, all together, as long as its policy grants."""
+        return self.clock.left_s(run.order_digest, admitted.verified.in_force.policy.resources.run_hours) < 1
 
     def dispose(self, run: Run, prepared: Prepared) -> None:
         """Stop the container and wipe cohort, control socket and work files."""
@@ -204,6 +215,7 @@ class Preparation:
         finally:
             _kill(session)
             prepared.killed = session
+            self.clock.stop(run.order_digest)
 
     def end_idle(self, run: Run, prepared: Prepared) -> None:
         """End a container that holds a GPU and is asked nothing: audited as what it is, and no failure of the train's."""

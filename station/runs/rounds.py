@@ -37,6 +37,7 @@ from station.egress.guard import Guard, GuardRequest
 from station.egress.ledger import EgressLedger, LedgerEntry, MessageType
 from station.egress.release import Release, ReplyStamp, Withheld, released_reply
 from station.egress.releases import ChainDigests, ReleaseStore, ReleaseTerms, StoredRelease
+from station.runs.clock import RunClock
 from station.runs.outbox import Outbox
 from station.runs.preparation import Prepared
 from station.runs.repository import STATION_ACTOR, Run, RunRepository
@@ -71,6 +72,7 @@ class TrainRounds:
     audit: AuditLog
     blobs: BlobClient
     outbox: Outbox
+    clock: RunClock
 
     def recorded(self, instruction: Instruction) -> Answer | None:
         """Return the release that answers this (order, round, kind), sent again as it is, or None."""
@@ -126,6 +128,8 @@ class TrainRounds:
         if isinstance(reply, TrainFailure):
             if prepared.ended_by is not None:
                 return self.outbox.status(instruction, Status.FAILED, prepared.ended_by, run), None
+            if self._is_out_of_time(run, prepared):
+                return self._end_of_time(instruction, run), None
             return self.failed(instruction, run, reply, prepared.admitted.manifest.error_codes), None
         asked = GuardRequest(
             run.order_digest, instruction.round, stage, inbound, prepared.work / "release.safetensors"
@@ -145,6 +149,16 @@ class TrainRounds:
             code = failure.error_code
         self._count(run, code, failure.detail)
         return self.outbox.status(instruction, Status.FAILED, code, run)
+
+    def _is_out_of_time(self, run: Run, prepared: Prepared) -> bool:
+        hours = prepared.admitted.verified.in_force.policy.resources.run_hours
+        return self.clock.left_s(run.order_digest, hours) < 1
+
+    def _end_of_time(self, instruction: Instruction, run: Run) -> StationReply:
+        """End a run whose containers have used up what its policy grants; where it has ended already, that stands."""
+        with contextlib.suppress(StateError):
+            self.runs.transition(run.order_digest, RunEvent.FAIL, code=RefusalCode.RUN_TIME_SPENT)
+        return self.outbox.status(instruction, Status.FAILED, RefusalCode.RUN_TIME_SPENT, run)
 
     def count_failure(self, run: Run, failure: TrainFailure) -> None:
         """Count a container that did not start, like a failed message: it cost the hospital as much."""

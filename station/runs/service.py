@@ -150,7 +150,7 @@ class RunService:
             )
         known = self._runs.get(digest)
         if known is not None and known.state in _SPENT:
-            return self._refuse(instruction, Refused.because(_SPENT[known.state]))
+            return self._refuse(instruction, Refused.because(_why_spent(known)))
         lock = self._warm.lock(digest)
         if not lock.acquire(blocking=False):
             # Its preparation or a message holds the lock; an answer does not wait for it.
@@ -295,7 +295,7 @@ class RunService:
         if run is None:
             return self._refuse(instruction, Refused.because(RefusalCode.INSTRUCTION_UNKNOWN_ORDER)), None
         if run.state in _SPENT:
-            return self._refuse(instruction, Refused.because(_SPENT[run.state])), None
+            return self._refuse(instruction, Refused.because(_why_spent(run))), None
         if run.state is RunState.BUSY:
             # Nothing is at work under the lock: the end of an earlier message could not be recorded.
             self._warm.let_go(run.order_digest, RunEvent.RECOVER)
@@ -325,6 +325,7 @@ class RunService:
             prepared.value.last_message = self._gatekeeper.now()
             self._runs.transition(run.order_digest, RunEvent.ANSWERED)
             self._let_go_if_spent(run.order_digest)
+            self._warm.end_if_dead(run)
 
     def _readmit(self, run: Run) -> Permitted[Admitted] | Refused:
         """Ask every rule again, as for each message (invariant I7); a run whose policy is gone ends here."""
@@ -371,6 +372,12 @@ class RunService:
                 )
             )
         return self._outbox.status(instruction, Status.REFUSED, refused.code, run)
+
+
+def _why_spent(run: Run) -> RefusalCode:
+    if run.state is RunState.FAILED and run.code == RefusalCode.RUN_TIME_SPENT:
+        return RefusalCode.RUN_TIME_SPENT
+    return _SPENT[run.state]
 
 
 def _outside_the_order(instruction: Instruction, admitted: Admitted) -> Reason | None:

@@ -80,6 +80,8 @@ class WarmRuns:
         current = self._runs.get(run.order_digest)
         if current is None or current.state is not RunState.PREPARING:
             return Refused.because(RefusalCode.RUN_STOPPED)
+        if self._preparation.is_out_of_time(current, admitted):
+            return self._end_of_time(current)
         result = self._preparation.prepare(current, admitted)
         if isinstance(result, Refused):
             self.refuse(run.order_digest, result)
@@ -113,12 +115,25 @@ class WarmRuns:
         if prepared.ended_by is not None or not now_consenting.covers(prepared.used):
             self.let_go(run.order_digest, RunEvent.RECOVER)
             return self.make_ready(run, admitted)
+        if self._preparation.is_out_of_time(run, admitted):
+            return self._end_of_time(run)
         if prepared.session is None or not prepared.session.alive:
             self._preparation.end_container(run, prepared)
             self._preparation.start(run, prepared)
             if why := _why_ended(prepared):
                 return self._ended(run.order_digest, why)
         return Permitted(prepared)
+
+    def _end_of_time(self, run: Run) -> Refused:
+        self.let_go(run.order_digest, None)
+        self._runs.transition(run.order_digest, RunEvent.FAIL, code=RefusalCode.RUN_TIME_SPENT)
+        return Refused.because(RefusalCode.RUN_TIME_SPENT)
+
+    def end_if_dead(self, run: Run) -> None:
+        """Kill a container that takes no further message now, not when the next one comes."""
+        prepared = self._prepared.get(run.order_digest)
+        if prepared is not None and prepared.session is not None and not prepared.session.alive:
+            self._preparation.end_container(run, prepared)
 
     def _ended(self, order_digest: str, why: RefusalCode) -> Refused:
         self.let_go(order_digest, RunEvent.RECOVER)
@@ -223,6 +238,7 @@ class WarmRuns:
 
     def recover(self) -> None:
         """After a start: whatever an earlier life held is gone, and its orders go back to preparation."""
+        self._preparation.clock.recover()
         for run in self._runs.list(HOLDS_RESOURCES):
             self._runs.transition(run.order_digest, RunEvent.RECOVER, detail="the station started again")
 

@@ -17,6 +17,7 @@ import station.audit.tables
 import station.catalogue
 import station.continuity.tables
 import station.egress.tables
+import station.runs.clock
 import station.runs.tables
 import station.runs.usage
 from policies.errors import StateError, StorageError
@@ -27,6 +28,7 @@ TABLES = (
     station.catalogue,
     station.continuity.tables,
     station.egress.tables,
+    station.runs.clock,
     station.runs.tables,
     station.runs.usage,
 )
