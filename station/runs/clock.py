@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import String, select
+from sqlalchemy import Float, String, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from station.audit.log import system_clock
@@ -29,7 +29,7 @@ class RunClockRow(Base):
     __tablename__ = "run_clocks"
 
     order_digest: Mapped[str] = mapped_column(String(71), primary_key=True)
-    used_s: Mapped[float]
+    used_s: Mapped[float] = mapped_column(Float)
     running_since: Mapped[datetime | None] = mapped_column(UtcTime)
     last_seen: Mapped[datetime | None] = mapped_column(UtcTime)
     boot: Mapped[str | None] = mapped_column(String(64))
