@@ -1,10 +1,11 @@
 """What all tests share: nothing that matters may be skipped where PHT_NO_SKIPS is set (CI)."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gpu_kit import FakeGpus, compile_libraries
+from gpu_kit import FakeGpus, compile_libraries, settled
 from hypothesis import HealthCheck, settings
 
 # How long an example takes says how busy the machine is, never whether the code is right.
@@ -59,8 +60,10 @@ def gpu_libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def gpus(
     gpu_libraries: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> FakeGpus:
+) -> Iterator[FakeGpus]:
     """A machine with that driver, and no GPU yet; every process that is started from here sees it."""
     folder = tmp_path_factory.mktemp("gpus")
     monkeypatch.setenv("LD_LIBRARY_PATH", str(folder))
-    return FakeGpus.make(folder, gpu_libraries)
+    yield FakeGpus.make(folder, gpu_libraries)
+    # What is overwritten beside a test must not meet the next one's machine.
+    settled()

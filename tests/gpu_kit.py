@@ -6,6 +6,7 @@ process in which it does so at a hospital. A device's memory is a file that nobo
 
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -137,3 +138,10 @@ def end(process: "subprocess.Popen[bytes]") -> None:
     """End a train's process, as its container's end does."""
     process.kill()
     process.communicate(timeout=60)
+
+
+def settled() -> None:
+    """Wait until no device is being overwritten beside the test any more."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("scrub-"):
+            thread.join(120)

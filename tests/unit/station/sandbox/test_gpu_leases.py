@@ -1,10 +1,9 @@
 """Leases over a driver that is really loaded: one train a device, none that others are on, clean before and after."""
 
 import threading
-from collections.abc import Iterator
 
 import pytest
-from gpu_kit import CUT, LARGE, SLICES, SMALL, FakeGpus, end, finds
+from gpu_kit import CUT, LARGE, SLICES, SMALL, FakeGpus, end, finds, settled
 
 from policies.errors import RefusedError
 from policies.refusals import RefusalCode
@@ -40,11 +39,8 @@ def states(leases: Leases, holders: dict[str, str] | None = None) -> dict[str, s
     return {each.uuid: each.state for each in leases.report(holders or {}).devices}
 
 
-def settled(leases: Leases) -> dict[str, str]:
-    """How the devices are when nothing is being overwritten any more."""
-    for thread in threading.enumerate():
-        if thread.name.startswith("scrub-"):
-            thread.join(120)
+def after_scrubbing(leases: Leases) -> dict[str, str]:
+    settled()
     return states(leases)
 
 
@@ -127,7 +123,7 @@ def test_memory_is_overwritten_when_a_lease_ends(machine: FakeGpus, leases: Leas
     end(train)
     assert SECRET.encode() in machine.memory(SMALL)
     leases.give_back("run-1")
-    assert settled(leases)[SMALL] == "free"
+    assert after_scrubbing(leases)[SMALL] == "free"
     assert machine.memory(SMALL) == bytes(8 << 20)
 
 
@@ -150,7 +146,7 @@ def test_scrubbing_waits_until_the_train_is_gone(machine: FakeGpus, leases: Leas
         assert states(leases)[SMALL] != "leased"
     finally:
         end(train)
-    assert settled(leases)[SMALL] == "free"
+    assert after_scrubbing(leases)[SMALL] == "free"
     assert SECRET.encode() not in machine.memory(SMALL)
 
 
@@ -236,11 +232,3 @@ def test_two_at_once_never_get_one_device(leases: Leases) -> None:
     for thread in threads:
         thread.join(120)
     assert sorted(got) == [LARGE, SMALL, "none", "none"]
-
-
-@pytest.fixture(autouse=True)
-def _no_scrub_outlives_its_test() -> Iterator[None]:
-    yield
-    for thread in threading.enumerate():
-        if thread.name.startswith("scrub-"):
-            thread.join(120)
