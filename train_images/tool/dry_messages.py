@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from policies.documents import digest_of
-from policies.manifest import TrainManifest
+from policies.manifest import Interface, TrainManifest
 from policies.order import HyperparameterValue, Stage
 from policies.refusals import Reason, RefusalCode
-from station.cohorts import FrozenCohort
+from station.cohorts import FrozenCohort, PatientFolders
 from station.egress.contract import CohortCounts, ReleaseContract
 from station.egress.guard import Guard, GuardRequest
 from station.egress.release import Release, Suppressed, Withheld
+from station.sandbox.mapping import MapReply, MapSession, MapTerms
 from station.sandbox.session import TrainSandbox, TrainSession
 from station.sandbox.spec import (
     MIB,
@@ -27,7 +28,7 @@ from train_images.tool.dry_weights import apply_delta
 from train_images.tool.folders import PackedTrain
 from train_images.tool.initial_weights import Weights
 from train_images.tool.peak_memory import peak_memory_bytes
-from train_images.tool.sandbox_home import SandboxHome
+from train_images.tool.sandbox_home import SandboxHome, containers_at_once
 from train_images.tool.stages import stages_of
 
 _ORDER: Final = digest_of(b"a dry run has no order")
@@ -38,6 +39,7 @@ _FAILURES: Final = {
     ExitClass.TIMEOUT: RefusalCode.TRAIN_TIMEOUT,
     ExitClass.OUT_OF_MEMORY: RefusalCode.TRAIN_OUT_OF_MEMORY,
     ExitClass.PROTOCOL: RefusalCode.TRAIN_PROTOCOL,
+    ExitClass.PATIENTS_FAILED: RefusalCode.TRAIN_PATIENTS_FAILED,
     ExitClass.DECLARED_ERROR: RefusalCode.TRAIN_DECLARED_ERROR,
 }
 
@@ -89,6 +91,7 @@ class DryTerms:
     config: Mapping[str, HyperparameterValue]
     rounds: int
     weights: Weights | None
+    failed_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,7 @@ def converse(home: SandboxHome, terms: DryTerms, progress: Progress) -> Conversa
     first = stages_of(terms.train.manifest)[0]
     progress("starting the train in the sandbox")
     try:
-        session = TrainSandbox(home.launcher).start(spec)
+        session = _start(home, terms, spec)
     except TrainStartError as error:
         return Conversation((_failed(1, first, error.failure, terms.train.manifest),), None, error.log)
     try:
@@ -126,6 +129,16 @@ def converse(home: SandboxHome, terms: DryTerms, progress: Progress) -> Conversa
         return Conversation(messages, peak_memory_bytes(spec.run_id, home.engine), session.logs(_LOG_BYTES))
     finally:
         session.finish()
+
+
+def _start(home: SandboxHome, terms: DryTerms, spec: ContainerSpec) -> TrainSession | MapSession:
+    sandbox, manifest = TrainSandbox(home.launcher), terms.train.manifest
+    if manifest.interface is not Interface.MAP:
+        return sandbox.start(spec)
+    at_once = containers_at_once(manifest)
+    return MapSession(
+        sandbox, PatientFolders(terms.cohort), MapTerms(spec, manifest, at_once, terms.failed_share)
+    )
 
 
 def _container(home: SandboxHome, terms: DryTerms) -> ContainerSpec:
@@ -136,7 +149,7 @@ def _container(home: SandboxHome, terms: DryTerms) -> ContainerSpec:
         image_config_digest=terms.train.index.config.digest,
         cohort_dir=str(terms.cohort.path),
         control_dir=str(home.control / run_id),
-        interface="command" if terms.train.manifest.interface == "command" else "flower",
+        interface=terms.train.manifest.interface.value,
         memory_bytes=resources.memory_mib * MIB,
         cpus=min(resources.cpus, float(home.launcher.engine_info().cpus)),
         pids=resources.pids,
@@ -146,7 +159,7 @@ def _container(home: SandboxHome, terms: DryTerms) -> ContainerSpec:
 
 
 def _rounds(
-    home: SandboxHome, terms: DryTerms, session: TrainSession, progress: Progress
+    home: SandboxHome, terms: DryTerms, session: TrainSession | MapSession, progress: Progress
 ) -> Iterator[DryMessage]:
     counts = CohortCounts.from_cohort(terms.cohort.patients_by_split, terms.cohort.images_by_split)
     guard = Guard(terms.contract, counts)
@@ -166,7 +179,11 @@ def _rounds(
 
 
 def _ask(
-    home: SandboxHome, terms: DryTerms, session: TrainSession, guard: Guard, request: GuardRequest
+    home: SandboxHome,
+    terms: DryTerms,
+    session: TrainSession | MapSession,
+    guard: Guard,
+    request: GuardRequest,
 ) -> tuple[DryMessage, Release | None]:
     manifest = terms.train.manifest
     reply = session.exchange(
@@ -176,8 +193,11 @@ def _ask(
     )
     if isinstance(reply, TrainFailure):
         return _failed(request.round, request.stage, reply, manifest), None
-    head = {"type": "reply", "metrics": dict(reply.metrics), "tables": dict(reply.tables), "error": None}
-    result = guard.check(request, head, reply.arrays)
+    if isinstance(reply, MapReply):
+        result = guard.count(request, reply.tally)
+    else:
+        head = {"type": "reply", "metrics": dict(reply.metrics), "tables": dict(reply.tables), "error": None}
+        result = guard.check(request, head, reply.arrays)
     seconds = round(reply.seconds, 3)
     if isinstance(result, Withheld):
         return DryMessage(request.round, request.stage, "withheld", result.reasons, seconds=seconds), None

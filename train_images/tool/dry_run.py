@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from policies.errors import RefusedError, UsageError
-from policies.manifest import Interface, TrainKind
+from policies.manifest import TrainKind
 from policies.order import HyperparameterValue
 from policies.policy import Policy
-from policies.refusals import Reason, RefusalCode, Refused
+from policies.refusals import Reason, Refused
 from station.cohorts import CohortKey, FrozenCohort, define, freeze, wipe
 from station.egress.contract import ReleaseContract
 from station.sandbox.spec import MIB
@@ -105,8 +105,6 @@ def dry_run(train: PackedTrain, choice: DryChoice, progress: Progress) -> DryRep
     """
     # 1
     manifest = train.manifest
-    if manifest.interface is Interface.MAP:
-        raise RefusedError(RefusalCode.INTERFACE_UNSUPPORTED, "stations of this version run no map trains")
     policy = dry_policy(train, choice.policy)
     config = choose(manifest, choice.settings)
     with sandbox_home(train, choice.engine) as home:
@@ -122,7 +120,8 @@ def dry_run(train: PackedTrain, choice: DryChoice, progress: Progress) -> DryRep
             if contract.problems:
                 raise _refusal(contract.problems)
             # 4
-            terms = DryTerms(train, cohort, contract, config, choice.rounds, weights)
+            share = policy.runs.failed_patients_share
+            terms = DryTerms(train, cohort, contract, config, choice.rounds, weights, share)
             said = converse(home, terms, progress)
         finally:
             wipe(cohort)

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Final
 
 from policies.errors import StorageError, UnavailableError
+from policies.manifest import Interface, TrainManifest
 from station.sandbox.launcher.service import local_launcher
 from station.sandbox.spec import MIB, Launcher, LauncherSettings
 from train_images.tool.folders import PackedTrain
 
+_MOST_AT_ONCE: Final = 4
 DEFAULT_ENGINE: Final = Path("/var/run/docker.sock")
 
 
@@ -54,6 +56,13 @@ class SandboxHome:
         return self.path / "work"
 
 
+def containers_at_once(manifest: TrainManifest) -> int:
+    """Return how many containers of a map train work side by side in a dry run: what this machine's processors are for."""
+    if manifest.interface is not Interface.MAP:
+        return 1
+    return max(1, min(_MOST_AT_ONCE, int((os.cpu_count() or 1) / manifest.resources.cpus)))
+
+
 @contextmanager
 def sandbox_home(train: PackedTrain, engine: Path = DEFAULT_ENGINE) -> Iterator[SandboxHome]:
     """Yield a home for one dry run; its containers and files are gone afterwards.
@@ -62,15 +71,15 @@ def sandbox_home(train: PackedTrain, engine: Path = DEFAULT_ENGINE) -> Iterator[
         StorageError: it cannot be made.
         UnavailableError: no container engine answers.
     """
-    resources = train.manifest.resources
+    resources, together = train.manifest.resources, containers_at_once(train.manifest)
     settings = LauncherSettings(
         station="dry-run",
         engine_socket=engine,
         compute_uid=os.getuid(),
-        max_memory_bytes=resources.memory_mib * MIB,
-        max_cpus=resources.cpus,
-        max_pids=resources.pids,
-        max_scratch_bytes=resources.scratch_mib * MIB,
+        max_memory_bytes=resources.memory_mib * MIB * together,
+        max_cpus=resources.cpus * together,
+        max_pids=resources.pids * together,
+        max_scratch_bytes=resources.scratch_mib * MIB * together,
         max_containers=1,
     )
     with tempfile.TemporaryDirectory(prefix="pht-check-") as made:

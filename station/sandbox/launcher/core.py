@@ -228,9 +228,11 @@ class LauncherCore:
         }
 
     def _require_room(self, spec: ContainerSpec) -> None:
+        # Before the engine is asked: what leaves meanwhile is still in its list, and is known for what it was.
+        known = self._room.inside()
         existing = self._containers()
         running = [_run_of(each) for each in existing if each.get("State") == "running"]
-        self._room.enter(spec, [_run_of(each) for each in existing], running)
+        self._room.enter(spec, [_run_of(each) for each in existing], running, known)
 
     def _watch(self, spec: ContainerSpec) -> None:
         self._kill_after(spec.wall_clock_s, spec.run_id)
@@ -298,6 +300,7 @@ class LauncherCore:
         """
         self._forget(run_id)
         self._engine.remove(self._name(run_id))
+        self._room.leave(run_id)
         self._gpus.give_back(run_id)
         LOG.info("container.removed", extra={"run": run_id})
 
@@ -306,7 +309,6 @@ class LauncherCore:
         if timer is not None:
             timer.cancel()
         self._timed_out.discard(run_id)
-        self._room.leave(run_id)
 
     def list_runs(self) -> tuple[ContainerStatus, ...]:
         """Return every container of this station."""
@@ -318,6 +320,7 @@ class LauncherCore:
         for each in found:
             self._forget(_run_of(each))
             self._engine.remove(each["Id"])
+            self._room.leave(_run_of(each))
         self._gpus.orphaned(found)
         return len(found)
 

@@ -4,7 +4,7 @@ A `map` train starts a container per patient, several side by side. Together the
 memory, processors, processes and scratch, so they never cost the hospital more than a train of one container.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from policies.errors import RefusedError
@@ -24,27 +24,37 @@ class Room:
         self._specs: Final[dict[str, ContainerSpec]] = {}
         self._starting: Final[set[str]] = set()
 
-    def enter(self, spec: ContainerSpec, existing: Collection[str], running: Collection[str]) -> None:
+    def inside(self) -> Mapping[str, ContainerSpec]:
+        """Return what was let in and has not left."""
+        return dict(self._specs)
+
+    def enter(
+        self,
+        spec: ContainerSpec,
+        existing: Collection[str],
+        running: Collection[str],
+        known: Mapping[str, ContainerSpec],
+    ) -> None:
         """Take a container in; it counts from now on, whether it runs yet or not.
 
         Args:
             spec: to be started.
             existing: the runs that the engine has containers of.
             running: those whose containers run.
+            known: what was inside before the engine was asked.
 
         Raises:
             RefusedError: it is there already, or there is no room for it.
         """
         if spec.run_id in existing or spec.run_id in self._starting:
             raise RefusedError(RefusalCode.SANDBOX_ARGUMENT, f"the run {spec.run_id} has a container already")
-        inside = {*running, *self._starting}
-        series = spec.series
-        mine = [
-            known for run in inside if (known := self._specs.get(run)) and series and known.series == series
-        ]
-        if mine:
-            self._require_share([*mine, spec])
-        elif (places := len({self._place(run) for run in inside})) >= self._settings.max_containers:
+        inside = {run: known.get(run) or self._specs.get(run) for run in (*running, *self._starting)}
+        together = [each for each in inside.values() if each and spec.series and each.series == spec.series]
+        if together:
+            self._require_share([*together, spec])
+        elif (
+            places := len({_place(run, each) for run, each in inside.items()})
+        ) >= self._settings.max_containers:
             raise RefusedError(
                 RefusalCode.RESOURCES_BUSY, f"{places} trains run; this station allows no more at once"
             )
@@ -59,11 +69,6 @@ class Room:
         """Forget a container."""
         self._starting.discard(run_id)
         self._specs.pop(run_id, None)
-
-    def _place(self, run_id: str) -> str:
-        known = self._specs.get(run_id)
-        # A series is told from a run of the same name.
-        return run_id if known is None or known.series is None else f"series {known.series}"
 
     def _require_share(self, together: list[ContainerSpec]) -> None:
         settings = self._settings
@@ -82,3 +87,8 @@ class Room:
                 RefusalCode.RESOURCES_BUSY,
                 f"the containers of one train may not use more together: {', '.join(beyond)}",
             )
+
+
+def _place(run_id: str, spec: ContainerSpec | None) -> str:
+    # A series is told from a run of the same name.
+    return run_id if spec is None or spec.series is None else f"series {spec.series}"
