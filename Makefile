@@ -45,6 +45,9 @@ fast: ## only the quick tests (needs: make setup)
 fuzz: setup ## the property tests with new random examples, thirty times as many
 	PHT_HYPOTHESIS=pht-fuzz $(PY) -m pytest tests/unit tests/contracts tests/security -q -m hypothesis
 
+gpu-check: setup ## discovery, leases, scrubbing and a container on this machine's own GPU (never part of make test)
+	$(STAGE) gpu bash .ci/gpu
+
 lint: setup ## ruff and mypy strict
 	$(STAGE) lint bash -c '.venv/bin/ruff check . && .venv/bin/ruff format --check -q . && .venv/bin/mypy'
 

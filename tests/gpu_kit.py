@@ -110,20 +110,31 @@ class FakeGpus:
         return path.read_bytes() if path.exists() else b""
 
     def train(self, uuid: str, size: int, secret: str = "") -> "subprocess.Popen[bytes]":
-        """Start a train's process on a device: it takes memory, tells what it finds there, writes, and stays."""
-        command = [sys.executable, "-c", _TRAIN, str(size), secret]
-        environment = {
-            "CUDA_VISIBLE_DEVICES": uuid,
-            "LD_LIBRARY_PATH": str(self.folder),
-            "PATH": "/usr/bin:/bin",
-        }
-        return subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=Path(__file__).parents[1],
-        )
+        """Start a train's process on a device of this machine; see `start_train`."""
+        return start_train(uuid, size, secret, libraries=self.folder)
+
+
+def start_train(
+    uuid: str, size: int, secret: str = "", *, libraries: Path | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start a train's process on a device: it takes memory, tells what it finds there, writes, and stays.
+
+    Args:
+        uuid: the only device that it sees.
+        size: how much memory, in bytes.
+        secret: what it writes, again and again; nothing where empty.
+        libraries: the driver's; this host's own without.
+    """
+    environment = {"CUDA_VISIBLE_DEVICES": uuid, "PATH": "/usr/bin:/bin"}
+    if libraries is not None:
+        environment["LD_LIBRARY_PATH"] = str(libraries)
+    return subprocess.Popen(
+        [sys.executable, "-c", _TRAIN, str(size), secret],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[1],
+    )
 
 
 def finds(process: "subprocess.Popen[bytes]", size: int) -> bytes:

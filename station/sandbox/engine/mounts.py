@@ -235,8 +235,9 @@ def _is_file_of_the_engine(mount: Mount, asked: AskedMounts) -> bool:
 
 
 def _is_driver_mount(mount: Mount, asked: AskedMounts) -> bool:
-    read_only = "ro" in mount.options or mount.kind == "devtmpfs"
-    return read_only and asked.is_driver_mount(mount.target)
+    # Nodes of devices and sockets are written through, whatever their mount says.
+    through = mount.kind == "devtmpfs" or mount.target.startswith("/run/nvidia-")
+    return ("ro" in mount.options or through) and asked.is_driver_mount(mount.target)
 
 
 def parse_size(text: str) -> int | None:
