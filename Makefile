@@ -8,7 +8,7 @@ export PYTHON
 DATA ?=
 STAGE = @bash .ci/stage
 
-.PHONY: help setup engine engines reader tools images demo test lint fast fuzz bench-round bench-data clean
+.PHONY: help setup engine engines reader tools images demo gpu-check test lint fast fuzz bench-round bench-data clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
