@@ -78,7 +78,7 @@ class Engine:
         return LauncherSettings.model_validate(values | changed)
 
 
-HOST_DOCKER: Final = Engine("docker", Path("/var/run/docker.sock"))
+HOST_DOCKER: Final = Engine("docker", Path(GIVEN or "/var/run/docker.sock"))
 
 
 class EngineRoom:

@@ -23,7 +23,6 @@ LOG = logging.getLogger("station.launcher")
 
 # Loading a large image on a slow disk is one request without a sign of life.
 _TIMEOUT_S: Final = 600
-_LOG_LINES: Final = 5000
 _EXPLANATION: Final = 500
 
 # What every Docker says that has no NVIDIA runtime; there is no other way to ask for it.
@@ -166,10 +165,11 @@ class Engine:
         self._find(lambda api: api.remove_container(container_id, force=True, v=True))
 
     def logs(self, container_id: str) -> bytes:
-        """Return the last lines of what a container wrote."""
-        return (
-            self._find(lambda api: api.logs(container_id, stdout=True, stderr=True, tail=_LOG_LINES)) or b""
-        )
+        """Return what the engine has kept of what a container wrote: a file or two of bounded size.
+
+        Not by its last lines: of those Podman puts the parts of a line that was written in parts in the wrong order.
+        """
+        return self._find(lambda api: api.logs(container_id, stdout=True, stderr=True)) or b""
 
 
 def layers_of(image: Mapping[str, Any]) -> tuple[str, ...]:

@@ -60,6 +60,10 @@ class Dialect(Protocol):
         """Return the users, as a container sees them, that fresh ones are drawn from."""
         ...
 
+    def out_of_memory(self, state: Json) -> bool:
+        """Whether a container hit its memory limit, by the ``State`` of the engine's inspection."""
+        ...
+
     def image_id(self, image: RewrittenImage, info: Json) -> str:
         """Return the id under which the engine must show an image that it was given."""
         ...

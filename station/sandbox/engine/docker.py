@@ -42,6 +42,10 @@ class DockerDialect:
         """Return the users that are nobody's on the host."""
         return range(FIRST_UID, FIRST_UID + UID_COUNT)
 
+    def out_of_memory(self, state: Json) -> bool:
+        """Docker notices of every process."""
+        return state.get("OOMKilled") is True
+
     def image_id(self, image: RewrittenImage, info: Json) -> str:
         """Return the config's digest, or the manifest's where containerd keeps the images."""
         return image.manifest_digest if _has_containerd_store(info) else image.config_digest

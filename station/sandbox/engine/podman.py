@@ -17,8 +17,6 @@ from station.sandbox.spec import FIRST_UID, UID_COUNT, ContainerSpec
 
 RUNTIMES: Final = ("crun", "runc")
 HOST_UIDS: Final = range(FIRST_UID, FIRST_UID + UID_COUNT)
-# Where distributions put the profile that comes with Podman; without the file the one built into it is used.
-_SHIPPED_PROFILES: Final = ("/usr/share/containers/seccomp.json", "", "default")
 
 # Podman copies the host's hosts file into every container, and some versions its resolvers: these stand in their place.
 COVERED: Final = {
@@ -26,12 +24,17 @@ COVERED: Final = {
     "/etc/resolv.conf": Path(__file__).with_name("podman_resolv.txt"),
 }
 
+# Podman's own profile lets a process make a user namespace, in which it has every capability, and use the kernel's keys. This one
+# allows what a process without capabilities may do: no namespaces, mounts, keys, tracing or io_uring, and sockets of four families.
+SECCOMP: Final = Path(__file__).with_name("podman_seccomp.json")
+
 # Where Podman mounts a writable tmpfs of its own when the root file system is read-only, unless the request has one there.
 CLOSED: Final = ("/run", "/var/tmp")  # noqa: S108
 _CLOSED_TMPFS: Final = "ro,nosuid,nodev,noexec,notmpcopyup,mode=0555,size=4096"
 
 # A rootless Podman has 65536 users to give away; packages of distributions use those below.
 ROOTLESS_UIDS: Final = range(10_000, 60_000)
+_KILLED: Final = 128 + 9
 _CONTROLLERS: Final = ("cpu", "memory", "pids")
 _OWN_VARIABLES: Final = frozenset({"PATH", "TERM", "container", "HOSTNAME"})
 
@@ -50,24 +53,23 @@ class PodmanDialect:
             info: its ``GET /info``, with ``GET /libpod/info`` under ``own``.
             runtime: the OCI runtime that the hospital chose. A request cannot name one: it is the service's own.
         """
-        options, default = _list(info.get("SecurityOptions")), info.get("DefaultRuntime")
-        rootless = _is_rootless(info)
+        default, rootless = info.get("DefaultRuntime"), _is_rootless(info)
         wanted = (runtime,) if runtime else RUNTIMES
+        # These flags of Docker's are about control groups of version 1.
+        unified = str(info.get("CgroupVersion")) == "2"
+        quota = info.get("CpuCfsQuota", info.get("CPUCfsQuota"))
         controllers = _list(_host(info).get("cgroupControllers"))
         problems = [
             (info.get("OSType") != "linux", "not-linux"),
-            (
-                "name=seccomp,profile=default" not in options or not _has_shipped_profile(info),
-                "no-default-seccomp-profile",
-            ),
-            (rootless and str(info.get("CgroupVersion")) != "2", "rootless-without-cgroup-v2"),
+            (not _has_seccomp(info), "no-seccomp"),
+            (rootless and not unified, "rootless-without-cgroup-v2"),
             (rootless and not _maps(info, ROOTLESS_UIDS), "rootless-without-subordinate-users"),
-            (info.get("MemoryLimit") is not True, "no-memory-limit"),
-            (info.get("SwapLimit") is not True, "no-swap-limit"),
-            (info.get("PidsLimit") is not True, "no-pids-limit"),
-            (info.get("CpuCfsQuota", info.get("CPUCfsQuota")) is not True, "no-cpu-quota"),
+            (not unified and info.get("MemoryLimit") is not True, "no-memory-limit"),
+            (not unified and info.get("SwapLimit") is not True, "no-swap-limit"),
+            (not unified and info.get("PidsLimit") is not True, "no-pids-limit"),
+            (not unified and quota is not True, "no-cpu-quota"),
             (default not in RUNTIMES or default not in wanted, f"no-{'-or-'.join(wanted)}"),
-            # What the host can do, a rootless engine can only where it was delegated.
+            # Under version 2 every group has what its parent gives it: a rootless engine what its user was given.
             *((each not in controllers, f"no-{each}-controller") for each in _CONTROLLERS),
         ]
         return tuple(name for unfit, name in problems if unfit)
@@ -75,6 +77,16 @@ class PodmanDialect:
     def uids(self, info: Json) -> range:
         """Return the fresh users: of the host's where Podman is root, else of those that it was given."""
         return ROOTLESS_UIDS if _is_rootless(info) else HOST_UIDS
+
+    def out_of_memory(self, state: Json) -> bool:
+        """Whether a container that has ended did so at its memory limit.
+
+        Under cgroup v1 Podman often misses it. Then its first process was killed, which nobody does but the kernel at that limit and
+        the launcher, which knows when it did.
+        """
+        return state.get("OOMKilled") is True or (
+            state.get("Running") is False and state.get("ExitCode") == _KILLED
+        )
 
     def image_id(self, image: RewrittenImage, info: Json) -> str:
         """Return the config's digest: Podman names images by it."""
@@ -90,6 +102,7 @@ class PodmanDialect:
         # It would become a timer of systemd's. No image of ours has one: we write their config.
         del body["Healthcheck"]
         host = body["HostConfig"]
+        host["SecurityOpt"].append(f"seccomp={SECCOMP}")
         # The runtime is the service's; a name here would be taken for a file's by some versions.
         host["Runtime"] = terms.runtime or ""
         # Without a limit of ours it asks for one that a container without privileges may not have, and the start fails.
@@ -124,6 +137,8 @@ class PodmanDialect:
             found.append("Env")
         found += [key for key in _TOLD if not _same(asked_host[key], host.get(key))]
         found += [key for key, values in _TOLD_OTHERWISE.items() if host.get(key) not in values]
+        if sorted(map(str, _list(host.get("SecurityOpt")))) != ["no-new-privileges", f"seccomp={SECCOMP}"]:
+            found.append("SecurityOpt")
         if _limits(host.get("Ulimits")) != _limits(asked_host["Ulimits"]):
             found.append("Ulimits")
         if _options_by_target(host.get("Tmpfs")) != _options_by_target(asked_host["Tmpfs"]):
@@ -153,7 +168,6 @@ _TOLD: Final = (
 )
 # What it shows in words of its own. "shareable" offers the container's memory to containers that ask to join, and none does.
 _TOLD_OTHERWISE: Final[Mapping[str, tuple[JsonValue, ...]]] = {
-    "SecurityOpt": (["no-new-privileges"], ["no-new-privileges:true"]),
     "IpcMode": ("private", "shareable"),
     "PidMode": ("", "private"),
     "UTSMode": ("", "private"),
@@ -199,12 +213,10 @@ def _host(info: Json) -> Json:
     return host if isinstance(host, dict) else {}
 
 
-def _has_shipped_profile(info: Json) -> bool:
-    """Whether the seccomp profile is the one that comes with Podman; its first answer calls any file the default."""
+def _has_seccomp(info: Json) -> bool:
+    """Whether it can hold a container to a profile; which one is ours to say."""
     security = _host(info).get("security")
-    if not isinstance(security, dict) or security.get("seccompEnabled") is not True:
-        return False
-    return security.get("seccompProfilePath") in _SHIPPED_PROFILES
+    return isinstance(security, dict) and security.get("seccompEnabled") is True
 
 
 def _maps(info: Json, wanted: range) -> bool:

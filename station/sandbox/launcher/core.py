@@ -272,7 +272,7 @@ class LauncherCore:
             run_id=run_id,
             state="exited" if exited else "running",
             exit_code=int(state["ExitCode"]) if exited else None,
-            out_of_memory=bool(state.get("OOMKilled")),
+            out_of_memory=self._dialect().out_of_memory(state),
             timed_out=run_id in self._timed_out,
         )
 

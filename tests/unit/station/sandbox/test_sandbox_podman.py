@@ -1,6 +1,8 @@
 """How Podman is asked for the same restrictions, and what of its answers is believed."""
 
 import copy
+import json
+from socket import AF_INET, AF_INET6, AF_NETLINK, AF_UNIX
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from policies.errors import RefusedError
 from station.sandbox.engine import hardening
 from station.sandbox.engine.choosing import dialect_of
 from station.sandbox.engine.dialect import Terms
-from station.sandbox.engine.podman import COVERED, PodmanDialect
+from station.sandbox.engine.podman import COVERED, SECCOMP, PodmanDialect
 from station.sandbox.image.rewriting import rewrite
 from station.sandbox.spec import FIRST_UID, MIB, ContainerSpec
 
@@ -50,6 +52,7 @@ def test_everything_that_docker_is_asked_for_is_asked_for_but_what_podman_says_o
         "Tmpfs",
         "Mounts",
         "LogConfig",
+        "SecurityOpt",
     }
 
 
@@ -71,6 +74,34 @@ def test_processes_are_limited_twice() -> None:
 
 def test_the_log_is_one_file_of_a_bounded_size() -> None:
     assert body()["HostConfig"]["LogConfig"] == {"Type": "k8s-file", "Config": {"max-size": "1048576"}}
+
+
+def test_calls_are_allowed_by_a_profile_of_ours() -> None:
+    assert body()["HostConfig"]["SecurityOpt"] == ["no-new-privileges:true", f"seccomp={SECCOMP}"]
+    assert SECCOMP.stat().st_mode & 0o004
+    profile = json.loads(SECCOMP.read_text())
+    assert profile["defaultAction"] == "SCMP_ACT_ERRNO"
+    assert {each["action"] for each in profile["syscalls"]} == {"SCMP_ACT_ALLOW"}
+    allowed = {name for each in profile["syscalls"] if "args" not in each for name in each["names"]}
+    assert not allowed & {
+        "unshare", "setns", "clone", "clone3", "mount", "umount2", "pivot_root", "chroot", "keyctl", "add_key", "request_key",
+        "ptrace", "process_vm_readv", "process_vm_writev", "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "socket",
+        "init_module", "kexec_load", "reboot", "open_by_handle_at", "syslog", "personality", "fsopen", "move_mount",
+    }  # fmt: skip
+    arguments = {
+        (each["names"][0], each["args"][0]["value"]) for each in profile["syscalls"] if "args" in each
+    }
+    namespaces = 0x7E020000
+    families = {("socket", int(each)) for each in (AF_UNIX, AF_INET, AF_INET6, AF_NETLINK)}
+    assert arguments == {("clone", namespaces)} | families
+
+
+def test_the_end_at_the_memory_limit_is_known_though_the_engine_misses_it() -> None:
+    ended = {"Running": False, "ExitCode": 137, "OOMKilled": False}
+    assert PODMAN.out_of_memory(ended)
+    assert PODMAN.out_of_memory({"Running": True, "ExitCode": 0, "OOMKilled": True})
+    assert not PODMAN.out_of_memory(ended | {"ExitCode": 1})
+    assert not PODMAN.out_of_memory({"Running": True, "ExitCode": 0, "OOMKilled": False})
 
 
 def test_names_of_the_hospital_are_covered_by_files_that_anyone_may_read() -> None:
@@ -108,7 +139,7 @@ def inspected() -> dict[str, Any]:
         "Ulimits": [each | {"Name": f"RLIMIT_{each['Name'].upper()}"} for each in host["Ulimits"]],
         "CapDrop": ["CHOWN", "KILL"],
         "CapAdd": [],
-        "SecurityOpt": ["no-new-privileges"],
+        "SecurityOpt": ["no-new-privileges", f"seccomp={SECCOMP}"],
         "Runtime": "oci",
         "LogConfig": {"Type": "json-file", "Config": None},
         "IpcMode": "shareable",
@@ -285,7 +316,6 @@ ROOTFUL: dict[str, Any] = {
             "security": {
                 "rootless": False,
                 "seccompEnabled": True,
-                "seccompProfilePath": "/usr/share/containers/seccomp.json",
             },
         }
     },
@@ -312,7 +342,9 @@ def test_a_fit_engine_has_no_reason_against_it() -> None:
     assert PODMAN.unfit(ROOTFUL, None) == ()
     assert PODMAN.unfit(ROOTFUL, "crun") == ()
     assert PODMAN.unfit(ROOTFUL | {"DefaultRuntime": "runc"}, None) == ()
-    assert PODMAN.unfit(rootless(cgroupControllers=["cpu", "memory", "pids"]), None) == ()
+    # Under control groups of version 2 Docker's flags speak of another group.
+    unlimited = {"SwapLimit": False, "CpuCfsQuota": False}
+    assert PODMAN.unfit(rootless(cgroupControllers=["cpu", "memory", "pids"]) | unlimited, None) == ()
 
 
 SECURITY = ROOTFUL["own"]["host"]["security"]
@@ -322,10 +354,8 @@ SECURITY = ROOTFUL["own"]["host"]["security"]
     ("info", "reason"),
     [
         (ROOTFUL | {"OSType": "freebsd"}, "not-linux"),
-        (ROOTFUL | {"SecurityOptions": ["name=seccomp,profile=/own.json"]}, "no-default-seccomp-profile"),
-        (ROOTFUL | {"SecurityOptions": []}, "no-default-seccomp-profile"),
-        (rootful(security=SECURITY | {"seccompEnabled": False}), "no-default-seccomp-profile"),
-        (rootful(security=SECURITY | {"seccompProfilePath": "/own.json"}), "no-default-seccomp-profile"),
+        (rootful(security=SECURITY | {"seccompEnabled": False}), "no-seccomp"),
+        (rootful(security=SECURITY | {"seccompEnabled": None}), "no-seccomp"),
         (ROOTFUL | {"MemoryLimit": False}, "no-memory-limit"),
         (ROOTFUL | {"SwapLimit": False}, "no-swap-limit"),
         (ROOTFUL | {"PidsLimit": False}, "no-pids-limit"),
@@ -357,7 +387,7 @@ def test_a_runtime_that_is_not_the_services_own_is_named() -> None:
 def test_an_engine_that_says_nothing_is_unfit() -> None:
     assert set(PODMAN.unfit({}, None)) >= {
         "not-linux",
-        "no-default-seccomp-profile",
+        "no-seccomp",
         "rootless-without-cgroup-v2",
         "no-memory-controller",
         "no-crun-or-runc",
