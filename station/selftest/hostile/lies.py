@@ -5,6 +5,7 @@ What the station makes of them is judged by the station's own session and reader
 
 import gzip
 import json
+import os
 import socket
 import struct
 import time
@@ -32,7 +33,8 @@ def answer(sock: socket.socket, lie: str, number: int) -> None:
         LIES[lie](sock, number)
     except OSError:
         return
-    _wait_for_the_end(sock)
+    if lie not in GOES_ON:
+        _wait_for_the_end(sock)
 
 
 def _wait_for_the_end(sock: socket.socket) -> None:
@@ -108,9 +110,67 @@ def _error_with_results(sock: socket.socket, number: int) -> None:
     sock.sendall(wire.pack(json.dumps(body).encode()))
 
 
+def _honest(sock: socket.socket, number: int) -> None:
+    sock.sendall(wire.pack(wire.reply(number)))
+
+
+def _deaf(sock: socket.socket, number: int) -> None:
+    """Answer, and read nothing ever after."""
+    _honest(sock, number)
+    while True:
+        time.sleep(60)
+
+
+def _flood(sock: socket.socket, number: int) -> None:
+    """Answer, and send without end while the next request comes in."""
+    _honest(sock, number)
+    sock.recv(1, socket.MSG_PEEK)
+    while True:
+        sock.sendall(b"x" * 65536)
+
+
+def _drip_arrays(sock: socket.socket, number: int) -> None:
+    """Announce all that is accepted, and send it a byte at a time."""
+    sock.sendall(wire.pack(wire.reply(number), arrays_length=_MIB))
+    while True:
+        sock.sendall(b"x")
+        time.sleep(0.05)
+
+
+def _half_closed(sock: socket.socket, _number: int) -> None:
+    """Say nothing, and that nothing will be said."""
+    sock.shutdown(socket.SHUT_WR)
+
+
+def _descriptors(sock: socket.socket, number: int) -> None:
+    """Send open files along with an answer."""
+    passed = [os.open("/", os.O_RDONLY) for _ in range(100)]
+    data = wire.pack(wire.reply(number))
+    socket.send_fds(sock, [data[:1]], passed)
+    sock.sendall(data[1:])
+
+
+def _fill(sock: socket.socket, number: int) -> None:
+    """Send 48 MiB of nothing, all announced."""
+    sock.sendall(wire.pack(wire.reply(number), arrays_length=48 * _MIB))
+    for _ in range(48):
+        sock.sendall(bytes(_MIB))
+
+
 _NAN = struct.pack("<f", float("nan"))
 
+GOES_ON = frozenset({"honest", "descriptors", "wide-head", "fill"})
+"""After which the train waits for the next request."""
+
 LIES: dict[str, Callable[[socket.socket, int], None]] = {
+    "honest": _honest,
+    "deaf": _deaf,
+    "flood": _flood,
+    "drip-arrays": _drip_arrays,
+    "half-closed": _half_closed,
+    "descriptors": _descriptors,
+    "fill": _fill,
+    "wide-head": _tables(b"[" + b"{}," * 340_000 + b"{}]"),
     "silence": lambda _sock, _number: None,
     "two-replies": _twice,
     "other-id": lambda sock, number: sock.sendall(wire.pack(wire.reply(number + 1))),
