@@ -142,13 +142,12 @@ def https_client(ca: Path | None, token: str | None = None, proxy: str | None = 
         TrustError: `ca` is not a certificate, or an expired one.
         NotFoundError: there is no such file.
     """
-    import httpx  # noqa: PLC0415
+    from policies.wire.steady import steady_client  # noqa: PLC0415
 
     context = ssl.create_default_context() if ca is None else client_context(ca)
     headers = {"Accept-Encoding": "identity", "User-Agent": "pht"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
-    timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-    return httpx.Client(
-        verify=context, headers=headers, timeout=timeout, proxy=proxy, follow_redirects=False, trust_env=False
+    return steady_client(
+        context, read_s=READ_TIMEOUT_S, connect_s=CONNECT_TIMEOUT_S, headers=headers, proxy=proxy
     )

@@ -1,6 +1,6 @@
 """One connection to an orchestrator's own API: how a request is signed, bounded, sent and read.
 
-HTTPS under one pinned authority, no redirects, no proxy from the environment; an answer is bounded, or streamed to a file.
+HTTPS under one pinned authority, by a client whose exchanges end (`steady`); an answer is bounded, or streamed to a file.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from policies.errors import NetworkError, StorageError, UsageError, WireError
 from policies.tls import client_context
 from policies.wire.http import EMPTY_DIGEST, sign_request
 from policies.wire.registry_answers import BlobUpload, bounded_body, fault_of, read_answer
+from policies.wire.steady import steady_client
 
 API = "/api/v1"
 RECEIVED_HEADER = "PHT-Received"
@@ -58,12 +59,11 @@ class RegistryConnection:
         headers = {"Accept-Encoding": "identity", "User-Agent": "pht"}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
-        self._http = httpx.Client(
-            verify=client_context(ca),
+        self._http = steady_client(
+            client_context(ca),
+            read_s=READ_TIMEOUT_S,
+            connect_s=CONNECT_TIMEOUT_S,
             headers=headers,
-            timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-            follow_redirects=False,
-            trust_env=False,
             proxy=proxy,
         )
 

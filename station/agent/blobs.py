@@ -20,6 +20,7 @@ from policies.documents import digest_of_file
 from policies.errors import NetworkError, NotFoundError, StorageError, WireError
 from policies.wire.http import EMPTY_DIGEST, sign_request
 from policies.wire.instructions import Blob
+from policies.wire.steady import steady_client
 
 _CHUNK_BYTES = 1024 * 1024
 _TRIES = 6
@@ -35,14 +36,8 @@ class BlobClient:
     ) -> None:
         self._key = key
         self._stop = threading.Event()
-        self._client = httpx.Client(
-            base_url=base_url,
-            verify=ssl.create_default_context(cafile=str(ca_path)),
-            timeout=httpx.Timeout(60.0, connect=10.0),
-            follow_redirects=False,
-            trust_env=False,
-            proxy=proxy,
-        )
+        trusted = ssl.create_default_context(cafile=str(ca_path))
+        self._client = steady_client(trusted, read_s=60.0, connect_s=10.0, proxy=proxy, base_url=base_url)
 
     def close(self) -> None:
         """Drop the connections and stop retrying."""

@@ -52,6 +52,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from policies.errors import NetworkError, WireError
 from policies.wire.http import load_private_key
 from policies.wire.instructions import ARRAYS_KEY, BODY_KEY, RECORD_KEY
+from policies.wire.steady import steady_client
 from station.agent.messages import (
     Answer,
     IncomingMessage,
@@ -269,16 +270,15 @@ class FleetConnection:
 
 
 class _BoundedFleetClient(FleetHttpClient):
-    """Flower's client with our own HTTP underneath: no redirects, no environment proxies, bounded bodies."""
+    """Flower's client with our own HTTP underneath: no redirects, no environment proxies, bounded bodies, calls that end."""
 
     def __init__(self, url: str, ca_path: Path, key: ec.EllipticCurvePrivateKey, proxy: str | None) -> None:
         super().__init__(url, interceptors=[NodeAuthHttpInterceptor(key, key.public_key())])
         self._client.close()
-        self._client = httpx.Client(
-            verify=ssl.create_default_context(cafile=str(ca_path)),
-            timeout=httpx.Timeout(30.0, connect=10.0),
-            follow_redirects=False,
-            trust_env=False,
+        self._client = steady_client(
+            ssl.create_default_context(cafile=str(ca_path)),
+            read_s=30.0,
+            connect_s=10.0,
             proxy=proxy,
             headers={"accept-encoding": "identity"},
         )

@@ -13,6 +13,7 @@ from policies.documents import canonical_json, digest_of, parse_json
 from policies.errors import DocumentError, NetworkError, NotFoundError, WireError
 from policies.wire.http import EMPTY_DIGEST, sign_request
 from policies.wire.instructions import Blob
+from policies.wire.steady import steady_client
 from station.agent.blobs import BlobClient
 from station.images.sources import MAX_CONFIG, SourcedImage, SourcedLayer, layers_of_config
 
@@ -45,14 +46,8 @@ class OrchestratorBundles:
         self._key = key
         self._blobs = blobs
         self._work = work
-        self._client = httpx.Client(
-            base_url=url,
-            verify=ssl.create_default_context(cafile=str(ca)),
-            timeout=httpx.Timeout(30.0, connect=10.0),
-            follow_redirects=False,
-            trust_env=False,
-            proxy=proxy,
-        )
+        trusted = ssl.create_default_context(cafile=str(ca))
+        self._client = steady_client(trusted, read_s=30.0, connect_s=10.0, proxy=proxy, base_url=url)
 
     def close(self) -> None:
         """Drop the connections."""
