@@ -14,6 +14,7 @@ from policies.manifest import TrainManifest
 from policies.order import PAYLOAD_TYPE, RunOrder
 from policies.profiles.anonymity import Anonymity
 from policies.refusals import Permitted, Reason, RefusalCode, Refused
+from policies.rules.gpu_rules import GpuWish, gpu_wish
 from policies.signing import unsafe_payload
 from policies.trust.policy_set import PolicySet
 from policies.wire.instructions import decode_reply
@@ -27,6 +28,7 @@ from station.catalogue.catalogue import Catalogue
 from station.egress.releases import ReleaseStore
 from station.evidence.collecting import EvidenceCollector
 from station.runs.chains import Chains
+from station.runs.preparation import Preparation
 from station.runs.repository import Run, RunRepository
 from station.runs.states import HOLDS_RESOURCES, Decision, RunState
 from station.runs.usage import UsageRecords
@@ -118,7 +120,7 @@ class StationDesk:
         patients = None if isinstance(table, Refused) else table.patients
         verdicts = self.gatekeeper.explain(run, verified.value, manifest.value, patients)
         rules += [_rule(verdict.rule, verdict.reasons) for verdict in verdicts]
-        return [*rules, self._anonymity_rule(table), self._resources_rule(run)]
+        return [*rules, self._anonymity_rule(table), self._resources_rule(run, verified.value, manifest.value)]
 
     def anonymity(self, order: str) -> AnonymityView:
         """The k-anonymity of the clinical table that an order's train would see now."""
@@ -245,7 +247,7 @@ class StationDesk:
             return error.message
         return "taken up"
 
-    def _resources_rule(self, run: Run) -> RuleView:
+    def _resources_rule(self, run: Run, verified: VerifiedOrder, manifest: TrainManifest) -> RuleView:
         """Say whether a container could be started for this order just now."""
         held, places = len(self.warm.orders() - {run.order_digest}), self.settings.ceilings.runs_at_once
         reasons = []
@@ -258,7 +260,19 @@ class StationDesk:
         else:
             if unfit:
                 reasons.append(Reason(RefusalCode.ENGINE_UNFIT, f"cannot enforce: {', '.join(unfit)}"))
+                return _rule("resources", tuple(reasons), "")
+            reasons += self._gpu_reasons(run, gpu_wish(verified.order, manifest, verified.in_force.policy))
         return _rule("resources", tuple(reasons), f"{held} of {places} places are taken")
+
+    def _gpu_reasons(self, run: Run, wish: GpuWish | None) -> list[Reason]:
+        """Say whether a GPU could be leased just now; whether the station has one at all is the hospital's rule."""
+        if wish is None or not wish.required:
+            return []
+        mine, now = Preparation.run_id(run), {"free", "scrubbing", "unclean"}
+        large = [each for each in self.launcher.gpus().devices if each.memory_mib >= wish.memory_mib]
+        if any(each.state in now or each.run_id == mine for each in large):
+            return []
+        return [Reason(RefusalCode.RESOURCES_BUSY, "no GPU that is large enough is free")]
 
     def _engine(self) -> str:
         try:

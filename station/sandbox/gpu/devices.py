@@ -1,10 +1,9 @@
-"""What an engine is asked for a leased device, and what of the host a train then sees beside it. Pure but for reading /proc and the numbers of nodes.
+"""What an engine is asked for a leased device, and what of the host a train then sees beside it. Pure but for reading /proc.
 
 Everything that the NVIDIA runtime adds to a container is an exception to "no devices, no mounts": it is listed here, so that a check of
 the kernel's view lets exactly this pass, and the operator can read it.
 """
 
-import os
 import re
 from pathlib import Path
 from typing import Final
@@ -117,18 +116,6 @@ def is_driver_mount(path: str, gpu: LeasedGpu | None) -> bool:
     if gpu is None:
         return False
     return path in gpu.nodes or any(re.fullmatch(pattern, path) for _, pattern in _MOUNTS)
-
-
-def numbers(gpu: LeasedGpu | None) -> frozenset[str]:
-    """Return the numbers of a lease's nodes on this host, as a control group lists them: ``195:0``."""
-    found = set()
-    for node in () if gpu is None else gpu.nodes:
-        try:
-            number = Path(node).stat().st_rdev
-        except OSError:
-            continue
-        found.add(f"{os.major(number)}:{os.minor(number)}")
-    return frozenset(found)
 
 
 def exceptions() -> tuple[str, ...]:
