@@ -120,7 +120,11 @@ class StationDesk:
         patients = None if isinstance(table, Refused) else table.patients
         verdicts = self.gatekeeper.explain(run, verified.value, manifest.value, patients)
         rules += [_rule(verdict.rule, verdict.reasons) for verdict in verdicts]
-        return [*rules, self._anonymity_rule(table), self._resources_rule(run, verified.value, manifest.value)]
+        return [
+            *rules,
+            self._anonymity_rule(table),
+            self._resources_rule(run, verified.value, manifest.value),
+        ]
 
     def anonymity(self, order: str) -> AnonymityView:
         """The k-anonymity of the clinical table that an order's train would see now."""
@@ -260,7 +264,6 @@ class StationDesk:
         else:
             if unfit:
                 reasons.append(Reason(RefusalCode.ENGINE_UNFIT, f"cannot enforce: {', '.join(unfit)}"))
-                return _rule("resources", tuple(reasons), "")
             reasons += self._gpu_reasons(run, gpu_wish(verified.order, manifest, verified.in_force.policy))
         return _rule("resources", tuple(reasons), f"{held} of {places} places are taken")
 
@@ -269,7 +272,11 @@ class StationDesk:
         if wish is None or not wish.required:
             return []
         mine, now = Preparation.run_id(run), {"free", "scrubbing", "unclean"}
-        large = [each for each in self.launcher.gpus().devices if each.memory_mib >= wish.memory_mib]
+        try:
+            devices = self.launcher.gpus().devices
+        except (RefusedError, UnavailableError) as error:
+            return [Reason(RefusalCode.ENGINE_UNAVAILABLE, error.message)]
+        large = [each for each in devices if each.memory_mib >= wish.memory_mib]
         if any(each.state in now or each.run_id == mine for each in large):
             return []
         return [Reason(RefusalCode.RESOURCES_BUSY, "no GPU that is large enough is free")]
