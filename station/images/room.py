@@ -2,7 +2,7 @@
 
 An image goes when no policy in force and no open order names it: in the order of last use when room is needed, and once it was
 not used for as long as the hospital keeps images. What is still needed never goes; where it is not known what is needed (the
-board's policies cannot be verified now), nothing does. Each removal is audited first, and in this order: marked, out of the engine,
+board's policies cannot be verified now), nothing does. Each removal is audited first, once, and in this order: marked, out of the engine,
 its layers that no other image has, its manifests, its config, its record. A removal that broke off is finished by the next look.
 """
 
@@ -168,8 +168,9 @@ class Room:
             for blob in other.blobs()
         }
         mine = [blob for blob in dict.fromkeys(record.blobs()) if blob not in others]
-        self._note(record.config_digest, sum(map(self._size, mine)), actor)
-        self._records.write_image(record.model_copy(update={"leaving": True}))
+        if not record.leaving:
+            self._note(record.config_digest, sum(map(self._size, mine)), actor)
+            self._records.write_image(record.model_copy(update={"leaving": True}))
         try:
             if not self._engine.remove_image(record.config_digest):
                 return False

@@ -165,7 +165,10 @@ class RegistryClient:
         return response
 
     def _onward(self, url: str, response: httpx.Response) -> str:
-        onward = urljoin(url, str(response.headers.get("location", "")))
+        try:
+            onward = urljoin(url, str(response.headers.get("location", "")))
+        except ValueError:
+            onward = ""
         if len(onward) > 8192 or not onward.startswith("https://") or not self._may_ask(_host(onward)):
             raise NetworkError(
                 "the registry sends us to a host that is not named",
@@ -242,6 +245,11 @@ class RegistryClient:
             try:
                 return step()
             except (httpx.TransportError, httpx.StreamError, _PassingError) as error:
+                if _is_untrusted(error):
+                    raise NetworkError(
+                        "the registry's certificate is not one of an authority that is trusted",
+                        hint="Name the authority's file in images.registry_ca_file in station.toml.",
+                    ) from error
                 if attempt == _TRIES or self._stop.is_set():
                     raise NetworkError("the registry does not answer") from error
             except (httpx.InvalidURL, httpx.DecodingError, UnicodeError) as error:
@@ -253,6 +261,14 @@ class RegistryClient:
                 raise StorageError(f"a layer cannot be stored ({error.strerror})") from error
             self._stop.wait(_PAUSE_S * 2**attempt)
         raise NetworkError("the registry does not answer")
+
+
+def _is_untrusted(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _host(url: str) -> str:
