@@ -190,11 +190,10 @@ class Selftest:
             large = bool(attack.given.get("large"))
             config: dict[str, JsonValue] = {"lie": attack.action}
             outcome = self.ask(session, config, timeout_s=_ANSWER_S if large else _LIE_S, large=large)
-            if isinstance(outcome, TrainReply) and outcome.arrays is not None:
-                refused = release_of(outcome.arrays, self._work)
+            if isinstance(outcome, TrainReply):
+                refused = "" if outcome.arrays is None else release_of(outcome.arrays, self._work)
                 if refused:
                     return (judging.stopped(attack.tried, refused),)
-            elif isinstance(outcome, TrainReply):
                 # What came too late to be seen behind this answer stands before the next one.
                 outcome = self.ask(session, config, timeout_s=_LIE_S)
             return judging.of_lie(attack.tried, outcome)
