@@ -14,7 +14,14 @@ NO_LABELS: Final = "no-selinux-labels-under-podman"
 _GENERAL: Final = (
     "Use an engine with cgroup limits and its default seccomp profile, without user namespace remapping."
 )
+_DELEGATE: Final = "Delegate the controllers to Podman's user: systemctl edit user@.service, then [Service] and Delegate=cpu cpuset io memory pids."
 _EXPLAINED: Final[Mapping[str, str]] = {
+    "rootless-without-cgroup-v2": "A rootless engine can limit nothing under cgroup v1: start the host with "
+    "systemd.unified_cgroup_hierarchy=1, or use a rootful engine.",
+    "rootless-without-subordinate-users": "Give Podman's user 65536 subordinate users and groups: "
+    "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER, then podman system migrate.",
+    **{f"no-{name}-controller": _DELEGATE for name in ("cpu", "memory", "pids")},
+    "no-crun-or-runc": "Name crun or runc as runtime in /etc/containers/containers.conf.",
     NO_HOST_SOCKETS: "gVisor connects a train to its control socket only when started with --host-uds=open: add it to the "
     "runtimeArgs of runsc in /etc/docker/daemon.json and restart Docker.",
     NO_SELINUX: "The engine does not use SELinux, so nobody would enforce the label: start it with SELinux (Docker: "
