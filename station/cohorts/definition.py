@@ -8,16 +8,12 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from policies.documents import Digest, Name, Sequence, StrictModel
-from policies.errors import NotFoundError
 from policies.manifest import MetricName, Modality, Split, TrainKind, TrainManifest
 from policies.policy import ConsentMode, ConsentPurpose, Policy
-from policies.profiles import load_profile
-from policies.refusals import Reason, RefusalCode, Refused
+from policies.refusals import Refused
+from policies.rules.cohort_rules import RADIOGRAPHS, cohort_reasons, layout_reasons, wanted_fields
 
 ROUNDING_BASE = 10
-
-RADIOGRAPHS = frozenset({Modality.DX, Modality.CR})
-"""What is laid out as 2-D images; CT is laid out as volumes."""
 
 
 def rounded(count: int, base: int = ROUNDING_BASE) -> int:
@@ -80,32 +76,16 @@ class CohortDefinition(StrictModel):
 def define(policy: Policy, manifest: TrainManifest) -> CohortDefinition | Refused:
     """Return the cohort that a train asks for, within what its policy grants.
 
-    1. Every modality asked for is granted.
-    2. Every clinical field asked for is granted, and so are the label, every mask and the representation.
-    3. The minimal-dataset profile is known and has the fields: what it does not band is not shown.
-    4. This version can lay it out.
+    By the rules that a board asks too: `policies.rules.cohort_rules`.
 
     Args:
         policy: in force; its `manifest_digest` is the digest of `manifest`.
         manifest: the train's manifest, verified.
     """
-    reasons = []
-    needs = manifest.data
-    ungranted = [str(modality) for modality in needs.modalities if modality not in policy.data.modalities]
-    if ungranted:
-        reasons.append(Reason(RefusalCode.DATA_MODALITY, f"not granted: {', '.join(ungranted)}"))
-    wanted = dict.fromkeys((*needs.clinical_fields, *([needs.label] if needs.label else [])))
-    fields = [name for name in wanted if name not in policy.data.clinical_fields]
-    if fields:
-        reasons.append(Reason(RefusalCode.DATA_FIELDS, f"not granted: {', '.join(fields)}"))
-    masks = [name for name in needs.masks if name not in policy.data.masks]
-    if masks:
-        reasons.append(Reason(RefusalCode.DATA_FIELDS, f"masks not granted: {', '.join(masks)}"))
-    if needs.representation not in policy.data.representations:
-        reasons.append(Reason(RefusalCode.DATA_FIELDS, f"not granted: {needs.representation} files"))
-    if reasons:
+    if reasons := cohort_reasons(policy, manifest):
         return Refused(tuple(reasons))
-    definition = CohortDefinition(
+    needs = manifest.data
+    return CohortDefinition(
         kind=manifest.kind,
         policy_id=policy.id,
         policy_version=policy.version,
@@ -116,32 +96,22 @@ def define(policy: Policy, manifest: TrainManifest) -> CohortDefinition | Refuse
         modalities=needs.modalities,
         body_part=needs.body_part,
         profile=needs.profile,
-        clinical_fields=tuple(wanted),
+        clinical_fields=wanted_fields(manifest),
         label=needs.label,
         masks=needs.masks,
         view_positions=needs.view_positions,
         representation=needs.representation,
         minimum_patients=policy.data.minimum_patients,
     )
-    return unsupported(definition) or definition
 
 
 def unsupported(definition: CohortDefinition) -> Refused | None:
     """Return why this version cannot lay out such a cohort, or None."""
-    if definition.volumes and not RADIOGRAPHS.isdisjoint(definition.modalities):
-        return Refused.because(
-            RefusalCode.DATA_MODALITY, "a cohort holds volumes or radiographs, not both: ask for one of them"
-        )
-    if definition.masks and (not definition.volumes or definition.representation != "volume"):
-        return Refused.because(RefusalCode.DATA_NOT_READY, "masks are laid out beside volumes only")
-    beyond = _beyond_profile(definition.profile, definition.clinical_fields)
-    return Refused(tuple(beyond)) if beyond else None
-
-
-def _beyond_profile(profile: str, fields: tuple[str, ...]) -> list[Reason]:
-    try:
-        known = {field.name for field in load_profile(profile).fields}
-    except NotFoundError:
-        return [Reason(RefusalCode.DATA_FIELDS, "no such minimal-dataset profile")]
-    unknown = [name for name in fields if name not in known]
-    return [Reason(RefusalCode.DATA_FIELDS, f"not in {profile}: {', '.join(unknown)}")] if unknown else []
+    reasons = layout_reasons(
+        definition.modalities,
+        definition.masks,
+        definition.representation,
+        definition.profile,
+        definition.clinical_fields,
+    )
+    return Refused(tuple(reasons)) if reasons else None

@@ -8,6 +8,7 @@ from policies.board.simulation.assumptions import PatientBounds, Question, facts
 from policies.refusal_texts import text_of
 from policies.refusals import Reason
 from policies.rules.admission import explain
+from policies.rules.cohort_rules import cohort_reasons
 from policies.rules.hours import asks_operator
 from policies.station_profile import StationProfile
 
@@ -99,13 +100,13 @@ def answer_of(question: Question, profile: StationProfile, stations: set[str]) -
     bounds = patient_bounds(facts, profile)
     facts = replace(facts, patients=bounds.most)
     notes = _notes(question, profile, bounds)
-    answers = []
+    answers = [_withdrawals(question)]
     for verdict in explain(facts):
         # A rule that this module does not know of yet may rest on anything.
         note = notes.get(verdict.rule, lambda: "only the station knows")()
         answer: Answer = "no" if verdict.reasons else "not known" if note else "yes"
         answers.append(RuleAnswer(verdict.rule, answer, tuple(map(_reason, verdict.reasons)), note))
-    answers += [_engine(profile), *_anonymity(profile)]
+    answers += [_cohort(question), _engine(profile), *_anonymity(profile)]
     could_run = all(each.answer != "no" for each in answers)
     return StationAnswer(profile.station, f"{profile.made:%Y-%m-%d}", tuple(answers), could_run)
 
@@ -151,6 +152,22 @@ def _patients(bounds: PatientBounds, minimum: int) -> str:
 def _reason(reason: Reason) -> str:
     detail = f" ({reason.detail})" if reason.detail else ""
     return f"{reason.code}: {text_of(reason.code).means}{detail}"
+
+
+def _withdrawals(question: Question) -> RuleAnswer:
+    """What a station asks of the board's repository before any rule: do policy and requester still count?"""
+    if question.withdrawn is None:
+        return RuleAnswer("withdrawals", "not known", (), _BOARD)
+    return RuleAnswer(
+        "withdrawals", "no" if question.withdrawn else "yes", tuple(map(_reason, question.withdrawn)), ""
+    )
+
+
+def _cohort(question: Question) -> RuleAnswer:
+    if question.manifest is None:
+        return RuleAnswer("cohort", "not known", (), _TRAIN)
+    reasons = cohort_reasons(question.policy, question.manifest)
+    return RuleAnswer("cohort", "no" if reasons else "yes", tuple(map(_reason, reasons)), "")
 
 
 def _engine(profile: StationProfile) -> RuleAnswer:

@@ -17,6 +17,7 @@ from policies.manifest import TrainKind, TrainManifest
 from policies.order import RunOrder
 from policies.policy import Policy
 from policies.purposes import PurposeTable
+from policies.refusals import Reason
 from policies.rules.admission import CollectionOffer, Facts, HospitalRules, Usage, open_collections
 from policies.rules.hours import in_quiet_hours
 from policies.station_profile import StationProfile
@@ -42,6 +43,7 @@ class Question:
         purposes: the board's table; None where it has none, or no repository was given.
         revoked_stations: those that the board withdrew.
         now: the moment that is asked about.
+        withdrawn: why the policy itself, or its requester, counts no more; None where no repository was given.
     """
 
     policy: Policy
@@ -52,6 +54,7 @@ class Question:
     purposes: PurposeTable | None
     revoked_stations: frozenset[str]
     now: datetime
+    withdrawn: tuple[Reason, ...] | None = None
 
 
 def facts_for(question: Question, profile: StationProfile, stations: Iterable[str]) -> Facts:

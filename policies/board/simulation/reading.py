@@ -1,6 +1,6 @@
 """Reads what a simulation asks about: policy, train, order, and what the board published. Nothing counts unverified."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,25 +18,52 @@ from policies.order import RunOrder
 from policies.policy import Policy
 from policies.purposes import PURPOSES_TARGET, PurposeTable
 from policies.refusal_texts import text_of
-from policies.refusals import Permitted, Refused
+from policies.refusals import Permitted, Reason, RefusalCode, Refused
 from policies.rules.order_rules import verified_order
 from policies.signing import unsafe_payload
 from policies.station_profile import MAX_PROFILE_BYTES, PAYLOAD_TYPE, StationProfile, open_profile
 from policies.trust.repository import BoardRepository
-from policies.trust.verification import verify_purposes, verify_register
+from policies.trust.revocations import RevocationList
+from policies.trust.verification import parse_policy_target, verify_purposes, verify_register
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What a board's repository lists, as far as the board's members signed it."""
+    """What a board's repository lists, as far as the board's members signed it.
+
+    Attributes:
+        versions: the newest listed version of each policy.
+    """
 
     register: StationRegister
     purposes: PurposeTable | None
-    revoked_stations: frozenset[str]
+    revocations: RevocationList
+    versions: Mapping[str, int]
+
+    @property
+    def revoked_stations(self) -> frozenset[str]:
+        """The stations that take part in nothing any more."""
+        return frozenset(station.name for station in self.revocations.stations)
+
+    def withdrawn(self, policy: Policy) -> tuple[Reason, ...]:
+        """Return why a policy counts no more, as stations judge it."""
+        reasons = [
+            Reason(RefusalCode.POLICY_REVOKED, entry.reason)
+            for entry in self.revocations.revoked
+            if (entry.policy_id, entry.version) == (policy.id, policy.version)
+        ]
+        if policy.version < (latest := self.versions.get(policy.id, 0)):
+            reasons.append(Reason(RefusalCode.POLICY_REVOKED, f"version {latest} replaces it"))
+        reasons += [
+            Reason(RefusalCode.REQUESTER_REVOKED, entry.reason)
+            for entry in self.revocations.requesters
+            if entry.key == policy.requester.key
+        ]
+        return tuple(reasons)
 
 
 def published(repository: Path) -> Published:
-    """Read the register, the table of purposes, and the withdrawn stations.
+    """Read the register, the table of purposes, and what was withdrawn or replaced.
 
     Raises:
         NotFoundError: the board has published no register.
@@ -49,9 +76,14 @@ def published(repository: Path) -> Published:
             "the repository has no register of stations",
             hint="Publish one (`pht-board register`), or give each station's key with --identity.",
         )
-    revoked = frozenset(station.name for station in board.revocations().stations)
+    versions: dict[str, int] = {}
+    for policy_id, version in filter(None, map(parse_policy_target, listed)):
+        versions[policy_id] = max(version, versions.get(policy_id, 0))
     return Published(
-        _register(listed[REGISTER_TARGET], charter), _purposes(listed.get(PURPOSES_TARGET), charter), revoked
+        _register(listed[REGISTER_TARGET], charter),
+        _purposes(listed.get(PURPOSES_TARGET), charter),
+        board.revocations(),
+        versions,
     )
 
 
@@ -99,6 +131,7 @@ def question_of(
         purposes=None if found is None else found.purposes,
         revoked_stations=frozenset() if found is None else found.revoked_stations,
         now=now,
+        withdrawn=None if found is None else found.withdrawn(document),
     )
 
 

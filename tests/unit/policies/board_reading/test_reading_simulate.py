@@ -114,6 +114,7 @@ def test_what_a_profile_knows_is_a_yes_and_the_rest_is_not() -> None:
     (station,) = asked(profile()).stations
     assert station.could_run
     assert answers(station) == {
+        "withdrawals": "not known",
         "features": "yes",
         "time": "yes",
         "purpose": "not known",
@@ -125,6 +126,7 @@ def test_what_a_profile_knows_is_a_yes_and_the_rest_is_not() -> None:
         "data": "not known",
         "budgets": "not known",
         "operator": "yes",
+        "cohort": "yes",
         "engine": "yes",
     }
 
@@ -155,6 +157,22 @@ def test_a_rule_that_refuses_is_named(
     found = asked(station, **changes)
     assert refusing(found) == refused
     assert not found.stations[0].could_run
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "code"),
+    [
+        ("profile: thorax-1@1", "profile: thorax-99@1", "DATA_FIELDS"),
+        ("label: pneumonia", "label: smoking_status_of_nobody", "DATA_FIELDS"),
+        ("modalities: [DX]", "modalities: [DX], masks: [lung]", "DATA_NOT_READY"),
+    ],
+)
+def test_a_train_for_which_no_cohort_can_be_defined(before: str, after: str, code: str) -> None:
+    train = TRAIN.replace(before.encode(), after.encode())
+    assert train != TRAIN
+    fields = ["pneumonia", "smoking_status_of_nobody"]
+    found = asked(profile(), train=train, data__clinical_fields=fields, data__masks=["lung"])
+    assert refusing(found) == {"cohort": code}
 
 
 def test_a_train_larger_than_the_hospitals_ceilings() -> None:
@@ -360,6 +378,24 @@ def test_a_station_that_the_board_withdrew(site: Site, capsys: pytest.CaptureFix
     (rule,) = (rule for rule in station["rules"] if rule["rule"] == "register")
     assert rule["answer"] == "no"
     assert rule["reasons"][0].startswith("STATION_REVOKED")
+
+
+def test_a_policy_that_was_withdrawn_or_replaced_and_a_requester_who_was(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused() -> list[str]:
+        (station,) = simulated(capsys, site.arguments(site.profile("amstel")))["stations"]
+        (rule,) = (rule for rule in station["rules"] if rule["rule"] == "withdrawals")
+        assert rule["answer"] == ("no" if rule["reasons"] else "yes")
+        return [reason.partition(":")[0] for reason in rule["reasons"]]
+
+    data = (site.folder / "policy.yaml").read_bytes()
+    site.board.publish(site.board.signed(data))
+    assert refused() == []
+    site.board.publish(site.board.signed(site.board.policy(2, GRANT)))
+    assert refused() == ["POLICY_REVOKED"]
+    site.board.repository.revoke_requester(site.board.keys["requester"].public_hex, "key lost", now=NOW)
+    assert refused() == ["POLICY_REVOKED", "REQUESTER_REVOKED"]
 
 
 def test_another_train_than_the_policys(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
