@@ -35,9 +35,10 @@ def behind_socket(station: Station) -> Iterator[Launcher]:
     assert not path.exists()
 
 
-@pytest.fixture
-def launcher(station: Station) -> Launcher:
-    return station.launcher
+@pytest.fixture(params=["local", "socket"])
+def launcher(request: pytest.FixtureRequest, station: Station, behind_socket: Launcher) -> Launcher:
+    """The verbs in this process and behind the socket; the latter under this machine's Docker only (`conftest.py`)."""
+    return station.launcher if request.param == "local" else behind_socket
 
 
 def test_the_engine_is_fit(launcher: Launcher) -> None:
