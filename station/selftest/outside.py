@@ -168,11 +168,23 @@ def give(folder: Path, owner: tuple[int, int]) -> None:
             os.chown(Path(root, name), *owner)
 
 
-def gpu(tried: str, launcher: Launcher) -> tuple[Attempt, ...]:
-    """Say whether there is a GPU to look into."""
+def why_no_gpu(launcher: Launcher) -> str:
+    """Return why there is no GPU to look into, or nothing."""
     report = launcher.gpus()
     if not report.devices:
-        return (judging.skipped(tried, "no GPU here"),)
-    if not report.leasable_mib:
-        return (judging.skipped(tried, "no GPU of this host is leased to trains"),)
-    return (judging.got(tried, "a GPU is leased here and was not looked into"),)
+        return "no GPU here"
+    return "" if report.leasable_mib else "no GPU of this host is leased to trains"
+
+
+def of_gpu(tried: str, marked: tuple[Attempt, ...], found: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
+    """Return what came of two trains on one device; where the first left no mark, nothing was tried.
+
+    Args:
+        tried: the attack, in words.
+        marked: of the train that left its mark: that it could is no failure of the station's.
+        found: of the one after it.
+    """
+    if not marked or any("MiB are marked" not in each.what for each in marked):
+        told = "; ".join(each.what for each in marked) or "it tells nothing"
+        return (judging.got(tried, f"no mark could be left to look for ({told})"),)
+    return found

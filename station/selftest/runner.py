@@ -17,6 +17,7 @@ from pydantic import JsonValue
 
 from policies.errors import RefusedError
 from policies.refusals import RefusalCode
+from station.sandbox.gpu.model import GpuNeed
 from station.sandbox.session import TrainSandbox, TrainSession
 from station.sandbox.spec import (
     MIB,
@@ -221,7 +222,22 @@ class Selftest:
         return strangers
 
     def _gpu(self, attack: Attack) -> tuple[Attempt, ...]:
-        return outside.gpu(attack.tried, self._place.launcher)
+        if why := outside.why_no_gpu(self._place.launcher):
+            return (judging.skipped(attack.tried, why),)
+        marked = self._on_a_gpu(attack, "gpu-mark")
+        # The launcher leases the smallest device first, so the second train gets the one that the first had.
+        found = self._on_a_gpu(attack, "gpu-residue") + self._on_a_gpu(attack, "gpu-others")
+        return outside.of_gpu(attack.tried, marked, found)
+
+    def _on_a_gpu(self, attack: Attack, probe: str) -> tuple[Attempt, ...]:
+        self._end_shared()
+        with self._folders(attack) as spec:
+            session = self._start(spec.model_copy(update={"gpu": GpuNeed()}))
+            try:
+                answer = self.ask(session, {"probe": probe, "given": {}, "timeout_s": _PROBE_S})
+                return judging.of_probe(attack.tried, answer, may_be_killed=False)
+            finally:
+                session.stop()
 
     # Containers
 

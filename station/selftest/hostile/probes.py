@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from . import identity, kernel, network, places, privileges, resources
+from . import gpu, identity, kernel, network, places, privileges, resources
 from .attempts import Attempts
 
 Probe = Callable[[Attempts, dict[str, object]], None]
@@ -20,6 +20,7 @@ PROBES: dict[str, Probe] = {
         privileges.control_groups,
         resources.forks, resources.zombies, resources.memory, resources.disk, resources.inodes, resources.open_files,
         resources.file_size, resources.output, resources.processor, resources.core_dump, resources.ceilings,
+        gpu.gpu_mark, gpu.gpu_residue, gpu.gpu_others,
         identity.names, identity.environment, identity.start, identity.left_behind, identity.second_program,
     )
 }  # fmt: skip
