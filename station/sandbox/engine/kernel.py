@@ -19,6 +19,7 @@ from station.sandbox.engine.mounts import (
     parse_mounts,
     parse_size,
 )
+from station.sandbox.spec import SelinuxLabel
 
 _CAPABILITIES: Final = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 _LIMITS: Final = {
@@ -69,6 +70,7 @@ class KernelView:
         others: every other process of the group; looked at under gVisor only.
         shared: namespaces that are the launcher's own, where this could be seen.
         on_this_host: which of the paths that a container must not see or change exist.
+        label: the first process's security label.
     """
 
     first: ProcessView
@@ -80,6 +82,7 @@ class KernelView:
     others: tuple[ProcessView, ...] = ()
     shared: tuple[str, ...] = ()
     on_this_host: tuple[str, ...] = ()
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class Asked:
         mounts: what it is to see.
         virtual: gVisor: the host's kernel sees its sentry, and not the train.
         devices: device numbers beyond those of every container: a leased GPU's.
+        label: the security label that the hospital chose.
     """
 
     user: int
@@ -102,6 +106,7 @@ class Asked:
     mounts: AskedMounts
     virtual: bool = False
     devices: frozenset[str] = field(default_factory=frozenset)
+    label: SelinuxLabel = SelinuxLabel()
 
 
 def asked_of(
@@ -135,7 +140,13 @@ def asked_of(
         mounts=AskedMounts(places, memory, container_id, is_driver_mount),
         virtual=virtual,
         devices=devices,
+        label=_label(host["SecurityOpt"]),
     )
+
+
+def _label(options: list[str]) -> SelinuxLabel:
+    words = [option.split(":", 2) for option in options if option.startswith("label:")]
+    return SelinuxLabel.model_validate({name: value for _, name, value in words})
 
 
 def _memory(options: str) -> Memory:
@@ -148,7 +159,7 @@ def problems(view: KernelView | None, asked: Asked) -> tuple[str, ...]:
     """Return what the kernel shows otherwise than asked, by name; empty where all of it holds."""
     if view is None:
         return (_NO_PROCESS,)
-    found = [*_group_problems(view.group, asked), *_network_problems(view.net_dev)]
+    found = [*_group_problems(view.group, asked), *_network_problems(view.net_dev), *label_problems(view, asked)]
     if asked.virtual:
         return (*found, *_virtual_problems(view, asked))
     found += [f"the host's {name} namespace" for name in view.shared]
@@ -223,6 +234,13 @@ def _privilege_problems(status: str, allowed: int) -> list[str]:
     if fields.get("Seccomp") != "2":
         found.append(_NO_SECCOMP)
     return found
+
+
+def label_problems(view: KernelView, asked: Asked) -> list[str]:
+    """Compare ``user:role:type:level``; where nothing was asked for, the engine's choice stands."""
+    _, _, kind, level = (*view.label.rstrip("\0\n").split(":", 3), "", "", "", "")[:4]
+    same = asked.label.type in {None, kind} and asked.label.level in {None, level}
+    return [] if same else ["another SELinux label"]
 
 
 def _limit_problems(text: str, asked: Mapping[str, int]) -> list[str]:

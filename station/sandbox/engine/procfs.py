@@ -54,6 +54,7 @@ def view_of(pid: int, container_id: str, *, with_others: bool = False) -> Kernel
             group=_limits_of(groups),
             others=_others(groups, pid) if with_others else (),
             shared=_shared(folder),
+            label=_read("attr/current", folder),
             on_this_host=tuple(path for path in (*HIDDEN, *UNCHANGEABLE) if os.path.lexists(path)),
         )
     finally:
