@@ -46,7 +46,8 @@ class Cuda:
 
     def take_all(self) -> list[tuple[int, int]]:
         """Take all memory that can be had: addresses and sizes."""
-        taken, size = [], _CHUNK
+        taken: list[tuple[int, int]] = []
+        size = _CHUNK
         while size >= _LEAST and len(taken) < _ROUNDS:
             address = ctypes.c_uint64()
             if self._library.cuMemAlloc_v2(ctypes.byref(address), ctypes.c_size_t(size)) == 0:
