@@ -7,8 +7,14 @@ from pydantic import JsonValue
 
 from station.sandbox.engine import fitness, hardening
 from station.sandbox.engine.dialect import Json, Terms
-from station.sandbox.image.rewriting import RewrittenImage
+from station.sandbox.image.rewriting import ALLOWED_VARIABLES, RewrittenImage
 from station.sandbox.spec import FIRST_UID, UID_COUNT, ContainerSpec
+
+# Beside the HostConfig: what runs, as whom, and what it is given to know.
+_OF_THE_BODY: Final = (
+    "User", "Entrypoint", "Cmd", "WorkingDir", "Image", "Hostname", "Domainname", "NetworkDisabled", "Tty", "OpenStdin",
+    "Healthcheck", "Volumes",
+)  # fmt: skip
 
 
 class DockerDialect:
@@ -67,9 +73,10 @@ class DockerDialect:
         asked_host = asked["HostConfig"]
         if not isinstance(asked_host, dict):
             return ("HostConfig",)
-        found += [
-            key for key in ("User", "Entrypoint", "WorkingDir", "Image") if config.get(key) != asked[key]
-        ]
+        found += [key for key in _OF_THE_BODY if not _same(asked[key], config.get(key))]
+        found += [key for key in ("Env", "Labels") if not _holds(config.get(key), asked[key])]
+        if not _only_allowed(config.get("Env"), asked["Env"]):
+            found.append("Env")
         found += [key for key, value in asked_host.items() if not _same(value, host.get(key))]
         # These two are the engine's to fill in: what of /proc and /sys a container sees or may change.
         found += [key for key in ("MaskedPaths", "ReadonlyPaths") if not host.get(key)]
@@ -91,6 +98,21 @@ def _has_containerd_store(info: Mapping[str, JsonValue]) -> bool:
 
 def _list(value: JsonValue) -> list[JsonValue]:
     return value if isinstance(value, list) else []
+
+
+def _holds(got: JsonValue, asked: JsonValue) -> bool:
+    if isinstance(asked, dict):
+        return isinstance(got, dict) and all(got.get(name) == value for name, value in asked.items())
+    return all(each in _list(got) for each in _list(asked))
+
+
+def _only_allowed(got: JsonValue, asked: JsonValue) -> bool:
+    """Whether each further variable is one that an image may set; the station's own stand once."""
+    names = [str(each).partition("=")[0] for each in _list(got)]
+    ours = {str(each).partition("=")[0] for each in _list(asked)}
+    return len(set(names)) == len(names) and all(
+        name in ours or ALLOWED_VARIABLES.fullmatch(name) for name in names
+    )
 
 
 def _same(asked: JsonValue, got: JsonValue) -> bool:

@@ -30,12 +30,13 @@ def proc_processes(found: Attempts, given: dict[str, object]) -> None:
     mark = str(given["host_canary"]).encode()
     seen = []
     for number in numbers:
-        try:
-            with open(f"/proc/{number}/environ", "rb") as file, open(f"/proc/{number}/cmdline", "rb") as line:
-                if mark in line.read() + file.read():
-                    seen.append(number)
-        except OSError:
-            continue
+        for name in ("cmdline", "environ"):
+            try:
+                with open(f"/proc/{number}/{name}", "rb") as file:
+                    if mark in file.read():
+                        seen.append(number)
+            except OSError:
+                continue
     few = len(numbers) <= 8 and numbers[:1] == [1]
     found.want(
         "list processes",

@@ -218,3 +218,11 @@ def run_written(found: Attempts, given: dict[str, object]) -> None:
         os.chmod(at, 0o4755)
         found.call(f"run a program in {folder}", lambda a=at: os.posix_spawn(a, [a], {}))  # type: ignore[misc]
         os.unlink(at)
+
+
+def mounted_below(found: Attempts, given: dict[str, object]) -> None:
+    """See what this host mounted below the folder that is the cohort."""
+    inside = os.listdir("/train/data/below")
+    found.want(
+        "see what is mounted below its cohort", held=not inside, by="nothing is seen", what=", ".join(inside)
+    )

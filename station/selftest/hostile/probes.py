@@ -12,7 +12,7 @@ PROBES: dict[str, Probe] = {
     for probe in (
         network.network_v4, network.network_v6, network.dns, network.raw, network.netlink, network.vsock, network.abstract,
         places.engine_socket, places.launcher_socket, places.host_paths, places.other_cohort, places.other_patient,
-        places.cohort_written, places.control_socket, places.second_connection, places.write_outside, places.run_written,
+        places.cohort_written, places.control_socket, places.second_connection, places.write_outside, places.run_written, places.mounted_below,
         kernel.proc_processes, kernel.proc_reads, kernel.proc_writes, kernel.sys_files, kernel.devices, kernel.keyring,
         kernel.clock, kernel.modules, kernel.programs_in_the_kernel, kernel.userfaultfd, kernel.io_uring,
         privileges.users, privileges.set_user_id, privileges.capabilities, privileges.seccomp, privileges.namespaces,

@@ -293,3 +293,13 @@ def ceilings(found: Attempts, given: dict[str, object]) -> None:
                 value = file.read().strip()
             held = value.isdigit() and int(value) <= most
             found.want(f"have no limit in {name.split('/')[-1]}", held=held, by=value, what=value)
+    for quota, period in (("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"), ("cpu.max", "")):
+        if os.path.exists(f"{root}/{quota}"):
+            with open(f"{root}/{quota}", encoding="ascii") as file:
+                words = file.read().split()
+            if period:
+                with open(f"{root}/{period}", encoding="ascii") as file:
+                    words += file.read().split()
+            held = words[0].isdigit() and int(words[0]) <= float(str(given["cpus"])) * int(words[1])
+            what = f"{words[0]} of {words[1]} us"
+            found.want("have no limit on processor time", held=held, by=what, what=what)

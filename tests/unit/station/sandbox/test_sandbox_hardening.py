@@ -220,11 +220,30 @@ def test_a_mount_that_is_not_as_asked_is_noticed(change: str) -> None:
     assert "Mounts" in DOCKER.differences(body(), shown)
 
 
-@pytest.mark.parametrize("name", ["User", "Entrypoint", "WorkingDir", "Image"])
+@pytest.mark.parametrize(
+    "name",
+    ["User", "Entrypoint", "Cmd", "WorkingDir", "Image", "Hostname", "Domainname", "NetworkDisabled", "Tty", "OpenStdin",
+     "Healthcheck", "Volumes", "Labels"],
+)  # fmt: skip
 def test_another_program_or_user_is_noticed(name: str) -> None:
     shown = inspected()
     shown["Config"][name] = "other"
     assert name in DOCKER.differences(body(), shown)
+
+
+@pytest.mark.parametrize("more", ["HOSPITAL=umc-a", "LD_PRELOAD=/tmp/x", "USER=root"])
+def test_a_variable_that_nobody_asked_for_is_noticed(more: str) -> None:
+    shown = inspected()
+    shown["Config"]["Env"] = [*shown["Config"]["Env"], more]
+    assert "Env" in DOCKER.differences(body(), shown)
+    shown["Config"]["Env"] = shown["Config"]["Env"][1:-1]
+    assert "Env" in DOCKER.differences(body(), shown)
+
+
+def test_an_allowed_variable_of_the_image_is_none_too_many() -> None:
+    shown = inspected()
+    shown["Config"]["Env"] = [*shown["Config"]["Env"], "PATH=/opt/train/bin"]
+    assert DOCKER.differences(body(), shown) == ()
 
 
 def test_an_answer_without_its_parts_differs() -> None:
