@@ -35,11 +35,13 @@ _SENTRY_CAPABILITIES: Final = 0x000C_001F
 _PLAIN_DEVICES: Final = frozenset({"1:3", "1:5", "1:7", "1:8", "1:9", "5:0", "5:1", "5:2", "10:200", "136:*"})
 _UNBOUNDED: Final = 1 << 62
 _NO_SECCOMP: Final = "no seccomp filter"
+_ANOTHER_LABEL: Final = "another SELinux label"
 _NO_PROCESS: Final = "no process in a control group of its own"
 # What a runtime sets between the engine's "started" and the program of the container.
 _SET_LAST: Final = (
     _NO_SECCOMP,
     _NO_PROCESS,
+    _ANOTHER_LABEL,
     "new privileges",
     "capabilities",
     "another user",
@@ -106,7 +108,7 @@ class Asked:
     mounts: AskedMounts
     virtual: bool = False
     devices: frozenset[str] = field(default_factory=frozenset)
-    label: SelinuxLabel = SelinuxLabel()
+    label: SelinuxLabel = field(default_factory=SelinuxLabel)
 
 
 def asked_of(
@@ -159,7 +161,11 @@ def problems(view: KernelView | None, asked: Asked) -> tuple[str, ...]:
     """Return what the kernel shows otherwise than asked, by name; empty where all of it holds."""
     if view is None:
         return (_NO_PROCESS,)
-    found = [*_group_problems(view.group, asked), *_network_problems(view.net_dev), *label_problems(view, asked)]
+    found = [
+        *_group_problems(view.group, asked),
+        *_network_problems(view.net_dev),
+        *label_problems(view, asked),
+    ]
     if asked.virtual:
         return (*found, *_virtual_problems(view, asked))
     found += [f"the host's {name} namespace" for name in view.shared]
@@ -240,7 +246,7 @@ def label_problems(view: KernelView, asked: Asked) -> list[str]:
     """Compare ``user:role:type:level``; where nothing was asked for, the engine's choice stands."""
     _, _, kind, level = (*view.label.rstrip("\0\n").split(":", 3), "", "", "", "")[:4]
     same = asked.label.type in {None, kind} and asked.label.level in {None, level}
-    return [] if same else ["another SELinux label"]
+    return [] if same else [_ANOTHER_LABEL]
 
 
 def _limit_problems(text: str, asked: Mapping[str, int]) -> list[str]:

@@ -25,9 +25,7 @@ def body(label: SelinuxLabel) -> Json:
         cpus=1.0,
         wall_clock_s=60,
     )
-    return DockerDialect().create_body(
-        spec, Terms("sha256:" + "b" * 64, UID, {}, selinux=label.options)
-    )
+    return DockerDialect().create_body(spec, Terms("sha256:" + "b" * 64, UID, {}, selinux=label.options))
 
 
 def security(label: SelinuxLabel) -> object:
@@ -51,7 +49,15 @@ def test_only_types_and_levels_are_labels(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{"type": "a b"}, {"type": ""}, {"type": "x:disable"}, {"level": "s0,disable"}, {"level": "c1"}, {"user": "root"}]
+    "given",
+    [
+        {"type": "a b"},
+        {"type": ""},
+        {"type": "x:disable"},
+        {"level": "s0,disable"},
+        {"level": "c1"},
+        {"user": "root"},
+    ],
 )
 def test_what_is_no_label_is_refused(given: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
