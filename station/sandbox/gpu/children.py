@@ -16,6 +16,10 @@ class DriverError(UnavailableError):
     """The driver did not do what it was asked; the message says how, in our words."""
 
 
+class DriverHangsError(DriverError):
+    """The driver does not answer; whoever asks again may leave another process behind in it."""
+
+
 def ask(module: str, arguments: Sequence[str], *, timeout_s: float) -> bytes:
     """Run one of our modules and return what it printed.
 
@@ -25,7 +29,8 @@ def ask(module: str, arguments: Sequence[str], *, timeout_s: float) -> bytes:
         timeout_s: after this it is killed.
 
     Raises:
-        DriverError: it hung, crashed, or printed too much.
+        DriverHangsError: it did not end in time.
+        DriverError: it crashed, or printed too much.
     """
     command = [sys.executable, "-I", "-m", module, *arguments]
     child = subprocess.Popen(
@@ -35,7 +40,7 @@ def ask(module: str, arguments: Sequence[str], *, timeout_s: float) -> bytes:
         printed, _ = child.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired as error:
         _abandon(child)
-        raise DriverError(f"the driver did not answer in {timeout_s:g} s") from error
+        raise DriverHangsError(f"the driver did not answer in {timeout_s:g} s") from error
     if child.returncode != 0:
         raise DriverError(f"the driver made our process end with {child.returncode}")
     if len(printed) > _MAX_ANSWER_BYTES:

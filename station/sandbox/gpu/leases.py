@@ -24,7 +24,7 @@ from station.sandbox.gpu.model import (
     GpuTerms,
     LeasedGpu,
 )
-from station.sandbox.gpu.nvml import Driver, discover
+from station.sandbox.gpu.nvml import Driver, Nvml
 from station.sandbox.gpu.scrubbing import Scrubber, await_gone, find, scrub
 
 LOG: Final = logging.getLogger("station.launcher")
@@ -54,16 +54,16 @@ class _Books:
 class Leases:
     """The leases of one launcher."""
 
-    def __init__(self, terms: GpuTerms, *, driver: Driver = discover, scrubber: Scrubber = scrub) -> None:
+    def __init__(self, terms: GpuTerms, *, driver: Driver | None = None, scrubber: Scrubber = scrub) -> None:
         """Lease nothing yet; nothing is asked of the driver.
 
         Args:
             terms: what the hospital allows.
-            driver: says which devices there are.
+            driver: says which devices there are; NVML without.
             scrubber: overwrites a device's memory.
         """
         self._terms = terms
-        self._driver = driver
+        self._driver = driver or Nvml()
         self._scrubber = scrubber
         self._books = _Books()
         # One at a time at a device: its end and its next lease.

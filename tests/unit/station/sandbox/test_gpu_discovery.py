@@ -6,7 +6,7 @@ import pytest
 from gpu_kit import CUT, LARGE, SLICES, SMALL, FakeGpus
 
 from station.sandbox.gpu.model import Discovery
-from station.sandbox.gpu.nvml import discover
+from station.sandbox.gpu.nvml import Nvml, discover
 
 
 def test_no_driver_is_no_gpu_and_no_fault(
@@ -96,6 +96,19 @@ def test_a_driver_that_hangs_takes_nothing_with_it(gpus: FakeGpus) -> None:
         each for task in Path("/proc/self/task").iterdir() for each in (task / "children").read_text().split()
     ]
     assert not [each for each in children if b"sandbox.gpu" in Path(f"/proc/{each}/cmdline").read_bytes()]
+
+
+def test_a_driver_that_hung_is_left_alone_for_a_while(gpus: FakeGpus) -> None:
+    gpus.device(LARGE, 64)
+    gpus.fault("nvml-hangs")
+    now = [0.0]
+    driver = Nvml(timeout_s=1, clock=lambda: now[0])
+    assert driver().problem
+    gpus.mend("nvml-hangs")
+    now[0] = 119
+    assert driver().problem
+    now[0] = 120
+    assert driver().devices == Nvml()().devices != ()
 
 
 def test_processes_that_cannot_be_listed_keep_a_device_from_all(gpus: FakeGpus) -> None:
