@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from policies.documents import Digest, Moment, Name, Sequence, StrictModel, Text
-from policies.manifest import HyperparameterSpec, MetricName, Modality, TrainKind
+from policies.manifest import MAX_ERROR_CODES, ErrorCode, HyperparameterSpec, MetricName, Modality, TrainKind
 
 MINIMUM_TRAINING_STATIONS = 3
 """With two, each hospital can subtract its own update from the sum and read the other's."""
@@ -172,6 +172,11 @@ class ReleaseRules(StrictModel):
     tensors: TensorRules | None = None
     metrics: Sequence[MetricName] = ()
     tables: Sequence[MetricName] = ()
+    error_codes: Sequence[ErrorCode] = Field(
+        default=(),
+        max_length=MAX_ERROR_CODES,
+        description="Of the codes that the train declares, those that may leave; any other failure leaves as its class.",
+    )
     minimum_cell_count: Annotated[int, Field(ge=1)] = 10
     count_rounding: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=1, description="Counts in tables leave as the nearest multiple of this."

@@ -45,7 +45,7 @@ outputs:
   metrics:
     - {{key: loss, stage: train, minimum: 0, maximum: 100, split: training}}
     - {{key: auc, stage: evaluate, minimum: 0, maximum: 1, split: validation}}
-error_codes: [NO_LABELS]
+error_codes: [NO_LABELS, DIVERGED]
 resources: {{memory_mib: 256, cpus: 1}}
 contact: {{name: A Person, organisation: A Hospital, email: a@b.nl}}
 licence: Apache-2.0
@@ -91,6 +91,7 @@ POLICY: Mapping[str, object] = {
     "runs.hyperparameters": {"rate": {"type": "float", "minimum": 0.0, "maximum": 5.0, "default": 1.0}},
     "release.metrics": ["loss", "auc"],
     "release.minimum_patients_per_metric": 2,
+    "release.error_codes": ["NO_LABELS"],
 }
 
 

@@ -140,6 +140,8 @@ class _Writer:
             self._say("leaves_figures", names=", ".join(release.metrics)) if release.metrics else None,
             self._say("leaves_tables", names=", ".join(release.tables)) if release.tables else None,
         ]
+        if release.error_codes:
+            items.append(self._say("leaves_codes", names=", ".join(release.error_codes)))
         told = [tag("li", item) for item in items if item] or [tag("li", self._say("leaves_nothing"))]
         # With every answer of a station, whatever the policy asks for.
         told.append(tag("li", self._say("leaves_always")))

@@ -156,7 +156,8 @@ def _signal_bits(policy: Policy, manifest: TrainManifest | None) -> float:
         manifest.resources.message_timeout_s if manifest is not None else policy.resources.run_hours * 3600
     )
     duration = _NUMBER_BITS if quantum == 0 else math.log2(timeout / quantum + 1)
-    codes = len(manifest.error_codes) if manifest is not None else 32
+    granted = set(policy.release.error_codes)
+    codes = len(granted if manifest is None else granted & set(manifest.error_codes))
     return duration + math.log2(codes + 2)
 
 

@@ -12,6 +12,7 @@ from policies.documents import digest_of_file, load_json
 from policies.errors import NotFoundError, PhtError, RefusedError, StateError, UnavailableError, UsageError
 from policies.manifest import TrainManifest
 from policies.order import PAYLOAD_TYPE, RunOrder
+from policies.policy import Policy
 from policies.profiles.anonymity import Anonymity
 from policies.refusals import Permitted, Reason, RefusalCode, Refused
 from policies.rules.gpu_rules import GpuWish, gpu_wish
@@ -124,6 +125,7 @@ class StationDesk:
             *rules,
             self._anonymity_rule(table),
             self._resources_rule(run, verified.value, manifest.value),
+            _error_codes(verified.value.in_force.policy, manifest.value),
         ]
 
     def anonymity(self, order: str) -> AnonymityView:
@@ -345,6 +347,14 @@ def _would_get_none(refused: Refused | Permitted[TrainManifest]) -> RefusedError
     return RefusedError(
         code.value, "this order would get no cohort now", hint="`pht-station explain` says why."
     )
+
+
+def _error_codes(policy: Policy, manifest: TrainManifest) -> RuleView:
+    """Say which of the train's own error codes would leave; it refuses nothing."""
+    granted = [code for code in manifest.error_codes if code in policy.release.error_codes]
+    kept = [code for code in manifest.error_codes if code not in granted]
+    note = f"leave: {', '.join(granted) or 'none'}"
+    return _rule("error codes", (), f"{note}; stay here: {', '.join(kept)}" if kept else note)
 
 
 def _rule(name: str, reasons: tuple[Reason, ...], note: str = "") -> RuleView:

@@ -130,7 +130,10 @@ class TrainRounds:
                 return self.outbox.status(instruction, Status.FAILED, prepared.ended_by, run), None
             if self._is_out_of_time(run, prepared):
                 return self._end_of_time(instruction, run), None
-            return self.failed(instruction, run, reply, prepared.admitted.manifest.error_codes), None
+            released = prepared.admitted.verified.in_force.policy.release.error_codes
+            return self.failed(
+                instruction, run, reply, prepared.admitted.manifest.error_codes, released
+            ), None
         asked = GuardRequest(
             run.order_digest, instruction.round, stage, inbound, prepared.work / "release.safetensors"
         )
@@ -140,14 +143,24 @@ class TrainRounds:
         return self._release(instruction, run, prepared, result, reply.seconds)
 
     def failed(
-        self, instruction: Instruction, run: Run, failure: TrainFailure, declared: tuple[str, ...]
+        self,
+        instruction: Instruction,
+        run: Run,
+        failure: TrainFailure,
+        declared: tuple[str, ...] = (),
+        released: tuple[str, ...] = (),
     ) -> StationReply:
         """Count a failed message; the last one that the hospital allows ends the run here."""
         code: str = _FAILURES.get(failure.exit_class, RefusalCode.TRAIN_CRASHED).value
+        detail = failure.detail
         if failure.exit_class is ExitClass.DECLARED_ERROR and failure.error_code in declared:
-            # One of at most 32 codes that the policy's manifest lists: its name may leave.
-            code = failure.error_code
-        self._count(run, code, failure.detail)
+            # One of at most 32 codes that the signed manifest lists. Its name leaves where the policy says so.
+            code = RefusalCode.TRAIN_DECLARED_ERROR.value
+            if failure.error_code in released:
+                code = failure.error_code
+            else:
+                detail = f"it answered {failure.error_code}, which the policy does not release"
+        self._count(run, code, detail)
         return self.outbox.status(instruction, Status.FAILED, code, run)
 
     def _is_out_of_time(self, run: Run, prepared: Prepared) -> bool:

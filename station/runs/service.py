@@ -58,7 +58,12 @@ class Rounds(Protocol):
         """Return the recorded release of this (order, round, kind), pushed again where that was lost."""
 
     def failed(
-        self, instruction: Instruction, run: Run, failure: TrainFailure, declared: tuple[str, ...]
+        self,
+        instruction: Instruction,
+        run: Run,
+        failure: TrainFailure,
+        declared: tuple[str, ...] = (),
+        released: tuple[str, ...] = (),
     ) -> StationReply:
         """Count a failed message and say so."""
 
@@ -310,7 +315,7 @@ class RunService:
         try:
             prepared = self._warm.warm(run, admitted.value)
         except TrainStartError as error:
-            failed = self._rounds.failed(instruction, run, error.failure, ())
+            failed = self._rounds.failed(instruction, run, error.failure)
             self._let_go_if_spent(run.order_digest)
             return failed, None
         if isinstance(prepared, Refused):

@@ -111,7 +111,7 @@ def _earlier(before: JsonValue, after: JsonValue) -> Direction:
 _INFINITE: Final = float("inf")
 _RULES: Final[tuple[tuple[str, Verdict], ...]] = (
     (r"image_config_digests|data\.(collections|consent_modes|modalities|clinical_fields|masks|representations)", _longer),
-    (r"release\.(metrics|tables)|runs\.strategies|error_codes", _longer),
+    (r"release\.(metrics|tables|error_codes)|runs\.strategies|error_codes", _longer),
     # A patient must have agreed to each of them.
     (r"data\.consent_purposes", _shorter),
     (r"data\.view_positions", _empty_is_all),

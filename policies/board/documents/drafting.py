@@ -150,6 +150,7 @@ def _fill_from_manifest(document: _Document, train: Train) -> None:
         "release.tables": list(
             dict.fromkeys(item.key for item in (*manifest.outputs.tables, *manifest.outputs.aggregates))
         ),
+        "release.error_codes": list(manifest.error_codes),
         "resources.gpu": manifest.resources.gpu != "none",
         "resources.cpu_fallback": manifest.resources.gpu == "optional",
     }

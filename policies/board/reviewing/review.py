@@ -202,6 +202,7 @@ def _release(policy: Policy, found: Capacity, train: Train | None) -> Section:
         )
     noise = rules.differential_privacy
     lines += [
+        f"Error codes of a failed train: {', '.join(rules.error_codes) or 'none, only in which way it failed'}.",
         f"Numbers rest on {rules.minimum_patients_per_metric} patients or more, cells on {rules.minimum_cell_count}.",
         "No differential privacy."
         if noise is None
@@ -341,7 +342,8 @@ def _mismatches(policy: Policy, train: Train) -> list[str]:
     outputs = manifest.outputs
     declared = {metric.key for metric in outputs.metrics} | {table.key for table in outputs.tables}
     declared |= {item.key for item in outputs.aggregates}
-    granted = {*policy.release.metrics, *policy.release.tables}
+    declared |= set(manifest.error_codes)
+    granted = {*policy.release.metrics, *policy.release.tables, *policy.release.error_codes}
     checks = [
         (policy.manifest_digest != train.digest, "The policy names another manifest than this train's."),
         (

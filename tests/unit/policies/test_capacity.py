@@ -72,7 +72,15 @@ def policy(**changes: object) -> Policy:
 
 
 def test_each_output_counts_by_what_it_can_say() -> None:
-    found = capacity(policy(release__metrics=["loss", "cases"], release__tables=["scores"]), 1000, MANIFEST)
+    found = capacity(
+        policy(
+            release__metrics=["loss", "cases"],
+            release__tables=["scores"],
+            release__error_codes=["DIVERGED", "NO_DATA"],
+        ),
+        1000,
+        MANIFEST,
+    )
     bits = {part.what: part.bits for part in found.parts}
     assert bits["1,000 tensor elements of 32 bits"] == 32_000
     assert bits["metric loss (train)"] == math.log2(1001)

@@ -230,6 +230,7 @@ def test_a_train_that_fails_three_times_is_out(kit: StationKit) -> None:
         (TrainFailure(ExitClass.PROTOCOL), "TRAIN_PROTOCOL"),
         (TrainFailure(ExitClass.TIMEOUT), "TRAIN_TIMEOUT"),
         (TrainFailure(ExitClass.DECLARED_ERROR, "NO_LABELS", session_ended=False), "NO_LABELS"),
+        (TrainFailure(ExitClass.DECLARED_ERROR, "DIVERGED", session_ended=False), "TRAIN_DECLARED_ERROR"),
         (TrainFailure(ExitClass.DECLARED_ERROR, "PATIENT_12345", session_ended=False), "TRAIN_CRASHED"),
     ],
 )

@@ -28,7 +28,14 @@ def test_every_rule_has_its_verdict(kit: StationKit) -> None:
     named = [
         line.split()[1] for line in (admission.__doc__ or "").splitlines() if line[:5].strip(" .").isdigit()
     ]
-    assert list(found) == ["policy repository and signatures", *named, "cohort", "anonymity", "resources"]
+    assert list(found) == [
+        "policy repository and signatures",
+        *named,
+        "cohort",
+        "anonymity",
+        "resources",
+        "error codes",
+    ]
     assert {rule.verdict for rule in found.values()} == {"yes"}
 
 
