@@ -84,6 +84,12 @@ class Tree:
         for path, target in self._entries.items():
             if isinstance(target, bytes):
                 self._follow(path, target)
+            elif target == _REMOVAL:
+                folder, _, last = path.rpartition(b"/")
+                removed = (folder + b"/" if folder else b"") + last.removeprefix(_WHITEOUT)
+                # Engines differ in which of the two holds.
+                if removed in self._entries or removed in seen:
+                    raise HeaderError(LayerFault.WHITEOUT)
 
     def _require_folders(self, folder: bytes) -> None:
         while folder:

@@ -14,6 +14,7 @@ from policies.bundle import BlobFolder, BundleIndex, ImageBlobs, split_image
 from policies.documents import load_yaml
 from policies.errors import DocumentError, NotFoundError, UnavailableError, UsageError
 from policies.files import write_atomically
+from policies.layers import inspect_layer
 from policies.manifest import ImageVariant, TrainManifest
 from station.sandbox.image.rewriting import read_image
 from train_images.base.engine import inspect_image
@@ -22,6 +23,7 @@ from train_images.tool.folders import BLOBS, INDEX, MANIFEST, PackedTrain, Train
 
 Variant = Literal["cpu", "cuda"]
 
+_CHUNK: Final = 1 << 20
 _NEXT_KEY: Final = re.compile(r"[A-Za-z_\"'#]")
 
 
@@ -43,7 +45,7 @@ def pack(folder: TrainFolder, tag: str, out: Path, variant: Variant = "cpu") -> 
 
     1. `out` is new, empty, or holds an earlier bundle.
     2. The image is taken out of the engine and split into blobs, each verified.
-    3. Its config is one that a station would take, and it speaks the interface that the manifest names.
+    3. Its config and its layers are ones that a station would take, and it speaks the interface that the manifest names.
     4. The manifest gets the image's digest, and is read back.
     5. The index is written last: with it the bundle is whole.
 
@@ -63,6 +65,9 @@ def pack(folder: TrainFolder, tag: str, out: Path, variant: Variant = "cpu") -> 
     image = _save(tag, store)
     # 3
     read_image(store, image.config.digest)
+    for layer in {each.digest: each for each in image.layers}.values():
+        with store.open(layer.digest) as file:
+            inspect_layer(iter(lambda: file.read(_CHUNK), b""))
     # 4
     text = with_image(folder.text, ImageVariant(variant=variant, config_digest=image.config.digest))
     index = BundleIndex(config=image.config, layers=image.layers, manifest=store.put_bytes(text))

@@ -12,6 +12,7 @@ from typing import BinaryIO, Final
 
 from policies.board.contents.tar_stream import Kind, TarEntry, TarStream
 from policies.errors import DocumentError, TrustError
+from policies.layers import LayerReader, LayerRefusedError
 
 MAX_ENTRIES: Final = 400_000
 MAX_NAMES_BYTES: Final = 64 << 20
@@ -109,7 +110,8 @@ def read_layer(file: BinaryIO, digest: str, size: int, keep: Keep, ceilings: Cei
         TrustError: these are other bytes.
     """
     layer = Layer(digest, size)
-    stream = TarStream(file)
+    refusals = _Refusals(file)
+    stream = TarStream(refusals)
     for entry in stream.entries():
         ceilings.take(entry)
         folder, name = posixpath.split(entry.name)
@@ -122,11 +124,41 @@ def read_layer(file: BinaryIO, digest: str, size: int, keep: Keep, ceilings: Cei
         raise TrustError(
             f"the layer {digest} holds other bytes", hint="Fetch the bundle again from whoever sent it."
         )
+    if refused := refusals.finish():
+        layer.oddities.append(f"every station refuses this layer, so the train runs nowhere ({refused})")
     if stream.trailing:
         layer.oddities.append("holds bytes behind the archive's end, which no engine unpacks")
     if layer.hidden & {path for path, _ in layer.entries}:
         layer.oddities.append("adds and hides the same path: engines may differ in what is there")
     return layer
+
+
+class _Refusals:
+    """Passes a layer's bytes on, and reads them as a station will."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._reader = LayerReader()
+        self._refused = ""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes."""
+        data = self._file.read(size)
+        if not self._refused:
+            try:
+                self._reader.feed(data)
+            except LayerRefusedError as error:
+                self._refused = error.message
+        return data
+
+    def finish(self) -> str:
+        """Return why stations refuse the layer; empty where they take it."""
+        try:
+            if not self._refused:
+                self._reader.finish()
+        except LayerRefusedError as error:
+            self._refused = error.message
+        return self._refused
 
 
 def _hide(layer: Layer, folder: str, name: str) -> None:

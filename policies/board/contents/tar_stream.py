@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import BinaryIO, Final
+from typing import Final, Protocol
 
 from policies.errors import DocumentError
 
@@ -70,13 +70,21 @@ class TarEntry:
     capabilities: bool
 
 
+class Readable(Protocol):
+    """Bytes in their order."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to so many bytes; none at the end."""
+        ...
+
+
 class TarStream:
     """Reads one archive once, front to back, and hashes all of its bytes.
 
     Iterate over `entries`; before the next entry, `content` may be read. After the last entry `digest` and `trailing` hold.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Readable) -> None:
         self._file = file
         self._hash = hashlib.sha256()
         self._left = 0

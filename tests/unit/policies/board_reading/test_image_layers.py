@@ -208,18 +208,31 @@ def test_a_folder_may_stand_in_the_prefix_of_a_posix_header() -> None:
 
 def test_bytes_behind_the_end_are_pointed_out() -> None:
     assert layer(tar(Entry("a"))).oddities == []
-    assert layer(tar(Entry("a")) + b"secret").oddities == [
-        "holds bytes behind the archive's end, which no engine unpacks"
-    ]
+    refused, behind = layer(tar(Entry("a")) + b"secret").oddities
+    assert behind == "holds bytes behind the archive's end, which no engine unpacks"
+    assert refused.startswith("every station refuses this layer")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        Entry("dev/mem", kind=tarfile.CHRTYPE),
+        Entry("pipe", kind=tarfile.FIFOTYPE),
+        Entry("a", link="../b", kind=tarfile.SYMTYPE),
+    ],
+)
+def test_what_stations_refuse_is_said(entry: Entry) -> None:
+    """By the same reader as a station's, so that the board is not asked for what cannot run."""
+    assert any(text.startswith("every station refuses this layer") for text in layer(tar(entry)).oddities)
 
 
 def test_a_name_added_and_hidden_in_one_layer_is_pointed_out() -> None:
-    assert "adds and hides the same path" in layer(tar(Entry("a"), Entry(".wh.a"))).oddities[0]
+    assert "adds and hides the same path" in layer(tar(Entry("a"), Entry(".wh.a"))).oddities[1]
 
 
 def test_markers_that_no_engine_obeys_are_pointed_out() -> None:
     found = layer(tar(Entry(".wh..wh.plnk"), Entry(".wh..")))
-    assert len(found.oddities) == 2
+    assert len(found.oddities) == 3
     assert not found.entries
 
 

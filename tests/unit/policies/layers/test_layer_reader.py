@@ -134,6 +134,8 @@ HOSTILE: dict[str, tuple[bytes, LayerFault]] = {
     "removes nothing": (layer(file(b"etc/.wh.")), F.WHITEOUT),
     "aufs' own": (layer(file(b".wh..wh.plnk")), F.WHITEOUT),
     "a removal with contents": (layer(file(b".wh.a", b"x")), F.WHITEOUT),
+    "adds and removes": (layer(file(b"d/a"), file(b"d/.wh.a")), F.WHITEOUT),
+    "removes and adds a folder": (layer(file(b".wh.d"), file(b"d/a")), F.WHITEOUT),
     "below a removal": (layer(file(b".wh.a/b")), F.WHITEOUT),
     "too many": (layer(*[file(b"f%d" % n) for n in range(21)]), F.ENTRIES),
     "too large": (layer(file(b"f", b"x" * (70 << 10))), F.BYTES),
