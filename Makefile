@@ -8,7 +8,7 @@ export PYTHON
 DATA ?=
 STAGE = @bash .ci/stage
 
-.PHONY: help setup engine engines reader tools images demo gpu-check test lint fast fuzz bench-round bench-data clean
+.PHONY: help setup engine engines reader tools images demo gpu-check test test-rootless lint fast fuzz bench-round bench-data clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ fuzz: setup ## the property tests with new random examples, thirty times as many
 
 gpu-check: setup ## discovery, leases, scrubbing and a container on this machine's own GPU (never part of make test)
 	$(STAGE) gpu bash .ci/gpu
+
+test-rootless: setup engine ## the launcher's contract under a rootless Podman, in a Linux of its own (root on Debian; minutes; not part of make test)
+	$(STAGE) test-rootless bash .ci/rootless
 
 lint: setup ## ruff and mypy strict
 	$(STAGE) lint bash -c '.venv/bin/ruff check . && .venv/bin/ruff format --check -q . && .venv/bin/mypy'
