@@ -44,7 +44,7 @@ from station.runs.repository import STATION_ACTOR, Run, RunRepository
 from station.runs.states import TERMINAL, Decision, RunEvent
 from station.runs.usage import note_use
 from station.sandbox.mapping import MapReply
-from station.sandbox.spec import ExitClass, ReplyLimits, TrainFailure, TrainReply, TrainRequest
+from station.sandbox.spec import MIB, ExitClass, ReplyLimits, TrainFailure, TrainReply, TrainRequest
 from station.settings import StationSettings
 
 Answer = tuple[StationReply, bytes | None]
@@ -221,7 +221,11 @@ class TrainRounds:
         return session.exchange(
             # The order's own values: the instruction's are equal, but 1, 1.0 and true are equal too.
             TrainRequest(kind, instruction.round, dict(prepared.admitted.order.hyperparameters), inbound),
-            ReplyLimits(prepared.work / "reply.safetensors", prepared.contract.reply_arrays_limit(kind)),
+            ReplyLimits(
+                prepared.work / "reply.safetensors",
+                prepared.contract.reply_arrays_limit(kind),
+                keep_free_bytes=self.settings.ceilings.keep_free_mib * MIB,
+            ),
             timeout_s=float(limit),
         )
 

@@ -132,6 +132,10 @@ class CeilingSettings(StrictModel):
     message_timeout_s: Annotated[int, Field(ge=1, le=86_400)] = Field(
         default=3600, description="Seconds one message of a train may take."
     )
+    keep_free_mib: Annotated[int, Field(ge=0, le=1 << 24)] = Field(
+        default=1024,
+        description="What of the disk stays free of answers of trains, whatever their policies permit.",
+    )
     runs_at_once: Annotated[int, Field(ge=1, le=64)] = Field(
         default=1, description="Trains that run side by side."
     )

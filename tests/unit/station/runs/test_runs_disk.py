@@ -1,0 +1,51 @@
+"""What trains write at a hospital: bounded per run, and never the last of the disk."""
+
+from pathlib import Path
+
+from station_kit import StationKit
+from station_simulators import SessionSimulator
+
+from policies.wire.instructions import Kind
+from station.sandbox.spec import MIB, ReplyLimits, TrainFailure, TrainReply, TrainRequest
+from station.settings import CeilingSettings
+
+
+def test_every_answer_is_taken_under_the_hospitals_reserve(tmp_path: Path) -> None:
+    ceilings = CeilingSettings(memory_mib=1024, cpus=2.0, runs_at_once=2, keep_free_mib=77)
+    kit = StationKit.make(tmp_path, ceilings=ceilings)
+    asked: list[ReplyLimits] = []
+    exchange = SessionSimulator.exchange
+
+    def noted(
+        self: SessionSimulator, request: TrainRequest, limits: ReplyLimits, timeout_s: float
+    ) -> TrainReply | TrainFailure:
+        asked.append(limits)
+        return exchange(self, request, limits, timeout_s)
+
+    SessionSimulator.exchange = noted  # type: ignore[method-assign]
+    try:
+        envelope = kit.ready()
+        assert kit.message(envelope)[0].status.value == "released"
+    finally:
+        SessionSimulator.exchange = exchange  # type: ignore[method-assign]
+    assert [limits.keep_free_bytes for limits in asked] == [77 * MIB]
+
+
+def test_rounds_leave_nothing_behind_but_what_the_next_may_ask_for(tmp_path: Path) -> None:
+    kit = StationKit.make(tmp_path)
+    envelope = kit.ready()
+    sizes = []
+    for kind in (Kind.TRAIN, Kind.EVALUATE):
+        assert kit.message(envelope, kind)[0].status.value == "released"
+        found = [path for path in kit.paths.work.rglob("*") if path.is_file()]
+        sizes.append(sum(path.stat().st_size for path in found))
+        assert not [path for path in found if path.name.startswith("reply")]
+    assert sizes[0] >= sizes[1] > 0
+    logs = list(kit.paths.train_logs.iterdir())
+    kit.decide(envelope, "stop")
+    assert list(kit.paths.work.iterdir()) == []
+    # One file per order, the end of what its last container printed.
+    assert len(list(kit.paths.train_logs.iterdir())) == len(logs) + 1
+    assert (
+        kit.paths.train_logs / f"{kit.preparation.run_id(kit.runs.list()[0])}.log"
+    ).stat().st_size <= 64 * 1024
