@@ -57,12 +57,6 @@ def kit(tmp_path: Path) -> Iterator[StationKit]:
     made.close()
 
 
-def test_the_launcher_is_asked_for_what_the_documents_say(kit: StationKit) -> None:
-    ready(kit)
-    (session,) = kit.sandbox.running
-    assert session.spec.gpu == GpuNeed(memory_mib=8000, required=True)
-
-
 def test_a_train_that_may_do_without_and_one_built_for_the_cpu(tmp_path: Path) -> None:
     kit = station(tmp_path, "optional", {"resources.cpu_fallback": True})
     ready(kit, "optional")
@@ -71,6 +65,10 @@ def test_a_train_that_may_do_without_and_one_built_for_the_cpu(tmp_path: Path) -
         GpuNeed(memory_mib=8000, required=False),
         None,
     ]
+    # The one without is left warm.
+    kit.clock.forward(days=1)
+    assert len(kit.warm.end_idle(IDLE)) == 1
+    assert [session.spec.gpu for session in kit.sandbox.running] == [None]
     kit.close()
 
 
@@ -88,6 +86,8 @@ def test_a_gpu_that_is_too_small_or_a_launcher_that_is_away_refuses(kit: Station
 
 def test_an_idle_train_gives_its_gpu_back_and_goes_on_with_the_next_message(kit: StationKit) -> None:
     envelope = ready(kit)
+    (session,) = kit.sandbox.running
+    assert session.spec.gpu == GpuNeed(memory_mib=8000, required=True)
     assert kit.message(envelope, Kind.TRAIN)[0].status is Status.RELEASED
     kit.clock.forward(minutes=14, seconds=59)
     assert kit.warm.end_idle(IDLE) == []
@@ -117,11 +117,3 @@ def test_a_message_under_way_is_not_idle(kit: StationKit) -> None:
     assert kit.warm.end_idle(IDLE) == []
     assert len(kit.sandbox.running) == 1
     assert replies
-
-
-def test_a_train_without_a_gpu_is_left_warm(tmp_path: Path) -> None:
-    kit = station(tmp_path, "optional", {"resources.cpu_fallback": True})
-    ready(kit, "optional", IMAGE)
-    kit.clock.forward(days=1)
-    assert kit.warm.end_idle(IDLE) == []
-    kit.close()

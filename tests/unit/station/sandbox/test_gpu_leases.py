@@ -160,20 +160,24 @@ def test_scrubbing_waits_until_the_train_is_gone(machine: FakeGpus, leases: Leas
         ("other-device", 1, "the driver gave another device"),
     ],
 )
-def test_a_device_that_cannot_be_scrubbed_is_leased_to_nobody_until_it_can(
-    machine: FakeGpus, fault: str, number: int, said: str
-) -> None:
-    leases = Leases(GpuTerms(devices=(SMALL,)))
+def test_what_is_no_scrubbing(machine: FakeGpus, fault: str, number: int, said: str) -> None:
     machine.fault(fault, number)
+    assert scrub(SMALL) == said
+
+
+def test_a_device_that_cannot_be_scrubbed_is_leased_to_nobody_until_it_can(machine: FakeGpus) -> None:
+    leases = Leases(GpuTerms(devices=(SMALL,)))
+    machine.fault("lost-mib", 3)
     code, why = refused(leases, "run-1")
     assert code == RefusalCode.RESOURCES_BUSY
-    assert why == f"{SMALL}: its memory could not be scrubbed: {said}"
-    (shown,) = [each for each in leases.report({}).devices if each.uuid == SMALL]
+    assert why == f"{SMALL}: its memory could not be scrubbed: 3 of 8 MiB could not be reached"
+    report = leases.report({})
+    (shown,) = [each for each in report.devices if each.uuid == SMALL]
     assert shown.state == "unclean"
-    assert said in shown.reason
+    assert "3 of 8 MiB" in shown.reason
     # It counts as one that may be had: else it would never be tried again.
-    assert leases.report({}).leasable_mib == (8,)
-    machine.mend(fault)
+    assert report.leasable_mib == (8,)
+    machine.mend("lost-mib")
     assert leases.take("run-1", ANY, {}).uuid == SMALL
 
 
