@@ -63,7 +63,7 @@ def run_selftest(
     *,
     areas: tuple[str, ...] = (),
     progress: Progress = lambda _done, _all, _attack, _line: None,
-    launch: Callable[[Path, LauncherSettings], Launcher] = local_launcher,
+    launch: Callable[[Path, LauncherSettings], Launcher] | None = None,
 ) -> Report:
     """Try every escape.
 
@@ -72,7 +72,7 @@ def run_selftest(
         settings: what its launcher is started with.
         areas: only attacks of these; all without.
         progress: told before and after each attack.
-        launch: makes the launcher in this process, where no other is used.
+        launch: makes the launcher; without it the running station's is taken, else one in this process.
 
     Raises:
         UsageError: an area is unknown.
@@ -171,10 +171,10 @@ def _choose(
     paths: StationPaths,
     settings: LauncherSettings,
     work: Path,
-    launch: Callable[[Path, LauncherSettings], Launcher],
+    launch: Callable[[Path, LauncherSettings], Launcher] | None,
 ) -> _Chosen:
     theirs = LauncherClient(paths.launcher_socket)
-    if launch is local_launcher:
+    if launch is None:
         with contextlib.suppress(UnavailableError):
             theirs.engine_info()
             status = paths.compute.stat()
@@ -182,7 +182,8 @@ def _choose(
             return _Chosen("the running station's", theirs, paths.compute, owner)
     for name in ("cohorts", "control", "layers"):
         (work / "compute" / name).mkdir(parents=True)
-    return _Chosen("this command's own", launch(work, settings), work / "compute", None)
+    own = (launch or local_launcher)(work, settings)
+    return _Chosen("this command's own", own, work / "compute", None)
 
 
 def _remove_remains(chosen: _Chosen) -> None:

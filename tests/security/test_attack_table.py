@@ -9,7 +9,7 @@ from policies.refusals import RefusalCode
 FOLDER = Path(__file__).parent
 ROWS = [
     [cell.strip().strip("`") for cell in line.strip().strip("|").split("|")]
-    for line in (FOLDER / "README.md").read_text("utf-8").splitlines()
+    for line in (FOLDER / "README.md").read_text("utf-8").split("## Attacks on the sandbox")[0].splitlines()
     if line.startswith("| ") and "`test_" in line
 ]
 # What the attack is, apart from what it is tried on.
