@@ -66,6 +66,13 @@ class RecordKeeping(Protocol):
     def spent(self, order_digest: str, issued: datetime) -> Reason | None:
         """Return why an order cannot run any more because of a restoration; asks memory only."""
 
+    def note_trust(self, policies: PolicySet) -> None:
+        """Put on record which state of the board's repository is about to count.
+
+        Raises:
+            StorageError: it cannot be; then it must not count.
+        """
+
 
 class Unwitnessed:
     """The records of a station that nobody countersigns."""
@@ -78,6 +85,9 @@ class Unwitnessed:
         """They were never restored."""
         del order_digest, issued
         return None
+
+    def note_trust(self, policies: PolicySet) -> None:
+        """Nobody asks for it."""
 
 
 class Manifests(Protocol):
@@ -175,6 +185,9 @@ class Gatekeeper:
                 return Permitted(known)
         with self._refreshing:
             result = self._policies.refresh(now)
+            if isinstance(result, Permitted):
+                # Before anything is decided by it.
+                self._records.note_trust(result.value)
             self._last = (result.value if isinstance(result, Permitted) else None, now)
             return result
 
