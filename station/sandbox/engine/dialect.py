@@ -60,6 +60,10 @@ class Dialect(Protocol):
         """Return the users, as a container sees them, that fresh ones are drawn from."""
         ...
 
+    def drops_limits(self, info: Json) -> bool:
+        """Whether the engine leaves out the limits per process that it is asked for; the launcher then sets them before the start."""
+        ...
+
     def out_of_memory(self, state: Json) -> bool:
         """Whether a container hit its memory limit, by the ``State`` of the engine's inspection."""
         ...

@@ -48,6 +48,10 @@ class DockerDialect:
         """Return the users that are nobody's on the host."""
         return range(FIRST_UID, FIRST_UID + UID_COUNT)
 
+    def drops_limits(self, info: Json) -> bool:
+        """Docker sets them."""
+        return False
+
     def out_of_memory(self, state: Json) -> bool:
         """Docker notices of every process."""
         return state.get("OOMKilled") is True
@@ -62,7 +66,11 @@ class DockerDialect:
 
     def create_body(self, spec: ContainerSpec, terms: Terms) -> dict[str, JsonValue]:
         """Return the body of ``POST /containers/create``."""
-        return hardening.create_body(spec, terms)
+        body = hardening.create_body(spec, terms)
+        host = body["HostConfig"]
+        if isinstance(host, dict):
+            host["SecurityOpt"] = [*_list(host["SecurityOpt"]), f"seccomp={seccomp.PROFILE}"]
+        return body
 
     def differences(self, asked: Json, inspected: Json) -> tuple[str, ...]:
         """Return the restrictions that the engine did not take over as asked."""

@@ -78,6 +78,10 @@ class PodmanDialect:
         """Return the fresh users: of the host's where Podman is root, else of those that it was given."""
         return ROOTLESS_UIDS if _is_rootless(info) else HOST_UIDS
 
+    def drops_limits(self, info: Json) -> bool:
+        """A rootless Podman leaves them out of what its Docker-compatible API asks for."""
+        return _is_rootless(info)
+
     def out_of_memory(self, state: Json) -> bool:
         """Whether a container that has ended did so at its memory limit.
 
@@ -139,8 +143,6 @@ class PodmanDialect:
         found += [key for key, values in _TOLD_OTHERWISE.items() if host.get(key) not in values]
         if sorted(map(str, _list(host.get("SecurityOpt")))) != ["no-new-privileges", f"seccomp={SECCOMP}"]:
             found.append("SecurityOpt")
-        if _limits(host.get("Ulimits")) != _limits(asked_host["Ulimits"]):
-            found.append("Ulimits")
         if _options_by_target(host.get("Tmpfs")) != _options_by_target(asked_host["Tmpfs"]):
             found.append("Tmpfs")
         if not _same_mounts(inspected.get("Mounts"), asked_host["Mounts"]):
@@ -162,7 +164,7 @@ _TOLD: Final = (
         "DnsSearch",
     ),
     *("Privileged", "CapAdd", "GroupAdd", "Devices", "DeviceCgroupRules", "DeviceRequests"),
-    *("UsernsMode", "CgroupParent", "ReadonlyRootfs", "VolumesFrom", "ShmSize"),
+    *("UsernsMode", "ReadonlyRootfs", "VolumesFrom", "ShmSize"),
     *("Memory", "MemorySwap", "OomKillDisable", "OomScoreAdj", "NanoCpus", "PidsLimit"),
     *("RestartPolicy", "AutoRemove", "Init"),
 )
@@ -251,14 +253,6 @@ def _same_variables(got: JsonValue, asked: JsonValue) -> bool:
         and not others & ours
         and all(name in _OWN_VARIABLES or ALLOWED_VARIABLES.fullmatch(name) for name in others)
     )
-
-
-def _limits(value: JsonValue) -> dict[str, tuple[JsonValue, JsonValue]]:
-    return {
-        str(each.get("Name")).removeprefix("RLIMIT_").lower(): (each.get("Soft"), each.get("Hard"))
-        for each in _list(value)
-        if isinstance(each, dict)
-    }
 
 
 def _options_by_target(value: JsonValue) -> dict[str, frozenset[str]]:

@@ -34,6 +34,7 @@ from station.sandbox.launcher.confirming import GVISOR, confirm, held_to
 from station.sandbox.launcher.folders import require_folder
 from station.sandbox.launcher.gpus import GpuDesk
 from station.sandbox.launcher.images import ImageLoader
+from station.sandbox.launcher.limiting import set_limits
 from station.sandbox.launcher.room import Room
 from station.sandbox.spec import (
     ContainerSpec,
@@ -166,7 +167,7 @@ class LauncherCore:
             terms = Terms(
                 loaded.image_id, uid, labels, self._settings.runtime, gpu, self._settings.selinux.options
             )
-            container_id, user = self._create(dialect, spec, terms, places)
+            container_id, user = self._create(dialect, info, spec, terms, places)
             undo.pop_all()
         self._room.started(spec.run_id)
         self._watch(spec)
@@ -181,7 +182,7 @@ class LauncherCore:
         )
 
     def _create(
-        self, dialect: Dialect, spec: ContainerSpec, terms: Terms, places: Mapping[str, Place]
+        self, dialect: Dialect, info: Json, spec: ContainerSpec, terms: Terms, places: Mapping[str, Place]
     ) -> tuple[str, int]:
         """Create, inspect and start a container, and hear the kernel's word on it; else nothing of it is left behind.
 
@@ -198,6 +199,8 @@ class LauncherCore:
                     RefusalCode.ENGINE_UNFIT,
                     f"the engine changed what it was asked for: {', '.join(different)}",
                 )
+            if dialect.own_api is not None and dialect.drops_limits(info):
+                set_limits(self._engine.prepare(container_id, dialect.own_api), body)
             self._engine.start(container_id)
             user = confirm(self._engine, container_id, held_to(body, container_id, terms, places))
             undo.pop_all()

@@ -2,17 +2,22 @@
 
 import copy
 import json
+import resource
+import subprocess
+import sys
 from socket import AF_INET, AF_INET6, AF_NETLINK, AF_UNIX
 from typing import Any
 
 import pytest
 
 from policies.errors import RefusedError
+from policies.refusals import RefusalCode
 from station.sandbox.engine import hardening
 from station.sandbox.engine.choosing import dialect_of
 from station.sandbox.engine.dialect import Terms
 from station.sandbox.engine.podman import COVERED, SECCOMP, PodmanDialect
 from station.sandbox.image.rewriting import rewrite
+from station.sandbox.launcher.limiting import set_limits
 from station.sandbox.spec import FIRST_UID, MIB, ContainerSpec
 
 PODMAN = PodmanDialect()
@@ -187,7 +192,6 @@ WEAKER: dict[str, object] = {
     "UTSMode": "host",
     "UsernsMode": "keep-id",
     "CgroupnsMode": "host",
-    "CgroupParent": "/other",
     "ReadonlyRootfs": False,
     "VolumesFrom": ["other"],
     "Tmpfs": {},
@@ -198,7 +202,6 @@ WEAKER: dict[str, object] = {
     "OomScoreAdj": -900,
     "NanoCpus": 0,
     "PidsLimit": 0,
-    "Ulimits": [],
     "RestartPolicy": {"Name": "always", "MaximumRetryCount": 0},
     "AutoRemove": True,
     "Init": False,
@@ -213,9 +216,11 @@ def test_an_engine_that_weakens_a_restriction_is_noticed(name: str) -> None:
 
 
 def test_what_is_not_compared_is_another_answers_or_the_kernels() -> None:
-    """Sysctls, binds and capabilities: its inspection has no place for the first, says the second as mounts, the third otherwise."""
+    """Its inspection has no place for them, or tells them otherwise: of limits and groups what the kernel shows counts."""
     assert set(body()["HostConfig"]) - set(WEAKER) == {
         "CapDrop",
+        "CgroupParent",
+        "Ulimits",
         "Sysctls",
         "Runtime",
         "Binds",
@@ -399,6 +404,30 @@ def test_fresh_users_lie_among_those_that_the_engine_may_give() -> None:
     users = PODMAN.uids(rootless())
     assert 1000 <= users[0] < users[-1] < 65536
     assert PODMAN.uids({}) == users
+
+
+def test_a_rootless_engine_leaves_limits_per_process_to_the_launcher() -> None:
+    assert PODMAN.drops_limits(rootless())
+    assert not PODMAN.drops_limits(ROOTFUL)
+
+
+def test_the_launcher_sets_limits_on_a_process_that_waits_and_raises_none() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as waiting:
+        resource.prlimit(waiting.pid, resource.RLIMIT_NOFILE, (256, 256))
+        set_limits(waiting.pid, body())
+        assert resource.prlimit(waiting.pid, resource.RLIMIT_NOFILE) == (256, 256)
+        assert resource.prlimit(waiting.pid, resource.RLIMIT_CORE) == (0, 0)
+        assert resource.prlimit(waiting.pid, resource.RLIMIT_FSIZE) == (32 * MIB, 32 * MIB)
+        assert resource.prlimit(waiting.pid, resource.RLIMIT_NPROC) == (64, 64)
+        waiting.kill()
+
+
+def test_limits_that_cannot_be_set_refuse() -> None:
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    with pytest.raises(RefusedError) as caught:
+        set_limits(ended.pid, body())
+    assert caught.value.code == RefusalCode.ENGINE_UNFIT
 
 
 def test_images_go_by_their_config_and_whole() -> None:
