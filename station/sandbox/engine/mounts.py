@@ -33,6 +33,8 @@ _FILES_OF_THE_ENGINE: Final = (
     "/etc/passwd",
     "/etc/group",
 )
+# Who may not make nodes (a rootless engine) shows the host's own, each by itself.
+_NODES: Final = tuple(f"/dev/{name}" for name in ("null", "zero", "full", "tty", "random", "urandom"))
 _INITS: Final = ("/sbin/docker-init", "/usr/sbin/docker-init", "/dev/init", "/run/podman-init")
 _INIT_PROGRAMS: Final = ("tini", "tini-static", "docker-init", "catatonit")
 
@@ -193,6 +195,8 @@ def _problem(mount: Mount, asked: AskedMounts) -> str:
     if target in _OF_THE_ENGINE:
         kinds, needed = _OF_THE_ENGINE[target]
         return "" if mount.kind in kinds and needed <= options else "an open mount"
+    if target in _NODES:
+        return "" if mount.kind == "devtmpfs" and f"/dev{mount.place.path}" == target else "another node"
     if target.startswith(("/proc/", "/sys/")):
         return "" if _closes(mount) or _is_driver_mount(mount, asked) else "a mount that nobody asked for"
     if _is_file_of_the_engine(mount, asked):

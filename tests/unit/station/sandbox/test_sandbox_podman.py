@@ -15,6 +15,7 @@ from policies.refusals import RefusalCode
 from station.sandbox.engine import hardening
 from station.sandbox.engine.choosing import dialect_of
 from station.sandbox.engine.dialect import Terms
+from station.sandbox.engine.mounts import AskedMounts, mount_problems
 from station.sandbox.engine.podman import COVERED, SECCOMP, PodmanDialect
 from station.sandbox.image.rewriting import rewrite
 from station.sandbox.launcher.limiting import set_limits
@@ -428,6 +429,32 @@ def test_limits_that_cannot_be_set_refuse() -> None:
     with pytest.raises(RefusedError) as caught:
         set_limits(ended.pid, body())
     assert caught.value.code == RefusalCode.ENGINE_UNFIT
+
+
+NODE = "30 20 0:5 /{source} /dev/{target} rw,nosuid,noexec - {kind} udev rw,size=4096k,mode=755"
+
+
+@pytest.mark.parametrize("name", ["null", "zero", "full", "tty", "random", "urandom"])
+def test_a_rootless_engine_may_show_the_hosts_plain_nodes(name: str) -> None:
+    assert node_problems(source=name, target=name, kind="devtmpfs") == []
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "kind", "problem"),
+    [
+        ("sda", "null", "devtmpfs", "another node at /dev/null"),
+        ("null", "null", "ext4", "another node at /dev/null"),
+        ("sda", "sda", "devtmpfs", "a mount that nobody asked for at /dev/sda"),
+        ("kvm", "kvm", "devtmpfs", "a mount that nobody asked for at /dev/kvm"),
+    ],
+)
+def test_other_nodes_of_the_host_are_refused(source: str, target: str, kind: str, problem: str) -> None:
+    assert node_problems(source=source, target=target, kind=kind) == [problem]
+
+
+def node_problems(**names: str) -> list[str]:
+    found = mount_problems(NODE.format(**names), AskedMounts({}, {}, "0" * 64), ())
+    return [each for each in found if not each.startswith("no mount at")]
 
 
 def test_images_go_by_their_config_and_whole() -> None:
