@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 
 FolderArgument = Annotated[Path, typer.Argument(help="The repository's folder.")]
 
+SecretaryKeyOption = Annotated[str, typer.Option(help="Public key that may publish: hex or a .pub file.")]
+WitnessKeyOption = Annotated[
+    str, typer.Option(help="Public key of the freshness witness: hex or a .pub file.")
+]
+ThresholdOption = Annotated[
+    int | None, typer.Option(help="Members it takes to change charter or keys; by default the charter's.")
+]
+
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
@@ -28,13 +36,9 @@ def add_commands(app: typer.Typer) -> None:
 def init(
     folder: Annotated[Path, typer.Argument(help="A new folder for the repository.")],
     charter: Annotated[Path, typer.Option(help="The charter (YAML): members, threshold, required roles.")],
-    secretary_key: Annotated[str, typer.Option(help="Public key that may publish: hex or a .pub file.")],
-    witness_key: Annotated[
-        str, typer.Option(help="Public key of the freshness witness: hex or a .pub file.")
-    ],
-    root_threshold: Annotated[
-        int | None, typer.Option(help="Members it takes to change charter or keys; by default the charter's.")
-    ] = None,
+    secretary_key: SecretaryKeyOption,
+    witness_key: WitnessKeyOption,
+    root_threshold: ThresholdOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a board's repository; its members sign the root next."""
@@ -48,13 +52,9 @@ def init(
 def root(
     folder: FolderArgument,
     charter: Annotated[Path, typer.Option(help="The charter as it is to be from now on (YAML).")],
-    secretary_key: Annotated[str, typer.Option(help="Public key that may publish: hex or a .pub file.")],
-    witness_key: Annotated[
-        str, typer.Option(help="Public key of the freshness witness: hex or a .pub file.")
-    ],
-    root_threshold: Annotated[
-        int | None, typer.Option(help="Members it takes to change charter or keys; by default the charter's.")
-    ] = None,
+    secretary_key: SecretaryKeyOption,
+    witness_key: WitnessKeyOption,
+    root_threshold: ThresholdOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draft the next root: another charter, rotated keys, or a new lifetime. Old and new members sign it."""

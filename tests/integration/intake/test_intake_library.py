@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pseudonym_files import file_bytes, identified
+from intake_kit import folder_of, image, uid
 
 from policies.errors import DataError, NotFoundError, StateError, UsageError
 from policies.refusals import Permitted
@@ -43,29 +43,6 @@ def paths(tmp_path: Path) -> IntakePaths:
 def intake(paths: IntakePaths) -> Iterator[Intake]:
     with Intake(paths) as opened:
         yield opened
-
-
-def uid(number: int) -> str:
-    return f"1.2.826.0.1.3680043.8.498.{number}"
-
-
-def image(number: int, patient: str = "3748755", study: int = 1000, **elements: object) -> bytes:
-    return file_bytes(
-        identified(
-            **{
-                "SOPInstanceUID": uid(number), "SeriesInstanceUID": uid(study + 500), "StudyInstanceUID": uid(study),
-                "PatientID": patient, "AccessionNumber": f"A{study}", **elements,
-            }
-        )
-    )  # fmt: skip
-
-
-def folder_of(base: Path, *files: bytes) -> Path:
-    folder = base / f"source-{len(list(base.iterdir()))}"
-    folder.mkdir()
-    for number, data in enumerate(files):
-        (folder / f"{number}.dcm").write_bytes(data)
-    return folder
 
 
 def entries(paths: IntakePaths) -> list[VerifiedEntry]:
