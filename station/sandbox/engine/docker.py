@@ -66,11 +66,7 @@ class DockerDialect:
 
     def create_body(self, spec: ContainerSpec, terms: Terms) -> dict[str, JsonValue]:
         """Return the body of ``POST /containers/create``."""
-        body = hardening.create_body(spec, terms)
-        host = body["HostConfig"]
-        if isinstance(host, dict):
-            host["SecurityOpt"] = [*_list(host["SecurityOpt"]), f"seccomp={seccomp.PROFILE}"]
-        return body
+        return hardening.create_body(spec, terms)
 
     def differences(self, asked: Json, inspected: Json) -> tuple[str, ...]:
         """Return the restrictions that the engine did not take over as asked."""
