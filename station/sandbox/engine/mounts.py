@@ -194,7 +194,8 @@ def _problem(mount: Mount, asked: AskedMounts) -> str:
         return _memory_problem(mount, asked.memory[target])
     if target in _OF_THE_ENGINE:
         kinds, needed = _OF_THE_ENGINE[target]
-        return "" if mount.kind in kinds and needed <= options else "an open mount"
+        held = mount.kind in kinds and needed <= options and (mount.kind != "cgroup2" or "ro" in options)
+        return "" if held else "an open mount"
     if target in _NODES:
         return "" if mount.kind == "devtmpfs" and f"/dev{mount.place.path}" == target else "another node"
     if target.startswith(("/proc/", "/sys/")):

@@ -270,6 +270,26 @@ def test_a_mount_that_is_not_as_asked_is_named(engine: str, old: str, new: str, 
     assert not may_pass(found, asked(engine))
 
 
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("200 78 0:30 / /sys/fs/cgroup ro,nosuid,nodev,noexec,relatime - cgroup2 cgroup rw", None),
+        ("200 78 0:30 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime - cgroup2 cgroup rw", "an open mount"),
+        ("200 78 0:5 /null /dev/null rw,nosuid - devtmpfs udev rw", None),
+        ("200 78 0:5 /urandom /dev/urandom rw,nosuid - devtmpfs udev rw", None),
+        ("200 78 0:5 /vda /dev/null rw,nosuid - devtmpfs udev rw", "another node"),
+        ("200 78 254:0 /null /dev/null rw,nosuid - ext4 /dev/vda rw", "another node"),
+        ("200 78 0:5 /vda /dev/vda rw,nosuid - devtmpfs udev rw", "a mount that nobody asked for"),
+    ],
+)
+def test_mounts_of_other_hosts(line: str, problem: str | None) -> None:
+    real = view("docker")
+    kept = [each for each in real.first.mountinfo.splitlines() if "/sys/fs/cgroup" not in each]
+    other = dataclasses.replace(real.first, mountinfo="\n".join([*kept, line]))
+    found = problems(dataclasses.replace(real, first=other), asked("docker"))
+    assert found == (() if problem is None else (f"{problem} at {line.split()[4]}",))
+
+
 @pytest.mark.parametrize("path", ON_THIS_HOST)
 @pytest.mark.parametrize("engine", ["docker", "podman"])
 def test_what_the_host_has_must_be_closed(engine: str, path: str) -> None:
