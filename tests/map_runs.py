@@ -21,13 +21,18 @@ AGGREGATES = [{**item, "minimum_cell_count": 3} for item in (SHARES, BY_SEX, END
 
 
 def map_kit(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, policy: dict[str, object] | None = None, **settings: Any
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    policy: dict[str, object] | None = None,
+    hyperparameters: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> StationKit:
     """Forty patients, and the map train of `map_documents` on their radiographs, two containers at once."""
     manifest = map_manifest(
         {
             "data": {"modalities": ["DX"], "profile": "thorax-1@1", "clinical_fields": ["pneumonia"]},
             "resources": {"memory_mib": 256, "cpus": 1.0, "pids": 64, "scratch_mib": 16},
+            "hyperparameters": hyperparameters or {},
             "images": [{"variant": "cpu", "config_digest": station_kit.IMAGE}],
         },
         aggregates=AGGREGATES,

@@ -55,7 +55,16 @@ def left(kit: StationKit) -> list[Path]:
 
 
 def test_every_patient_is_seen_once_each_alone_in_a_container_of_their_own(kit: StationKit) -> None:
-    seen = says(kit, lambda _: row(0.3))
+    tables: list[str] = []
+
+    def say(cohort: Path) -> Any:
+        tables.append((cohort / "clinical.csv").read_text())
+        assert len(list((cohort / "images").iterdir())) == 1
+        described = json.loads((cohort / "cohort.json").read_bytes())
+        assert [each["patients"] for each in described["counts_rounded"].values()] == [1]
+        return row(0.3)
+
+    seen = says(kit, say)
     envelope = kit.ready(**ORDER)
     assert not kit.sandbox.started
     reply = analyse(kit, envelope)
@@ -66,29 +75,21 @@ def test_every_patient_is_seen_once_each_alone_in_a_container_of_their_own(kit: 
     assert len({session.run_id for session in kit.sandbox.started}) == len(seen)
     assert len({session.spec.series for session in kit.sandbox.started}) == 1
     assert all(len(session.asked) == 1 for session in kit.sandbox.started)
+    assert all(len(table.splitlines()) == 2 for table in tables)
+    assert len({table.splitlines()[1].split(",")[1] for table in tables}) == len(tables)
     assert not kit.sandbox.running
     assert left(kit) == []
 
+    # Asked again, it is the same answer, and no container.
+    assert analyse(kit, envelope, attempt=2) == reply
+    assert len(kit.sandbox.started) == len(seen)
 
-def test_patients_come_in_another_order_in_each_message(kit: StationKit) -> None:
-    seen = says(kit, lambda _: row(0.3))
-    envelope = kit.ready(**ORDER)
-    analyse(kit, envelope)
+    # In the next message they come in another order: two equal ones of so many happen once in 10^20 times.
     first = tuple(seen)
     seen.clear()
     analyse(kit, envelope, 2)
     assert sorted(seen) == sorted(first)
-    # Two equal orders of so many happen once in 10^20 times.
     assert tuple(seen) != first
-
-
-def test_a_message_that_is_asked_again_is_answered_with_what_was_recorded(kit: StationKit) -> None:
-    says(kit, lambda _: row(0.3))
-    envelope = kit.ready(**ORDER)
-    reply = analyse(kit, envelope)
-    started = len(kit.sandbox.started)
-    assert analyse(kit, envelope, attempt=2) == reply
-    assert len(kit.sandbox.started) == started
 
 
 def first_fails(how: Any, times: int = 1) -> Say:
@@ -257,23 +258,6 @@ def test_a_station_that_cannot_start_containers_says_so_and_blames_no_train(
         assert left(kit) == []
     assert analyse(kit, envelope).status is Status.RELEASED
     assert kit.warm.has(order_digest(envelope))
-
-
-def test_what_consent_took_away_is_in_no_folder(kit: StationKit) -> None:
-    tables: list[str] = []
-
-    def say(cohort: Path) -> Any:
-        tables.append((cohort / "clinical.csv").read_text())
-        assert len(list((cohort / "images").iterdir())) == 1
-        described = json.loads((cohort / "cohort.json").read_bytes())
-        assert [each["patients"] for each in described["counts_rounded"].values()] == [1]
-        return row(0.3)
-
-    says(kit, say)
-    assert analyse(kit, kit.ready(**ORDER)).status is Status.RELEASED
-    assert all(len(table.splitlines()) == 2 for table in tables)
-    assert len({table.splitlines()[1].split(",")[1] for table in tables}) == len(tables)
-    assert not [table for table in tables if patient(1) in table]
 
 
 GRANT = ResourceGrant(memory_mib=1024, cpus=4.0, run_hours=1.0)
