@@ -38,6 +38,8 @@ log = logging.getLogger("station.compute")
 _RECORDS_EVERY_S = 1.0
 """Between two looks at what is due; what is due, the settings say."""
 
+_IDLE_EVERY_S = 5.0
+"""Between two looks at whether a GPU is held by a train that nobody asks anything."""
 _ENDINGS_EVERY_S = 1.0
 """Between two looks at whether a run that is prepared is over; it asks nobody."""
 
@@ -150,12 +152,10 @@ def _start_watching(
         station.clock.beat,
     )
     idle = timedelta(seconds=settings.gpu.idle_s)
-    endings: tuple[Step, ...] = (
-        lambda: warm.revoke(gatekeeper.no_longer_in_force),
-        lambda: warm.end_idle(idle),
-    )
+    endings: tuple[Step, ...] = (lambda: warm.revoke(gatekeeper.no_longer_in_force),)
     watch("consent", consent, settings.polling.handover_s, stop)
     watch("endings", endings, min(_ENDINGS_EVERY_S, settings.polling.handover_s), stop)
+    watch("idle", (lambda: warm.end_idle(idle),), _IDLE_EVERY_S, stop)
     watch_policies(gatekeeper, settings.polling.handover_s, stop)
     watch("images", (station.images.look,), _IMAGES_EVERY_S, stop)
     watch("records", (station.continuity.messenger.look, audit.thinned.flush), _RECORDS_EVERY_S, stop)
