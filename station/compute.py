@@ -139,7 +139,7 @@ def _start_watching(
     - What intake hands over is taken up, runs whose patients withdrew are ended, their cached volumes removed.
     - The policy repository is asked again.
     - Runs whose policy or order is over by what is known are ended; this waits for no answer of the repository.
-      Trains that hold a GPU and are asked nothing give it back.
+    - Trains that hold a GPU and are asked nothing give it back.
     - Images that nothing needs go when their time is over.
     - The station's records are stated, and held against what was countersigned of them.
     """
