@@ -5,7 +5,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from station.sandbox.engine import fitness, hardening
+from station.sandbox.engine import fitness, hardening, seccomp
 from station.sandbox.engine.dialect import Json, Terms
 from station.sandbox.image.rewriting import ALLOWED_VARIABLES, RewrittenImage
 from station.sandbox.spec import FIRST_UID, UID_COUNT, ContainerSpec
@@ -66,7 +66,11 @@ class DockerDialect:
 
     def create_body(self, spec: ContainerSpec, terms: Terms) -> dict[str, JsonValue]:
         """Return the body of ``POST /containers/create``."""
-        return hardening.create_body(spec, terms)
+        body = hardening.create_body(spec, terms)
+        host = body["HostConfig"]
+        if isinstance(host, dict):
+            host["SecurityOpt"] = [*_list(host["SecurityOpt"]), f"seccomp={seccomp.PROFILE}"]
+        return body
 
     def differences(self, asked: Json, inspected: Json) -> tuple[str, ...]:
         """Return the restrictions that the engine did not take over as asked."""

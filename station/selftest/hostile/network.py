@@ -25,6 +25,9 @@ def _connect(found: Attempts, tried: str, family: int, address: str | tuple[obje
             found.got(tried, "connected")
     except TimeoutError:
         found.stopped(tried, f"no answer in {_WAIT_S} s")
+    except ConnectionResetError:
+        # Somebody outside is there, whether or not anything listens at this port.
+        found.got(tried, "the other side answered, and nothing listened there")
     except OSError as error:
         found.stopped(tried, name_of(error.errno))
 

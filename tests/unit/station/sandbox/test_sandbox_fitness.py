@@ -9,6 +9,7 @@ from station.sandbox.engine.dialect import Json, Terms
 from station.sandbox.engine.docker import DockerDialect
 from station.sandbox.engine.fitness import explained, lacks_host_sockets, without_labels
 from station.sandbox.engine.kernel import KernelView, ProcessView, asked_of, label_problems
+from station.sandbox.engine.seccomp import PROFILE
 from station.sandbox.spec import MIB, ContainerSpec, SelinuxLabel
 
 UID = 1_900_000_007
@@ -35,11 +36,12 @@ def security(label: SelinuxLabel) -> object:
 
 
 def test_a_label_is_asked_for_where_the_hospital_chose_one() -> None:
-    assert security(SelinuxLabel()) == ["no-new-privileges:true"]
+    assert security(SelinuxLabel()) == ["no-new-privileges:true", f"seccomp={PROFILE}"]
     assert security(LABEL) == [
         "no-new-privileges:true",
         "label:type:container_t",
         "label:level:s0:c100,c200",
+        f"seccomp={PROFILE}",
     ]
 
 

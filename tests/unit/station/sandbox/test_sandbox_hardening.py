@@ -7,6 +7,7 @@ import pytest
 
 from station.sandbox.engine.dialect import Terms
 from station.sandbox.engine.docker import DockerDialect
+from station.sandbox.engine.seccomp import PROFILE
 from station.sandbox.image.rewriting import rewrite
 from station.sandbox.spec import MIB, ContainerSpec
 
@@ -59,7 +60,7 @@ HOST_CONFIG = {
     "CapAdd": [],
     "CapDrop": ["ALL"],
     "GroupAdd": [],
-    "SecurityOpt": ["no-new-privileges:true"],
+    "SecurityOpt": ["no-new-privileges:true", f"seccomp={PROFILE}"],
     "Devices": [],
     "DeviceCgroupRules": [],
     "DeviceRequests": [],
