@@ -49,6 +49,10 @@ from station.settings import StationSettings
 
 log = logging.getLogger(__name__)
 
+_LOG_BYTES = 64 * 1024
+_LOGS_KEPT = 500
+"""Of the newest orders: 32 MiB at most."""
+
 
 @dataclass(slots=True)
 class Prepared:
@@ -238,7 +242,10 @@ class Preparation:
         self._write_log(run, text)
 
     def _write_log(self, run: Run, text: str) -> None:
-        write_atomically(self.paths.train_logs / f"{self.run_id(run)}.log", text.encode(), mode=0o600)
+        # Replaced characters take more bytes than what they replace.
+        kept = text.encode()[-_LOG_BYTES:]
+        write_atomically(self.paths.train_logs / f"{self.run_id(run)}.log", kept, mode=0o600)
+        _keep_newest(self.paths.train_logs, _LOGS_KEPT)
 
     @staticmethod
     def run_id(run: Run) -> str:
@@ -352,6 +359,16 @@ def _kill(session: TrainSession | MapSession) -> None:
     except UnavailableError:
         # The launcher removes every container of ours when it is back.
         log.warning("container.stop_failed")
+
+
+def _keep_newest(folder: Path, count: int) -> None:
+    """Remove the oldest files of a folder beyond a number."""
+    try:
+        newest_first = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in newest_first[count:]:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"old logs of trains cannot be removed ({error.strerror})") from error
 
 
 def _fresh_folder(path: Path, mode: int) -> None:

@@ -1,11 +1,14 @@
 """What trains write at a hospital: bounded per run, and never the last of the disk."""
 
+import os
 from pathlib import Path
 
+import pytest
 from station_kit import StationKit
 from station_simulators import SessionSimulator
 
 from policies.wire.instructions import Kind
+from station.runs import preparation
 from station.sandbox.spec import MIB, ReplyLimits, TrainFailure, TrainReply, TrainRequest
 from station.settings import CeilingSettings
 
@@ -49,3 +52,21 @@ def test_rounds_leave_nothing_behind_but_what_the_next_may_ask_for(tmp_path: Pat
     assert (
         kit.paths.train_logs / f"{kit.preparation.run_id(kit.runs.list()[0])}.log"
     ).stat().st_size <= 64 * 1024
+
+
+def test_logs_of_the_newest_orders_are_kept_and_each_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "_LOGS_KEPT", 2)
+    kit = StationKit.make(tmp_path)
+    for number in range(3):
+        old = kit.paths.train_logs / f"run-{number}.log"
+        old.write_text("old")
+        os.utime(old, (number, number))
+    envelope = kit.ready()
+    # What is not UTF-8 arrives as characters of three bytes each.
+    monkeypatch.setattr(SessionSimulator, "logs", lambda *_: "\ufffd" * 64 * 1024)
+    kit.decide(envelope, "stop")
+    left = {path.name: path.stat().st_size for path in kit.paths.train_logs.iterdir()}
+    assert sorted(left.values()) == [3, 64 * 1024]
+    assert "run-2.log" in left
