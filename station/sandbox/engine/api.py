@@ -5,6 +5,8 @@ needed. The engine's own words go to the launcher's log and nowhere else.
 """
 
 import logging
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -24,12 +26,18 @@ LOG = logging.getLogger("station.launcher")
 # Loading a large image on a slow disk is one request without a sign of life.
 _TIMEOUT_S: Final = 600
 _EXPLANATION: Final = 500
+_REMOVE_S: Final = 30.0
+_AGAIN_S: Final = 0.2
 
 # What every Docker says that has no NVIDIA runtime; there is no other way to ask for it.
 _NO_DEVICE_DRIVER: Final = "could not select device driver"
 
 _T = TypeVar("_T")
 Json = dict[str, Any]
+
+
+class RequestRefusedError(UnavailableError):
+    """The engine answers and does not do what it was asked for."""
 
 
 class NoDeviceDriverError(RefusedError):
@@ -65,7 +73,7 @@ class Engine:
                     "the container engine has no NVIDIA runtime: it can give a train no GPU",
                     hint="Install the NVIDIA container toolkit and start the engine again.",
                 ) from error
-            raise UnavailableError(
+            raise RequestRefusedError(
                 f"the container engine refused a request (status {error.status_code})",
                 hint="The launcher's log has the engine's own words.",
             ) from error
@@ -171,8 +179,22 @@ class Engine:
         self._find(lambda api: api.kill(name))
 
     def remove(self, container_id: str) -> None:
-        """Kill and remove a container with its volumes, where it is there."""
-        self._find(lambda api: api.remove_container(container_id, force=True, v=True))
+        """Kill and remove a container with its volumes, where it is there.
+
+        Raises:
+            UnavailableError: it cannot be removed.
+        """
+        deadline, pause = time.monotonic() + _REMOVE_S, threading.Event()
+        while True:
+            try:
+                self._find(lambda api: api.remove_container(container_id, force=True, v=True))
+            except RequestRefusedError:
+                # Engines refuse it of one that ends at this moment (seen of Podman: it cannot kill what has stopped).
+                if time.monotonic() >= deadline:
+                    raise
+                pause.wait(_AGAIN_S)
+            else:
+                return
 
     def logs(self, container_id: str) -> bytes:
         """Return what the engine has kept of what a container wrote: a file or two of bounded size.

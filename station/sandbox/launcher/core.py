@@ -160,7 +160,7 @@ class LauncherCore:
             self._require_room(spec)
         with contextlib.ExitStack() as undo:
             undo.callback(self._room.leave, spec.run_id)
-            uid = secrets.choice(dialect.uids(info))
+            uid = self._fresh_uid(dialect.uids(info))
             labels = {**self._labels, hardening.LABEL_RUN: spec.run_id, hardening.LABEL_UID: str(uid)}
             if gpu is not None:
                 labels[hardening.LABEL_GPU] = gpu.uuid
@@ -180,6 +180,13 @@ class LauncherCore:
             peer_uid=None if terms.runtime == GVISOR else user,
             gpu=gpu,
         )
+
+    def _fresh_uid(self, users: range) -> int:
+        taken = {str(each["Labels"].get(hardening.LABEL_UID)) for each in self._containers()}
+        # A rootless engine has few enough to draw one twice.
+        while str(uid := secrets.choice(users)) in taken:
+            pass
+        return uid
 
     def _create(
         self, dialect: Dialect, info: Json, spec: ContainerSpec, terms: Terms, places: Mapping[str, Place]
