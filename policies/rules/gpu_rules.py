@@ -30,7 +30,12 @@ def gpu_wish(order: RunOrder, manifest: TrainManifest, policy: Policy) -> GpuWis
     """Return what is leased for a run; None where nothing is."""
     resources = manifest.resources
     for_gpus = order.image_config_digest == manifest.image_digest("cuda")
-    if resources.gpu == "none" or not policy.resources.gpu or not for_gpus or manifest.interface is Interface.MAP:
+    if (
+        resources.gpu == "none"
+        or not policy.resources.gpu
+        or not for_gpus
+        or manifest.interface is Interface.MAP
+    ):
         return None
     required = resources.gpu == "required" or not policy.resources.cpu_fallback
     return GpuWish(resources.gpu_memory_mib, required)
