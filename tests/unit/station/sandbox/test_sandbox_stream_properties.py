@@ -11,6 +11,7 @@ import threading
 import time
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -144,7 +145,8 @@ def exchange(data: bytes, folder: Path, *, split: int) -> TrainReply | TrainFail
 
     sender = threading.Thread(target=answer)
     with here:
-        session = TrainSession(GoneLauncher(), SPEC, STARTED, here)
+        launcher: Any = GoneLauncher()
+        session = TrainSession(launcher, SPEC, STARTED, here)
         sender.start()
         try:
             limits = ReplyLimits(folder / "reply", ARRAYS_BYTES, HEAD_BYTES)
