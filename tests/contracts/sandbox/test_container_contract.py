@@ -20,7 +20,7 @@ from station.sandbox import unix
 from station.sandbox.engine.procfs import view_of
 from station.sandbox.image.rewriting import read_image
 from station.sandbox.session import TrainSession
-from station.sandbox.spec import MIB, ExitClass, TrainFailure, TrainReply
+from station.sandbox.spec import MIB, ExitClass, TrainFailure, TrainReply, TrainStartError
 
 pytestmark = pytest.mark.docker
 
@@ -331,12 +331,15 @@ def log_bytes(container: str) -> int:
 
 
 def test_its_wall_clock_ends_it(station: Station) -> None:
-    with station.session(wall_clock_s=2) as session:
-        answer = station.ask(session, "import time; time.sleep(600)", timeout_s=120)
-        assert isinstance(answer, TrainFailure)
-        assert answer.exit_class is ExitClass.TIMEOUT
-        status = station.launcher.wait(session.run_id, 60)
-        assert (status.state, status.timed_out) == ("exited", True)
+    try:
+        with station.session(wall_clock_s=2) as session:
+            answer = station.ask(session, "import time; time.sleep(600)", timeout_s=300)
+            assert isinstance(answer, TrainFailure)
+            status = station.launcher.wait(session.run_id, 60)
+            assert (status.state, status.timed_out) == ("exited", True)
+    except TrainStartError as error:  # a busy machine: the two seconds were over before its hello
+        answer = error.failure
+    assert answer.exit_class is ExitClass.TIMEOUT
 
 
 def test_it_sees_its_two_folders_and_nothing_else_of_the_host(station: Station, probe: TrainSession) -> None:
