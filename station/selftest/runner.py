@@ -22,6 +22,7 @@ from station.sandbox.session import TrainSandbox, TrainSession
 from station.sandbox.spec import (
     MIB,
     ContainerSpec,
+    ExitClass,
     Launcher,
     LauncherSettings,
     ReplyLimits,
@@ -42,6 +43,7 @@ _PROBE_S: Final = 90.0
 _ANSWER_S: Final = 30.0
 _LIE_S: Final = 4.0
 _LARGE: Final = 64 * MIB
+_KILLED: Final = 137
 _CASE: Final = "case-0001.bin"
 
 
@@ -144,10 +146,19 @@ class Selftest:
         answer = self.ask(
             session, {"probe": attack.action, "given": self._given(attack), "timeout_s": _PROBE_S}
         )
+        if attack.may_be_killed and isinstance(answer, TrainFailure):
+            answer = self._how_it_ended(session, answer)
         inside = judging.of_probe(attack.tried, answer, may_be_killed=attack.may_be_killed)
         container = self._launcher.started.container_id if self._launcher.started else ""
         seen = outside.judge(attack.outside, before, self._ground, self._place, container)
         return (*inside, *seen)
+
+    def _how_it_ended(self, session: TrainSession, answer: TrainFailure) -> TrainFailure:
+        """Wait for the engine's word on a train that was killed: it may come after the connection's end."""
+        status = self._launcher.wait(session.run_id, _PROBE_S)
+        if status.out_of_memory or status.exit_code == _KILLED:
+            return TrainFailure(ExitClass.OUT_OF_MEMORY, detail="the whole container, at its memory limit")
+        return answer
 
     def _given(self, attack: Attack) -> dict[str, JsonValue]:
         spec = self._spec(attack, Path("/x"), Path("/y"))

@@ -1,10 +1,10 @@
 """Removing any single hardening option makes at least one attack succeed.
 
-Each row names one option of `engine.hardening.create_body`, a form in which an engine might give it instead, and the attack that
-then gets what it must not: really run, in a container whose engine disobeys and whose launcher does not look. Then the launcher
-looks: it refuses every one of these containers by what the engine says of it, and those that the kernel shows also where the engine
-says that all is as asked. An option whose removal changes nothing, because the engine's own default is the same, is weakened to
-the dangerous value.
+Each row names one option of a container's request (`engine.hardening.create_body`), a form in which an engine might give it
+instead, and the attack that then gets what it must not: really run, in a container whose engine disobeys and whose launcher does
+not look. Then the launcher looks: it refuses every one of these containers by what the engine says of it, and those that the kernel
+shows also where the engine says that all is as asked. An option whose removal changes nothing, because the engine's own default is
+the same, is weakened to the dangerous value.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from policies.errors import RefusedError
 from policies.refusals import RefusalCode
 from station.sandbox import unix
 from station.sandbox.engine.dialect import Terms
-from station.sandbox.engine.hardening import create_body
+from station.sandbox.engine.docker import DockerDialect
 from station.sandbox.launcher import core
 from station.sandbox.launcher.confirming import confirm
 from station.sandbox.launcher.core import LauncherCore
@@ -99,6 +99,11 @@ def ulimit(name: str) -> Weaken:
     return weaken
 
 
+def without_new_privileges(body: dict[str, Any]) -> None:
+    options = body["HostConfig"]["SecurityOpt"]
+    body["HostConfig"]["SecurityOpt"] = [each for each in options if not each.startswith("no-new-privileges")]
+
+
 def variable(text: str) -> Weaken:
     return lambda body: body["Env"].append(text)
 
@@ -140,7 +145,7 @@ ROWS = [
     Row("CapAdd", host(CapAdd=["SYS_ADMIN"]), "capabilities", "CapBnd", kernel=True),
     Row("CapDrop", host(CapDrop=[]), "capabilities", "CapBnd", kernel=True),
     Row("GroupAdd", host(GroupAdd=["0"]), "users", "read a file of root's group", kernel=True),
-    Row("SecurityOpt.no-new-privileges", host(SecurityOpt=[]), "set-user-id", "it ran as root", kernel=True),
+    Row("SecurityOpt.no-new-privileges", without_new_privileges, "set-user-id", "it ran as root", kernel=True),
     Row(
         "SecurityOpt.seccomp", host(SecurityOpt=["no-new-privileges:true", "seccomp=unconfined"]), "keyring", "add a key",
         kernel=True,
@@ -176,7 +181,7 @@ ROWS = [
     Row("Ulimits.core", ulimit("core"), "core-dump", "it was dumped", kernel=True),
     Row("Ulimits.fsize", ulimit("fsize"), "file-size", "there is no limit", kernel=True),
     Row("LogConfig", host(LogConfig={"Type": "json-file", "Config": {}}), "log-bomb", "MiB are kept"),
-    Row("Init", host(Init=False), "zombies", "stayed"),
+    Row("Init", host(Init=False), alone("zombies", wait_s=2), "stayed"),
 ]  # fmt: skip
 
 if Path("/sys/fs/cgroup/memory").is_dir():
@@ -451,7 +456,7 @@ def test_propagation(attacked: Attacked, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_every_option_is_tried_or_has_its_reason() -> None:
-    body: dict[str, Any] = create_body(
+    body: dict[str, Any] = DockerDialect().create_body(
         ContainerSpec(
             run_id="ab", image_config_digest="sha256:" + "0" * 64, cohort_dir="/c", control_dir="/d",
             memory_bytes=64 * MIB, cpus=1.0, wall_clock_s=1,
@@ -475,4 +480,6 @@ def test_every_option_is_tried_or_has_its_reason() -> None:
         "Propagation",
         "NonRecursive",
     }
-    assert {each.split(":")[0] for each in body["HostConfig"]["SecurityOpt"]} == {"no-new-privileges"}
+    assert {each.replace("=", ":").split(":")[0] for each in body["HostConfig"]["SecurityOpt"]} == {
+        each.removeprefix("SecurityOpt.") for each in named if each.startswith("SecurityOpt.")
+    }
