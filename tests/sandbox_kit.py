@@ -164,7 +164,7 @@ class Station:
 
 def logged(session: TrainSession, text: str) -> str:
     """Wait until the engine has written a text to a container's log, and return the log."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while text not in (log := session.logs()):
         assert time.monotonic() < deadline, log
         threading.Event().wait(0.02)

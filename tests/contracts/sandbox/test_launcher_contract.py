@@ -1,6 +1,7 @@
 """One contract for the launcher's verbs, held by the one in this process and by the one behind its socket."""
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,13 +26,12 @@ def behind_socket(station: Station) -> Iterator[Launcher]:
     serving.start()
     path = station.home / "run" / "launcher.sock"
     waiting = threading.Event()
-    for _ in range(200):
-        if path.is_socket():
-            break
+    deadline = time.monotonic() + 60
+    while not path.is_socket() and time.monotonic() < deadline:
         waiting.wait(0.05)
     yield LauncherClient(path)
     stop.set()
-    serving.join(30)
+    serving.join(120)
     assert not path.exists()
 
 
@@ -102,7 +102,7 @@ def test_an_exit_is_seen(launcher: Launcher, station: Station, tmp_path: Path) -
     session.exchange(
         TrainRequest("train", 1, {"code": "import os; os._exit(7)"}), ReplyLimits(tmp_path / "r", MIB), 30
     )
-    status = launcher.wait(spec.run_id, 10)
+    status = launcher.wait(spec.run_id, 60)
     assert (status.state, status.exit_code, status.out_of_memory) == ("exited", 7, False)
     session.stop()
 
