@@ -223,6 +223,9 @@ class MapSession:
                 return TrainFailure(ExitClass.CRASH, detail="the station ended it")
             if message.fault is not None:
                 raise message.fault
+            if message.left_s <= 0:
+                # The last ones may have been cut short by it: theirs is no failure of their own.
+                message.end(TrainFailure(ExitClass.TIMEOUT, detail="not every patient was done in time"))
             return message.failure or MapReply(message.tally, time.monotonic() - began)
 
     def _work(self, message: _Message, limits: ReplyLimits) -> None:
