@@ -154,7 +154,7 @@ class StationKit:
         self.gatekeeper = Gatekeeper(
             self.settings, self.board.client("home/compute/trust"), self.catalogue,
             Counters(self.runs, self.releases), shelf, self.clock,
-            gpus=LeasableGpus(self.settings, launcher, clock=lambda: self.clock.now.timestamp()),
+            gpus=LeasableGpus(self.settings, launcher, clock=lambda: self.clock().timestamp()),
         )  # fmt: skip
         # One clock for all of it, which the test moves.
         run_clock = RunClock(self.database, self.clock, lambda: self.clock().timestamp(), lambda: self.boot)
