@@ -287,7 +287,7 @@ def _deep(count: int) -> bytes:
     return b"".join(
         extended(record(b"path", b"/".join(b"%d" % random.Random(n).getrandbits(40) for n in range(k, k + 60))))
         + file(b"f")
-        for k in range(count)
+        for k in range(count // 8)
     )  # fmt: skip
 
 

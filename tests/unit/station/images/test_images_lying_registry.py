@@ -176,7 +176,9 @@ def test_a_range_that_is_not_the_one_asked_for(station_with: StationWith, tmp_pa
             station.store.fetch(IMAGE)
 
 
-@pytest.mark.parametrize("left", [PACKED[:100], b"!" * 100, PACKED + b"more", PACKED])
+@pytest.mark.parametrize(
+    "left", [PACKED[:100], b"!" * 100, PACKED + b"more", PACKED], ids=["cut", "wrong", "longer", "whole"]
+)
 def test_what_an_earlier_try_left_is_used_or_found_wrong(
     station_with: StationWith, tmp_path: Path, left: bytes
 ) -> None:
