@@ -1,8 +1,8 @@
 """Further container engines for the tests: a newer Docker with containerd's image store, gVisor under it, and Podman.
 
 The Docker of this machine is used as it is. The others are started when a test first asks for one, from the Debian tree that
-`make engines` made, in a mount namespace of their own, with data, sockets and control groups of their own, without a bridge and
-without firewall rules. They end with the tests, also when those are killed (`engine_keeper.py`).
+`make engines` made, in mount and network namespaces of their own, with data, sockets and control groups of their own, without a bridge
+and without firewall rules. They end with the tests, also when those are killed (`engine_keeper.py`).
 """
 
 import contextlib
@@ -167,6 +167,8 @@ _OWN_LOCKS: Final = 'set -e; mount -t tmpfs -o mode=1777 engine /dev/shm; cd /; 
 _PODMAN: Final = """
 set -euo pipefail
 mount -t tmpfs engine /dev/shm
+# conmon leaves a file where it is started when a container hits its memory limit.
+cd "$2"
 export CONTAINERS_CONF=$1/containers.conf CONTAINERS_STORAGE_CONF=$1/storage.conf
 exec podman --tmpdir "$2/tmp" --cgroup-manager cgroupfs --runtime runc --log-level warn \\
   system service --time=0 "unix://$1/podman.sock"
@@ -230,7 +232,9 @@ def rootless_podman() -> Iterator[Path]:
 
 
 def in_a_tree(tree: Path, data: Path, shared: Path, command: list[str]) -> list[str]:
-    """Return a command that runs another one in a mount namespace whose root is a tree.
+    """Return a command that runs another one in a mount namespace whose root is a tree, and in a network of its own.
+
+    A Docker that is told to have no bridge takes away the one it finds, which would be that of this machine's.
 
     Args:
         tree: the root.
@@ -239,7 +243,7 @@ def in_a_tree(tree: Path, data: Path, shared: Path, command: list[str]) -> list[
         command: what is to run.
     """
     script = ["bash", "-c", _IN_A_TREE, "engine", str(tree), str(data), str(shared)]
-    return ["unshare", "--mount", "--propagation", "private", *script, *command]
+    return ["unshare", "--mount", "--net", "--propagation", "private", *script, *command]
 
 
 @contextlib.contextmanager
