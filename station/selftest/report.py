@@ -105,4 +105,4 @@ class Report(StrictModel):
     @property
     def held(self) -> bool:
         """Whether everything that was tried was stopped."""
-        return self.not_stopped == 0 and self.stopped > 0
+        return self.not_stopped == 0 and bool(self.lines)
