@@ -36,8 +36,12 @@ def processes_with(text: str) -> list[int]:
     return found
 
 
+def bridges() -> set[str]:
+    return {each.name for each in Path("/sys/class/net").iterdir() if (each / "bridge").exists()}
+
+
 def test_an_engine_ends_when_the_tests_are_killed(tmp_path: Path) -> None:
-    here = str(Path(__file__).parents[2])
+    here, networks = str(Path(__file__).parents[2]), bridges()
     tests = subprocess.Popen(
         [sys.executable, "-c", START, str(tmp_path), here],
         stdout=subprocess.PIPE,
@@ -48,6 +52,8 @@ def test_an_engine_ends_when_the_tests_are_killed(tmp_path: Path) -> None:
     listening = Path(tests.stdout.readline().strip())
     unix.connect(listening, timeout_s=5).close()
     assert processes_with(str(tmp_path / "newer-docker"))
+    # A Docker that is to have no bridge removes the one it sees.
+    assert bridges() == networks
     tests.send_signal(signal.SIGKILL)
     tests.wait(60)
     tests.stdout.close()
