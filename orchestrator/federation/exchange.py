@@ -65,9 +65,15 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """No answer of use: a refusal code, `LATE`, `LOST`, or why the reply was not acceptable."""
+    """No answer of use.
+
+    Attributes:
+        code: a refusal code, `LATE`, `LOST`, or why the reply was not acceptable.
+        correlation_id: what the station calls its run, to ask its operator about; empty where it said none.
+    """
 
     code: str
+    correlation_id: str = ""
 
 
 Outcome = Answered | Missing
@@ -107,6 +113,7 @@ class _Station:
     backoff_s: float = 1.0
     offline: bool = False
     last_code: str = LATE
+    correlation_id: str = ""
     outcome: Outcome | None = None
 
 
@@ -166,7 +173,10 @@ class Exchange:
             wait_s = self._poll_s if got_one else min(wait_s * 1.1, 0.25)
             if self._stop.wait(wait_s):
                 raise StoppedError
-        return {name: entry.outcome or Missing(entry.last_code) for name, entry in asking.stations.items()}
+        return {
+            name: entry.outcome or Missing(entry.last_code, entry.correlation_id)
+            for name, entry in asking.stations.items()
+        }
 
 
 @dataclass(slots=True)
@@ -244,7 +254,7 @@ class _Asking:
             entry.outcome = Missing("REPLY_UNREADABLE")
             return
         reply = answered.reply
-        entry.last_code = reply.code or LATE
+        entry.last_code, entry.correlation_id = reply.code or LATE, reply.correlation_id
         if reply.status is Status.PENDING or (reply.status is Status.REFUSED and reply.code in _PASSING):
             entry.ask_at = now + min(self.patience.pending_s * 1.12 ** min(entry.attempt, 40), _PENDING_MAX_S)
             entry.silence_s = self.patience.silence_s
@@ -254,7 +264,7 @@ class _Asking:
         elif reply.status in {Status.ACCEPTED, Status.RELEASED, Status.FINISHED}:
             entry.outcome = self.judge(name, answered)
         else:
-            entry.outcome = Missing(reply.code or reply.status.name)
+            entry.outcome = Missing(reply.code or reply.status.name, reply.correlation_id)
 
     def _again(self, entry: _Station, now: float) -> None:
         entry.ask_at = now + entry.backoff_s

@@ -94,6 +94,10 @@ class RunProgress(StrictModel):
     missing: dict[str, str] = Field(
         default_factory=dict, description="Station to code: why it does not take part."
     )
+    correlation: dict[str, str] = Field(
+        default_factory=dict,
+        description="Station to what it calls its run: its operator finds by that why it failed there.",
+    )
     code: str = Field(default="", description="Why it failed: a word of a closed list.")
     flower_run: Annotated[int, Field(ge=0, lt=2**64)] = 0
     flower_runs: Annotated[int, Field(ge=0)] = Field(

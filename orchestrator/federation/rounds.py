@@ -66,6 +66,8 @@ class Rounds:
         self._ready: set[str] = set()
         self._refused: dict[str, str] = {}
         self._waiting: dict[str, str] = {}
+        # Of stations that answered with a code; what they call the run.
+        self._correlation: dict[str, str] = {}
         self._releases: set[str] = set()
 
     def run(self) -> None:
@@ -119,13 +121,18 @@ class Rounds:
             return answered
 
         for name, outcome in self._exchange.ask(question, None, stations, patience, judge).items():
+            self._note_correlation(name, outcome)
             if isinstance(outcome, Answered):
                 self._waiting.pop(name, None)
             elif outcome.code in {"LATE", "LOST", RefusalCode.OPERATOR_PENDING}:
                 self._waiting[name] = outcome.code
             else:
                 self._refused[name] = outcome.code
-        self._show(missing=self._refused | self._waiting)
+        self._show(missing=self._refused | self._waiting, correlation=self._correlation)
+
+    def _note_correlation(self, name: str, outcome: Outcome) -> None:
+        if isinstance(outcome, Missing) and outcome.correlation_id:
+            self._correlation[name] = outcome.correlation_id
 
     # -- one round -------------------------------------------------------------------------------------------
 
@@ -149,7 +156,11 @@ class Rounds:
         rounds = self._folder.read_rounds()[: round_ - 1]
         self._folder.write_rounds([*rounds, entry])
         self._show(
-            round=round_, stage="", missing=entry["missing"], weights=weights.digest if weights else None
+            round=round_,
+            stage="",
+            missing=entry["missing"],
+            correlation=self._correlation,
+            weights=weights.digest if weights else None,
         )
         log.info("round_done", extra={"round": round_, "took_part": len(entry["took_part"])})
         return checkpoint
@@ -184,12 +195,13 @@ class Rounds:
         outcomes = self._exchange.ask(question, arrays, sorted(self._ready), patience, judge)
         answers = {name: found.reply for name, found in outcomes.items() if isinstance(found, Answered)}
         for name, found in outcomes.items():
+            self._note_correlation(name, found)
             if isinstance(found, Missing):
                 entry["missing"] |= {name: found.code}
                 self._reconsider(name, found.code)
         _write_stage(entry, kind.value, answers)
         if len(answers) < self._order.minimum_stations:
-            self._show(missing=entry["missing"])
+            self._show(missing=entry["missing"], correlation=self._correlation)
             raise RunFailedError("TOO_FEW_STATIONS_ANSWERED")
         return answers
 

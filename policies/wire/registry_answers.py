@@ -50,6 +50,7 @@ class Progress(_Answer):
     stage: Short = ""
     accepted: list[Short] = Field(default_factory=list)
     missing: dict[str, Short] = Field(default_factory=dict)
+    correlation: dict[str, Short] = Field(default_factory=dict)
     code: Short = ""
 
     @property

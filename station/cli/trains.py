@@ -15,7 +15,7 @@ from station.cli.tables import show_runs
 OrderArgument = Annotated[
     str,
     typer.Argument(
-        help="The order's digest, or enough of it to be the only one; or a policy: its newest order."
+        help="The order's digest, or enough of it to be the only one; the id that its researcher was told; or a policy: its newest order."
     ),
 ]
 
@@ -135,7 +135,7 @@ def _word(home: Path, order: str, word: str, *, as_json: bool) -> None:
 
 
 def full_order(api: Any, start: str) -> str:  # noqa: ANN401 - LocalApi, imported late
-    """Return the one order that an operator means: by its digest, or the newest under a policy.
+    """Return the one order that an operator means: by its digest, what a researcher was told of it, or the newest under a policy.
 
     Raises:
         NotFoundError: none starts so.
@@ -145,7 +145,8 @@ def full_order(api: Any, start: str) -> str:  # noqa: ANN401 - LocalApi, importe
     of_policy = [row for row in rows if row["policy"] == start]
     if of_policy:
         return str(max(of_policy, key=lambda row: row["seen"])["order"])
-    matches = [
+    told = [row["order"] for row in rows if row["correlation_id"] == start]
+    matches = told or [
         row["order"]
         for row in rows
         if row["order"].removeprefix("sha256:").startswith(start.removeprefix("sha256:"))

@@ -338,6 +338,7 @@ class StationDesk:
             releases=len(self.release_store.list(run.order_digest)),
             failures=run.failures,
             reasons=[ReasonView(code=run.code, detail="")] if run.code else [],
+            correlation_id=run.correlation_id,
             seen=run.first_seen,
         )
 

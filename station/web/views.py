@@ -58,6 +58,7 @@ class RunView(StrictModel):
     releases: int
     failures: int
     reasons: list[ReasonView]
+    correlation_id: str
     seen: Moment
 
 

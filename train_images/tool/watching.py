@@ -119,15 +119,23 @@ def taking_part(progress: Progress) -> str:
     """Return who takes part and who does not, in one line; empty while nobody has said."""
     parts = [f"taking part: {', '.join(progress.accepted)}"] if progress.accepted else []
     if progress.missing:
-        parts.append("not: " + ", ".join(f"{name} {code}" for name, code in sorted(progress.missing.items())))
+        parts.append(f"not: {_who_is_missing(progress)}")
     return "; ".join(parts)
+
+
+def _who_is_missing(progress: Progress) -> str:
+    """Return each station with its code, and what its operator finds the run by."""
+    return ", ".join(
+        f"{name} {code}" + (f" (its operator's {found})" if (found := progress.correlation.get(name)) else "")
+        for name, code in sorted(progress.missing.items())
+    )
 
 
 def why(status: RunStatus) -> tuple[str, str, str]:
     """Return code, message and hint of a run that did not finish."""
     progress = status.progress
     code = progress.code or progress.state.upper()
-    missing = ", ".join(f"{name} {reason}" for name, reason in sorted(progress.missing.items()))
+    missing = _who_is_missing(progress)
     hints = [
         f"{name}: {CATALOGUE[RefusalCode(name)].means} {CATALOGUE[RefusalCode(name)].do}"
         for name in sorted({code, *progress.missing.values()})

@@ -124,7 +124,10 @@ class Answering:
 
     def get(self, path: str) -> object:
         assert path == "/v1/runs"
-        return [{"order": order, "policy": "cxr", "seen": place} for place, order in enumerate(self.orders)]
+        return [
+            {"order": order, "policy": "cxr", "seen": place, "correlation_id": f"{place:016x}"}
+            for place, order in enumerate(self.orders)
+        ]
 
 
 @pytest.mark.parametrize(
@@ -134,6 +137,7 @@ class Answering:
         ("a", ExitCode.USAGE),
         ("", ExitCode.USAGE),
         ("sha256:ab", None),
+        ("0" * 16, None),
     ],
 )
 def test_the_beginning_of_an_order(start: str, code: ExitCode | None) -> None:

@@ -32,6 +32,7 @@ def _reply(
         attempt=instruction.attempt,
         status=status,
         code=code,
+        correlation_id="" if code is None else "c0ffee",
     )
 
 
@@ -114,7 +115,7 @@ def test_a_refusal_is_final_unless_it_passes_by_itself() -> None:
         berkel=_in_turn(lambda i: _reply(i, Status.REFUSED, "RESOURCES_BUSY"), _good),
     )
     found = _ask(grid)
-    assert found["amstel"] == Missing("POLICY_REVOKED")
+    assert found["amstel"] == Missing("POLICY_REVOKED", "c0ffee")
     assert isinstance(found["berkel"], Answered)
     assert _attempts(grid, "amstel") == [1]
 
@@ -122,7 +123,7 @@ def test_a_refusal_is_final_unless_it_passes_by_itself() -> None:
 def test_three_failures_are_the_end_at_a_station() -> None:
     grid = _grid(amstel=lambda i: _reply(i, Status.FAILED, "TRAIN_CRASHED"))
     patience = Patience(deadline_s=20.0, enough=3, grace_s=0.1)
-    assert _ask(grid, patience)["amstel"] == Missing("TRAIN_CRASHED")
+    assert _ask(grid, patience)["amstel"] == Missing("TRAIN_CRASHED", "c0ffee")
     assert _attempts(grid, "amstel") == [1, 2, 3]
 
 
@@ -132,7 +133,10 @@ def test_withheld_and_stopped_are_missing_by_their_code() -> None:
         berkel=lambda i: _reply(i, Status.STOPPED),
     )
     found = _ask(grid)
-    assert (found["amstel"], found["berkel"]) == (Missing("RELEASE_TENSOR_EXTRA"), Missing("STOPPED"))
+    assert (found["amstel"], found["berkel"]) == (
+        Missing("RELEASE_TENSOR_EXTRA", "c0ffee"),
+        Missing("STOPPED"),
+    )
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"\xff\xfe", b"[" * 3000])

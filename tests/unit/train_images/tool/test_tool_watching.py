@@ -68,6 +68,8 @@ def test_where_a_run_stands() -> None:
     )
     assert progress_line(running) == "running, round 2 of 5, train"
     assert taking_part(running) == "taking part: a; not: b LATE"
+    named = running.model_copy(update={"missing": {"b": "TRAIN_CRASHED"}, "correlation": {"b": "c0ffee"}})
+    assert taking_part(named) == "taking part: a; not: b TRAIN_CRASHED (its operator's c0ffee)"
     assert progress_line(Progress(state="finished", round=5, rounds=5)) == "finished"
     assert taking_part(Progress(state="queued", round=0, rounds=0)) == ""
 
