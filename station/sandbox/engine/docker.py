@@ -31,7 +31,7 @@ class DockerDialect:
         wanted = runtime or "runc"
         problems = [
             (info.get("OSType") != "linux", "not-linux"),
-            (not _seccomp(options), "no-default-seccomp-profile"),
+            (not _seccomp(options), "no-seccomp"),
             (rootless and str(info.get("CgroupVersion")) != "2", "rootless-without-cgroup-v2"),
             # The uid inside would be another one outside, and the control socket's peer could not be checked.
             (any(option.startswith("name=userns") for option in options), "user-namespace-remapping"),
@@ -94,10 +94,8 @@ class DockerDialect:
 
 
 def _seccomp(options: Sequence[str]) -> bool:
-    # A profile from a file could allow anything; Docker calls its own one default, later builtin.
-    return any(
-        option in {"name=seccomp,profile=default", "name=seccomp,profile=builtin"} for option in options
-    )
+    # Which profile the engine would take by itself does not matter: each request brings ours.
+    return any(option == "name=seccomp" or option.startswith("name=seccomp,") for option in options)
 
 
 def _has_containerd_store(info: Mapping[str, JsonValue]) -> bool:

@@ -11,9 +11,7 @@ NO_HOST_SOCKETS: Final = "runsc-without-host-uds"
 NO_SELINUX: Final = "no-selinux"
 NO_LABELS: Final = "no-selinux-labels-under-podman"
 
-_GENERAL: Final = (
-    "Use an engine with cgroup limits and its default seccomp profile, without user namespace remapping."
-)
+_GENERAL: Final = "Use an engine with cgroup limits and seccomp, without user namespace remapping."
 _DELEGATE: Final = "Delegate the controllers to Podman's user: systemctl edit user@.service, then [Service] and Delegate=cpu cpuset io memory pids."
 _EXPLAINED: Final[Mapping[str, str]] = {
     "rootless-without-cgroup-v2": "A rootless engine can limit nothing under cgroup v1: start the host with "

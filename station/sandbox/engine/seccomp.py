@@ -1,4 +1,4 @@
-"""The filter of system calls of a train's container under Docker: a closed list, the same on every version of the engine. Pure.
+"""The filter of system calls of a train's container: a closed list, the same under every engine and version of it. Pure.
 
 The engine's own profile follows its version, and some of them give sockets that reach the hypervisor past every network namespace
 (vsock), and io_uring, whose requests no filter sees. A train needs neither. What is not listed here is refused with EPERM. 64-bit
@@ -36,15 +36,28 @@ def listed_calls() -> tuple[str, ...]:
     return tuple(line for line in text.split() if not line.startswith("#"))
 
 
-def profile() -> str:
-    """Return the profile as the engine takes it, in its option ``seccomp=``."""
+def _rules() -> list[JsonValue]:
     rules: list[JsonValue] = [{"names": list(listed_calls()), "action": _ALLOW, "args": []}]
     rules += [_when("socket", family) for family in _FAMILIES]
     rules += [_when("personality", value) for value in _PERSONALITIES]
     rules.append(_when("clone", _NAMESPACES, "SCMP_CMP_MASKED_EQ", 0))
     # Its flags lie in memory, which a filter cannot read: with ENOSYS the C library falls back to clone.
     rules.append({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS, "args": []})
-    return canonical_json({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules}).decode()
+    return rules
+
+
+def profile() -> str:
+    """Return the profile as Docker takes it, in its option ``seccomp=``."""
+    return canonical_json({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": _rules()}).decode()
+
+
+def podman_profile() -> str:
+    """Return the same as Podman takes it, as a file: it wants to be told the machines that the numbers of the calls are of."""
+    machines: list[JsonValue] = [
+        {"architecture": f"SCMP_ARCH_{each}", "subArchitectures": []} for each in ("X86_64", "AARCH64")
+    ]
+    whole = {"defaultAction": "SCMP_ACT_ERRNO", "archMap": machines, "syscalls": _rules()}
+    return canonical_json(whole).decode() + "\n"
 
 
 PROFILE: Final = profile()

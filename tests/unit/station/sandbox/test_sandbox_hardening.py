@@ -266,20 +266,17 @@ FIT = {
 
 def test_a_fit_engine_has_no_reason_against_it() -> None:
     assert DOCKER.unfit(FIT, None) == ()
-    assert (
-        DOCKER.unfit(FIT | {"SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"]}, None) == ()
-    )
+    for own in ("builtin", "unconfined", "/etc/docker/own.json"):
+        options = [f"name=seccomp,profile={own}", "name=cgroupns"]
+        assert DOCKER.unfit(FIT | {"SecurityOptions": options}, None) == ()
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"OSType": "windows"}, "not-linux"),
-        ({"SecurityOptions": ["name=apparmor"]}, "no-default-seccomp-profile"),
-        ({"SecurityOptions": ["name=seccomp,profile=unconfined"]}, "no-default-seccomp-profile"),
-        ({"SecurityOptions": ["name=seccomp,profile=/etc/docker/own.json"]}, "no-default-seccomp-profile"),
-        ({"SecurityOptions": ["name=seccomp"]}, "no-default-seccomp-profile"),
-        ({"SecurityOptions": None}, "no-default-seccomp-profile"),
+        ({"SecurityOptions": ["name=apparmor"]}, "no-seccomp"),
+        ({"SecurityOptions": None}, "no-seccomp"),
         (
             {"SecurityOptions": ["name=seccomp,profile=default", "name=rootless"]},
             "rootless-without-cgroup-v2",
@@ -310,7 +307,7 @@ def test_an_engine_that_says_nothing_is_unfit() -> None:
         "not-linux",
         "no-memory-limit",
         "no-pids-limit",
-        "no-default-seccomp-profile",
+        "no-seccomp",
     }
 
 
