@@ -95,7 +95,7 @@ def _bootstrap(root: Path) -> None:
             hint=hint,
         )
     run_or_explain(
-        ["debootstrap", "--variant=minbase", f"--include={_PACKAGES}", "bookworm", str(root), _MIRROR],
+        ["debootstrap", "--force-check-gpg", "--variant=minbase", f"--include={_PACKAGES}", "bookworm", str(root), _MIRROR],
         "debootstrap failed",
         timeout_s=_BOOTSTRAP_TIMEOUT_S,
         hint=hint,
