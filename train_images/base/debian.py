@@ -19,6 +19,7 @@ from train_images.base.engine import INPUTS_LABEL, inspect_image, run_or_explain
 _PULL_TIMEOUT_S: Final = 60
 _BOOTSTRAP_TIMEOUT_S: Final = 900
 _PACKAGES: Final = "python3,python3-venv,ca-certificates"
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _MIRROR: Final = "http://deb.debian.org/debian"
 _MADE: Final = "debian-2"
 """Rises when a base made here must be made anew: the first kind held device nodes, which stations refuse in an image."""
@@ -82,20 +83,37 @@ def _bootstrap(root: Path) -> None:
     hint = "Give this machine a registry (docker pull), or run once as root on Debian or Ubuntu."
     if os.geteuid() != 0:
         raise UnavailableError("the base image can be neither pulled nor made without root", hint=hint)
-    if shutil.which("debootstrap") is None:
+    # Without Debian's own keys it would take whatever a mirror sends.
+    if shutil.which("debootstrap") is None or not _KEYRING.exists():
         if shutil.which("apt-get") is None:
             raise UnavailableError("the base image cannot be pulled and there is no debootstrap", hint=hint)
         run_or_explain(
             ["apt-get", "update"], "apt-get update failed", timeout_s=_BOOTSTRAP_TIMEOUT_S, hint=hint
         )
         run_or_explain(
-            ["apt-get", "install", "-y", "--no-install-recommends", "debootstrap"],
+            [
+                "apt-get",
+                "install",
+                "-y",
+                "--no-install-recommends",
+                "debootstrap",
+                "debian-archive-keyring",
+            ],
             "debootstrap cannot be installed",
             timeout_s=_BOOTSTRAP_TIMEOUT_S,
             hint=hint,
         )
     run_or_explain(
-        ["debootstrap", "--force-check-gpg", "--variant=minbase", f"--include={_PACKAGES}", "bookworm", str(root), _MIRROR],
+        [
+            "debootstrap",
+            "--force-check-gpg",
+            f"--keyring={_KEYRING}",
+            "--variant=minbase",
+            f"--include={_PACKAGES}",
+            "bookworm",
+            str(root),
+            _MIRROR,
+        ],
         "debootstrap failed",
         timeout_s=_BOOTSTRAP_TIMEOUT_S,
         hint=hint,
