@@ -19,7 +19,7 @@ from train_images.base.engine import INPUTS_LABEL, inspect_image, run_or_explain
 _PULL_TIMEOUT_S: Final = 60
 _BOOTSTRAP_TIMEOUT_S: Final = 900
 _PACKAGES: Final = "python3,python3-venv,ca-certificates"
-_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _MIRROR: Final = "http://deb.debian.org/debian"
 _MADE: Final = "debian-2"
 """Rises when a base made here must be made anew: the first kind held device nodes, which stations refuse in an image."""
