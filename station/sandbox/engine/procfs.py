@@ -34,7 +34,7 @@ def view_of(pid: int, container_id: str, *, with_others: bool = False) -> Kernel
         with_others: look at the other processes of the group too.
 
     Returns:
-        ``None`` where that process is not there, or is another container's.
+        ``None`` where that process is not there any more, or is another container's.
     """
     try:
         # A descriptor stays with this process; its number may become another one's.
@@ -45,7 +45,7 @@ def view_of(pid: int, container_id: str, *, with_others: bool = False) -> Kernel
         groups = _groups_of(_read("cgroup", folder), container_id)
         if not groups:
             return None
-        return KernelView(
+        view = KernelView(
             first=_process(folder),
             limits=_read("limits", folder),
             net_dev=_read("net/dev", folder),
@@ -57,8 +57,21 @@ def view_of(pid: int, container_id: str, *, with_others: bool = False) -> Kernel
             label=_read("attr/current", folder),
             on_this_host=tuple(path for path in (*HIDDEN, *UNCHANGEABLE) if os.path.lexists(path)),
         )
+        # Asked last: a process that ended in between left some of the texts above empty.
+        return None if is_over(_read("status", folder)) else view
     finally:
         os.close(folder)
+
+
+def is_over(status: str) -> bool:
+    """Whether a process's program runs no more: it is gone, dead, or ending. Its memory goes first, then what it saw of the host.
+
+    Args:
+        status: its ``status``, read after all that is to be believed of it.
+    """
+    lines = status.splitlines()
+    dead = any(line.startswith(("State:\tZ", "State:\tX")) for line in lines)
+    return dead or not any(line.startswith("VmSize:") for line in lines)
 
 
 def place_of(descriptor: int) -> Place | None:
