@@ -8,7 +8,6 @@ the same, is weakened to the dangerous value.
 """
 
 import contextlib
-import functools
 import os
 import secrets
 import subprocess
@@ -28,8 +27,6 @@ from policies.refusals import RefusalCode
 from station.sandbox import unix
 from station.sandbox.engine.dialect import Terms
 from station.sandbox.engine.docker import DockerDialect
-from station.sandbox.launcher import core
-from station.sandbox.launcher.confirming import confirm
 from station.sandbox.launcher.core import LauncherCore
 from station.sandbox.session import TrainSandbox, TrainSession
 from station.sandbox.spec import MIB, ContainerSpec, ReplyLimits, TrainReply, TrainRequest
@@ -277,12 +274,8 @@ def test_the_launcher_refuses_a_container_without_it(attacked: Attacked, row: Ro
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.kernel], ids=lambda row: row.option)
-def test_the_kernel_shows_that_it_is_missing(
-    attacked: Attacked, monkeypatch: pytest.MonkeyPatch, row: Row
-) -> None:
+def test_the_kernel_shows_that_it_is_missing(attacked: Attacked, row: Row) -> None:
     """Also where the engine says that all is as asked."""
-    # What a runtime sets last is waited for; here it never comes.
-    monkeypatch.setattr(core, "confirm", functools.partial(confirm, patience_s=1.0))
     refused(attacked, row.weaken, blind=True)
 
 

@@ -4,6 +4,7 @@ An engine says that it did as asked; whether it did stands in the kernel's own f
 group. They are read after the start and before the container counts as started.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -37,17 +38,17 @@ _UNBOUNDED: Final = 1 << 62
 _NO_SECCOMP: Final = "no seccomp filter"
 _ANOTHER_LABEL: Final = "another SELinux label"
 _NO_PROCESS: Final = "no process in a control group of its own"
+_NO_BINDS: Final = "no process with the mounts asked for"
+_PRIVILEGES: Final = (_NO_SECCOMP, "new privileges", "capabilities")
 # What a runtime sets between the engine's "started" and the program of the container.
-_SET_LAST: Final = (
-    _NO_SECCOMP,
-    _NO_PROCESS,
-    _ANOTHER_LABEL,
-    "new privileges",
-    "capabilities",
-    "another user",
-    "another group",
-    "further groups",
-)
+_SET_LAST: Final = (*_PRIVILEGES, _ANOTHER_LABEL, "another user", "another group", "further groups")
+# What the first process is called until then: runc renames itself, crun is itself, or the number of the copy that it runs from.
+_RUNTIMES_OWN: Final = re.compile(r"runc:\[.{1,12}|crun|\d{1,3}")
+
+RUNTIME_S: Final = 60.0
+"""How long a runtime may take to the container's program: under a second, but on a machine that is overloaded."""
+GVISOR_S: Final = 10.0
+"""How long gVisor may take with processes of its own, beside a train that runs already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +188,19 @@ def _virtual_problems(view: KernelView, asked: Asked) -> list[str]:
     if len(sentry) != 1 or sentry[0].kind != "tmpfs":
         found.append("a sentry that sees files")
     if not any(has_binds(each.mountinfo, tuple(asked.mounts.binds)) for each in view.others):
-        found.append("no process with the mounts asked for")
+        found.append(_NO_BINDS)
     return list(dict.fromkeys(found))
 
 
-def may_pass(found: tuple[str, ...], asked: Asked) -> bool:
-    """Whether all of this may be gone in a moment: a runtime takes a container's privileges away last."""
-    return asked.virtual or all(each.startswith(_SET_LAST) for each in found)
+def patience_s(found: tuple[str, ...], view: KernelView | None, asked: Asked) -> float:
+    """Return for how long after the start all of this may be so; 0 where it is the container's program that runs so."""
+    if view is None:
+        # It ended, and the engine has not seen it yet.
+        return RUNTIME_S
+    if asked.virtual:
+        return GVISOR_S if all(each.startswith((_NO_BINDS, *_PRIVILEGES)) for each in found) else 0.0
+    waits = _RUNTIMES_OWN.fullmatch(_fields(view.first.status).get("Name", "")) is not None
+    return RUNTIME_S if waits and all(each.startswith(_SET_LAST) for each in found) else 0.0
 
 
 def user_of(view: KernelView) -> int | None:

@@ -23,9 +23,6 @@ from station.sandbox.launcher.folders import places_of
 LOG = logging.getLogger("station.launcher")
 
 GVISOR: Final = "runsc"
-PATIENCE_S: Final = 60.0
-"""How long a container may take from the engine's "started" to the point where its restrictions stand: under a second, but on a machine
-that is overloaded."""
 _POLL_S: Final = 0.02
 _NAMED: Final = 12
 
@@ -60,14 +57,13 @@ def _numbers_of(gpu: LeasedGpu | None) -> frozenset[str]:
     return frozenset(found)
 
 
-def confirm(engine: Engine, container_id: str, asked: Asked, patience_s: float = PATIENCE_S) -> int | None:
+def confirm(engine: Engine, container_id: str, asked: Asked) -> int | None:
     """Wait until the kernel shows a container as it was asked for.
 
     Args:
         engine: where it was started.
         container_id: which.
         asked: what it is held to.
-        patience_s: for restrictions that a runtime sets last.
 
     Returns:
         The user of its first process on this host; ``None`` when it has ended already.
@@ -76,7 +72,7 @@ def confirm(engine: Engine, container_id: str, asked: Asked, patience_s: float =
         RefusedError: the kernel shows it otherwise.
         UnavailableError: the engine does not answer.
     """
-    deadline = time.monotonic() + patience_s
+    started = time.monotonic()
     pause = threading.Event()
     while True:
         state = (engine.container(container_id) or {}).get("State") or {}
@@ -86,7 +82,7 @@ def confirm(engine: Engine, container_id: str, asked: Asked, patience_s: float =
         found = kernel.problems(view, asked)
         if not found and view is not None:
             return kernel.user_of(view)
-        if not kernel.may_pass(found, asked) or time.monotonic() >= deadline:
+        if time.monotonic() - started >= kernel.patience_s(found, view, asked):
             LOG.error("container.not_as_asked", extra={"problems": list(found[:_NAMED])})
             raise RefusedError(
                 RefusalCode.ENGINE_UNFIT,
