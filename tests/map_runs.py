@@ -14,6 +14,7 @@ from policies.wire.instructions import Kind, StationReply
 ORDER: dict[str, Any] = {
     "hyperparameters": {},
     "initial_weights": None,
+    "rounds": 1,
     "stages": ["analyse"],
     "strategy": {"name": "none", "parameters": {}},
 }
@@ -41,6 +42,7 @@ def map_kit(
     changes: dict[str, object] = {
         "kind": "analysis",
         "manifest_digest": digest_of(station_kit.MANIFEST),
+        "runs.runs": 20,
         "runs.strategies": ["none"],
         "runs.hyperparameters": {},
         "release.tensors": None,

@@ -36,7 +36,11 @@ def map_session(
     policy = admitted.verified.in_force.policy
     share = min(policy.runs.failed_patients_share, settings.hospital.failed_patients_share)
     together = at_once(admitted.manifest.resources, policy.resources, settings.ceilings)
-    return MapSession(containers, PatientFolders(cohort), MapTerms(spec, admitted.manifest, together, share))
+    # As many as a cell of its own would have to count.
+    declared = (item.minimum_cell_count for item in admitted.manifest.outputs.aggregates)
+    fewest = max(policy.release.minimum_cell_count, *declared)
+    terms = MapTerms(spec, admitted.manifest, together, share, fewest)
+    return MapSession(containers, PatientFolders(cohort), terms)
 
 
 def at_once(asked: Resources, granted: ResourceGrant, ceilings: CeilingSettings) -> int:

@@ -9,6 +9,7 @@ counted is left. Memory does not grow with patients: rows are counted as they co
 """
 
 import contextlib
+import logging
 import secrets
 import threading
 import time
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from policies.errors import PhtError
+from policies.errors import PhtError, StateError
 from policies.manifest import TrainManifest
 from station.cohorts import OnePatient
 from station.egress.aggregates import Tally
@@ -32,6 +33,8 @@ from station.sandbox.spec import (
     TrainRequest,
     TrainStartError,
 )
+
+log = logging.getLogger(__name__)
 
 MAX_ROW_BYTES: Final = 64 * 1024
 
@@ -84,12 +87,14 @@ class MapTerms:
         manifest: the train's: its rows, aggregates and error codes.
         at_once: containers side by side; their sum stays within what one train may use.
         failed_share: of the patients; when more fail, the message has failed.
+        fewest_failures: with which it has; that it failed is told, and is to tell no small number of patients.
     """
 
     spec: ContainerSpec
     manifest: TrainManifest
     at_once: int
     failed_share: float
+    fewest_failures: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +171,6 @@ class MapSession:
         self._containers: Final = containers
         self._folders: Final = folders
         self._terms: Final = terms
-        # What is left of the run's own time holds for all of its containers.
-        self._until: Final = time.monotonic() + terms.spec.wall_clock_s
         self._live: Final[set[str]] = set()
         self._changed: Final = threading.Condition()
         self._stopped = threading.Event()
@@ -192,7 +195,7 @@ class MapSession:
         Args:
             request: what every container is asked.
             limits: where another train's arrays would go; a map train has none.
-            timeout_s: for all patients together.
+            timeout_s: for all patients together; at most what is left of the run's own time, which the caller counts.
 
         Returns:
             What was counted, or why the message failed; then nothing was.
@@ -208,17 +211,14 @@ class MapSession:
                 request,
                 self._folders.shuffled(),
                 Tally(self._terms.manifest),
-                min(began + timeout_s, self._until),
-                self._terms.failed_share * self._folders.patients,
+                began + min(timeout_s, self._terms.spec.wall_clock_s),
+                max(self._terms.failed_share * self._folders.patients, self._terms.fewest_failures - 1),
             )
             workers = [
                 threading.Thread(target=self._work, args=(message, limits), daemon=True, name="map")
                 for _ in range(max(1, min(self._terms.at_once, self._folders.patients)))
             ]
-            for worker in workers:
-                worker.start()
-            for worker in workers:
-                worker.join()
+            _run(workers, message)
             if self._stopped.is_set():
                 return TrainFailure(ExitClass.CRASH, detail="the station ended it")
             if message.fault is not None:
@@ -226,16 +226,27 @@ class MapSession:
             if message.left_s <= 0:
                 # The last ones may have been cut short by it: theirs is no failure of their own.
                 message.end(TrainFailure(ExitClass.TIMEOUT, detail="not every patient was done in time"))
-            return message.failure or MapReply(message.tally, time.monotonic() - began)
+            if message.failure is not None:
+                return message.failure
+            if sum(message.tally.ends.values()) != self._folders.patients:
+                # Counts of some patients beside counts of all would tell those who are missing.
+                raise StateError("not every patient was counted; nothing of the others is told")
+            return MapReply(message.tally, time.monotonic() - began)
 
     def _work(self, message: _Message, limits: ReplyLimits) -> None:
+        try:
+            self._one_after_another(message, limits)
+        except (PhtError, OSError) as error:
+            with message.lock:
+                message.end(error)
+        except Exception:  # the outermost boundary of this thread: the message ends with it
+            log.exception("map.bug")
+            with message.lock:
+                message.end(StateError("a patient's turn ended in a fault of the station"))
+
+    def _one_after_another(self, message: _Message, limits: ReplyLimits) -> None:
         while not self._stopped.is_set() and (one := message.take()) is not None:
-            try:
-                answer = self._one(message, one, limits)
-            except (PhtError, OSError) as error:
-                with message.lock:
-                    message.end(error)
-                return
+            answer = self._one(message, one, limits)
             if self._stopped.is_set():
                 # Killed by the station: not the program's failure, and nothing that was counted is used.
                 return
@@ -315,6 +326,20 @@ class MapSession:
             with self._changed:
                 self._changed.wait_for(lambda: not self._live, timeout=_KILL_AGAIN_S)
                 live = set(self._live)
+
+
+def _run(workers: list[threading.Thread], message: _Message) -> None:
+    """Start them and wait for all; where one cannot be started, those that were end with the patient they are at."""
+    started: list[threading.Thread] = []
+    try:
+        for worker in workers:
+            worker.start()
+            started.append(worker)
+    except RuntimeError:
+        with message.lock:
+            message.end(StateError("this host starts no more threads"))
+    for worker in started:
+        worker.join()
 
 
 class _Stopping:

@@ -7,6 +7,7 @@ from admission_facts import manifest, order, policy, policy_bytes
 from board_kit import NOW, BoardKit
 from hypothesis import given
 from hypothesis import strategies as st
+from map_documents import map_manifest
 from station_kit import IMAGE
 
 from policies.documents import canonical_json, digest_of
@@ -100,6 +101,13 @@ def test_each_way_in_which_a_train_leaves_its_policy(
     asked: RunOrder, train: dict[str, object], rules: dict[str, object], code: str
 ) -> None:
     assert [reason.code.value for reason in manifest_reasons(asked, manifest(train), policy(rules))] == [code]
+
+
+@pytest.mark.parametrize(("rounds", "said"), [(1, []), (2, ["ORDER_BEYOND_POLICY"])])
+def test_a_map_train_has_one_round(rounds: int, said: list[str]) -> None:
+    train = map_manifest({"images": [{"variant": "cpu", "config_digest": order().image_config_digest}]})
+    found = [reason.code.value for reason in manifest_reasons(order(rounds=rounds), train, policy())]
+    assert [code for code in found if code == "ORDER_BEYOND_POLICY"] == said
 
 
 def test_a_train_of_another_kind_than_its_policy() -> None:
