@@ -1,10 +1,12 @@
 """The filter of system calls of a train's container: a closed list, the same under every engine and version of it. Pure.
 
 The engine's own profile follows its version, and some of them give sockets that reach the hypervisor past every network namespace
-(vsock), and io_uring, whose requests no filter sees. A train needs neither. What is not listed here is refused with EPERM. 64-bit
-calls only: the 32-bit ones have numbers of their own.
+(vsock), and io_uring, whose requests no filter sees. A train needs neither. What is not listed here is not there (ENOSYS): so
+the C library does without a call that the filter's own library is too old to know. Where the engine is too old to say so (Docker 20.10)
+it is EPERM. 64-bit calls only: the 32-bit ones have numbers of their own.
 """
 
+from collections.abc import Mapping
 from importlib import resources
 from typing import Final
 
@@ -20,6 +22,7 @@ _NAMESPACES: Final = 0x7E02_0080
 _PERSONALITIES: Final = (0x0, 0x0008, 0x20000, 0x20008, 0xFFFF_FFFF)
 _ENOSYS: Final = 38
 _ALLOW: Final = "SCMP_ACT_ALLOW"
+_DEFAULT: Final[Mapping[str, JsonValue]] = {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": _ENOSYS}
 
 
 def _when(name: str, value: int, operator: str = "SCMP_CMP_EQ", second: int = 0) -> JsonValue:
@@ -39,6 +42,8 @@ def listed_calls() -> tuple[str, ...]:
 def _rules() -> list[JsonValue]:
     rules: list[JsonValue] = [{"names": list(listed_calls()), "action": _ALLOW, "args": []}]
     rules += [_when("socket", family) for family in _FAMILIES]
+    # A pair runs its family's code in the kernel as well, and that of vsock's is the host's.
+    rules.append(_when("socketpair", _FAMILIES[0]))
     rules += [_when("personality", value) for value in _PERSONALITIES]
     rules.append(_when("clone", _NAMESPACES, "SCMP_CMP_MASKED_EQ", 0))
     # Its flags lie in memory, which a filter cannot read: with ENOSYS the C library falls back to clone.
@@ -48,7 +53,7 @@ def _rules() -> list[JsonValue]:
 
 def profile() -> str:
     """Return the profile as Docker takes it, in its option ``seccomp=``."""
-    return canonical_json({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": _rules()}).decode()
+    return canonical_json({**_DEFAULT, "syscalls": _rules()}).decode()
 
 
 def podman_profile() -> str:
@@ -56,7 +61,7 @@ def podman_profile() -> str:
     machines: list[JsonValue] = [
         {"architecture": f"SCMP_ARCH_{each}", "subArchitectures": []} for each in ("X86_64", "AARCH64")
     ]
-    whole = {"defaultAction": "SCMP_ACT_ERRNO", "archMap": machines, "syscalls": _rules()}
+    whole = {**_DEFAULT, "archMap": machines, "syscalls": _rules()}
     return canonical_json(whole).decode() + "\n"
 
 

@@ -1,6 +1,7 @@
 """Out by a network: addresses, names, and the kinds of socket that need no network interface."""
 
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -148,6 +149,15 @@ def vsock(found: Attempts, given: dict[str, object]) -> None:
             _connect(
                 found, f"connect to {where} (vsock {cid}:{to})", getattr(socket, "AF_VSOCK", 40), (cid, to)
             )
+    tried = "have the kernel make a pair of such sockets"
+    try:
+        for sock in socket.socketpair(getattr(socket, "AF_VSOCK", 40), socket.SOCK_STREAM):
+            sock.close()
+        found.got(tried)
+    except OSError as error:
+        # It cannot be made; that vsock itself says so means that its code was reached.
+        held = error.errno != errno.EOPNOTSUPP
+        found.want(tried, held=held, by=name_of(error.errno), what="the kernel's own code for vsock answered")
 
 
 def abstract(found: Attempts, given: dict[str, object]) -> None:

@@ -89,17 +89,19 @@ def test_calls_are_allowed_by_a_profile_of_ours() -> None:
     assert SECCOMP.read_text("utf-8") == podman_profile(), "written by station.sandbox.engine.seccomp"
     profile = json.loads(SECCOMP.read_text())
     assert profile["syscalls"] == json.loads(PROFILE)["syscalls"]
-    assert profile["defaultAction"] == "SCMP_ACT_ERRNO"
+    assert (profile["defaultAction"], profile["defaultErrnoRet"]) == ("SCMP_ACT_ERRNO", 38)
     granted = [each for each in profile["syscalls"] if each["action"] == "SCMP_ACT_ALLOW"]
     allowed = {name for each in granted if not each["args"] for name in each["names"]}
     assert not allowed & {
         "unshare", "setns", "clone", "clone3", "mount", "umount2", "pivot_root", "chroot", "keyctl", "add_key", "request_key",
         "ptrace", "process_vm_readv", "process_vm_writev", "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "socket",
+        "socketpair",
         "init_module", "kexec_load", "reboot", "open_by_handle_at", "syslog", "personality", "fsopen", "move_mount",
     }  # fmt: skip
     arguments = {(each["names"][0], each["args"][0]["value"]) for each in granted if each["args"]}
     namespaces = 0x7E020080
     families = {("socket", int(each)) for each in (AF_UNIX, AF_INET, AF_INET6, AF_NETLINK)}
+    families.add(("socketpair", int(AF_UNIX)))
     assert {each for each in arguments if each[0] != "personality"} == {("clone", namespaces)} | families
 
 
