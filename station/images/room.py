@@ -66,8 +66,23 @@ class Removed:
     bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """What is being brought now: nothing of it goes, whoever needs room and whichever other image names it too.
+
+    Attributes:
+        config_digest: the image.
+        blobs: all of it.
+        parts: the files in `incoming` that are its layers on their way.
+    """
+
+    config_digest: str = ""
+    blobs: frozenset[str] = frozenset()
+    parts: frozenset[str] = frozenset()
+
+
 class Room:
-    """Keeps one store within its limits. Its caller holds the store's lock.
+    """Keeps one store within its limits. Its caller holds the store's lock, and says in `coming` what it is bringing.
 
     Args:
         store: the blobs.
@@ -96,6 +111,7 @@ class Room:
         self._terms, self._clock = terms, clock
         self._free = free or _free
         self.incoming: Final = store.root / "incoming"
+        self.coming = Coming()
 
     def used(self) -> int:
         """Return how many bytes the store takes, with what is on its way."""
@@ -103,20 +119,19 @@ class Room:
             size for folder in (self._store.root / "sha256", self.incoming) for _, size, _ in _files(folder)
         )
 
-    def require(self, wanted: int, *, keep: str = "", part: str = "") -> None:
+    def require(self, wanted: int, *, keep: str = "") -> None:
         """See to it that this many bytes more have room; remove what nothing needs, the longest unused first.
 
         Args:
             wanted: bytes.
             keep: the image that they are for.
-            part: the file in `incoming` that is being written.
 
         Raises:
             RefusedError: there is no room, and nothing that may go.
         """
         if self._fits(wanted):
             return
-        self._remove_parts(lambda name, _age: name != part)
+        self._remove_parts(lambda name, _age: name not in self.coming.parts)
         for record in self._victims(keep):
             if self._fits(wanted):
                 return
@@ -140,7 +155,7 @@ class Room:
             and self._remove(record, actor)
         ]
         aged = STRAY_AGE.total_seconds()
-        self._remove_parts(lambda _name, age: age > aged)
+        self._remove_parts(lambda name, age: age > aged and name not in self.coming.parts)
         self._remove_strays(aged)
         return Removed(tuple(gone), max(0, before - self.used()))
 
@@ -156,17 +171,15 @@ class Room:
         free = [
             record
             for record in self._records.images()
-            if record.config_digest not in needs and record.config_digest != keep
+            if record.config_digest not in needs
+            and record.config_digest not in {keep, self.coming.config_digest}
         ]
         return sorted(free, key=lambda record: (not record.leaving, record.used, record.config_digest))
 
     def _remove(self, record: ImageRecord, actor: str | None = None) -> bool:
-        others = {
-            blob
-            for other in self._records.images()
-            if other.config_digest != record.config_digest
-            for blob in other.blobs()
-        }
+        others = self.coming.blobs.union(
+            *(o.blobs() for o in self._records.images() if o.config_digest != record.config_digest)
+        )
         mine = [blob for blob in dict.fromkeys(record.blobs()) if blob not in others]
         if not record.leaving:
             self._note(record.config_digest, sum(map(self._size, mine)), actor)
@@ -205,7 +218,8 @@ class Room:
         needs = self._needs()
         if needs is None:
             return
-        named = {blob for record in self._records.images() for blob in record.blobs()} | set(needs)
+        named = {blob for record in self._records.images() for blob in record.blobs()}
+        named |= self.coming.blobs.union(needs)
         now = time.time()
         for path, _, changed in _files(self._store.root / "sha256"):
             if f"sha256:{path.name}" not in named and now - changed > aged:

@@ -1,19 +1,23 @@
 """Where an image can come from: what a source must be able to do, and the values it answers with."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, TypeVar
 
 from policies.bundle import MAX_CONFIG_BYTES, diff_ids_of
 from policies.documents import digest_of, parse_json
 from policies.errors import DocumentError, NetworkError, NotFoundError, PhtError, WireError
+from policies.layers import LayerFault, LayerRefusedError
 
 Packing = Literal["none", "gzip"]
-_Failure = NetworkError | NotFoundError | WireError
+_Failure = NetworkError | NotFoundError | WireError | LayerRefusedError
+_T = TypeVar("_T")
 
 MAX_CONFIG: Final = MAX_CONFIG_BYTES
-_GRAVITY: Final[dict[type[PhtError], int]] = {NotFoundError: 0, WireError: 1, NetworkError: 2}
+_GRAVITY: Final[dict[type[PhtError], int]] = {
+    NotFoundError: 0, WireError: 1, LayerRefusedError: 2, NetworkError: 3
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,23 +96,20 @@ class Sources:
         """Ask these, the first one first."""
         self._sources = tuple(sources)
 
-    def manifest(self, image_config_digest: str, manifest_digest: str) -> bytes:
-        """Return a train's manifest from the first source that has it."""
+    def first(self, ask: Callable[[ImageSource], _T]) -> _T:
+        """Return what the first source gives that can be asked, has it, and tells the truth about it.
+
+        A source that packed a layer beyond the ratio is passed over too: the next one may have it packed otherwise.
+        """
         failed: _Failure | None = None
         for source in self._sources:
             try:
-                return source.manifest(image_config_digest, manifest_digest)
+                return ask(source)
             except (NetworkError, NotFoundError, WireError) as error:
                 failed = _graver(failed, error)
-        raise failed or NotFoundError("no source of images is set")
-
-    def find(self, image_config_digest: str) -> tuple[ImageSource, SourcedImage]:
-        """Return the first source that has an image, and what makes it."""
-        failed: _Failure | None = None
-        for source in self._sources:
-            try:
-                return source, source.find(image_config_digest)
-            except (NetworkError, NotFoundError, WireError) as error:
+            except LayerRefusedError as error:
+                if error.fault is not LayerFault.RATIO:
+                    raise
                 failed = _graver(failed, error)
         raise failed or NotFoundError("no source of images is set")
 

@@ -1,7 +1,8 @@
 """The station's layers: brings an image from where it is, reads every layer through once, keeps what was found.
 
 What is stored was hashed while it was written and read by `policies.layers`; the launcher does both again. A layer that is here is
-not fetched again, whichever image or source it came with. One lock: two trains on one base bring it once.
+not fetched again, whichever image or source it came with. One image comes at a time: two trains on one base bring it once. The
+lock over room and records is another one, never held while the network is waited for: what is here does not wait for what comes.
 
 Invariants: a record of an image is written when all of its blobs are here and every layer has a finding; a layer that was refused
 stays refused, and is not fetched again.
@@ -17,10 +18,10 @@ from typing import Final
 
 from policies.bundle import MAX_MANIFEST_BYTES, BlobFolder
 from policies.documents import digest_of
-from policies.errors import DocumentError, PhtError, StorageError, TrustError, WireError
-from policies.layers import LayerFinding, LayerReader, LayerRefusedError, unpacked
+from policies.errors import DocumentError, PhtError, RefusedError, StorageError, TrustError, WireError
+from policies.layers import LayerFault, LayerFinding, LayerReader, LayerRefusedError, unpacked
 from station.images.records import ImageRecord, LayerRecord, Records
-from station.images.room import Removed, Room
+from station.images.room import Coming, Removed, Room
 from station.images.sources import ImageSource, SourcedImage, SourcedLayer, Sources, layers_of_config
 
 _CHUNK: Final = 1 << 20
@@ -58,7 +59,7 @@ class LayerStore:
     ) -> None:
         self._store, self._records = store, records
         self._sources, self._room, self._clock = sources, room, clock
-        self._lock = threading.Lock()
+        self._bringing, self._lock = threading.Lock(), threading.Lock()
 
     def manifest(self, image_config_digest: str, manifest_digest: str) -> bytes:
         """Return the bytes of a train's manifest, verified against its digest; kept, so that a message asks no network.
@@ -69,9 +70,9 @@ class LayerStore:
             TrustError: what is stored has other bytes.
         """
         if not self._store.has(manifest_digest):
-            data = self._sources.manifest(image_config_digest, manifest_digest)
-            if len(data) > MAX_MANIFEST_BYTES or digest_of(data) != manifest_digest:
-                raise WireError("a source answered with another manifest than was asked for")
+            data = self._sources.first(
+                lambda source: _manifest_of(source, image_config_digest, manifest_digest)
+            )
             with self._lock:
                 self._room.require(len(data), keep=image_config_digest)
                 self._store.put_bytes(data, expect=manifest_digest)
@@ -87,13 +88,19 @@ class LayerStore:
             RefusedError: a layer holds what is refused, or there is no room.
             StorageError: the disk.
         """
-        with self._lock:
-            record = self._records.image(image_config_digest)
-            if record is not None and self._is_whole(record):
-                self._records.write_image(record.model_copy(update={"used": self._clock(), "leaving": False}))
+        if self._is_here(image_config_digest):
+            return 0
+        with self._bringing:
+            # Who had it before us may have brought this very image.
+            if self._is_here(image_config_digest):
                 return 0
-            source, image = self._sources.find(image_config_digest)
-            return self._bring(source, image, image_config_digest)
+            moved: list[int] = []
+            self._sources.first(
+                lambda source: self._bring(
+                    source, source.find(image_config_digest), image_config_digest, moved
+                )
+            )
+            return sum(moved)
 
     def images(self) -> list[StoredImage]:
         """Return every image here, the last used first."""
@@ -128,77 +135,119 @@ class LayerStore:
         with self._lock:
             return self._room.collect(actor, unneeded=unneeded)
 
-    def _bring(self, source: ImageSource, image: SourcedImage, config_digest: str) -> int:
+    def _is_here(self, config_digest: str) -> bool:
+        """Whether an image is here, all of it; it is used now, then."""
+        with self._lock:
+            record = self._records.image(config_digest)
+            if record is None or not self._is_whole(record):
+                return False
+            self._records.write_image(record.model_copy(update={"used": self._clock(), "leaving": False}))
+            return True
+
+    def _bring(self, source: ImageSource, image: SourcedImage, config_digest: str, moved: list[int]) -> None:
         wanted = layers_of_config(image.config, config_digest)
         if tuple(layer.diff_id for layer in image.layers) != wanted:
             raise WireError("a source lists other layers than the image's config names")
-        layers = {layer.diff_id: layer for layer in image.layers}.values()
-        # A layer that was refused is not fetched again to be refused again.
-        unread = [layer for layer in layers if self._records.layer(layer.diff_id) is None]
-        absent = [layer for layer in layers if not self._store.has(layer.diff_id)]
-        self._room.require(sum(layer.size for layer in absent) + len(image.config), keep=config_digest)
-        moved = 0
-        if not self._store.has(config_digest):
-            moved += self._store.put_bytes(image.config, expect=config_digest).size
-        for layer in absent:
-            moved += self._bring_layer(source, layer, config_digest)
-        for layer in unread:
-            if layer not in absent:
-                self._read_stored(layer.diff_id)
-        now = self._clock()
-        before = self._records.image(config_digest)
-        self._records.write_image(
-            ImageRecord(
-                config_digest=config_digest,
-                layers=wanted,
-                manifests=() if before is None else before.manifests,
-                source=source.name,
-                fetched=now,
-                used=now,
-            )
-        )
-        return moved
-
-    def _bring_layer(self, source: ImageSource, layer: SourcedLayer, config_digest: str) -> int:
-        incoming = self._room.incoming
+        layers = tuple({layer.diff_id: layer for layer in image.layers}.values())
+        parts = frozenset(part.name for layer in layers for part in self._parts(layer))
         try:
-            incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with self._lock:
+                self._room.coming = Coming(config_digest, frozenset((*wanted, config_digest)), parts)
+                # A layer that was refused is not fetched again to be refused again.
+                unread = [layer for layer in layers if self._records.layer(layer.diff_id) is None]
+                absent = [layer for layer in layers if not self._store.has(layer.diff_id)]
+                for layer in absent:
+                    self._records.layer(layer.digest)
+                self._room.require(sum(map(self._still_to_come, absent)) + len(image.config))
+            if not self._store.has(config_digest):
+                moved.append(self._store.put_bytes(image.config, expect=config_digest).size)
+            for layer in absent:
+                self._bring_layer(source, layer, moved)
+            for layer in unread:
+                if layer not in absent:
+                    self._read_stored(layer.diff_id)
+            self._record(source, config_digest, wanted)
+        finally:
+            with self._lock:
+                self._room.coming = Coming()
+
+    def _record(self, source: ImageSource, config_digest: str, layers: tuple[str, ...]) -> None:
+        now = self._clock()
+        with self._lock:
+            if not all(map(self._store.has, (*layers, config_digest))):
+                raise StorageError("a layer of an image went missing while the others were brought")
+            before = self._records.image(config_digest)
+            self._records.write_image(
+                ImageRecord(
+                    config_digest=config_digest,
+                    layers=layers,
+                    manifests=() if before is None else before.manifests,
+                    source=source.name,
+                    fetched=now,
+                    used=now,
+                )
+            )
+
+    def _parts(self, layer: SourcedLayer) -> tuple[Path, Path]:
+        """Return where a layer's bytes can lie on their way; a source may write beside the file that it is given."""
+        part = self._room.incoming / layer.digest.removeprefix("sha256:")
+        return part, part.with_name(part.name + ".part")
+
+    def _still_to_come(self, layer: SourcedLayer) -> int:
+        """Return how many bytes of a layer an earlier try did not leave: these are counted as used already."""
+        here = sum(part.stat().st_size for part in self._parts(layer) if part.is_file())
+        return max(0, layer.size - here)
+
+    def _bring_layer(self, source: ImageSource, layer: SourcedLayer, moved: list[int]) -> None:
+        part = self._parts(layer)[0]
+        try:
+            part.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise StorageError(f"a layer cannot be stored ({error.strerror})") from error
-        part = incoming / layer.digest.removeprefix("sha256:")
-        moved = source.download(layer, part)
+        moved.append(source.download(layer, part))
+        resumable = False
         try:
-            finding = self._take(part, layer, config_digest)
+            finding = self._take(part, layer)
         except LayerRefusedError as error:
+            # The ratio is of these packed bytes: the layer itself may come packed otherwise, or not at all.
+            is_ratio = error.fault is LayerFault.RATIO
             # A source that lies about a layer must not have the true one refused for ever.
-            if not _is_truly(part, layer):
+            if not is_ratio and not _is_truly(part, layer):
                 raise WireError("a layer's bytes are not what its digest says") from error
-            self._records.write_layer(LayerRecord(digest=layer.diff_id, fault=error.fault, entry=error.entry))
+            refused = layer.digest if is_ratio else layer.diff_id
+            self._records.write_layer(LayerRecord(digest=refused, fault=error.fault, entry=error.entry))
             raise
+        except TrustError as error:
+            raise WireError("a layer's bytes are not what its digest says") from error
         except DocumentError as error:
             raise WireError("a layer is larger than a layer may be") from error
+        except (RefusedError, StorageError):
+            # There was no room. What was brought is as it should be: the next try goes on with it.
+            resumable = True
+            raise
         finally:
-            part.unlink(missing_ok=True)
+            if not resumable:
+                part.unlink(missing_ok=True)
         self._records.write_layer(LayerRecord(digest=layer.diff_id, finding=finding))
-        return moved
 
-    def _take(self, part: Path, layer: SourcedLayer, config_digest: str) -> LayerFinding:
+    def _take(self, part: Path, layer: SourcedLayer) -> LayerFinding:
         """Read a layer through and put it in its place."""
         if layer.packing == "gzip":
             found: list[LayerFinding] = []
-            chunks = self._growing(unpacked(_chunks(part)), config_digest, part.name)
+            chunks = self._growing(unpacked(_chunks(part)))
             self._store.put(_read_through(chunks, found), expect=layer.diff_id)
             return found[0]
         finding = _inspect(_chunks(part), layer.diff_id)
         self._store.take(part, layer.diff_id)
         return finding
 
-    def _growing(self, chunks: Iterator[bytes], config_digest: str, part: str) -> Iterator[bytes]:
+    def _growing(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """Ask for room as a packed layer grows: what its source said of its size is of the packed one."""
         granted = 0
         for chunk in chunks:
             if granted < len(chunk):
-                self._room.require(_GROWTH, keep=config_digest, part=part)
+                with self._lock:
+                    self._room.require(_GROWTH)
                 granted = _GROWTH
             granted -= len(chunk)
             yield chunk
@@ -225,7 +274,7 @@ class LayerStore:
         record = self._records.image(config_digest)
         if record is None or manifest_digest in record.manifests:
             return
-        # No message waits for another train's layers; the next one remembers it.
+        # No message waits for a removal; the next one remembers it.
         if not self._lock.acquire(blocking=False):
             return
         try:
@@ -241,6 +290,13 @@ class LayerStore:
             return self._store.size(digest)
         except PhtError:
             return 0
+
+
+def _manifest_of(source: ImageSource, image_config_digest: str, manifest_digest: str) -> bytes:
+    data = source.manifest(image_config_digest, manifest_digest)
+    if len(data) > MAX_MANIFEST_BYTES or digest_of(data) != manifest_digest:
+        raise WireError("a source answered with another manifest than was asked for")
+    return data
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 import contextlib
 import http.server
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from layer_kit import gzipped, header, layer
 from registry_kit import Answer, LyingRegistry, lying_registry, say
 
 from policies.documents import digest_of
-from policies.errors import NetworkError, NotFoundError, RefusedError, SettingsError, TrustError, WireError
+from policies.errors import NetworkError, NotFoundError, RefusedError, SettingsError, WireError
 from policies.refusals import RefusalCode
+from policies.wire import steady
 from policies.wire.oci_auth import Challenge, Credentials
 from station.images.registry.source import tag_of
+from station.images.sources import SourcedLayer
 
 LAYER = layer_of("one")
 PACKED = gzipped(LAYER)
@@ -124,7 +127,7 @@ LIES: dict[str, tuple[dict[str, Answer | bytes], type[Exception]]] = {
     "another layer": (
         {"manifest": manifest(layers=[described(gzipped(layer_of("two")))]),
          digest_of(gzipped(layer_of("two"))): gzipped(layer_of("two"))},
-        TrustError),
+        WireError),
 }  # fmt: skip
 
 
@@ -153,6 +156,34 @@ def test_a_hostile_layer_is_refused_by_its_own_code(station_with: StationWith) -
     with station_with(answers) as station, pytest.raises(RefusedError) as caught:
         station.store.fetch(digest_of(config))
     assert caught.value.code == RefusalCode.IMAGE_LAYER
+
+
+def test_a_registry_that_drips_is_given_up(
+    liar: LyingRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steady, "EXCHANGE_S", 0.2)
+    monkeypatch.setattr("station.images.registry.client._TRIES", 1)
+    over, to_the_end = threading.Event(), threading.Event()
+    size = 200
+
+    def drip(handler: http.server.BaseHTTPRequestHandler) -> None:
+        say(handler, b"", Content_Length=str(size))
+        with contextlib.suppress(OSError):
+            for _ in range(size):
+                handler.wfile.write(b"x")
+                if over.wait(0.02):
+                    return
+            to_the_end.set()
+
+    with liar.source({digest_of(PACKED): drip}) as source:
+        try:
+            with pytest.raises(NetworkError):
+                source.download(
+                    SourcedLayer(digest_of(LAYER), digest_of(PACKED), size, "gzip"), tmp_path / "part"
+                )
+        finally:
+            over.set()
+    assert not to_the_end.is_set()
 
 
 @pytest.mark.parametrize("lie", ["from elsewhere", "longer", "another whole"])

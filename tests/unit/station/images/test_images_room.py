@@ -11,6 +11,7 @@ from policies.documents import digest_of
 from policies.errors import RefusedError, StorageError, UnavailableError
 from policies.refusals import RefusalCode
 from station.images.desk import ImagesDesk
+from station.images.sources import SourcedLayer
 
 BASE = layer_of("base", MIB)
 TRAINS = tuple(layer_of(f"train{n}", MIB) for n in range(4))
@@ -224,6 +225,53 @@ def test_what_another_fetch_left_makes_room_before_an_image_does(station: Filled
     assert not (station.root / "incoming" / ("a" * 64)).exists()
     assert station.audited == []
     assert len(station.here()) == 3
+
+
+def test_a_base_that_the_new_image_shares_stays_when_the_old_one_goes(tmp_path: Path) -> None:
+    station = ImageStation(tmp_path / "layers", Shelf(), quota=3 * MIB + 200_000)
+    (shelf,) = station.shelves
+    old, new = shelf.add(BASE, TRAINS[0]), shelf.add(BASE, TRAINS[1], TRAINS[2])
+    station.store.fetch(old)
+    shelf.asked.clear()
+    station.store.fetch(new)
+    assert station.engine.removed == [old]
+    assert station.kept() == {new, *map(digest_of, (BASE, TRAINS[1], TRAINS[2]))}
+    assert digest_of(BASE) not in shelf.asked
+    ((_, freed, _),) = station.audited
+    assert MIB < freed < MIB + 100_000
+
+
+@pytest.mark.parametrize("ending", ["", ".part"])
+def test_what_an_earlier_try_left_counts_once_and_is_gone_on_with(tmp_path: Path, ending: str) -> None:
+    station = ImageStation(tmp_path / "layers", Shelf(), quota=MIB + 200_000)
+    (shelf,) = station.shelves
+    image = shelf.add(BASE)
+    part = station.root / "incoming" / (digest_of(BASE).removeprefix("sha256:") + ending)
+    part.parent.mkdir(parents=True)
+    part.write_bytes(BASE[:600_000])
+    whole = shelf.download
+
+    def going_on(sourced: SourcedLayer, path: Path) -> int:
+        assert part.read_bytes() == BASE[:600_000]
+        part.unlink()
+        return whole(sourced, path)
+
+    shelf.download = going_on  # type: ignore[method-assign]
+    assert station.store.fetch(image) > 0
+
+
+def test_a_packed_layer_that_finds_no_room_to_unpack_is_not_fetched_again(tmp_path: Path) -> None:
+    station = ImageStation(tmp_path / "layers", Shelf(packed=True), quota=2 * MIB)
+    (shelf,) = station.shelves
+    image = shelf.add(BASE)
+    with pytest.raises(RefusedError) as caught:
+        station.store.fetch(image)
+    assert caught.value.code == RefusalCode.RESOURCES_DISK
+    (part,) = (station.root / "incoming").iterdir()
+    assert part.stat().st_size == shelf.images[image].layers[0].size
+    station.quota = 100 * MIB
+    assert station.life().fetch(image) > 0
+    assert list((station.root / "incoming").iterdir()) == []
 
 
 def test_the_desk_shows_and_looks_once_an_hour(station: Filled) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from images_kit import ImageStation, Shelf, config_of, layer_of
-from layer_kit import gzipped, header, layer
+from layer_kit import gzipped, header, layer, ordinary
 
 from policies.documents import digest_of
-from policies.errors import NetworkError, NotFoundError, RefusedError, TrustError, WireError
+from policies.errors import NetworkError, NotFoundError, RefusedError, StorageError, TrustError, WireError
 from policies.layers import LayerFault, LayerRefusedError
 from policies.refusals import RefusalCode
 from station.images.sources import SourcedImage, SourcedLayer
@@ -144,13 +144,21 @@ def test_bytes_that_are_not_their_digest_are_not_kept(station: ImageStation, pla
     assert station.store.images() == []
 
 
-def test_a_bomb_is_refused_by_its_ratio(tmp_path: Path) -> None:
-    station = ImageStation(tmp_path / "layers", Shelf(packed=True), quota=10 << 30)
-    (shelf,) = station.shelves
-    image = shelf.add(b"\0" * (80 << 20))
-    with pytest.raises((RefusedError, WireError)):
-        station.store.fetch(image)
-    assert station.store.used() < 1 << 20
+def test_a_bomb_is_refused_by_its_ratio_and_not_fetched_again(tmp_path: Path) -> None:
+    """These bytes are refused, not their layer: the next source has it as it is."""
+    packed, plain = Shelf("packed", packed=True), Shelf("plain")
+    zeros = ordinary({"zeros": b"\0" * (80 << 20)})
+    image = packed.add(zeros)
+    station = ImageStation(tmp_path / "layers", packed, plain, quota=10 << 30)
+    for _ in range(2):
+        with pytest.raises(LayerRefusedError) as caught:
+            station.store.fetch(image)
+        assert caught.value.fault is LayerFault.RATIO
+        assert station.store.used() < 1 << 20
+    assert packed.asked.count(digest_of(zeros)) == 1
+    plain.add(zeros)
+    assert station.store.fetch(image) == len(zeros)
+    assert packed.asked.count(digest_of(zeros)) == 1
 
 
 def test_a_packed_layer_asks_for_room_as_it_grows(tmp_path: Path) -> None:
@@ -179,6 +187,96 @@ def test_the_next_source_is_asked_where_the_first_has_it_not(tmp_path: Path) -> 
     first.reachable = True
     with pytest.raises(NotFoundError):
         station.store.fetch("sha256:" + "0" * 64)
+
+
+@pytest.mark.parametrize("fault", ["wrong bytes", "gone", "away", "wrong config"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_source_that_fails_while_it_brings_does_not_keep_the_next_one_out(
+    tmp_path: Path, fault: str, packed: bool
+) -> None:
+    bad, good = Shelf("bad", packed=packed), Shelf("good", packed=packed)
+    image = bad.add(BASE, TRAIN)
+    good.add(BASE, TRAIN)
+    moved = bad.images[image].layers[1].digest
+    whole = bad.download
+
+    def failing(sourced: SourcedLayer, path: Path) -> int:
+        if sourced.digest == moved:
+            raise NotFoundError("gone") if fault == "gone" else NetworkError("away")
+        return whole(sourced, path)
+
+    if fault == "wrong bytes":
+        bad.blobs[moved] = gzipped(OTHER) if packed else OTHER
+    elif fault == "wrong config":
+        bad.images[image] = SourcedImage(config_of(OTHER), bad.images[image].layers)
+    else:
+        bad.download = failing  # type: ignore[method-assign]
+    station = ImageStation(tmp_path / "layers", bad, good)
+    assert station.store.fetch(image) > len(bad.images[image].config)
+    assert station.store.images()[0].record.source == "good"
+    # What the first one brought as it should be is not brought again.
+    assert good.asked.count(digest_of(BASE)) == (fault == "wrong config")
+    assert good.asked.count(digest_of(TRAIN)) == 1
+
+
+def test_a_lie_about_a_manifest_does_not_keep_the_next_source_out(tmp_path: Path) -> None:
+    bad, good = Shelf("bad"), Shelf("good")
+    image, manifest = good.add(BASE), b"name: train\n"
+    bad.blobs[digest_of(manifest)], good.blobs[digest_of(manifest)] = b"another", manifest
+    assert ImageStation(tmp_path / "layers", bad, good).store.manifest(image, digest_of(manifest)) == manifest
+
+
+def test_what_is_here_does_not_wait_for_what_comes(tmp_path: Path) -> None:
+    """While one train's layer comes, another one's manifest, start and removal go on; and what comes loses nothing by it."""
+    station = ImageStation(tmp_path / "layers")
+    (shelf,) = station.shelves
+    here, old, new = shelf.add(TRAIN), shelf.add(BASE), shelf.add(BASE, OTHER)
+    manifest = b"name: train\n"
+    shelf.blobs[digest_of(manifest)] = manifest
+    for image in (here, old):
+        station.store.fetch(image)
+    station.needed = {here: ("order",)}
+    begun, go = threading.Event(), threading.Event()
+    whole = shelf.download
+
+    def slow(sourced: SourcedLayer, path: Path) -> int:
+        path.write_bytes(b"half")
+        begun.set()
+        assert go.wait(120)
+        return whole(sourced, path)
+
+    shelf.download = slow  # type: ignore[method-assign]
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            coming = pool.submit(station.store.fetch, new)
+            assert begun.wait(60)
+            assert pool.submit(station.store.manifest, here, digest_of(manifest)).result(30) == manifest
+            assert pool.submit(station.store.fetch, here).result(30) == 0
+            assert pool.submit(station.store.collect, None, unneeded=True).result(30).images == (old,)
+            assert not coming.done()
+        finally:
+            go.set()
+        assert coming.result(60) > 0
+    assert station.kept() >= {new, digest_of(BASE), digest_of(OTHER)}
+
+
+def test_an_image_that_lost_a_layer_on_the_way_is_not_recorded(station: ImageStation) -> None:
+    (shelf,) = station.shelves
+    image = shelf.add(BASE, TRAIN)
+    whole = shelf.download
+
+    def losing(sourced: SourcedLayer, path: Path) -> int:
+        if sourced.diff_id == digest_of(TRAIN):
+            station.blobs.remove(digest_of(BASE))
+        return whole(sourced, path)
+
+    shelf.download = losing  # type: ignore[method-assign]
+    with pytest.raises(StorageError):
+        station.store.fetch(image)
+    assert station.store.images() == []
+    shelf.download = whole  # type: ignore[method-assign]
+    assert station.store.fetch(image) == shelf.images[image].layers[0].size
+    assert len(station.store.images()) == 1
 
 
 def test_a_manifest_is_kept_and_named_by_its_image(station: ImageStation) -> None:
