@@ -2,17 +2,18 @@
 
 Durable, and only growing. A container's time counts from before it is started until it is known to be gone. Where the station was
 killed in between, it counts until the next start removed the container; where the whole host went down, until the station was last
-seen at work, since no container outlives its host.
+seen at work, since no container outlives its host. A map train's counts while a message is under way: no container of it runs between.
 """
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Float, String, select
+from sqlalchemy import Float, String, event, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from station.audit.log import system_clock
@@ -78,8 +79,24 @@ class RunClock:
             row.used_s += self._elapsed(order_digest)
         row.running_since = row.last_seen = self._now()
         row.boot = self._boot()
-        with self._guard:
-            self._running[order_digest] = self._monotonic()
+        began = self._monotonic()
+
+        def committed(_session: Session) -> None:
+            with self._guard:
+                self._running[order_digest] = began
+
+        # A start that is rolled back never was: nothing runs, so nothing counts.
+        event.listen(session, "after_commit", committed, once=True)
+
+    @contextmanager
+    def counting(self, order_digest: str) -> Iterator[None]:
+        """Count while the block runs, however it ends."""
+        with self._database.write() as session:
+            self.start_in(session, order_digest)
+        try:
+            yield
+        finally:
+            self.stop(order_digest)
 
     def stop(self, order_digest: str) -> None:
         """Count until now, durably; nothing where nothing ran."""

@@ -160,7 +160,9 @@ class Preparation:
             note_use(session, run.order_digest, policy, prepared.cohort, now)
             # With the audit's entry, before there is a container: a station that is killed now has counted the run.
             count_as_started(session, run.order_digest)
-            self.clock.start_in(session, run.order_digest)
+            if manifest.interface is not Interface.MAP:
+                # A map train's containers run while it is asked: then its time is counted.
+                self.clock.start_in(session, run.order_digest)
 
         self.audit.append(
             self._record(run, AuditEvent.CONTAINER_STARTED, order.image_config_digest, {}),

@@ -43,7 +43,7 @@ from station.runs.preparation import Prepared
 from station.runs.repository import STATION_ACTOR, Run, RunRepository
 from station.runs.states import TERMINAL, Decision, RunEvent
 from station.runs.usage import note_use
-from station.sandbox.mapping import MapReply
+from station.sandbox.mapping import MapReply, MapSession
 from station.sandbox.spec import MIB, ExitClass, ReplyLimits, TrainFailure, TrainReply, TrainRequest
 from station.settings import StationSettings
 
@@ -124,7 +124,7 @@ class TrainRounds:
         if isinstance(inbound, Refused):
             return self.outbox.status(instruction, Status.REFUSED, inbound.code, run), None
         self._note(run, prepared, AuditEvent.DATA_USED, instruction)
-        reply = self._ask(instruction, prepared, inbound)
+        reply = self._ask(instruction, run, prepared, inbound)
         if isinstance(reply, TrainFailure):
             if prepared.ended_by is not None:
                 return self.outbox.status(instruction, Status.FAILED, prepared.ended_by, run), None
@@ -164,8 +164,11 @@ class TrainRounds:
         return self.outbox.status(instruction, Status.FAILED, code, run)
 
     def _is_out_of_time(self, run: Run, prepared: Prepared) -> bool:
+        return self._left_s(run, prepared) < 1
+
+    def _left_s(self, run: Run, prepared: Prepared) -> float:
         hours = prepared.admitted.verified.in_force.policy.resources.run_hours
-        return self.clock.left_s(run.order_digest, hours) < 1
+        return self.clock.left_s(run.order_digest, hours)
 
     def _end_of_time(self, instruction: Instruction, run: Run) -> StationReply:
         """End a run whose containers have used up what its policy grants; where it has ended already, that stands."""
@@ -208,26 +211,31 @@ class TrainRounds:
         return path
 
     def _ask(
-        self, instruction: Instruction, prepared: Prepared, inbound: Path | None
+        self, instruction: Instruction, run: Run, prepared: Prepared, inbound: Path | None
     ) -> TrainReply | MapReply | TrainFailure:
         session = prepared.session
         if session is None:
             return TrainFailure(ExitClass.CRASH, detail="no container")
         kind: Literal["train", "evaluate", "analyse"] = _STAGES[instruction.kind.value]
         resources = prepared.admitted.manifest.resources
-        limit = min(
-            resources.message_timeout_s, self.settings.ceilings.message_timeout_s, instruction.deadline_s
+        limit = float(
+            min(resources.message_timeout_s, self.settings.ceilings.message_timeout_s, instruction.deadline_s)
         )
-        return session.exchange(
-            # The order's own values: the instruction's are equal, but 1, 1.0 and true are equal too.
-            TrainRequest(kind, instruction.round, dict(prepared.admitted.order.hyperparameters), inbound),
-            ReplyLimits(
-                prepared.work / "reply.safetensors",
-                prepared.contract.reply_arrays_limit(kind),
-                keep_free_bytes=self.settings.ceilings.keep_free_mib * MIB,
-            ),
-            timeout_s=float(limit),
+        # The order's own values: the instruction's are equal, but 1, 1.0 and true are equal too.
+        request = TrainRequest(
+            kind, instruction.round, dict(prepared.admitted.order.hyperparameters), inbound
         )
+        limits = ReplyLimits(
+            prepared.work / "reply.safetensors",
+            prepared.contract.reply_arrays_limit(kind),
+            keep_free_bytes=self.settings.ceilings.keep_free_mib * MIB,
+        )
+        if not isinstance(session, MapSession):
+            return session.exchange(request, limits, timeout_s=limit)
+        # Its containers run within this call and at no other time; when it returns, they are gone.
+        limit = min(limit, self._left_s(run, prepared))
+        with self.clock.counting(run.order_digest):
+            return session.exchange(request, limits, timeout_s=limit)
 
     def _withhold(self, instruction: Instruction, run: Run, withheld: Withheld) -> StationReply:
         detail = "; ".join(f"{reason.code} {reason.detail}".strip() for reason in withheld.reasons)

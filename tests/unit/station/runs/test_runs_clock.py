@@ -6,8 +6,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from station_kit import StationKit, order_digest
-from station_simulators import TrainEndsError, honest
+from station_simulators import TrainEndsError, broken_disk, honest
 
+from policies.errors import StorageError
 from station.runs.clock import RunClock
 from station.sandbox.spec import ExitClass, TrainFailure
 
@@ -110,3 +111,34 @@ def test_what_was_used_only_grows(kit: StationKit) -> None:
     for statement in ("DELETE FROM run_clocks", "UPDATE run_clocks SET used_s = 0"):
         with pytest.raises(IntegrityError), kit.database.write() as session:
             session.execute(text(statement))
+
+
+def start_and_fail(kit: StationKit, order: str) -> None:
+    """A start whose audit event finds a full disk, within the same transaction."""
+    with kit.database.write() as session:
+        kit.preparation.clock.start_in(session, order)
+        session.flush()
+        broken_disk()
+
+
+def test_a_start_that_is_rolled_back_books_nothing(kit: StationKit) -> None:
+    envelope = kit.ready()
+    kit.decide(envelope, "hold")
+    clock, order = kit.preparation.clock, order_digest(envelope)
+    with pytest.raises(StorageError):
+        start_and_fail(kit, order)
+    kit.clock.forward(minutes=30)
+    assert clock.left_s(order, HOURS) == HOURS * 3600
+    with clock.counting(order):
+        kit.clock.forward(minutes=10)
+    assert clock.left_s(order, HOURS) == HOURS * 3600 - 600
+
+
+def test_a_start_that_is_rolled_back_ends_no_count_under_way(kit: StationKit) -> None:
+    clock, order = kit.preparation.clock, order_digest(kit.ready())
+    kit.clock.forward(minutes=10)
+    with pytest.raises(StorageError):
+        start_and_fail(kit, order)
+    kit.clock.forward(minutes=10)
+    clock.stop(order)
+    assert clock.left_s(order, HOURS) == HOURS * 3600 - 1200
