@@ -7,6 +7,7 @@ stands here by name; what does not is refused.
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from mmap import PAGESIZE
 from typing import Final
 
 MAX_MOUNTS: Final = 512
@@ -35,7 +36,14 @@ _FILES_OF_THE_ENGINE: Final = (
 )
 # Who may not make nodes (a rootless engine) shows the host's own, each by itself.
 _NODES: Final = tuple(f"/dev/{name}" for name in ("null", "zero", "full", "tty", "random", "urandom"))
-_INITS: Final = ("/sbin/docker-init", "/usr/sbin/docker-init", "/dev/init", "/run/podman-init")
+# What /sbin leads to follows the image's distribution.
+_INITS: Final = (
+    "/sbin/docker-init",
+    "/usr/sbin/docker-init",
+    "/usr/bin/docker-init",
+    "/dev/init",
+    "/run/podman-init",
+)
 _INIT_PROGRAMS: Final = ("tini", "tini-static", "docker-init", "catatonit")
 
 HIDDEN: Final = (
@@ -212,7 +220,7 @@ def _memory_problem(mount: Mount, asked: Memory) -> str:
         return "a writable mount"
     size, inodes = parse_size(mount.settings.get("size", "")), parse_size(mount.settings.get("nr_inodes", ""))
     # The kernel rounds a size up to whole pages.
-    if size is None or size > -(-asked.size // 4096) * 4096:
+    if size is None or size > -(-asked.size // PAGESIZE) * PAGESIZE:
         return "memory without its ceiling"
     if asked.inodes is not None and (inodes is None or inodes > asked.inodes):
         return "files without their ceiling"
@@ -234,8 +242,12 @@ def _is_empty(mount: Mount) -> bool:
 
 def _is_file_of_the_engine(mount: Mount, asked: AskedMounts) -> bool:
     parts = mount.place.path.split("/")
+    names = {target.rpartition("/")[2] for target in _FILES_OF_THE_ENGINE}
     if mount.target in _FILES_OF_THE_ENGINE:
-        return asked.container_id in parts and parts[-1] == mount.target.rpartition("/")[2]
+        names = {mount.target.rpartition("/")[2]}
+    # Where an image has a link there (/etc/resolv.conf into /run), the kernel shows the place that it leads to.
+    if asked.container_id in parts and parts[-1] in names:
+        return True
     return mount.target in _INITS and parts[-1] in _INIT_PROGRAMS
 
 

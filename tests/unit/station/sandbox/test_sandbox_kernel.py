@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from station.sandbox.engine import mounts
 from station.sandbox.engine.dialect import Dialect, Terms
 from station.sandbox.engine.docker import DockerDialect
 from station.sandbox.engine.kernel import (
@@ -21,7 +22,7 @@ from station.sandbox.engine.kernel import (
     problems,
     user_of,
 )
-from station.sandbox.engine.mounts import HIDDEN, UNCHANGEABLE, Place, parse_mounts
+from station.sandbox.engine.mounts import HIDDEN, UNCHANGEABLE, Memory, Place, parse_mounts
 from station.sandbox.engine.podman import PodmanDialect
 from station.sandbox.spec import MIB, ContainerSpec
 
@@ -303,6 +304,37 @@ def test_mounts_of_other_hosts(line: str, problem: str | None) -> None:
     other = dataclasses.replace(real.first, mountinfo="\n".join([*kept, line]))
     found = problems(dataclasses.replace(real, first=other), asked("docker"))
     assert found == (() if problem is None else (f"{problem} at {line.split()[4]}",))
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        # Where an image has links: /sbin to usr/bin, /etc/resolv.conf into /run.
+        ("200 78 254:0 /usr/bin/docker-init /usr/bin/docker-init ro - ext4 /dev/vda rw", None),
+        ("200 78 254:0 /usr/bin/docker-init /usr/bin/docker-init rw - ext4 /dev/vda rw", "a writable mount"),
+        (f"200 78 254:0 /d/{CONTAINER}/resolv.conf /run/systemd/resolve/x ro - ext4 /dev/vda rw", None),
+        (f"200 78 254:0 /d/{CONTAINER}/resolv.conf /run/x rw - ext4 /dev/vda rw", "a writable mount"),
+        (f"200 78 254:0 /d/{CONTAINER}/config.v2.json /run/x ro - ext4 /dev/vda rw", "a mount that nobody asked for"),
+        (f"200 78 254:0 /d/{'d' * 64}/resolv.conf /run/x ro - ext4 /dev/vda rw", "a mount that nobody asked for"),
+        (f"200 78 254:0 /d/{CONTAINER}/hosts /etc/group ro - ext4 /dev/vda rw", "a mount that nobody asked for"),
+        (f"200 78 254:0 /d/{CONTAINER}/hosts /proc/hosts ro - ext4 /dev/vda rw", "a mount that nobody asked for"),
+    ],
+)  # fmt: skip
+def test_files_of_the_engine_lie_where_an_image_leads_to(line: str, problem: str | None) -> None:
+    real = view("docker")
+    more = dataclasses.replace(real.first, mountinfo=real.first.mountinfo + line + "\n")
+    found = problems(dataclasses.replace(real, first=more), asked("docker"))
+    assert found == (() if problem is None else (f"{problem} at {line.split()[4]}",))
+
+
+def test_memory_is_rounded_up_to_this_machines_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    larger = changed("docker", "mountinfo", "shm rw,size=32768k", "shm rw,size=32832k")
+    real = asked("docker").mounts
+    less = dataclasses.replace(real, memory={**real.memory, "/dev/shm": Memory(32 * MIB + 1)})
+    wanted = dataclasses.replace(asked("docker"), mounts=less)
+    for page, found in ((4096, ("memory without its ceiling at /dev/shm",)), (65536, ())):
+        monkeypatch.setattr(mounts, "PAGESIZE", page)
+        assert problems(larger, wanted) == found
 
 
 @pytest.mark.parametrize("path", ON_THIS_HOST)
