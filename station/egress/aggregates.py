@@ -3,11 +3,12 @@
     row of one patient -> bounded -> counted -> hidden where too few -> rounded -> table
 
 Pure. A row is counted as it comes and not kept, so memory does not grow with patients. Invariants: what no schema accepts
-is counted as a failure and nothing of it is read; no cell of one to (minimum - 1) patients leaves, nor a table from which such
-a cell follows by taking the others from their sum, whoever knows the sum.
+is counted as a failure and nothing of it is read; no cell of one to (minimum - 1) patients leaves, nor a table from which a
+hidden cell follows, whoever knows the sum of all and how cells are hidden.
 
-Disclosure control beyond this (dominance, sums and quantiles, complementary suppression that hides as little as can be,
-differences between releases) has its place between `hide` and `rounded`.
+This holds for one release. Two orders that count at different times differ by who came and who withdrew in between, which
+a bin that is told once as empty and once hidden shows too: differences between releases are not held back here. Those,
+dominance, sums and quantiles, and suppression that hides as little as can be have their place between `suppressed` and `rounded`.
 """
 
 from collections import Counter
@@ -98,28 +99,53 @@ def _place(item: AggregateOutput, schema: RowSchema, row: dict[str, Cell]) -> tu
 def suppressed(exact: Lines, minimum: int) -> Lines | None:
     """Hide what is too small, and with it what would tell it; None where then nothing is left to tell.
 
-    1. Every cell of one to (minimum - 1) patients is hidden.
-    2. Where that hides anything, it hides at least two cells and `minimum` patients together: the next smallest go with it. So
-       who takes what is told from the number of all learns the sum of several cells, and that sum is no small number.
+    1. A table without a cell of one to (minimum - 1) patients is told as it is, empty cells too.
+    2. Of any other, every cell below the minimum is hidden, empty ones too: that a cell is hidden does not say that somebody is in it.
+    3. With them the next smallest, all that are equal at once, until the hidden ones differ and are `minimum` patients together.
+
+    Nothing that is hidden follows from what is told, whoever knows the number of all and these rules: with the hidden numbers
+    dealt out to the hidden cells in any other way the same would be told, and they are not all alike.
 
     A cell that leaves less than `minimum` patients outside it is hidden by the same rule: those outside are the small cells.
 
-    >>> suppressed(((12,), (3,), (20,)), 10)
-    ((-1,), (-1,), (20,))
+    >>> suppressed(((12,), (3,), (20,), (0,)), 10)
+    ((-1,), (-1,), (20,), (-1,))
     >>> suppressed(((97,), (3,)), 10) is None
     True
     """
     cells = [cell for line in exact for cell in line]
-    hidden = {place for place, cell in enumerate(cells) if 0 < cell < minimum}
-    if not hidden:
+    if not any(0 < cell < minimum for cell in cells):
         return exact
-    told = sorted((cell, place) for place, cell in enumerate(cells) if cell >= minimum)
-    while told and (len(hidden) < 2 or sum(cells[place] for place in hidden) < minimum):
-        hidden.add(told.pop(0)[1])
+    told = sorted({cell for cell in cells if cell >= minimum})
+    hidden = [cell for cell in cells if cell < minimum]
+    while told and (len(set(hidden)) < 2 or sum(hidden) < minimum):
+        smallest = told.pop(0)
+        hidden += [cell for cell in cells if cell == smallest]
     if not told:
         return None
-    marked = iter(HIDDEN if place in hidden else cell for place, cell in enumerate(cells))
-    return tuple(tuple(next(marked) for _ in line) for line in exact)
+    return tuple(tuple(cell if cell >= told[0] else HIDDEN for cell in line) for line in exact)
+
+
+def outcomes_told(names: Sequence[str], exact: Lines, granted: frozenset[str], minimum: int) -> Lines | None:
+    """Hide what is too small of how containers ended; a code that the policy does not grant is a crash.
+
+    Its line stays, always zero: everybody knows that it is, so it hides nothing of the others.
+
+    >>> outcomes_told(("answered", "NO_LUNG", "crash"), ((40,), (12,), (1,)), frozenset(), 10)
+    ((40,), (0,), (13,))
+    """
+    kept = [name in granted or name in (ANSWERED, *FAILURES) for name in names]
+    withheld = sum(line[0] for line, keep in zip(exact, kept, strict=True) if not keep)
+    lines = tuple(
+        (line[0] + withheld,) if name == FAILURES[0] else line
+        for name, line, keep in zip(names, exact, kept, strict=True)
+        if keep
+    )
+    table = suppressed(lines, minimum)
+    if table is None:
+        return None
+    told = iter(table)
+    return tuple(next(told) if keep else (0,) for keep in kept)
 
 
 def rounded(table: Lines, base: int) -> Lines:

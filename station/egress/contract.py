@@ -103,6 +103,7 @@ class ReleaseContract:
         minimum_cell_count: the policy's; a table's own may be higher.
         count_rounding: counts in tables leave as multiples of this.
         aggregates: every table that the station makes of a map train's rows; `permitted_tables` names these too.
+        error_codes: of the train's own, those that the policy grants; any other is counted as a crash.
         rules_digest: over all of the above but `problems` and `tensors`: names the rule set in the ledger.
     """
 
@@ -121,6 +122,7 @@ class ReleaseContract:
     rules_digest: str
     count_rounding: int = 1
     aggregates: tuple[AggregateOutput, ...] = ()
+    error_codes: frozenset[str] = frozenset()
 
     @classmethod
     def build(cls, manifest: TrainManifest, policy: Policy, inbound_layout: ArrayLayout | None) -> Self:
@@ -158,6 +160,7 @@ class ReleaseContract:
             rules_digest=_rules_digest(manifest, policy),
             count_rounding=policy.release.count_rounding,
             aggregates=manifest.outputs.aggregates,
+            error_codes=frozenset(manifest.error_codes) & frozenset(policy.release.error_codes),
         )
 
     def releases_tensors(self, stage: Stage) -> bool:

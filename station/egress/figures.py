@@ -13,7 +13,8 @@ from typing import Final
 from policies.manifest import MetricOutput, TableOutput
 from policies.order import Stage
 from policies.refusals import Reason, RefusalCode
-from station.egress.aggregates import Tally, rounded, suppressed, told_together
+from policies.rows import HIDDEN, OUTCOME
+from station.egress.aggregates import Tally, outcomes_told, rounded, suppressed, told_together
 from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts
 from station.egress.release import Decimal, Suppressed, Table
 
@@ -141,8 +142,9 @@ def count_figures(contract: ReleaseContract, tally: Tally) -> Figures:
 
     1. What the policy does not permit is left out.
     2. A table on too few patients is left out.
-    3. Cells that are too small are hidden, with what would tell them; a table that another one could tell them of is left out.
-    4. What is left is rounded.
+    3. How containers ended is told by the codes that the policy grants.
+    4. Cells that are too small are hidden, with what would tell them; a table that another one could tell them of is left out.
+    5. What is left is rounded.
     """
     figures = Figures()
     # Of what leaves: a table that the policy keeps here tells nothing.
@@ -154,9 +156,13 @@ def count_figures(contract: ReleaseContract, tally: Tally) -> Figures:
         if tally.patients(item) < contract.minimum_patients_per_metric:
             figures.suppressed.append(Suppressed(item.key, RefusalCode.RELEASE_TOO_FEW_PATIENTS))
             continue
-        exact = tally.table(item)
-        table = suppressed(exact, max(contract.minimum_cell_count, item.minimum_cell_count))
-        if table is None or (table != exact and item.key in shared):
+        exact, minimum = tally.table(item), max(contract.minimum_cell_count, item.minimum_cell_count)
+        if item.column == OUTCOME:
+            names = tally.manifest.aggregate_lines(item)
+            table = outcomes_told(names, exact, contract.error_codes, minimum)
+        else:
+            table = suppressed(exact, minimum)
+        if table is None or (item.key in shared and any(HIDDEN in line for line in table)):
             figures.suppressed.append(Suppressed(item.key, RefusalCode.RELEASE_CELL_TOO_SMALL))
             continue
         figures.tables[item.key] = rounded(table, contract.count_rounding)

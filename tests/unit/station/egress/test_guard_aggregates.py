@@ -1,5 +1,7 @@
 """The guard on a map train's rows: the station counts, small counts stay, and nobody can reckon them."""
 
+import itertools
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,10 @@ TABLES = ["lung_shares", "nodules_by_sex", "ends"]
 
 def guard(aggregates: list[dict[str, Any]] | None = None, **release: Any) -> tuple[Guard, Tally]:
     manifest = map_manifest() if aggregates is None else map_manifest(aggregates=aggregates)
-    rules = {"metrics": [], "tables": TABLES, "trust_statement": None, "minimum_cell_count": 5, **release}
+    rules = {
+        "metrics": [], "tables": TABLES, "trust_statement": None, "minimum_cell_count": 5, "error_codes": ["NO_LUNG"],
+        **release,
+    }  # fmt: skip
     contract = ReleaseContract.build(manifest, policy("analysis", **rules), None)
     return Guard(contract, COUNTS), Tally(manifest)
 
@@ -63,10 +68,31 @@ def test_an_undeclared_code_counts_as_a_crash() -> None:
     assert released(judge.count(REQUEST, tally)).tables["ends"][2] == (6,)
 
 
+def test_a_code_that_the_policy_does_not_grant_is_counted_as_a_crash() -> None:
+    judge, tally = guard([ENDS], error_codes=[])
+    fill(tally, (20, row()))
+    for code, times in (("NO_LUNG", 7), ("crash", 6)):
+        for _ in range(times):
+            tally.failed(Split.TRAINING, code)
+    assert released(judge.count(REQUEST, tally)).tables["ends"] == (
+        (20,), (0,), (13,), (0,), (0,), (0,), (0,),
+    )  # fmt: skip
+    # Its line hides nothing either: that nobody is in it is known.
+    fill(tally, (3, row(2.0)))
+    told = released(judge.count(REQUEST, tally)).tables["ends"]
+    assert told[:3] == ((20,), (0,), (HIDDEN,))
+    assert set(told[3:]) == {(HIDDEN,)}
+
+
 def test_small_cells_are_hidden_with_what_would_tell_them() -> None:
     judge, tally = guard([SHARES])
     fill(tally, (3, row(0.1)), (8, row(0.3)), (30, row(0.7)))
-    assert released(judge.count(REQUEST, tally)).tables["lung_shares"] == ((HIDDEN,), (HIDDEN,), (30,), (0,))
+    assert released(judge.count(REQUEST, tally)).tables["lung_shares"] == (
+        (HIDDEN,),
+        (HIDDEN,),
+        (30,),
+        (HIDDEN,),
+    )
 
 
 def test_a_cell_that_leaves_few_outside_it_is_hidden_too() -> None:
@@ -97,7 +123,7 @@ def test_the_stricter_minimum_holds_whoever_sets_it() -> None:
             (HIDDEN,),
             (30,),
             (HIDDEN,),
-            (0,),
+            (HIDDEN,),
         )
 
 
@@ -159,11 +185,35 @@ def test_no_cell_below_the_minimum_leaves_nor_can_be_reckoned_from_the_sum(
     assert all(told in {cell, HIDDEN} for cell, told in cells)
     assert not [told for _, told in cells if 0 < told < minimum]
     hidden = [cell for cell, told in cells if told == HIDDEN]
-    assert not hidden or (len(hidden) >= 2 and sum(hidden) >= minimum)
+    assert not hidden or (len(set(hidden)) >= 2 and sum(hidden) >= minimum)
     # Of a cell that is told, those outside it are nobody, or enough.
     total = sum(cell for cell, _ in cells)
     assert all(total - told == 0 or total - told >= minimum for _, told in cells if told >= minimum)
     assert rounded(found, 1) == found
+
+
+@pytest.mark.parametrize("minimum", [2, 3, 4])
+@pytest.mark.parametrize("length", [2, 3, 4])
+def test_no_hidden_cell_follows_from_the_table_its_sum_and_the_rules(minimum: int, length: int) -> None:
+    """Every table of small numbers: those of which the same is told leave each hidden cell open."""
+    alike: defaultdict[tuple[Lines, int], list[tuple[int, ...]]] = defaultdict(list)
+    for cells in itertools.product(range(8), repeat=length):
+        found = suppressed((cells,), minimum)
+        if found is not None:
+            alike[found, sum(cells)].append(cells)
+    assert any(HIDDEN in line for ((line,), _) in alike) or length == 2
+    for ((line,), _), possible in alike.items():
+        for place, told in enumerate(line):
+            if told == HIDDEN:
+                assert len({cells[place] for cells in possible}) > 1
+
+
+def test_hidden_cells_are_not_known_by_their_place_nor_by_their_number() -> None:
+    bins = (0, 1, 1, 1, 1, 1, 0, 0, 30, 0)
+    assert suppressed((bins,), 5) == ((*[HIDDEN] * 8, 30, HIDDEN),)
+    # Cells that are all alike take a larger one with them: their sum would tell each.
+    assert suppressed(((9, 9, 9, 40, 50),), 10) == ((HIDDEN, HIDDEN, HIDDEN, HIDDEN, 50),)
+    assert suppressed(((0, 20, 30),), 10) == ((0, 20, 30),)
 
 
 scalars = (
