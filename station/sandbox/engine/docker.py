@@ -32,7 +32,8 @@ class DockerDialect:
         problems = [
             (info.get("OSType") != "linux", "not-linux"),
             (not _seccomp(options), "no-seccomp"),
-            (rootless and str(info.get("CgroupVersion")) != "2", "rootless-without-cgroup-v2"),
+            # The fresh users are beyond its mapping: no container of ours starts.
+            (rootless, "rootless-docker"),
             # The uid inside would be another one outside, and the control socket's peer could not be checked.
             (any(option.startswith("name=userns") for option in options), "user-namespace-remapping"),
             (info.get("MemoryLimit") is not True, "no-memory-limit"),

@@ -10,6 +10,7 @@ from station.sandbox.spec import SelinuxLabel
 NO_HOST_SOCKETS: Final = "runsc-without-host-uds"
 NO_SELINUX: Final = "no-selinux"
 NO_LABELS: Final = "no-selinux-labels-under-podman"
+NOT_VISIBLE: Final = "processes-not-visible"
 
 _GENERAL: Final = "Use an engine with cgroup limits and seccomp, without user namespace remapping."
 _DELEGATE: Final = "Delegate the controllers to Podman's user: systemctl edit user@.service, then [Service] and Delegate=cpu cpuset io memory pids."
@@ -20,6 +21,10 @@ _EXPLAINED: Final[Mapping[str, str]] = {
     "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER, then podman system migrate.",
     **{f"no-{name}-controller": _DELEGATE for name in ("cpu", "memory", "pids")},
     "no-crun-or-runc": "Name crun or runc as runtime in /etc/containers/containers.conf.",
+    "rootless-docker": "A train's user is beyond the users that a rootless Docker has: use a rootful Docker, or a rootless Podman under "
+    "cgroup v2.",
+    NOT_VISIBLE: "The launcher must see the host's processes to hold a train to what was asked for, and /proc hides them: mount /proc with "
+    "hidepid=0, or with gid= of a group that the launcher's user is in; in a systemd unit of the launcher, ProtectProc=default.",
     NO_HOST_SOCKETS: "gVisor connects a train to its control socket only when started with --host-uds=open: add it to the "
     "runtimeArgs of runsc in /etc/docker/daemon.json and restart Docker.",
     NO_SELINUX: "The engine does not use SELinux, so nobody would enforce the label: start it with SELinux (Docker: "

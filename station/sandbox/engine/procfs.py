@@ -74,6 +74,15 @@ def is_over(status: str) -> bool:
     return dead or not any(line.startswith("VmSize:") for line in lines)
 
 
+def sees_processes(first: Path = Path("/proc/1")) -> bool:
+    """Whether other users' processes can be seen here; under ``hidepid`` they cannot.
+
+    Args:
+        first: the host's first process, root's.
+    """
+    return bool(_read(f"{first}/cgroup"))
+
+
 def place_of(descriptor: int) -> Place | None:
     """Return where an open folder or file lies, whatever it is called in this mount namespace; ``None`` where that cannot be said."""
     info = Path(f"/proc/self/fdinfo/{descriptor}").read_text(encoding="ascii", errors="replace")

@@ -26,8 +26,9 @@ from station.sandbox.engine import hardening
 from station.sandbox.engine.api import Engine
 from station.sandbox.engine.choosing import dialect_of
 from station.sandbox.engine.dialect import Dialect, Json, Terms
-from station.sandbox.engine.fitness import explained, without_labels
+from station.sandbox.engine.fitness import NOT_VISIBLE, explained, without_labels
 from station.sandbox.engine.mounts import Place
+from station.sandbox.engine.procfs import sees_processes
 from station.sandbox.gpu.leases import Leases
 from station.sandbox.gpu.model import GpuReport, LeasedGpu
 from station.sandbox.launcher.confirming import GVISOR, confirm, held_to
@@ -92,6 +93,7 @@ class LauncherCore:
             unfit=(
                 *dialect.unfit(info, self._settings.runtime),
                 *without_labels(dialect.name, info, self._settings.selinux),
+                *(() if sees_processes() else (NOT_VISIBLE,)),
             ),
         )
 

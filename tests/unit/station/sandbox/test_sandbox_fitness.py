@@ -1,6 +1,7 @@
 """What an engine is refused for, in words that say what to do; and the label that only the hospital chooses."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -9,8 +10,11 @@ from station.sandbox.engine.dialect import Json, Terms
 from station.sandbox.engine.docker import DockerDialect
 from station.sandbox.engine.fitness import explained, lacks_host_sockets, without_labels
 from station.sandbox.engine.kernel import KernelView, ProcessView, asked_of, label_problems
+from station.sandbox.engine.procfs import sees_processes
 from station.sandbox.engine.seccomp import PROFILE
-from station.sandbox.spec import MIB, ContainerSpec, SelinuxLabel
+from station.sandbox.launcher import core
+from station.sandbox.launcher.core import LauncherCore
+from station.sandbox.spec import MIB, ContainerSpec, LauncherSettings, SelinuxLabel
 
 UID = 1_900_000_007
 LABEL = SelinuxLabel(type="container_t", level="s0:c100,c200")
@@ -123,6 +127,26 @@ def test_a_runtime_that_the_engine_does_not_have_is_refused_by_name(name: str) -
     info: Json = {"Runtimes": {"runc": {}}}
     assert f"no-{name}" in DockerDialect().unfit(info, name)
     assert name in explained(f"no-{name}")
+
+
+def test_a_rootless_docker_is_refused_by_name() -> None:
+    for version in ("1", "2"):
+        info: Json = {
+            "SecurityOptions": ["name=seccomp,profile=builtin", "name=rootless"],
+            "CgroupVersion": version,
+        }
+        assert "rootless-docker" in DockerDialect().unfit(info, None)
+    assert "rootless Podman" in explained("rootless-docker")
+
+
+def test_a_launcher_that_sees_no_processes_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = LauncherCore(tmp_path, LauncherSettings(station="blind", compute_uid=0))
+    assert "processes-not-visible" not in launcher._describe(DockerDialect(), {}).unfit
+    monkeypatch.setattr(core, "sees_processes", lambda: sees_processes(tmp_path))
+    assert "processes-not-visible" in launcher._describe(DockerDialect(), {}).unfit
+    assert "hidepid" in explained("processes-not-visible")
 
 
 def test_any_other_reason_is_explained_too() -> None:

@@ -279,7 +279,7 @@ def test_a_fit_engine_has_no_reason_against_it() -> None:
         ({"SecurityOptions": None}, "no-seccomp"),
         (
             {"SecurityOptions": ["name=seccomp,profile=default", "name=rootless"]},
-            "rootless-without-cgroup-v2",
+            "rootless-docker",
         ),
         ({"SecurityOptions": ["name=seccomp,profile=default", "name=userns"]}, "user-namespace-remapping"),
         ({"MemoryLimit": False}, "no-memory-limit"),
