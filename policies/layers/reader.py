@@ -26,8 +26,8 @@ from policies.layers.headers import (
 )
 from policies.layers.tree import Tree
 
-VERSION: Final = 1
-"""Rises when the reader refuses more than before: what an earlier one found is then looked at again."""
+VERSION: Final = 2
+"""Rises when the reader refuses more or less than before: what an earlier one found is then looked at again."""
 
 Count = Annotated[int, Field(ge=0)]
 

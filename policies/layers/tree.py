@@ -141,7 +141,8 @@ class Tree:
         if len(name) > self._ceilings.path_bytes:
             raise HeaderError(LayerFault.PATH)
         self._count(len(name))
-        if name.startswith(b"/"):
+        # "/" alone is the root, which some builders write so; every engine puts it where it puts "./".
+        if name.startswith(b"/") and name.strip(b"/"):
             raise HeaderError(LayerFault.ABSOLUTE)
         parts = [part for part in name.split(b"/") if part not in {b"", b"."}]
         if b".." in parts:

@@ -120,6 +120,32 @@ def test_the_tool_sends_a_base_once(
          credentials, code=3)  # type: ignore[arg-type]  # fmt: skip
 
 
+def test_a_layer_that_packs_too_well_is_sent_as_it_is(
+    registry: Registry, opened: Opened, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    credentials = tmp_path / "credentials"
+    credentials.write_text(f"{USER}:{PASSWORD}")
+    credentials.chmod(0o600)
+    zeros = ordinary({"opt/zeros": b"\0" * (90 * MIB)})
+    train = make_bundle(tmp_path / "zeros", layers=(zeros, train_layer("zeros")))
+    where = (
+        "--registry",
+        registry.url,
+        "--repository",
+        REPOSITORY,
+        "--ca",
+        registry.ca,
+        "--credentials-file",
+        credentials,
+    )
+    tool = Tool(capsys)
+    assert len(zeros) < tool.json("push", train.path, *where)["moved_bytes"] < len(zeros) + 100_000
+    assert tool.json("push", train.path, *where)["moved_bytes"] == 0
+    station = station_of(tmp_path / "layers", opened())
+    assert station.store.fetch(train.index.config.digest) > len(zeros)
+    assert station.blobs.rehash(digest_of(zeros)) == len(zeros)
+
+
 def test_other_tools_read_and_copy_what_was_pushed(
     registry: Registry, opened: Opened, trains: tuple[PackedTrain, ...], tmp_path: Path
 ) -> None:
