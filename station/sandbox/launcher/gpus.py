@@ -62,12 +62,17 @@ class GpuDesk:
     def may_do_without(self, spec: ContainerSpec, error: PhtError) -> bool:
         """Whether a container that the engine did not start with its device is started without one.
 
-        An engine that can hand out none is not asked again.
+        An engine that can hand out none is not asked again. One that brought in more than the device is, and its container is gone: what
+        comes in with a device may differ from one to the next.
         """
-        if not isinstance(error, NoDeviceDriverError):
+        if not isinstance(error, RefusedError) or error.code != RefusalCode.ENGINE_UNFIT.value:
             return False
-        self._leases.engine_cannot(error.message)
-        return spec.gpu is not None and not spec.gpu.required
+        if isinstance(error, NoDeviceDriverError):
+            self._leases.engine_cannot(error.message)
+        without = spec.gpu is not None and not spec.gpu.required
+        if without:
+            LOG.warning("gpu.without", extra={"run": spec.run_id, "reason": error.message})
+        return without
 
     def give_back(self, run_id: str) -> None:
         """Take a run's device back, where it has one."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from gpu_kit import CUT, LARGE, SLICES, SMALL, FakeGpus, settled
 
-from policies.errors import RefusedError
+from policies.errors import RefusedError, UnavailableError
 from policies.refusals import RefusalCode
 from station.sandbox.engine import hardening
 from station.sandbox.engine.api import NoDeviceDriverError
@@ -197,6 +197,17 @@ def test_an_engine_without_the_nvidia_runtime_is_not_asked_twice(desk: GpuDesk) 
     assert desk.report("docker", []).leasable_mib == ()
 
 
+def test_what_comes_in_with_a_device_is_no_reason_to_fail_without(desk: GpuDesk) -> None:
+    error = RefusedError(RefusalCode.ENGINE_UNFIT, "the kernel shows another container than was asked for")
+    assert desk.may_do_without(spec(need=GpuNeed(required=False)), error)
+    assert not desk.may_do_without(spec(need=GpuNeed()), error)
+    # The next lease is asked of the engine again.
+    assert desk.lease(spec("run-2", GpuNeed()), "docker", []) is not None
+
+
 def test_another_failure_is_no_reason_to_do_without(desk: GpuDesk) -> None:
-    other = RefusedError(RefusalCode.ENGINE_UNFIT, "the engine changed what it was asked for")
-    assert not desk.may_do_without(spec(need=GpuNeed(required=False)), other)
+    for other in (
+        RefusedError(RefusalCode.RESOURCES_BUSY, "no room"),
+        UnavailableError("no container engine answers"),
+    ):
+        assert not desk.may_do_without(spec(need=GpuNeed(required=False)), other)
