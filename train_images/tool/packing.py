@@ -6,15 +6,17 @@ text and its comments; only the key `images` is written. Packing again into the 
 
 import re
 import subprocess
+import tarfile
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, cast
 
 from policies.bundle import BlobFolder, BundleIndex, ImageBlobs, split_image
 from policies.documents import load_yaml
-from policies.errors import DocumentError, NotFoundError, UnavailableError, UsageError
+from policies.errors import DocumentError, NotFoundError, RefusedError, UnavailableError, UsageError
 from policies.files import write_atomically
-from policies.layers import inspect_layer
+from policies.layers import LayerRefusedError, inspect_layer
 from policies.manifest import ImageVariant, TrainManifest
 from station.sandbox.image.rewriting import read_image
 from train_images.base.engine import inspect_image
@@ -24,6 +26,7 @@ from train_images.tool.folders import BLOBS, INDEX, MANIFEST, PackedTrain, Train
 Variant = Literal["cpu", "cuda"]
 
 _CHUNK: Final = 1 << 20
+_SHOWN: Final = 200
 _NEXT_KEY: Final = re.compile(r"[A-Za-z_\"'#]")
 
 
@@ -66,8 +69,7 @@ def pack(folder: TrainFolder, tag: str, out: Path, variant: Variant = "cpu") -> 
     # 3
     read_image(store, image.config.digest)
     for layer in {each.digest: each for each in image.layers}.values():
-        with store.open(layer.digest) as file:
-            inspect_layer(iter(lambda: file.read(_CHUNK), b""))
+        require_layer(store, layer.digest)
     # 4
     text = with_image(folder.text, ImageVariant(variant=variant, config_digest=image.config.digest))
     index = BundleIndex(config=image.config, layers=image.layers, manifest=store.put_bytes(text))
@@ -77,6 +79,38 @@ def pack(folder: TrainFolder, tag: str, out: Path, variant: Variant = "cpu") -> 
     write_atomically(out / MANIFEST, text)
     write_atomically(out / INDEX, index.encode())
     return Packed(train, _remove_others(store, index))
+
+
+def require_layer(store: BlobFolder, digest: str) -> None:
+    """Read a layer as stations do. Unlike there, what is refused is named by its path: it is the researcher's own file.
+
+    Raises:
+        RefusedError: stations refuse it.
+    """
+    try:
+        with store.open(digest) as file:
+            inspect_layer(iter(lambda: file.read(_CHUNK), b""))
+    except LayerRefusedError as error:
+        path = _path_of(store, digest, error.entry)
+        if path is None:
+            raise
+        raise RefusedError(
+            error.code, f"{error.message}: {path}", hint="Stations refuse it: build the image otherwise."
+        ) from error
+
+
+def _path_of(store: BlobFolder, digest: str, entry: int) -> str | None:
+    """Return the path of a layer's entry, counted from 1, fit to be shown; None where it is about none or has none."""
+    if entry == 0:
+        return None
+    try:
+        with store.open(digest) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            found = next(islice(tar, entry - 1, None), None)
+    except (tarfile.TarError, OSError, ValueError, EOFError):
+        return None
+    if found is None or not found.name:
+        return None
+    return "".join(each if each.isprintable() else "?" for each in found.name[:_SHOWN])
 
 
 def with_image(text: bytes, image: ImageVariant) -> bytes:

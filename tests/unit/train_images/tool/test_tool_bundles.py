@@ -4,15 +4,19 @@ import json
 from pathlib import Path
 
 import pytest
+from layer_kit import extended, file, folder, header, record
+from layer_kit import layer as layer_of_entries
 from tool_kit import DESCRIPTION, MANIFEST, Tool, layer, make_bundle
 
+from policies.bundle import BlobFolder
 from policies.documents import load_yaml
-from policies.errors import DocumentError, ExitCode, NotFoundError, TrustError, UsageError
+from policies.errors import DocumentError, ExitCode, NotFoundError, RefusedError, TrustError, UsageError
 from policies.manifest import ImageVariant, TrainManifest
+from policies.refusals import RefusalCode
 from train_images.tool.building import base_images, build_context
 from train_images.tool.description import read_description, require_interface
 from train_images.tool.folders import TrainFolder, read_bundle, read_folder
-from train_images.tool.packing import pack, with_image
+from train_images.tool.packing import pack, require_layer, with_image
 
 IMAGE = ImageVariant(variant="cpu", config_digest="sha256:" + "a" * 64)
 OTHER = ImageVariant(variant="cpu", config_digest="sha256:" + "b" * 64)
@@ -99,6 +103,38 @@ def test_packing_does_not_write_into_a_folder_of_something_else(tmp_path: Path) 
     with pytest.raises(UsageError, match="something else than a bundle"):
         pack(folder, "pht-nothing:1", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+LONG = "opt/" + "folder/" * 30 + "name"
+
+
+@pytest.mark.parametrize(
+    ("entry", "shown"),
+    [
+        (file(b"etc/../../passwd"), "entry 3 of a layer: a path has a part '..': etc/../../passwd"),
+        (header(b"dev/mem", b"3", device=(1, 1)), "entry 3 of a layer: it holds a device node: dev/mem"),
+        (file(b"../a\n\x1b[31m\xe2\x80\xae\xff"), ": ../a??[31m??"),
+        (extended(record(b"path", b"/" + b"x" * 900)) + file(b"f"), ": " + ("/" + "x" * 900)[:200]),
+    ],
+)
+def test_a_refused_file_is_named_to_its_author(tmp_path: Path, entry: bytes, shown: str) -> None:
+    before = extended(record(b"path", LONG.encode())) + file(b"cut", b"x" * 700)
+    store = BlobFolder(tmp_path)
+    blob = store.put_bytes(layer_of_entries(folder(b"opt/"), before, entry))
+    with pytest.raises(RefusedError) as caught:
+        require_layer(store, blob.digest)
+    assert caught.value.code == RefusalCode.IMAGE_LAYER
+    assert caught.value.message.endswith(shown)
+
+
+@pytest.mark.parametrize(
+    "data", [file(b"a", checksum=b"000000\0 "), b"x" * 1024, file(b"a", b"x" * 700)[:-512]]
+)
+def test_a_layer_that_no_path_can_be_named_of_is_refused_all_the_same(tmp_path: Path, data: bytes) -> None:
+    store = BlobFolder(tmp_path)
+    with pytest.raises(RefusedError) as caught:
+        require_layer(store, store.put_bytes(data).digest)
+    assert caught.value.code == RefusalCode.IMAGE_LAYER
 
 
 # What the image says it is
