@@ -163,6 +163,7 @@ _MEANINGS: Final = (
     (r"release\.metrics|outputs\.metrics\[[^]]*\]", "numbers that leave"),
     (r"release\.tables|outputs\.(tables|aggregates)\[[^]]*\]", "tables that leave"),
     (r"outputs\.rows\.[\w.]+", "what a train may say of one patient"),
+    (r"release\.error_codes", "ways of failing that are told by name"),
     (r"release\.count_rounding", "how finely counts are told"),
     (
         r"release\.minimum_cell_count|outputs\.(tables|aggregates)\[.*\]\.minimum_cell_count",
