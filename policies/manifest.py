@@ -207,6 +207,10 @@ class Outputs(StrictModel):
         keys = [item.key for item in self.aggregates]
         if len(set(keys)) != len(keys):
             problems.append("an aggregate is named twice")
+        edges = {(item.split, item.column): item.edges for item in self.aggregates}
+        if any(edges[item.split, item.column] != item.edges for item in self.aggregates):
+            # Counts below 0.5 and below 0.51 differ by the patients in between, however few.
+            problems.append("two aggregates of a column in one split have other edges")
         if (self.rows is None) != (not self.aggregates):
             problems.append("rows and aggregates come together: rows leave as aggregates alone")
         if problems:

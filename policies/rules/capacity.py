@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from policies.manifest import AggregateOutput, Interface, MetricOutput, TableOutput, TrainKind, TrainManifest
 from policies.policy import Policy
-from policies.rows import MAX_PATIENTS
+from policies.refusals import RefusalCode
+from policies.rows import MAX_PATIENTS, OUTCOME
 
 RADIOGRAPH_PIXELS = 256 * 256
 RADIOGRAPH_BITS_PER_PIXEL = 12
@@ -158,7 +159,8 @@ def _signal_bits(policy: Policy, manifest: TrainManifest | None) -> float:
     duration = _NUMBER_BITS if quantum == 0 else math.log2(timeout / quantum + 1)
     granted = set(policy.release.error_codes)
     codes = len(granted if manifest is None else granted & set(manifest.error_codes))
-    return duration + math.log2(codes + 2)
+    # A release, a granted code, or one of the closed list: which of those a train can bring about is not relied upon.
+    return duration + math.log2(1 + codes + len(RefusalCode))
 
 
 def in_words(found: Capacity) -> str:
@@ -194,12 +196,28 @@ def _about(radiographs: float) -> str:
     return f"about {round(radiographs, -digits):,.0f} radiographs"
 
 
+def _several_tables(policy: Policy, manifest: TrainManifest) -> bool:
+    """Whether two tables count the same rows; how containers ended is not of rows."""
+    told = [
+        item.split
+        for item in manifest.outputs.aggregates
+        if item.key in policy.release.tables and item.column != OUTCOME
+    ]
+    return len(set(told)) < len(told)
+
+
 def trust_in_words(policy: Policy, manifest: TrainManifest | None = None) -> str:
     """Say whom the capacity leaves to trust; the train's manifest, where it is at hand, says how it is run."""
     if manifest is not None and manifest.interface is Interface.MAP:
-        return (
+        counted = (
             "The train sees one patient at a time and counts nobody: each station counts its rows. That no small number of "
-            "patients shows does not depend on reading the train's code; what its figures mean does."
+            "patients shows "
+        )
+        if not _several_tables(policy, manifest):
+            return f"{counted}does not depend on reading the train's code; what its figures mean does."
+        return counted + (
+            "in a table does not depend on reading the train's code; that none shows in the difference of two tables does: no two "
+            "columns of its rows may hold the same finding, since counts of one finding between other limits differ by single patients."
         )
     if policy.release.tensors is None:
         return "Whoever wrote and whoever reviewed the train's code are trusted not to code data into its numbers."

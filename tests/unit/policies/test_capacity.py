@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from policies.documents import load_yaml
 from policies.manifest import TrainManifest
 from policies.policy import Policy
+from policies.refusals import RefusalCode
 from policies.rules.capacity import BITS_PER_RADIOGRAPH, bits_in_words, capacity, in_words, trust_in_words
 
 MANIFEST = load_yaml(
@@ -86,9 +87,10 @@ def test_each_output_counts_by_what_it_can_say() -> None:
     assert bits["metric loss (train)"] == math.log2(1001)
     assert bits["metric cases (evaluate)"] == 8
     assert bits["table scores (evaluate)"] == 10 * 2 * 64
-    # duration in steps of 1 s up to 1023 s, and four ways to end
-    assert bits["outcome and duration of a message"] == 10 + 2
-    assert found.bits_per_round == pytest.approx(32_000 + math.log2(1001) + 8 + 1280 + 2 * 12)
+    # duration in steps of 1 s up to 1023 s; released, one of two codes of its own, or any of the closed list
+    signal = 10 + math.log2(3 + len(RefusalCode))
+    assert bits["outcome and duration of a message"] == signal
+    assert found.bits_per_round == pytest.approx(32_000 + math.log2(1001) + 8 + 1280 + 2 * signal)
     assert found.bits_per_run == found.bits_per_round * 20
 
 

@@ -26,6 +26,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"metrics": [{"key": "n", "stage": "analyse", "minimum": 0, "maximum": 1, "split": "training"}]}, "counts its rows"),
     ({"tables": [{"key": "t", "stage": "analyse", "columns": ["a"], "rows": 1, "split": "training"}]}, "counts its rows"),
     ({"aggregates": [SHARES, SHARES]}, "named twice"),
+    ({"aggregates": [SHARES, {**SHARES, "key": "finer", "edges": [0.25, 0.51]}]}, "other edges"),
+    ({"aggregates": [SHARES, {**SHARES, "key": "finer", "edges": [0.25, 0.51], "by": "sex"}]}, "have other edges"),
     ({"aggregates": [{**SHARES, "split": "testing"}]}, "testing cases"),
     ({"aggregates": [{**SHARES, "column": "weight"}]}, "do not have"),
     ({"aggregates": [{**SHARES, "edges": []}]}, "has edges"),
@@ -140,3 +142,19 @@ def test_bits_are_those_of_the_cells_that_may_leave() -> None:
     assert coarse["patients per bin lung_shares"] < 4 * 14
     assert "patients per bin ends" not in fine
     assert "trusted not to code data" in trust_in_words(policy("analysis", metrics=[], trust_statement=None))
+
+
+def test_the_same_edges_again_and_other_edges_of_another_split_are_fine() -> None:
+    again = {**SHARES, "key": "by_sex", "by": "sex"}
+    elsewhere = {**SHARES, "key": "validated", "edges": [0.1], "split": "validation"}
+    assert len(map_manifest(aggregates=[SHARES, again, elsewhere]).outputs.aggregates) == 3
+
+
+def test_of_several_tables_the_board_is_told_what_is_left_to_read_in_the_code() -> None:
+    def said(*tables: str) -> str:
+        return trust_in_words(
+            policy("analysis", metrics=[], tables=tables, trust_statement=None), map_manifest()
+        )
+
+    assert "difference of two tables" not in said("lung_shares", "ends")
+    assert "no two columns of its rows may hold the same finding" in said("lung_shares", "nodules_by_sex")
