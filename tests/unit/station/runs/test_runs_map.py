@@ -11,6 +11,7 @@ from catalogue_log import patient
 from map_documents import row
 from map_runs import ORDER, analyse, map_kit
 from station_kit import StationKit, instruction, order_digest
+from station_simulators import SessionSimulator
 from test_runs_consent_policy import look
 
 from policies.errors import RefusedError, UnavailableError
@@ -20,7 +21,7 @@ from policies.refusals import RefusalCode
 from policies.wire.instructions import Kind, Status
 from station.cohorts import load
 from station.runs.mapping import MOST_AT_ONCE, at_once
-from station.sandbox.spec import ExitClass, TrainFailure
+from station.sandbox.spec import ContainerSpec, ExitClass, TrainFailure
 from station.settings import CeilingSettings, HospitalSettings
 
 Say = Callable[[Path], Any]
@@ -206,9 +207,16 @@ def test_a_withdrawal_after_the_last_row_releases_nothing_of_it(
 
 
 def test_a_station_that_is_killed_in_the_middle_has_released_nothing_and_does_it_again(
-    kit: StationKit,
+    kit: StationKit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entered, go_on = threading.Event(), threading.Event()
+    entered, go_on, killed = threading.Event(), threading.Event(), threading.Event()
+    start = kit.sandbox.start
+
+    def start_alive(spec: ContainerSpec) -> SessionSimulator:
+        # A process that was killed starts nothing more; its threads live on here.
+        if killed.is_set():
+            raise UnavailableError("this life is over")
+        return start(spec)
 
     def say(_: Path) -> Any:
         entered.set()
@@ -216,16 +224,20 @@ def test_a_station_that_is_killed_in_the_middle_has_released_nothing_and_does_it
         return row(0.3)
 
     says(kit, say)
+    monkeypatch.setattr(kit.sandbox, "start", start_alive)
     envelope = kit.ready(**ORDER)
     first_life = kit.service
     thread = threading.Thread(target=lambda: _quietly(kit, first_life, envelope), daemon=True)
     thread.start()
     assert entered.wait(60)
+    killed.set()
     kit.again()
     go_on.set()
     thread.join(60)
+    assert not thread.is_alive()
     assert kit.releases.list() == []
-    assert list(kit.paths.cohorts.iterdir()) == []
+    assert [each for each in kit.paths.cohorts.rglob("*") if each.is_file()] == []
+    killed.clear()
     says(kit, lambda _: row(0.3))
     assert kit.prepare(envelope).status is Status.ACCEPTED
     assert analyse(kit, envelope, attempt=2).status is Status.RELEASED
