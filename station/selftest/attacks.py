@@ -121,7 +121,9 @@ ATTACKS: Final[tuple[Attack, ...]] = (
     _memory("memory-bomb-shm", "files in /dev/shm"),
     _memory("memory-bomb-sysv", "shared memory"),
     Attack("disk-bomb", "limits", "fill its tmpfs beyond their sizes", does="disk", changed=_SMALL, given={"scratch_bytes": 16 * MIB}, alone=True),
-    Attack("inode-bomb", "limits", "make files without end", does="inodes", changed=_SMALL, alone=True),
+    Attack(
+        "inode-bomb", "limits", "make files without end", does="inodes", changed=_SMALL, alone=True, may_be_killed=True
+    ),
     Attack("file-size", "limits", "write one file without end"),
     Attack("open-files", "limits", "open files without end"),
     Attack("log-bomb", "limits", "write to its output without end", does="output", given={"output_bytes": 16 * MIB}, alone=True, outside="log"),

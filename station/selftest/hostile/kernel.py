@@ -47,7 +47,14 @@ def proc_processes(found: Attempts, given: dict[str, object]) -> None:
     found.want(
         "find a process of this host by its secret", held=not seen, by="it is not there", what=f"it is {seen}"
     )
-    own = {"NSpid:\t1\n", "Name:\tdocker-init\n", "Name:\tcatatonit\n", "Name:\ttini\n", "Name:\tpython\n"}
+    own = {
+        "NSpid:\t1\n",
+        "Name:\tdocker-init\n",
+        "Name:\tcatatonit\n",
+        "Name:\tpodman-init\n",
+        "Name:\ttini\n",
+        "Name:\tpython\n",
+    }
     with open("/proc/1/status", encoding="ascii") as file:
         first = file.readline()
     found.want(

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import struct
 
 from . import calls
@@ -176,6 +177,23 @@ def mounts(found: Attempts, given: dict[str, object]) -> None:
     found.call("change the root (chroot)", lambda: os.chroot("/tmp/m"))
 
 
+# The container's random id, as Podman (under version 1 of control groups) and gVisor show it.
+_MADE_UP_NAME = re.compile(
+    r"(?:/libpod_parent|/machine\.slice)/libpod-[0-9a-f]{64}(?:\.scope)?|/[0-9a-f]{64}"
+)
+
+
+def _of_the_engine() -> set[str]:
+    """The list of users that Podman writes for a container: it lies in the container's own folder of the engine."""
+    found = set()
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        for line in file:
+            _id, _parent, _device, inside, target = line.split()[:5]
+            if target in {"/etc/passwd", "/etc/group"} and inside.endswith(f"/userdata/{target[5:]}"):
+                found.add(target)
+    return found
+
+
 def seen_mounts(found: Attempts, given: dict[str, object]) -> None:
     """Look at what is mounted: two folders of the host, read-only, and nothing writable but memory."""
     expected = {"/train/data", "/train/control", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/sbin/docker-init",
@@ -198,7 +216,7 @@ def seen_mounts(found: Attempts, given: dict[str, object]) -> None:
                 writable.append(target)
             if kind in {"cgroup", "cgroup2", "sysfs"} and "rw" in options.split(","):
                 writable.append(target)
-    extra = sorted(set(host) - expected)
+    extra = sorted(set(host) - expected - _of_the_engine())
     found.want(
         "look for folders of this host",
         held=not extra,
@@ -276,11 +294,12 @@ def control_groups(found: Attempts, given: dict[str, object]) -> None:
         found.call(f"make a control group in {folder}", lambda f=folder: os.mkdir(f"{f}/pht"))  # type: ignore[misc]
     with open("/proc/self/cgroup", encoding="ascii") as file:
         paths = {line.strip().split(":", 2)[2] for line in file}
-    named = sorted(path for path in paths if path != "/")
+    # Without a namespace of its own it sees its own name, which an engine made up: that says nothing of this host.
+    named = sorted(path for path in paths if path != "/" and not _MADE_UP_NAME.fullmatch(path))
     found.want(
         "see where in this host's tree it is",
         held=not named,
-        by="it sees itself at the root",
+        by="it sees itself at the root" if paths <= {"/"} else "it sees the name that the engine gave it",
         what=", ".join(named)[:120],
     )
     if version_2:
