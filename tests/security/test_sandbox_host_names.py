@@ -38,5 +38,5 @@ def test_nothing_names_the_hospital(station: Station) -> None:
     assert set(found["environment"]) <= {
         "FLWR_DISABLE_UPDATE_CHECK", "FLWR_TELEMETRY_ENABLED", "HOME", "HOSTNAME", "LOGNAME", "MKL_NUM_THREADS",
         "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "USER",
-        "LC_CTYPE", "GRPC_VERBOSITY",
+        "LC_CTYPE", "GRPC_VERBOSITY", "NVIDIA_VISIBLE_DEVICES",
     }  # fmt: skip
