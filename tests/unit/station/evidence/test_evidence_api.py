@@ -1,7 +1,5 @@
 """The evidence as the operator gets it: over the local API, as a stream, audited first, and nothing left behind."""
 
-import tempfile
-import threading
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -9,9 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from evidence_kit import EvidenceRun
+from local_api_kit import served, short_folder
 from station_kit import broken_disk, order_digest
 
 from policies.documents import digest_of
@@ -22,7 +20,6 @@ from station.runs.chains import Chains
 from station.runs.desk import StationDesk
 from station.web.api import create_api
 from station.web.client import LocalApi
-from station.web.server import listening
 
 TOKEN = "t" * 64
 
@@ -44,23 +41,13 @@ def api(run: EvidenceRun) -> Iterator[LocalApi]:
         kit.settings, kit.gatekeeper, kit.catalogue, kit.runs, kit.warm, kit.releases, kit.audit, chains, launcher, nobody,
         run.collector,
     )  # fmt: skip
-    # A socket's path is at most 108 bytes long.
-    with tempfile.TemporaryDirectory(prefix="api-", dir="/tmp") as name:
-        path = Path(name) / "api.sock"
-        (path.parent / "api.token").write_text(TOKEN)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                create_api(desk, TOKEN), log_config=None, access_log=False, lifespan="off", ws="none"
-            )
-        )
-        with listening(path) as listener:
-            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-            thread.start()
-            client = LocalApi(path, path.parent / "api.token")
+    with short_folder() as folder:
+        path = folder / "api.sock"
+        (folder / "api.token").write_text(TOKEN)
+        with served(create_api(desk, TOKEN), path):
+            client = LocalApi(path, folder / "api.token")
             yield client
             client._client.close()
-            server.should_exit = True
-            thread.join(60)
 
 
 def test_the_pack_comes_over_the_local_api_and_is_audited_by_its_digest(

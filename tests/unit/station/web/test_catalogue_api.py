@@ -1,15 +1,13 @@
 """The catalogue's use cases over the real socket, as pht-station types them; and what the two documents tell outside."""
 
 import json
-import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from catalogue_log import COLLECTION, patient
+from local_api_kit import served_home
 from station_kit import PATIENTS, StationKit
 
 from policies.console import run
@@ -27,7 +25,6 @@ from station.settings.example import example
 from station.web.catalogue_api import add_catalogue_routes
 from station.web.client import LocalApi
 from station.web.edge import put_behind_token
-from station.web.server import listening
 
 TOKEN = "t" * 64
 
@@ -71,24 +68,11 @@ def home(desk: CatalogueDesk, clients: None) -> Iterator[Path]:
     """A home whose compute answers the catalogue's routes."""
     from fastapi import FastAPI
 
-    # A socket's path is at most 108 bytes long.
-    with tempfile.TemporaryDirectory(prefix="cat-", dir="/tmp") as name:
-        home = Path(name)
-        (home / "run").mkdir()
-        (home / "station.toml").write_text("")
-        (home / "run" / "api.token").write_text(TOKEN)
-        api = FastAPI()
-        put_behind_token(api, TOKEN, "run/api.token")
-        add_catalogue_routes(api, desk)
-        server = uvicorn.Server(
-            uvicorn.Config(api, log_config=None, access_log=False, lifespan="off", ws="none")
-        )
-        with listening(home / "run" / "api.sock") as listener:
-            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-            thread.start()
-            yield home
-            server.should_exit = True
-            thread.join(20)
+    api = FastAPI()
+    put_behind_token(api, TOKEN, "run/api.token")
+    add_catalogue_routes(api, desk)
+    with served_home(api, TOKEN) as home:
+        yield home
 
 
 def said(capsys: pytest.CaptureFixture[str], home: Path, *command: str, code: int = ExitCode.OK) -> str:

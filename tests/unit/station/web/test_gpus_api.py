@@ -1,14 +1,12 @@
 """`pht-station gpus` against the API it asks, and what the operator reads of GPUs elsewhere."""
 
 import json
-import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
+from local_api_kit import served_home
 from station_kit import LauncherSimulator
 
 from policies.console import run
@@ -21,7 +19,6 @@ from station.settings import example
 from station.settings.gpu import GpuSection
 from station.web.api import create_api
 from station.web.gpus_api import add_gpu_routes
-from station.web.server import listening
 
 UUID = "GPU-11111111-1111-1111-1111-111111111111"
 OTHER = "GPU-22222222-2222-2222-2222-222222222222"
@@ -52,23 +49,10 @@ def launcher() -> LauncherSimulator:
 def home(launcher: Any) -> Iterator[Path]:
     """A station's folder as far as the command line looks, with its API behind the socket."""
     nobody: Any = None
-    # A socket's path is at most 108 bytes long.
-    with tempfile.TemporaryDirectory(prefix="gpus-", dir="/tmp") as name:
-        folder = Path(name)
-        (folder / "run").mkdir()
-        (folder / "station.toml").write_text("")
-        (folder / "run" / "api.token").write_text("t" * 64)
-        api = create_api(nobody, "t" * 64)
-        add_gpu_routes(api, launcher)
-        server = uvicorn.Server(
-            uvicorn.Config(api, log_config=None, access_log=False, lifespan="off", ws="none")
-        )
-        with listening(folder / "run" / "api.sock") as listener:
-            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-            thread.start()
-            yield folder
-            server.should_exit = True
-            thread.join(60)
+    api = create_api(nobody, "t" * 64)
+    add_gpu_routes(api, launcher)
+    with served_home(api, "t" * 64) as folder:
+        yield folder
 
 
 def test_the_command_names_every_device_and_every_exception(

@@ -1,15 +1,13 @@
 """`pht-station images` against the API it asks, over a real layer store."""
 
 import json
-import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from images_kit import ImageStation, Shelf, layer_of
+from local_api_kit import served_home
 
 from policies.console import run
 from policies.errors import ExitCode
@@ -17,7 +15,6 @@ from station.cli import app
 from station.images.desk import ImagesDesk
 from station.web.api import create_api
 from station.web.images_api import add_image_routes
-from station.web.server import listening
 
 
 @pytest.fixture
@@ -34,25 +31,12 @@ def station(tmp_path: Path) -> ImageStation:
 def home(station: ImageStation) -> Iterator[Path]:
     """A station's folder as far as the command line looks, with its API behind the socket."""
     nobody: Any = None
-    # A socket's path is at most 108 bytes long.
-    with tempfile.TemporaryDirectory(prefix="images-", dir="/tmp") as name:
-        folder = Path(name)
-        (folder / "run").mkdir()
-        (folder / "station.toml").write_text("")
-        (folder / "run" / "api.token").write_text("t" * 64)
-        api = create_api(nobody, "t" * 64)
-        add_image_routes(
-            api, ImagesDesk(station.store, lambda: station.needed, station.quota, lambda: station.now)
-        )
-        server = uvicorn.Server(
-            uvicorn.Config(api, log_config=None, access_log=False, lifespan="off", ws="none")
-        )
-        with listening(folder / "run" / "api.sock") as listener:
-            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-            thread.start()
-            yield folder
-            server.should_exit = True
-            thread.join(60)
+    api = create_api(nobody, "t" * 64)
+    add_image_routes(
+        api, ImagesDesk(station.store, lambda: station.needed, station.quota, lambda: station.now)
+    )
+    with served_home(api, "t" * 64) as folder:
+        yield folder
 
 
 def test_what_is_there_and_who_needs_it(

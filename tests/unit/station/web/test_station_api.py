@@ -1,8 +1,6 @@
 """The operator's local API over a real Unix socket, on a real station's state; and how its client reads what goes wrong."""
 
 import json
-import tempfile
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,8 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from local_api_kit import served, short_folder
 from station_kit import StationKit, in_the_middle, order_digest
 
 from policies.errors import (
@@ -56,24 +54,16 @@ def desk(kit: StationKit) -> StationDesk:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    # A socket's path is at most 108 bytes long.
-    with tempfile.TemporaryDirectory(prefix="api-", dir="/tmp") as name:
-        yield Path(name)
+    with short_folder() as name:
+        yield name
 
 
 @pytest.fixture
 def socket(desk: StationDesk, folder: Path) -> Iterator[Path]:
     path = folder / "api.sock"
     (folder / "api.token").write_text(TOKEN + "\n")
-    server = uvicorn.Server(
-        uvicorn.Config(create_api(desk, TOKEN), log_config=None, access_log=False, lifespan="off", ws="none")
-    )
-    with listening(path) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
+    with served(create_api(desk, TOKEN), path):
         yield path
-        server.should_exit = True
-        thread.join(20)
 
 
 @pytest.fixture
