@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from policies.documents import Digest, Moment, Name, Sequence, StrictModel
+from policies.documents import Digest, Moment, Name, Sequence, StrictModel, load_json
 from policies.manifest import MetricName
+from policies.signing import unsafe_payload
 
 PAYLOAD_TYPE = "application/vnd.pht.run-order+json"
 
@@ -65,3 +66,13 @@ class RunOrder(StrictModel):
         if "analyse" not in self.stages and self.initial_weights is None:
             raise ValueError("training and evaluation start from initial_weights")
         return self
+
+
+def unverified_order(envelope: bytes) -> RunOrder:
+    """Return what an envelope says its order is, with no signature checked: to find out whose to ask for, or to show it.
+
+    Raises:
+        TrustError: it is no envelope of an order.
+        DocumentError: its payload is no order.
+    """
+    return load_json(RunOrder, unsafe_payload(envelope, PAYLOAD_TYPE), what="run order")

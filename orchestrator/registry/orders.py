@@ -17,10 +17,10 @@ from orchestrator.registry.stations import Stations
 from orchestrator.registry.trust import verified_policies
 from orchestrator.settings import Home
 from orchestrator.storage import Database, OrderRow, OrderStationRow
-from policies.documents import digest_of, load_json
+from policies.documents import digest_of
 from policies.errors import NotFoundError, RefusedError
 from policies.manifest import TrainManifest
-from policies.order import PAYLOAD_TYPE, RunOrder
+from policies.order import PAYLOAD_TYPE, RunOrder, unverified_order
 from policies.policy import Policy
 from policies.refusals import RefusalCode, Refused
 from policies.rules.order_rules import manifest_reasons, order_reasons, verified_order
@@ -92,7 +92,7 @@ class Orders:
     def _checked(self, envelope: bytes, now: datetime) -> tuple[RunOrder, TrainManifest, Policy]:
         if len(envelope) > MAX_ORDER_BYTES:
             raise RefusedError(RefusalCode.ORDER_INVALID, f"an order is at most {MAX_ORDER_BYTES} bytes")
-        claimed = load_json(RunOrder, unsafe_payload(envelope, PAYLOAD_TYPE), what="run order")
+        claimed = unverified_order(envelope)
         found = verified_policies(self._home, now).find(claimed.policy_id, claimed.policy_version)
         if isinstance(found, Refused):
             raise _refusal(found)

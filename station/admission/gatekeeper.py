@@ -13,10 +13,10 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from policies.charter import StationRegister
-from policies.documents import digest_of, load_json, load_yaml
+from policies.documents import digest_of, load_yaml
 from policies.errors import DocumentError, TrustError
 from policies.manifest import TrainManifest
-from policies.order import PAYLOAD_TYPE, RunOrder
+from policies.order import PAYLOAD_TYPE, RunOrder, unverified_order
 from policies.policy import ConsentMode
 from policies.purposes import PurposeTable
 from policies.refusals import Permitted, Reason, RefusalCode, Refused
@@ -203,7 +203,7 @@ class Gatekeeper:
         if reason := self._records.reason():
             return Refused((reason,))
         try:
-            claim = load_json(RunOrder, unsafe_payload(envelope, PAYLOAD_TYPE), what="run order")
+            claim = unverified_order(envelope)
         except (TrustError, DocumentError) as error:
             return Refused.because(RefusalCode.ORDER_INVALID, error.message)
         policies = self.policy_set(fresh=fresh)

@@ -9,8 +9,7 @@ from sqlalchemy.orm import Session
 
 from policies.documents import load_json
 from policies.errors import PhtError
-from policies.order import PAYLOAD_TYPE, RunOrder
-from policies.signing import unsafe_payload
+from policies.order import unverified_order
 from policies.station_statement import (
     MAX_ORDERS,
     MAX_POLICIES,
@@ -25,9 +24,9 @@ from station.audit.chain import ChainHead
 from station.audit.log import AUDIT_CHAIN
 from station.catalogue.tables import SINGLE_ROW, CatalogueState
 from station.continuity.tables import ContinuityRow
-from station.egress.ledger import LEDGER_CHAIN
-from station.egress.releases import RELEASES_COUNTER
-from station.egress.tables import CounterRow, ReleaseRow
+from station.egress.records.ledger import LEDGER_CHAIN
+from station.egress.records.releases import RELEASES_COUNTER
+from station.egress.records.tables import CounterRow, ReleaseRow
 from station.runs.repository import LOST_RUNS_COUNTER
 from station.runs.states import TERMINAL, RunState
 from station.runs.tables import OrderRow
@@ -116,7 +115,7 @@ def _orders(session: Session, now: datetime) -> tuple[OrderUse, ...]:
 
 def _expired(envelope: bytes, now: datetime) -> bool:
     try:
-        order = load_json(RunOrder, unsafe_payload(envelope, PAYLOAD_TYPE), what="run order")
+        order = unverified_order(envelope)
     except PhtError:
         # It was verified when it was recorded: an order of an earlier version's form. It is stated until it is spent.
         return False

@@ -68,6 +68,10 @@ class RunClock:
             used = 0.0 if row is None else row.used_s
         return max(0.0, run_hours * 3600 - used - self._elapsed(order_digest))
 
+    def is_spent(self, order_digest: str, run_hours: float) -> bool:
+        """Whether the order's containers have run, all together, as long as its policy grants: less than a second is left."""
+        return self.left_s(order_digest, run_hours) < 1
+
     def start_in(self, session: Session, order_digest: str) -> None:
         """Count from now on, within the transaction that records the start of a container."""
         row = session.get(RunClockRow, order_digest)

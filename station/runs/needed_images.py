@@ -5,11 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from policies.documents import load_json
 from policies.errors import DocumentError, TrustError
-from policies.order import PAYLOAD_TYPE, RunOrder
+from policies.order import unverified_order
 from policies.refusals import Permitted, Refused
-from policies.signing import unsafe_payload
 from policies.trust.policy_set import PolicySet
 from station.runs.repository import RunRepository
 
@@ -52,7 +50,7 @@ class NeededImages:
                 continue
             try:
                 # It was verified when it came; here it only says which image it is about.
-                order = load_json(RunOrder, unsafe_payload(run.envelope, PAYLOAD_TYPE), what="run order")
+                order = unverified_order(run.envelope)
             except (TrustError, DocumentError):
                 log.warning("images.order_not_read")
                 return None

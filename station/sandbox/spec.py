@@ -21,8 +21,10 @@ MIB: Final = 1 << 20
 
 Interface = Literal["flower", "command", "map"]
 Runtime = Literal["runc", "crun", "runsc"]
-SELINUX_TYPE: Final = r"^[a-z][a-z0-9_]{0,63}$"
-SELINUX_LEVEL: Final = r"^s[0-9]{1,2}(-s[0-9]{1,2})?(:c[0-9]{1,4}([.,]c[0-9]{1,4}){0,15})?$"
+SelinuxType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+SelinuxLevel = Annotated[
+    str, Field(pattern=r"^s[0-9]{1,2}(-s[0-9]{1,2})?(:c[0-9]{1,4}([.,]c[0-9]{1,4}){0,15})?$")
+]
 
 _RUN_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}[a-z0-9]")
 # Above the ranges that distributions and systemd hand out, below what 32-bit signed numbers hold.
@@ -59,8 +61,8 @@ class SelinuxLabel(StrictModel):
         level: sensitivity and categories, such as ``s0:c100,c200``; without one the engine draws categories per container.
     """
 
-    type: Annotated[str, Field(pattern=SELINUX_TYPE)] | None = None
-    level: Annotated[str, Field(pattern=SELINUX_LEVEL)] | None = None
+    type: SelinuxType | None = None
+    level: SelinuxLevel | None = None
 
     @property
     def options(self) -> tuple[str, ...]:

@@ -9,9 +9,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from policies.documents import Name, Sequence, StrictModel, Text
 from policies.policy import ConsentMode, Country, PurposeCode, RequesterClass
 from policies.rules.admission import Marking
+from station.sandbox.spec import Runtime, SelinuxLevel, SelinuxType
 
-SELINUX_TYPE = r"^[a-z][a-z0-9_]{0,63}$"
-SELINUX_LEVEL = r"^s[0-9]{1,2}(-s[0-9]{1,2})?(:c[0-9]{1,4}([.,]c[0-9]{1,4}){0,15})?$"
 UserName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
 FilePath = Annotated[str, Field(min_length=1, max_length=1024)]
 HttpsUrl = Annotated[
@@ -101,16 +100,16 @@ class EngineSettings(StrictModel):
     """The container engine."""
 
     socket: FilePath = Field(default="/var/run/docker.sock", description="The engine's Unix socket.")
-    runtime: Literal["runc", "crun", "runsc"] | None = Field(
+    runtime: Runtime | None = Field(
         default=None,
         description="The OCI runtime that trains run under; without it the engine's usual one. runsc (gVisor) needs "
         "--host-uds=open among its arguments.",
     )
-    selinux_type: Annotated[str, Field(pattern=SELINUX_TYPE)] | None = Field(
+    selinux_type: SelinuxType | None = Field(
         default=None,
         description="The SELinux type of trains, such as container_t; without it the engine's usual one.",
     )
-    selinux_level: Annotated[str, Field(pattern=SELINUX_LEVEL)] | None = Field(
+    selinux_level: SelinuxLevel | None = Field(
         default=None,
         description="The SELinux level of trains, such as s0:c100,c200; without it the engine draws one for each container.",
     )
