@@ -39,6 +39,8 @@ class Interface(StrEnum):
     FLOWER = "flower"
     COMMAND = "command"
     MAP = "map"
+    STATION = "station"
+    """No program at all: the station's own code counts clinical data."""
 
 
 class Modality(StrEnum):
@@ -196,6 +198,10 @@ class Outputs(StrictModel):
     tensors: TensorOutputs | None = None
     metrics: Sequence[MetricOutput] = ()
     tables: Sequence[TableOutput] = ()
+    membership_scores: bool = Field(
+        default=False,
+        description="The train answers 'score': how well the weights it is given fit each case, one number each.",
+    )
     rows: RowSchema | None = Field(default=None, description="What a map train answers of each patient.")
     aggregates: Sequence[AggregateOutput] = Field(
         default=(), max_length=32, description="What the station makes of a map train's rows."
@@ -314,6 +320,19 @@ class TrainManifest(StrictModel):
         if problem := _problem_with_map(self):
             raise ValueError(problem)
         return self
+
+    @property
+    def program(self) -> Literal["flower", "command", "map"] | None:
+        """How the station speaks to what is in the image; None where no program runs."""
+        match self.interface:
+            case Interface.FLOWER:
+                return "flower"
+            case Interface.COMMAND:
+                return "command"
+            case Interface.MAP:
+                return "map"
+            case Interface.STATION:
+                return None
 
     def aggregate_lines(self, item: AggregateOutput) -> tuple[str, ...]:
         """Return what the lines of an aggregate's table are, in order."""

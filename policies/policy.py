@@ -166,6 +166,21 @@ class DifferentialPrivacy(StrictModel):
     delta: Annotated[float, Field(gt=0, lt=1)]
 
 
+class DominanceRules(StrictModel):
+    """When a sum tells what single patients add to it: the (n, k) rule and the p% rule of statistical disclosure control."""
+
+    largest: Annotated[int, Field(ge=1, le=10)] = Field(
+        default=2, description="n: of so many patients together."
+    )
+    share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.85, description="k: the largest share of a sum that they may be."
+    )
+    p_percent: Annotated[float, Field(gt=0, le=100)] = Field(
+        default=10.0,
+        description="No patient could work out another's value to within this percentage of it.",
+    )
+
+
 class ReleaseRules(StrictModel):
     """What may leave a station, and how coarsely (DESIGN section 8)."""
 
@@ -182,6 +197,14 @@ class ReleaseRules(StrictModel):
         default=1, description="Counts in tables leave as the nearest multiple of this."
     )
     minimum_patients_per_metric: Annotated[int, Field(ge=1)] = 10
+    dominance: DominanceRules = Field(
+        default_factory=DominanceRules, description="Of sums and means in tables."
+    )
+    membership_limit: Annotated[float, Field(ge=0.5, le=1)] | None = Field(
+        default=None,
+        description="Training: how well, as an area under the ROC curve, an update may tell the station's own patients that "
+        "it was trained on from those held back; 0.5 is not at all. The score stays inside.",
+    )
     maximum_bytes: Annotated[int, Field(ge=1)] = Field(
         description="Per release, arrays and numbers together."
     )
@@ -189,6 +212,9 @@ class ReleaseRules(StrictModel):
     secure_aggregation: bool = False
     timing_quantum_s: Annotated[float, Field(ge=0)] = 0.0
     human_review: bool = False
+    review_hours: Annotated[int, Field(ge=1, le=24 * 90)] = Field(
+        default=72, description="With human_review: what nobody has released by then is withheld."
+    )
     trust_statement: Literal["orchestrator-sees-single-updates"] | None = Field(
         default=None,
         description="Said in words when it is signed: without secure aggregation and noise the orchestrator is "

@@ -44,6 +44,10 @@ class RowColumn(StrictModel):
     maximum: Edge | None = None
     categories: Sequence[Category] = Field(default=(), max_length=MAX_CATEGORIES)
     missing: bool = Field(default=False, description="Whether a patient may be without it (null).")
+    source: Literal["train", "clinical"] = Field(
+        default="train",
+        description="Who fills it in: the train's program, or the station itself from the clinical field of this name.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "RowColumn":

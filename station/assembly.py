@@ -29,9 +29,9 @@ from station.continuity.drafting import Usage
 from station.continuity.messenger import Messenger, Post
 from station.continuity.reconciling import Reconciler
 from station.continuity.records import Parts, Records
-from station.egress.calls import Call, CallLedger
-from station.egress.ledger import EgressLedger
-from station.egress.releases import ReleaseStore
+from station.egress.records.calls import Call, CallLedger
+from station.egress.records.ledger import EgressLedger
+from station.egress.records.releases import ReleaseStore
 from station.evidence.collecting import EvidenceCollector
 from station.handover import load_public_key
 from station.images.desk import ImagesDesk
@@ -48,6 +48,7 @@ from station.runs.desk import StationDesk
 from station.runs.needed_images import NeededImages
 from station.runs.outbox import Outbox
 from station.runs.preparation import Preparation
+from station.runs.releasing import Releasing
 from station.runs.repository import RunRepository
 from station.runs.rounds import TrainRounds
 from station.runs.service import RunService
@@ -272,9 +273,10 @@ def _trains(home: _Home, books: _Books, lines: _Lines, gatekeeper: Gatekeeper) -
         settings, paths, gatekeeper, books.catalogue, lines.images, lines.blobs, launcher, TrainSandbox(launcher),
         CohortKey.load(paths.cohort_key), audit, clock, volumes,
     )  # fmt: skip
+    releasing = Releasing(gatekeeper, books.catalogue, books.runs, books.releases)
     rounds = TrainRounds(
-        settings, gatekeeper, books.catalogue, books.runs, books.releases, books.ledger, audit, lines.blobs,
-        books.outbox, clock,
+        settings, gatekeeper, books.runs, books.releases, books.ledger, audit, lines.blobs, books.outbox, clock,
+        releasing,
     )  # fmt: skip
     warm = WarmRuns(gatekeeper, books.runs, preparation, audit)
     service = RunService(

@@ -19,7 +19,7 @@ from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
 from station.cohorts import wipe
 from station.cohorts.frozen import DATA
-from station.egress.tables import ReleaseRow
+from station.egress.records.tables import ReleaseRow
 from station.runs.repository import STATION_ACTOR
 from station.runs.states import TERMINAL
 from station.runs.tables import OrderRow

@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 from policies.refusals import Refused
 from policies.wire.instructions import encode
 from station.audit import AuditLog
-from station.egress.ledger import EgressLedger
+from station.egress.records.ledger import EgressLedger
+from station.egress.records.releases import ChainDigests, Recorded, ReleaseStore, ReleaseTerms
 from station.egress.release import Release, ReplyStamp, released_reply
-from station.egress.releases import ChainDigests, Recorded, ReleaseStore, ReleaseTerms
 from station.runs import NewOrder, RunRepository
 from station.storage import Database, open_database
 

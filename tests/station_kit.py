@@ -54,13 +54,14 @@ from station.admission.gatekeeper import Gatekeeper
 from station.admission.gpus import LeasableGpus
 from station.assembly import Counters
 from station.audit import AuditLog
-from station.egress.ledger import EgressLedger
-from station.egress.releases import ReleaseStore
+from station.egress.records.ledger import EgressLedger
+from station.egress.records.releases import ReleaseStore
 from station.layout import StationPaths
 from station.runs import Decision, RunRepository
 from station.runs.clock import RunClock
 from station.runs.outbox import Outbox
 from station.runs.preparation import Preparation
+from station.runs.releasing import Releasing
 from station.runs.rounds import TrainRounds
 from station.runs.service import RunService
 from station.runs.warm import WarmRuns
@@ -162,9 +163,10 @@ class StationKit:
             self.settings, paths, self.gatekeeper, self.catalogue, shelf, shelf, launcher, sandbox, KEY, self.audit,
             run_clock,
         )  # fmt: skip
+        self.releasing = Releasing(self.gatekeeper, self.catalogue, self.runs, self.releases)
         self.rounds = TrainRounds(
-            self.settings, self.gatekeeper, self.catalogue, self.runs, self.releases, self.ledger, self.audit, shelf,
-            outbox, run_clock,
+            self.settings, self.gatekeeper, self.runs, self.releases, self.ledger, self.audit, shelf, outbox, run_clock,
+            self.releasing,
         )  # fmt: skip
         self.warm = WarmRuns(self.gatekeeper, self.runs, self.preparation, self.audit)
         self.service = RunService(

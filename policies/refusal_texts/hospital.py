@@ -78,6 +78,10 @@ TEXTS: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
             "The run would take more releases than the policy has left at this station.",
             "Order fewer rounds, or ask the board for a new version of the policy.",
         ),
+        _C.BUDGET_PRIVACY: CatalogueEntry(
+            "The run would cost some of its patients more privacy than the policy or the hospital has left for them.",
+            "Order fewer rounds or more noise, or patients who were used less; ask the hospital's data steward.",
+        ),
         _C.RESOURCES_BUSY: CatalogueEntry(
             "The station is busy with other trains.", "Wait: the orchestrator asks again."
         ),

@@ -106,5 +106,38 @@ TEXTS: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
             "The policy permits no release of this kind.",
             f"Compare the manifest's outputs with the policy. {_BOARD}",
         ),
+        _C.RELEASE_ROWS_SHAPE: CatalogueEntry(
+            "The train did not return one row, and one only, of each patient that it was given.",
+            _RESEARCHER_FIXES,
+        ),
+        _C.RELEASE_DOMINATED: CatalogueEntry(
+            "One or two patients make up most of a number, so that it would tell theirs.",
+            "Use coarser categories or narrower bounds, or more patients.",
+        ),
+        _C.RELEASE_DIFFERENCE: CatalogueEntry(
+            "Beside what was released to the same requester before, it would tell of a few patients by subtraction.",
+            "Use the earlier result, or order again when more patients have come.",
+        ),
+        _C.RELEASE_MEMBERSHIP: CatalogueEntry(
+            "The update tells the patients that it was trained on from others better than the policy permits.",
+            "Train less on the same patients: fewer epochs, a lower learning rate, more regularisation or augmentation.",
+        ),
+        # A person's word on a release
+        _C.REVIEW_PENDING: CatalogueEntry(
+            "What the train returned waits for a person at the hospital to release it.",
+            "Wait: the orchestrator asks again.",
+        ),
+        _C.REVIEW_WITHHELD: CatalogueEntry(
+            "A person at the hospital looked at what would leave, and withheld it.",
+            "Ask the hospital's data steward for the reason.",
+        ),
+        _C.REVIEW_TIMEOUT: CatalogueEntry(
+            "Nobody at the hospital released what the train returned in the time that the policy gives for it.",
+            "Ask the hospital's data steward, and order the run again.",
+        ),
+        _C.RELEASE_PURGED: CatalogueEntry(
+            "It was released before, and the hospital keeps what it released no longer than it says.",
+            "Use the result of the run; what was released once is not made again.",
+        ),
     }
 )

@@ -2,7 +2,7 @@
 
 from station.agent.interface import Connection
 from station.agent.messages import Answer, IncomingMessage
-from station.egress.calls import Call, CallLedger
+from station.egress.records.calls import Call, CallLedger
 
 
 class AnnouncedConnection:

@@ -24,7 +24,7 @@ from station.catalogue.published import PublishedCounts
 from station.catalogue.query import CatalogueQuery, count
 from station.catalogue.readiness_job import ReadinessJob, ReadinessQuestion, ReadinessReport
 from station.catalogue.tables import Clinical
-from station.egress.ledger import EgressLedger, LedgerEntry, MessageType
+from station.egress.records.ledger import EgressLedger, LedgerEntry, MessageType
 from station.sandbox.spec import EngineInfo, Launcher
 from station.settings import StationSettings
 from station.storage import Database

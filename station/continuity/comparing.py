@@ -18,7 +18,7 @@ from policies.station_statement import (
 from station.audit.chain import Chain
 from station.audit.log import AUDIT_CHAIN
 from station.continuity.tables import StatementRow
-from station.egress.ledger import LEDGER_CHAIN
+from station.egress.records.ledger import LEDGER_CHAIN
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from policies.station_statement import StatementAnswer, open_heads
 from policies.trust.policy_set import PolicySet
 from station.continuity.records import Records
 from station.continuity.tables import StatementRow
-from station.egress.tables import ReleaseRow
+from station.egress.records.tables import ReleaseRow
 from station.settings.statements import StatementSettings
 from station.storage.database import Database
 

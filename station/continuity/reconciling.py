@@ -19,8 +19,8 @@ from station.audit.events import AuditEvent, AuditRecord
 from station.continuity.drafting import consent_of
 from station.continuity.records import Parts, Records
 from station.continuity.tables import ContinuityRow, RestoredOrderRow, StatementRow
-from station.egress.releases import RELEASES_COUNTER
-from station.egress.tables import CounterRow
+from station.egress.records.releases import RELEASES_COUNTER
+from station.egress.records.tables import CounterRow
 from station.runs.repository import LOST_RUNS_COUNTER, RunRepository
 from station.runs.states import TERMINAL, RunEvent
 from station.runs.tables import OrderRow

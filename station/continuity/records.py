@@ -44,7 +44,7 @@ from station.continuity.events import (
     what_is_permitted,
 )
 from station.continuity.tables import SINGLE_ROW, ContinuityRow, RestoredOrderRow, StatementRow, fresh_row
-from station.egress.ledger import EgressLedger, LedgerEntry, MessageType
+from station.egress.records.ledger import EgressLedger, LedgerEntry, MessageType
 from station.storage.database import Database
 
 ACTOR: Final = "station:compute"

@@ -14,7 +14,7 @@ from policies.manifest import MetricOutput, TableOutput
 from policies.order import Stage
 from policies.refusals import Reason, RefusalCode
 from policies.rows import HIDDEN, OUTCOME
-from station.egress.aggregates import Tally, outcomes_told, rounded, suppressed, told_together
+from station.egress.analyses.tally import Tally, outcomes_told, rounded, suppressed, told_together
 from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts
 from station.egress.release import Decimal, Suppressed, Table
 

@@ -15,11 +15,11 @@ from policies.documents import canonical_json
 from policies.order import Stage
 from policies.refusals import Reason, RefusalCode
 from policies.wire.instructions import MAX_REPLY_BYTES
-from station.egress.aggregates import Tally, countable
+from station.egress.analyses.tally import Tally, countable
 from station.egress.contract import STAGES_OF_KIND, CohortCounts, ReleaseContract, rounded_examples
 from station.egress.figures import Figures, check_figures, count_figures
 from station.egress.release import Release, ReleasedArrays, Withheld
-from station.egress.updates import release_update
+from station.egress.training.updates import release_update
 
 _HEAD_KEYS: Final = {"type", "id", "metrics", "tables", "error"}
 # What the reply's own fields (digests, heads, status) may take beside the figures.
@@ -65,7 +65,7 @@ class Guard:
         2. The cohort has the patients that the policy asks for.
         3. The head is a reply without an error, of known keys.
         4. Metrics and tables keep their rules (`station.egress.figures`).
-        5. Arrays come where the contract has them, and keep theirs (`station.egress.updates`).
+        5. Arrays come where the contract has them, and keep theirs (`station.egress.training.updates`).
         6. All together stay under the policy's ceiling.
 
         Args:
@@ -99,7 +99,7 @@ class Guard:
 
         1. The contract is one under which something may leave, and its train one of rows.
         2. The cohort has the patients that the policy asks for, and no more than a bound on bits can be given for.
-        3. Small counts are hidden (`station.egress.aggregates`).
+        3. Small counts are hidden (`station.egress.analyses.tally`).
         4. All together stay under the policy's ceiling.
         """
         if reasons := self._problems_beforehand(request.stage):

@@ -19,7 +19,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from policies.charter import POLICY_PAYLOAD_TYPE, REGISTER_TARGET, Charter
-from policies.documents import digest_of, digest_of_file, load_json
+from policies.documents import digest_of, digest_of_file
 from policies.errors import NotFoundError, StateError, TrustError
 from policies.evidence.archive import (
     CRATE,
@@ -48,8 +48,7 @@ from policies.evidence.statement import (
     RunFact,
     RunStatement,
 )
-from policies.order import PAYLOAD_TYPE as ORDER_PAYLOAD_TYPE
-from policies.order import RunOrder
+from policies.order import unverified_order
 from policies.refusals import Refused
 from policies.signing import Signer, sign_envelope, unsafe_payload
 from policies.trust.client import read_root
@@ -63,7 +62,7 @@ from policies.wire.instructions import decode_reply
 from station.audit.chain import GENESIS, read_body
 from station.audit.log import TIME_FORMAT
 from station.audit.tables import AuditRow
-from station.egress.tables import LedgerRow, ReleaseRow
+from station.egress.records.tables import LedgerRow, ReleaseRow
 from station.evidence.kept import KeptTerms, kept_terms
 from station.runs.states import RunState
 from station.runs.tables import OrderRow
@@ -174,7 +173,7 @@ class EvidenceCollector:
         order = session.get(OrderRow, order_digest)
         if order is None:
             raise NotFoundError("no such order at this station", hint="`pht-station runs` lists them.")
-        document = load_json(RunOrder, unsafe_payload(order.envelope, ORDER_PAYLOAD_TYPE), what="run order")
+        document = unverified_order(order.envelope)
         entries = _ledger(session, order_digest, folder)
         audit, last_event, refusals = _audit(session, order_digest)
         versions = terms.repository.versions

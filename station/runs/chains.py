@@ -17,7 +17,7 @@ from station.audit.chain import Chain, ChainBreak, ChainHead
 from station.audit.export import export, verify_export
 from station.audit.heads import sign_head
 from station.audit.log import AUDIT_CHAIN
-from station.egress.ledger import LEDGER_CHAIN
+from station.egress.records.ledger import LEDGER_CHAIN
 from station.storage.database import Database
 
 ChainName = Literal["audit", "egress"]

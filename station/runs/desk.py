@@ -8,15 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from policies.documents import digest_of_file, load_json
+from policies.documents import digest_of_file
 from policies.errors import NotFoundError, PhtError, RefusedError, StateError, UnavailableError, UsageError
 from policies.manifest import TrainManifest
-from policies.order import PAYLOAD_TYPE, RunOrder
+from policies.order import unverified_order
 from policies.policy import Policy
 from policies.profiles.anonymity import Anonymity
 from policies.refusals import Permitted, Reason, RefusalCode, Refused
 from policies.rules.gpu_rules import GpuWish, gpu_wish
-from policies.signing import unsafe_payload
 from policies.trust.policy_set import PolicySet
 from policies.wire.instructions import decode_reply
 from station.admission.gatekeeper import Gatekeeper, VerifiedOrder
@@ -26,7 +25,7 @@ from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
 from station.catalogue.anonymity import in_words
 from station.catalogue.catalogue import Catalogue
-from station.egress.releases import ReleaseStore
+from station.egress.records.releases import ReleaseStore
 from station.evidence.collecting import EvidenceCollector
 from station.runs.chains import Chains
 from station.runs.preparation import Preparation
@@ -317,7 +316,7 @@ class StationDesk:
             return Refused.because(RefusalCode.IMAGE_UNAVAILABLE, error.message)
 
     def _view(self, run: Run) -> RunView:
-        order = load_json(RunOrder, unsafe_payload(run.envelope, PAYLOAD_TYPE), what="run order")
+        order = unverified_order(run.envelope)
         policies = self._policies()
         found = (
             policies.value.find(run.policy_id, run.policy_version)

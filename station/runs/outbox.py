@@ -4,7 +4,7 @@ from policies.documents import digest_of
 from policies.refusals import RefusalCode
 from policies.wire.instructions import Instruction, StationReply, Status, encode
 from station.audit.log import AuditLog
-from station.egress.ledger import EgressLedger, LedgerEntry, MessageType
+from station.egress.records.ledger import EgressLedger, LedgerEntry, MessageType
 from station.runs.repository import Run
 
 

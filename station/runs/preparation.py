@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from policies.errors import (
     NotFoundError,
     RefusedError,
+    StateError,
     StorageError,
     TrustError,
     UnavailableError,
@@ -151,6 +152,8 @@ class Preparation:
             RefusedError, UnavailableError: from the launcher.
         """
         order, manifest = prepared.admitted.order, prepared.admitted.manifest
+        if (interface := manifest.program) is None:
+            raise StateError("a train without a program has no container")
         control = self.paths.control / self.run_id(run)
         _fresh_folder(control, 0o711)
         policy, now = prepared.admitted.verified.in_force.policy, self.gatekeeper.now()
@@ -173,7 +176,7 @@ class Preparation:
             image_config_digest=order.image_config_digest,
             cohort_dir=str(prepared.cohort.path),
             control_dir=str(control),
-            interface=manifest.interface.value,
+            interface=interface,
             memory_bytes=manifest.resources.memory_mib * MIB,
             cpus=min(manifest.resources.cpus, self.settings.ceilings.cpus),
             pids=min(manifest.resources.pids, self.settings.ceilings.pids),
@@ -201,7 +204,7 @@ class Preparation:
 
     def is_out_of_time(self, run: Run, admitted: Admitted) -> bool:
         """Whether the order's containers have run, all together, as long as its policy grants."""
-        return self.clock.left_s(run.order_digest, admitted.verified.in_force.policy.resources.run_hours) < 1
+        return self.clock.is_spent(run.order_digest, admitted.verified.in_force.policy.resources.run_hours)
 
     def dispose(self, run: Run, prepared: Prepared) -> None:
         """Stop the container and wipe cohort, control socket and work files."""

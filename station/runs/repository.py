@@ -18,7 +18,7 @@ from policies.errors import NotFoundError, StateError, UsageError
 from policies.refusals import RefusalCode
 from station.audit.events import AuditEvent, AuditRecord, Outcome
 from station.audit.log import AuditLog, system_clock
-from station.egress.tables import CounterRow
+from station.egress.records.tables import CounterRow
 from station.runs.states import HOLDS_RESOURCES, TERMINAL, Decision, RunEvent, RunState, next_state
 from station.runs.tables import OrderRow
 from station.storage.database import Database

@@ -7,17 +7,14 @@ a release leaves only after it is recorded; a recorded one is sent again as it i
 """
 
 import contextlib
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy.orm import Session
-
 from policies.documents import digest_of
 from policies.errors import NotFoundError, StateError, StorageError, WireError
 from policies.order import Stage
-from policies.refusals import Reason, RefusalCode, Refused
+from policies.refusals import RefusalCode, Refused
 from policies.wire.arrays import read_layout
 from policies.wire.instructions import (
     MAX_INLINE_ARRAYS_BYTES,
@@ -26,22 +23,21 @@ from policies.wire.instructions import (
     StationReply,
     Status,
     decode_reply,
-    encode,
 )
 from station.admission.gatekeeper import Gatekeeper
 from station.agent.blobs import BlobClient
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
-from station.catalogue.catalogue import Catalogue
-from station.egress.guard import Guard, GuardRequest
-from station.egress.ledger import EgressLedger, LedgerEntry, MessageType
-from station.egress.release import Release, ReplyStamp, Withheld, released_reply
-from station.egress.releases import ChainDigests, ReleaseStore, ReleaseTerms, StoredRelease
+from station.egress.guard import GuardRequest
+from station.egress.records.ledger import EgressLedger, LedgerEntry, MessageType
+from station.egress.records.releases import ReleaseStore, StoredRelease
+from station.egress.release import Withheld
 from station.runs.clock import RunClock
 from station.runs.outbox import Outbox
 from station.runs.preparation import Prepared
+from station.runs.releasing import Answered, Releasing
 from station.runs.repository import STATION_ACTOR, Run, RunRepository
-from station.runs.states import TERMINAL, Decision, RunEvent
+from station.runs.states import RunEvent
 from station.runs.usage import note_use
 from station.sandbox.mapping import MapReply, MapSession
 from station.sandbox.spec import MIB, ExitClass, ReplyLimits, TrainFailure, TrainReply, TrainRequest
@@ -65,7 +61,6 @@ class TrainRounds:
 
     settings: StationSettings
     gatekeeper: Gatekeeper
-    catalogue: Catalogue
     runs: RunRepository
     releases: ReleaseStore
     ledger: EgressLedger
@@ -73,6 +68,7 @@ class TrainRounds:
     blobs: BlobClient
     outbox: Outbox
     clock: RunClock
+    releasing: Releasing
 
     def recorded(self, instruction: Instruction) -> Answer | None:
         """Return the release that answers this (order, round, kind), sent again as it is, or None."""
@@ -128,7 +124,7 @@ class TrainRounds:
         if isinstance(reply, TrainFailure):
             if prepared.ended_by is not None:
                 return self.outbox.status(instruction, Status.FAILED, prepared.ended_by, run), None
-            if self._is_out_of_time(run, prepared):
+            if self.clock.is_spent(run.order_digest, _run_hours(prepared)):
                 return self._end_of_time(instruction, run), None
             released = prepared.admitted.verified.in_force.policy.release.error_codes
             return self.failed(
@@ -137,10 +133,14 @@ class TrainRounds:
         asked = GuardRequest(
             run.order_digest, instruction.round, stage, inbound, prepared.work / "release.safetensors"
         )
-        result = _judged(Guard(prepared.contract, prepared.counts), asked, reply)
-        if isinstance(result, Withheld):
-            return self._withhold(instruction, run, result), None
-        return self._release(instruction, run, prepared, result, reply.seconds)
+        answered = Answered(instruction, run, prepared, reply)
+        release = self.releasing.judge(answered, asked)
+        if isinstance(release, Withheld):
+            return self._withhold(instruction, run, release), None
+        recorded = self.releasing.record(answered, release)
+        if isinstance(recorded, Refused):
+            return self.outbox.status(instruction, Status.WITHHELD, recorded.code, run), None
+        return self._send(recorded)
 
     def failed(
         self,
@@ -162,13 +162,6 @@ class TrainRounds:
                 detail = f"it answered {failure.error_code}, which the policy does not release"
         self._count(run, code, detail)
         return self.outbox.status(instruction, Status.FAILED, code, run)
-
-    def _is_out_of_time(self, run: Run, prepared: Prepared) -> bool:
-        return self._left_s(run, prepared) < 1
-
-    def _left_s(self, run: Run, prepared: Prepared) -> float:
-        hours = prepared.admitted.verified.in_force.policy.resources.run_hours
-        return self.clock.left_s(run.order_digest, hours)
 
     def _end_of_time(self, instruction: Instruction, run: Run) -> StationReply:
         """End a run whose containers have used up what its policy grants; where it has ended already, that stands."""
@@ -233,7 +226,7 @@ class TrainRounds:
         if not isinstance(session, MapSession):
             return session.exchange(request, limits, timeout_s=limit)
         # Its containers run within this call and at no other time; when it returns, they are gone.
-        limit = min(limit, self._left_s(run, prepared))
+        limit = min(limit, self.clock.left_s(run.order_digest, _run_hours(prepared)))
         with self.clock.counting(run.order_digest):
             return session.exchange(request, limits, timeout_s=limit)
 
@@ -255,50 +248,6 @@ class TrainRounds:
         # Counted as a failure: which rule withholds is a signal that a train could send on purpose.
         self._count(run, withheld.code.value, "withheld")
         return self.outbox.status(instruction, Status.WITHHELD, withheld.code, run)
-
-    def _release(
-        self, instruction: Instruction, run: Run, prepared: Prepared, release: Release, seconds: float
-    ) -> Answer:
-        policy = prepared.admitted.verified.in_force.policy
-        quantum = policy.release.timing_quantum_s
-
-        def make_reply(chains: ChainDigests) -> bytes:
-            compute_s = math.ceil(seconds / quantum) * quantum if quantum else 0.0
-            stamp = ReplyStamp(
-                instruction.attempt, run.correlation_id, compute_s, chains.ledger, chains.audit
-            )
-            return encode(released_reply(release, stamp))
-
-        # What a transaction cannot wait for comes first: a new consent state, a new policy set.
-        self.catalogue.sync()
-        self.gatekeeper.policy_set(fresh=False)
-        terms = ReleaseTerms(
-            policy_id=policy.id,
-            maximum_releases=policy.runs.releases,
-            on_behalf_of=run.requester,
-            purpose=policy.purpose.code.value,
-            check=lambda session: self._check(session, run, prepared),
-        )
-        recorded = self.releases.record(release, terms, make_reply)
-        if isinstance(recorded, Refused):
-            return self.outbox.status(instruction, Status.WITHHELD, recorded.code, run), None
-        return self._send(recorded.release)
-
-    def _check(self, session: Session, run: Run, prepared: Prepared) -> Refused | None:
-        """The last look, inside the transaction that makes the release (invariant I7)."""
-        current = self.runs.get_in(session, run.order_digest)
-        if current.state in TERMINAL or current.decision in {Decision.HELD, Decision.STOPPED}:
-            return Refused.because(RefusalCode.RUN_STOPPED)
-        if prepared.ended_by is not None:
-            return Refused.because(prepared.ended_by)
-        if reason := self.gatekeeper.no_longer_in_force(prepared.admitted.verified):
-            return Refused((reason,))
-        consenting = self.gatekeeper.consenting(prepared.admitted)
-        if isinstance(consenting, Refused):
-            return consenting
-        if not consenting.covers(prepared.used):
-            return Refused((Reason(RefusalCode.CONSENT_WITHDRAWN),))
-        return None
 
     def _send(self, stored: StoredRelease) -> Answer:
         reply = decode_reply(stored.reply)
@@ -332,14 +281,8 @@ class TrainRounds:
         )
 
 
-def _judged(guard: Guard, asked: GuardRequest, reply: TrainReply | MapReply) -> Release | Withheld:
-    if isinstance(reply, MapReply):
-        return guard.count(asked, reply.tally)
-    head = {"type": "reply", "metrics": dict(reply.metrics), "tables": dict(reply.tables), "error": None}
-    result = guard.check(asked, head, reply.arrays)
-    if reply.arrays is not None:
-        reply.arrays.unlink(missing_ok=True)
-    return result
+def _run_hours(prepared: Prepared) -> float:
+    return prepared.admitted.verified.in_force.policy.resources.run_hours
 
 
 def _place(folder: Path, name: str) -> Path:

@@ -22,7 +22,7 @@ from typing import Final, Protocol
 from policies.errors import PhtError, StateError
 from policies.manifest import TrainManifest
 from station.cohorts import OnePatient
-from station.egress.aggregates import Tally
+from station.egress.analyses.tally import Tally
 from station.sandbox.session import TrainSession
 from station.sandbox.spec import (
     ContainerSpec,

@@ -9,7 +9,7 @@ from policies.policy import TensorRules
 from policies.wire.arrays import TensorShape
 from policies.wire.releases import ReleaseTensor, TensorRole
 from station.egress.contract import ReleaseContract
-from station.egress.updates import release_update
+from station.egress.training.updates import release_update
 
 _WEIGHT: Final = TensorShape("w", "float32", (1,))
 _HEADER: Final = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'

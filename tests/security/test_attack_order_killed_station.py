@@ -23,7 +23,7 @@ from policies.trust.repository import BoardRepository
 from policies.trust.witness import Witness
 from policies.wire.instructions import Kind, Status
 from station.audit import verify
-from station.egress.ledger import verify_ledger
+from station.egress.records.ledger import verify_ledger
 
 CODE = RefusalCode.BUDGET_RUNS
 POLICY = "cxr-classification"

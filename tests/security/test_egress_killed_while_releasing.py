@@ -16,8 +16,8 @@ from egress_station import Records, guarded
 from policies.documents import digest_of_file
 from policies.refusals import Permitted
 from station.audit import verify
-from station.egress.ledger import verify_ledger
-from station.egress.releases import Recorded
+from station.egress.records.ledger import verify_ledger
+from station.egress.records.releases import Recorded
 
 
 def die(folder: Path, moment: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from policies.documents import digest_of
+from policies.errors import UsageError
 from policies.manifest import Interface, TrainManifest
 from policies.order import HyperparameterValue, Stage
 from policies.refusals import Reason, RefusalCode
@@ -142,14 +143,16 @@ def _start(home: SandboxHome, terms: DryTerms, spec: ContainerSpec) -> TrainSess
 
 
 def _container(home: SandboxHome, terms: DryTerms) -> ContainerSpec:
-    resources = terms.train.manifest.resources
+    resources, interface = terms.train.manifest.resources, terms.train.manifest.program
+    if interface is None:
+        raise UsageError("a train without a program has no container")
     run_id = f"dry-{secrets.token_hex(6)}"
     return ContainerSpec(
         run_id=run_id,
         image_config_digest=terms.train.index.config.digest,
         cohort_dir=str(terms.cohort.path),
         control_dir=str(home.control / run_id),
-        interface=terms.train.manifest.interface.value,
+        interface=interface,
         memory_bytes=resources.memory_mib * MIB,
         cpus=min(resources.cpus, float(home.launcher.engine_info().cpus)),
         pids=resources.pids,

@@ -9,8 +9,8 @@ import pytest
 from policies.errors import StorageError
 from policies.refusals import Permitted
 from station.agent.announced import AnnouncedConnection
-from station.egress.calls import Call, CallLedger
-from station.egress.ledger import EgressLedger, MessageType, verify_ledger
+from station.egress.records.calls import Call, CallLedger
+from station.egress.records.ledger import EgressLedger, MessageType, verify_ledger
 from station.storage import Database, open_database
 
 START = datetime(2026, 11, 22, 12, 50, tzinfo=UTC)

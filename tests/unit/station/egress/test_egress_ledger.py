@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from policies.refusals import Permitted
 from station.audit import AuditEvent, AuditLog, AuditRecord, ChainHead, export, verify, verify_export
-from station.egress.ledger import LEDGER_CHAIN, EgressLedger, LedgerEntry, MessageType, verify_ledger
+from station.egress.records.ledger import LEDGER_CHAIN, EgressLedger, LedgerEntry, MessageType, verify_ledger
 from station.storage import Database, open_database
 
 NOW = datetime(2026, 11, 22, 4, 0, tzinfo=UTC)

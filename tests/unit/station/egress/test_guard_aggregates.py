@@ -14,7 +14,7 @@ from map_documents import BY_SEX, ENDS, SHARES, map_manifest, row
 from policies.manifest import Split
 from policies.refusals import RefusalCode
 from policies.rows import HIDDEN
-from station.egress.aggregates import Lines, Tally, rounded, suppressed
+from station.egress.analyses.tally import Lines, Tally, rounded, suppressed
 from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts
 from station.egress.guard import Guard, GuardRequest
 from station.egress.release import Release, Withheld

@@ -13,8 +13,8 @@ from policies.errors import StateError
 from policies.refusals import Permitted, RefusalCode, Refused
 from policies.wire.instructions import Status, decode_reply
 from station.audit import AuditEvent, verify
-from station.egress.ledger import MessageType, verify_ledger
-from station.egress.releases import Recorded
+from station.egress.records.ledger import MessageType, verify_ledger
+from station.egress.records.releases import Recorded
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from policies.errors import StateError
 from policies.refusals import Permitted, RefusalCode, Refused
 from station.audit import verify
-from station.egress.ledger import verify_ledger
-from station.egress.releases import Recorded
+from station.egress.records.ledger import verify_ledger
+from station.egress.records.releases import Recorded
 
 ROUNDS = st.integers(1, 3)
 MAXIMUM = 2

@@ -9,7 +9,7 @@ from egress_station import Records, guarded
 
 from policies.errors import StateError
 from station.audit import AuditEvent
-from station.egress.releases import Recorded
+from station.egress.records.releases import Recorded
 from station.retention import EVERY, ComputeRetention, ComputeTerms, Places
 from station.runs import RunEvent, RunRepository
 

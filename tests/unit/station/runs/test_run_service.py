@@ -22,7 +22,7 @@ from policies.errors import NotFoundError
 from policies.refusals import Permitted
 from policies.wire.instructions import Kind, Status, encode
 from station.audit import verify
-from station.egress.ledger import verify_ledger
+from station.egress.records.ledger import verify_ledger
 from station.runs.states import Decision
 from station.sandbox.spec import ExitClass, TrainFailure
 from station.settings import CeilingSettings, HospitalSettings

@@ -17,7 +17,7 @@ from policies.errors import StorageError
 from policies.refusals import Permitted
 from policies.wire.instructions import Kind, Status, encode
 from station.audit import verify
-from station.egress.ledger import verify_ledger
+from station.egress.records.ledger import verify_ledger
 from station.runs.states import RunEvent
 
 
@@ -116,7 +116,7 @@ def test_a_disk_that_fails_before_the_release_leaves_nothing(
 ) -> None:
     envelope = kit.ready()
     with monkeypatch.context() as patched:
-        patched.setattr("station.egress.releases.move_durably", broken_disk)
+        patched.setattr("station.egress.records.releases.move_durably", broken_disk)
         reply, arrays = kit.message(envelope)
         assert (reply.status, reply.code, arrays) == (Status.FAILED, "STATION_STORAGE", None)
     assert kit.releases.list() == []
@@ -173,8 +173,8 @@ def test_without_an_audit_nothing_happens(kit: StationKit, monkeypatch: pytest.M
 def test_without_a_ledger_nothing_leaves(kit: StationKit, monkeypatch: pytest.MonkeyPatch) -> None:
     envelope = kit.ready()
     with monkeypatch.context() as patched:
-        patched.setattr("station.egress.ledger.EgressLedger.append", broken_disk)
-        patched.setattr("station.egress.ledger.EgressLedger.append_in", broken_disk)
+        patched.setattr("station.egress.records.ledger.EgressLedger.append", broken_disk)
+        patched.setattr("station.egress.records.ledger.EgressLedger.append_in", broken_disk)
         for asked in (instruction(envelope), prepare(envelope), instruction(envelope, Kind.FINISH)):
             with pytest.raises(StorageError):
                 kit.service.handle(asked, None)

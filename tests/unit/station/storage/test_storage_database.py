@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 import station.audit.tables
 import station.catalogue
 import station.continuity.tables
-import station.egress.tables
+import station.egress.records.tables
 import station.runs.clock
 import station.runs.tables
 import station.runs.usage
@@ -27,7 +27,7 @@ TABLES = (
     station.audit.tables,
     station.catalogue,
     station.continuity.tables,
-    station.egress.tables,
+    station.egress.records.tables,
     station.runs.clock,
     station.runs.tables,
     station.runs.usage,

@@ -20,7 +20,7 @@ from station.catalogue.desk import CatalogueDesk
 from station.catalogue.published import PublishedCounts
 from station.catalogue.readiness_job import ReadinessJob
 from station.cli import app
-from station.egress.ledger import MessageType
+from station.egress.records.ledger import MessageType
 from station.settings.example import example
 from station.web.catalogue_api import add_catalogue_routes
 from station.web.client import LocalApi

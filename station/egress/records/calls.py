@@ -13,7 +13,7 @@ from typing import Final
 
 from policies.documents import canonical_json, digest_of, format_moment
 from station.audit.log import system_clock
-from station.egress.ledger import EgressLedger, LedgerEntry, MessageType
+from station.egress.records.ledger import EgressLedger, LedgerEntry, MessageType
 
 PERIOD: Final = timedelta(hours=1)
 

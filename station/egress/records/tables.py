@@ -10,7 +10,7 @@ from station.storage.schema import Base, UtcTime
 
 
 class LedgerRow(ChainedRow):
-    """One message that left; written by `station.egress.ledger` only."""
+    """One message that left; written by `station.egress.records.ledger` only."""
 
     __tablename__ = "egress_ledger"
 

@@ -20,7 +20,7 @@ from policies.order import Stage
 from policies.refusals import Permitted
 from station.audit.chain import LINK_KEYS, Chain, ChainBreak, ChainHead, Link, read_body
 from station.audit.log import TIME_FORMAT, system_clock
-from station.egress.tables import LedgerRow
+from station.egress.records.tables import LedgerRow
 from station.storage.database import Database
 
 LEDGER_CHAIN: Final = Chain("egress", LedgerRow)
@@ -54,7 +54,7 @@ class LedgerEntry(StrictModel):
         arrays_digest: of the file beside it.
         arrays_size: of that file.
         repeated: the same bytes left before.
-        hour: of calls without a message (`station.egress.calls`), which hour the entry covers; its digest is of what it says.
+        hour: of calls without a message (`station.egress.records.calls`), which hour the entry covers; its digest is of what it says.
         calls_before: how many of each kind were made since the entry before; None for messages.
     """
 

@@ -21,9 +21,9 @@ from policies.order import Stage
 from policies.refusals import RefusalCode, Refused
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog, system_clock
-from station.egress.ledger import EgressLedger, LedgerEntry, MessageType
+from station.egress.records.ledger import EgressLedger, LedgerEntry, MessageType
+from station.egress.records.tables import CounterRow, ReleaseRow
 from station.egress.release import Release
-from station.egress.tables import CounterRow, ReleaseRow
 from station.storage.database import Database
 from station.storage.files import move_durably, remove_durably, storage_fault
 

@@ -1,0 +1,1 @@
+"""How well an update tells its own members from patients held back."""

@@ -1,0 +1,1 @@
+"""Releases that wait for a person's word."""

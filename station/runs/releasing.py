@@ -1,0 +1,102 @@
+"""From a train's answer to a recorded release: what looks at it, in which order.
+
+    answer -> guard (rules, and noise where the policy has it) -> release -> consent, policy and budget once more -> recorded
+
+Each look may withhold; what one withholds, the next ones never see. A release leaves only when it is recorded.
+"""
+
+import math
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from policies.refusals import Reason, RefusalCode, Refused
+from policies.wire.instructions import Instruction, encode
+from station.admission.gatekeeper import Gatekeeper
+from station.catalogue.catalogue import Catalogue
+from station.egress.guard import Guard, GuardRequest
+from station.egress.records.releases import ChainDigests, ReleaseStore, ReleaseTerms, StoredRelease
+from station.egress.release import Release, ReplyStamp, Withheld, released_reply
+from station.runs.preparation import Prepared
+from station.runs.repository import Run, RunRepository
+from station.runs.states import TERMINAL, Decision
+from station.sandbox.mapping import MapReply
+from station.sandbox.spec import TrainReply
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A message of a prepared run and what its train answered."""
+
+    instruction: Instruction
+    run: Run
+    prepared: Prepared
+    reply: TrainReply | MapReply
+
+
+@dataclass(frozen=True, slots=True)
+class Releasing:
+    """Looks at answers, and records what may leave."""
+
+    gatekeeper: Gatekeeper
+    catalogue: Catalogue
+    runs: RunRepository
+    releases: ReleaseStore
+
+    def judge(self, answered: Answered, asked: GuardRequest) -> Release | Withheld:
+        """Hold an answer to the rules; its arrays are gone afterwards."""
+        guard = Guard(answered.prepared.contract, answered.prepared.counts)
+        reply = answered.reply
+        if isinstance(reply, MapReply):
+            return guard.count(asked, reply.tally)
+        head = {"type": "reply", "metrics": dict(reply.metrics), "tables": dict(reply.tables), "error": None}
+        result = guard.check(asked, head, reply.arrays)
+        if reply.arrays is not None:
+            reply.arrays.unlink(missing_ok=True)
+        return result
+
+    def record(self, answered: Answered, release: Release) -> StoredRelease | Refused:
+        """Make a release the one answer to its message, or say why it must not leave.
+
+        Raises:
+            StorageError: nothing was recorded.
+        """
+        run, prepared = answered.run, answered.prepared
+        policy = prepared.admitted.verified.in_force.policy
+        quantum = policy.release.timing_quantum_s
+
+        def make_reply(chains: ChainDigests) -> bytes:
+            compute_s = math.ceil(answered.reply.seconds / quantum) * quantum if quantum else 0.0
+            stamp = ReplyStamp(
+                answered.instruction.attempt, run.correlation_id, compute_s, chains.ledger, chains.audit
+            )
+            return encode(released_reply(release, stamp))
+
+        # What a transaction cannot wait for comes first: a new consent state, a new policy set.
+        self.catalogue.sync()
+        self.gatekeeper.policy_set(fresh=False)
+        terms = ReleaseTerms(
+            policy_id=policy.id,
+            maximum_releases=policy.runs.releases,
+            on_behalf_of=run.requester,
+            purpose=policy.purpose.code.value,
+            check=lambda session: self._check(session, run, prepared),
+        )
+        recorded = self.releases.record(release, terms, make_reply)
+        return recorded if isinstance(recorded, Refused) else recorded.release
+
+    def _check(self, session: Session, run: Run, prepared: Prepared) -> Refused | None:
+        """The last look, inside the transaction that makes the release (invariant I7)."""
+        current = self.runs.get_in(session, run.order_digest)
+        if current.state in TERMINAL or current.decision in {Decision.HELD, Decision.STOPPED}:
+            return Refused.because(RefusalCode.RUN_STOPPED)
+        if prepared.ended_by is not None:
+            return Refused.because(prepared.ended_by)
+        if reason := self.gatekeeper.no_longer_in_force(prepared.admitted.verified):
+            return Refused((reason,))
+        consenting = self.gatekeeper.consenting(prepared.admitted)
+        if isinstance(consenting, Refused):
+            return consenting
+        if not consenting.covers(prepared.used):
+            return Refused((Reason(RefusalCode.CONSENT_WITHDRAWN),))
+        return None

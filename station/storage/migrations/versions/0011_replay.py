@@ -1,0 +1,17 @@
+"""How long released payloads are kept, and repeats of them in number.
+
+Revision: 0011
+"""
+
+revision = "0011"
+down_revision = "0010"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Nothing yet."""
+
+
+def downgrade() -> None:
+    """Nothing yet."""
