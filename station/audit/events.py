@@ -82,6 +82,8 @@ class AuditEvent(StrEnum):
     RELEASE_REPEATED = "release-repeated"
     RELEASE_WITHHELD = "release-withheld"
     RELEASE_REFUSED = "release-refused"
+    PRIVACY_CHARGED = "privacy-charged"
+    PRIVACY_REFUSED = "privacy-refused"
     AUDIT_EXPORTED = "audit-exported"
     ACCESSES_SHOWN = "accesses-shown"
     LOGS_SHOWN = "logs-shown"

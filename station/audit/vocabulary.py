@@ -91,6 +91,8 @@ STANDARD_NAMES: Final[Mapping[E, StandardName]] = MappingProxyType(
         E.RELEASE_REPEATED: StandardName(_EXPORT, "R"),
         E.RELEASE_WITHHELD: StandardName(_EXPORT, "R"),
         E.RELEASE_REFUSED: StandardName(_EXPORT, "R"),
+        E.PRIVACY_CHARGED: StandardName(_EXPORT, "R"),
+        E.PRIVACY_REFUSED: StandardName(_EXPORT, "R"),
         E.AUDIT_EXPORTED: StandardName(_AUDIT, "R"),
         E.ACCESSES_SHOWN: StandardName(_AUDIT, "R"),
         E.LOGS_SHOWN: StandardName(_QUERY, "E"),

@@ -20,6 +20,7 @@ _OF_THE_ORDER = frozenset(
         AuditEvent.OPERATOR_APPROVED,
         AuditEvent.CONTAINER_STARTED,
         AuditEvent.CONTAINER_ENDED,
+        AuditEvent.PRIVACY_CHARGED,
         AuditEvent.RELEASE_RECORDED,
         AuditEvent.RELEASE_REFUSED,
         AuditEvent.RELEASE_WITHHELD,

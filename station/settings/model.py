@@ -18,6 +18,7 @@ from station.settings.gpu import GpuSection
 from station.settings.images import ImageSettings
 from station.settings.outside import CountsSettings, DcatSettings
 from station.settings.pixels import PixelSection
+from station.settings.privacy import PrivacySettings
 from station.settings.sections import (
     CeilingSettings,
     CollectionSettings,
@@ -47,6 +48,7 @@ class StationSettings(StrictModel):
     hospital: HospitalSettings
     polling: PollingSettings = Field(default_factory=PollingSettings)
     statements: StatementSettings = Field(default_factory=StatementSettings)
+    privacy: PrivacySettings = Field(default_factory=PrivacySettings)
     counts: CountsSettings = Field(default_factory=CountsSettings)
     dcat: DcatSettings = Field(default_factory=DcatSettings)
     receiver: ReceiverSettings = Field(default_factory=ReceiverSettings)

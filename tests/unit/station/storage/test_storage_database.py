@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 import station.audit.tables
 import station.catalogue
 import station.continuity.tables
+import station.egress.privacy.tables
 import station.egress.records.tables
 import station.runs.clock
 import station.runs.tables
@@ -27,6 +28,7 @@ TABLES = (
     station.audit.tables,
     station.catalogue,
     station.continuity.tables,
+    station.egress.privacy.tables,
     station.egress.records.tables,
     station.runs.clock,
     station.runs.tables,
