@@ -317,6 +317,8 @@ class TrainManifest(StrictModel):
             raise ValueError(
                 "a training train is given no testing cases, so no metric can be computed on them"
             )
+        if self.outputs.membership_scores and self.kind is not TrainKind.TRAINING:
+            raise ValueError("membership_scores are of updates, and only a training train returns one")
         if problem := _problem_with_map(self):
             raise ValueError(problem)
         return self

@@ -300,6 +300,10 @@ def _contradictions(policy: Policy) -> list[str]:
             "release.tensors is set for training policies, and for those only",
         ),
         (
+            policy.kind is not TrainKind.TRAINING and release.membership_limit is not None,
+            "release.membership_limit is of updates, and only training returns one",
+        ),
+        (
             policy.kind is TrainKind.TRAINING and "none" in runs.strategies,
             "training needs an aggregation strategy, not 'none'",
         ),

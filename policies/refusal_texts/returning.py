@@ -122,6 +122,10 @@ TEXTS: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
             "The update tells the patients that it was trained on from others better than the policy permits.",
             "Train less on the same patients: fewer epochs, a lower learning rate, more regularisation or augmentation.",
         ),
+        _C.RELEASE_UNSCORED: CatalogueEntry(
+            "The policy bounds how well an update tells members, and the train gave no scores that this can be seen from.",
+            "Run `pht-train check` with the policy: it says what is wrong with the answer to 'score'.",
+        ),
         # A person's word on a release
         _C.REVIEW_PENDING: CatalogueEntry(
             "What the train returned waits for a person at the hospital to release it.",

@@ -129,6 +129,8 @@ def manifest_reasons(order: RunOrder, manifest: TrainManifest, policy: Policy) -
         or manifest.resources.cpus > policy.resources.cpus
     ):
         found.append(Reason(code.HOSPITAL_RESOURCES, "asks for more memory or CPU than the policy grants"))
+    if policy.release.membership_limit is not None and not manifest.outputs.membership_scores:
+        found.append(Reason(code.RELEASE_UNSCORED, "the train does not declare outputs.membership_scores"))
     found += gpu_document_reasons(order, manifest, policy)
     for name, value in order.hyperparameters.items():
         spec = manifest.hyperparameters.get(name)

@@ -205,6 +205,11 @@ def _unenforceable(manifest: TrainManifest, policy: Policy) -> list[Reason]:
             "the policy asks for noise that this station cannot draw yet",
         ),
         (
+            release.membership_limit is not None and not manifest.outputs.membership_scores,
+            RefusalCode.RELEASE_UNSCORED,
+            "the policy bounds membership scores, which the train does not answer",
+        ),
+        (
             release.secure_aggregation,
             RefusalCode.SECURE_AGGREGATION_UNSUPPORTED,
             "the policy asks for secure aggregation",

@@ -63,6 +63,7 @@ class ReplyHead(StrictModel):
     id: int
     metrics: dict[str, JsonValue]
     tables: dict[str, JsonValue]
+    scores: list[JsonValue] = Field(default_factory=list)
     error: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")] | None
 
 
@@ -265,6 +266,7 @@ class TrainSession:
                 self._close()
                 raise StorageError(f"arrays cannot be read or stored: {error.strerror}") from error
             problem = self._problem(head, number, received.arrays is not None)
+            problem = problem or _problem_with_scores(request, head, received.arrays is not None)
             if problem or head.error:
                 limits.arrays_to.unlink(missing_ok=True)
             if problem:
@@ -272,7 +274,12 @@ class TrainSession:
             if head.error:
                 return self._declared(head.error)
             return TrainReply(
-                head.metrics, head.tables, received.arrays, received.arrays_bytes, time.monotonic() - began
+                head.metrics,
+                head.tables,
+                received.arrays,
+                received.arrays_bytes,
+                time.monotonic() - began,
+                tuple(head.scores),
             )
 
     def _problem(self, head: ReplyHead, number: int, has_arrays: bool) -> str:
@@ -355,6 +362,14 @@ class TrainSession:
         finally:
             self._connection.close()
             shutil.rmtree(self._spec.control_dir, ignore_errors=True)
+
+
+def _problem_with_scores(request: TrainRequest, head: ReplyHead, has_arrays: bool) -> str:
+    if head.scores and (head.error or request.kind != "score"):
+        return "it scored what nobody asked it to score"
+    if request.kind == "score" and (head.metrics or head.tables or has_arrays):
+        return "its scores came with results"
+    return ""
 
 
 def failure_of_exit(status: ContainerStatus) -> TrainFailure:

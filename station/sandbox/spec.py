@@ -4,7 +4,7 @@ No IO. Documents that cross the launcher's socket are strict models; the rest ar
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -283,7 +283,7 @@ class TrainRequest:
         arrays: a safetensors file to send along.
     """
 
-    kind: Literal["train", "evaluate", "analyse"]
+    kind: Literal["train", "evaluate", "analyse", "score"]
     round: int
     config: Mapping[str, JsonValue] = field(default_factory=dict)
     arrays: Path | None = None
@@ -315,6 +315,7 @@ class TrainReply:
     arrays: Path | None
     arrays_bytes: int
     seconds: float
+    scores: Sequence[JsonValue] = ()
 
 
 @dataclass(frozen=True, slots=True)

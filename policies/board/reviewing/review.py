@@ -216,6 +216,12 @@ def _release(policy: Policy, found: Capacity, train: Train | None) -> Section:
         f"What a hostile train could carry out: {in_words(found)}; {bits_in_words(found.bits_in_total)} in all.",
         trust_in_words(policy, train.manifest if train else None),
     ]
+    if rules.membership_limit is not None:
+        lines.append(
+            "Before an update leaves, the station looks how well it tells the patients it was trained on from others: "
+            f"above an area under the ROC curve of {rules.membership_limit:g} it is withheld. This finds a train that "
+            "overfits, not one that is built to lie."
+        )
     if rules.count_rounding > 1:
         lines.append(f"Counts in tables are rounded to multiples of {rules.count_rounding}.")
     if train is not None and train.manifest.interface is Interface.MAP:
@@ -360,6 +366,10 @@ def _mismatches(policy: Policy, train: Train) -> list[str]:
         (
             manifest.data.representation not in policy.data.representations,
             "The train asks for images in another form.",
+        ),
+        (
+            policy.release.membership_limit is not None and not outputs.membership_scores,
+            "The policy bounds membership scores, which the train does not answer: nothing would leave.",
         ),
         (not granted <= declared, f"Not declared by the train: {', '.join(sorted(granted - declared))}."),
         (not declared <= granted, f"Declared but withheld: {', '.join(sorted(declared - granted))}."),

@@ -1,7 +1,7 @@
 """Runs the image's own program once per request, in any language.
 
 The program finds ``request/head.json`` and, where arrays came, ``request/arrays.safetensors`` in its working folder, and
-writes ``reply/head.json`` (``metrics``, ``tables``, or ``error``) and, where it has arrays, ``reply/arrays.safetensors``.
+writes ``reply/head.json`` (``metrics``, ``tables``, ``scores``, or ``error``) and, where it has arrays, ``reply/arrays.safetensors``.
 A program that ends with another code than 0 has failed, unless its reply names an error of the train's manifest.
 """
 
@@ -44,6 +44,7 @@ class CommandTrain:
             metrics=_object(head, "metrics"),
             tables=_object(head, "tables"),
             arrays_path=str(arrays) if arrays.is_file() else None,
+            scores=_scores(head),
         )
 
 
@@ -76,6 +77,13 @@ def read_object(path: Path) -> dict[str, Json]:
     if not isinstance(head, dict):
         raise TypeError(f"reply/{path.name} holds no JSON object")
     return head
+
+
+def _scores(head: Mapping[str, Json]) -> list[Json]:
+    value = head.get("scores") or []
+    if not isinstance(value, list):
+        raise TypeError("scores in reply/head.json is no list")
+    return value
 
 
 def _object(head: Mapping[str, Json], key: str) -> dict[str, Json]:

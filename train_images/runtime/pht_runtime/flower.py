@@ -25,8 +25,9 @@ _NODE_ID = 1
 _TASK_ID = 1
 _TTL_S = 365 * 24 * 3600.0
 
-_TYPES = {"train": "train", "evaluate": "evaluate", "analyse": "query"}
+_TYPES = {"train": "train", "evaluate": "evaluate", "analyse": "query", "score": "query.score"}
 _TABLES = "tables"
+_SCORES = "scores"
 # Flower's own strategies want it, so ordinary ClientApps send it; the station counts patients itself.
 _OWN_COUNT = "num-examples"
 
@@ -70,6 +71,8 @@ class FlowerTrain:
         returned = self._app(message, self._context)
         if not returned.has_content():
             raise RuntimeError("the ClientApp answered with an error instead of content")
+        if request.head["type"] == "score":
+            return Reply(scores=_scores(returned.content))
         return _map(returned.content)
 
 
@@ -105,6 +108,14 @@ def _map(content: RecordDict) -> Reply:
             if key != _OWN_COUNT:
                 target[key] = list(value) if isinstance(value, list) else value
     return Reply(metrics=metrics, tables=tables, arrays=arrays)
+
+
+def _scores(content: RecordDict) -> list[Json]:
+    record = content.metric_records.get(_SCORES)
+    values = [] if record is None else list(record.values())
+    if len(values) != 1 or not isinstance(values[0], list):
+        raise ValueError("the answer to 'score' is a MetricRecord 'scores' with one list: a number per case")
+    return list(values[0])
 
 
 def _view(array: Array) -> NDArray[np.generic]:

@@ -104,6 +104,8 @@ def _serve_one(sock: socket.socket, train: Train) -> bool:
         head = {"type": "reply", "id": request.head["id"], "metrics": {}, "tables": {}, "error": reply.error}
         if reply.error is None:
             head |= {"metrics": dict(reply.metrics), "tables": dict(reply.tables)}
+            if reply.scores:
+                head["scores"] = list(reply.scores)
         try:
             if reply.arrays_path is None:
                 send(sock, head, reply.arrays)
@@ -111,6 +113,7 @@ def _serve_one(sock: socket.socket, train: Train) -> bool:
                 send_file(sock, head, reply.arrays_path)
         except ValueError:  # found before the first byte went out
             traceback.print_exc()
+            head.pop("scores", None)
             send(sock, head | {"metrics": {}, "tables": {}, "error": UNCAUGHT})
         return True
 

@@ -1,6 +1,6 @@
 """What a train answers to one request."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ class Reply:
     Attributes:
         metrics: numbers by name.
         tables: lists of numbers by name.
+        scores: one number per case, in the order of the datalist; the answer to ``score`` and to nothing else.
         arrays: the tensors by name.
         arrays_path: a safetensors file to send in place of ``arrays``.
         error: a declared error code; then the rest stays empty.
@@ -31,3 +32,4 @@ class Reply:
     arrays: "Mapping[str, NDArray[np.generic]]" = field(default_factory=dict)
     arrays_path: str | None = None
     error: str | None = None
+    scores: Sequence[Json] = ()
