@@ -11,7 +11,7 @@ the one rule of what may follow what, for orchestrator and witness alike.
 from datetime import datetime
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from policies.documents import (
     Digest,
@@ -49,11 +49,25 @@ class ChainEnd(StrictModel):
 
 
 class PolicyUse(StrictModel):
-    """What one policy used at this station, over all its versions: its budget is one."""
+    """What one policy used at this station, over all its versions: its budget is one.
+
+    Attributes:
+        privacy: what all draws of noise under it cost together, in units of `policies.privacy`: an upper bound on what any
+            patient was charged, and no count of patients. Left out where there was none, so that a statement without noise
+            reads as it did before there was any.
+    """
 
     policy_id: Name
     runs: Count
     releases: Count
+    privacy: Annotated[int, Field(ge=0, le=1 << 62)] = 0
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, as_usual: SerializerFunctionWrapHandler) -> dict[str, object]:
+        fields: dict[str, object] = as_usual(self)
+        if not self.privacy:
+            del fields["privacy"]
+        return fields
 
 
 class OrderUse(StrictModel):
@@ -371,7 +385,10 @@ def counters_lack(stated: StationStatement, found: StationStatement) -> bool:
 def _budgets_lack(stated: StationStatement, found: StationStatement) -> bool:
     uses = {use.policy_id: use for use in found.policies}
     return any(
-        (have := uses.get(use.policy_id)) is None or have.runs < use.runs or have.releases < use.releases
+        (have := uses.get(use.policy_id)) is None
+        or have.runs < use.runs
+        or have.releases < use.releases
+        or have.privacy < use.privacy
         for use in stated.policies
     )
 

@@ -86,6 +86,10 @@ def _show(plan: dict[str, Any]) -> None:
             for row in plan["lacks"]
         ],
     )
+    if lost := [row["policy"] for row in plan["lacks"] if row["privacy_lost"]]:
+        say(
+            f"Noise was drawn under {', '.join(lost)} that is on no record here: it is charged to every patient."
+        )
     say(
         f"Orders that count as spent: {len(plan['orders_spent'])} stated, {len(plan['orders_stopped'])} under way here,"
     )

@@ -50,6 +50,7 @@ class LackView(StrictModel):
     runs_here: int
     releases_stated: int
     releases_here: int
+    privacy_lost: int = 0
 
 
 class PlanView(StrictModel):
@@ -156,6 +157,7 @@ def _view(plan: Plan) -> PlanView:
                 runs_here=lack.runs_here,
                 releases_stated=lack.releases_stated,
                 releases_here=lack.releases_here,
+                privacy_lost=lack.privacy_lost,
             )
             for lack in plan.lacks
         ],

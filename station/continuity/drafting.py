@@ -24,6 +24,7 @@ from station.audit.chain import ChainHead
 from station.audit.log import AUDIT_CHAIN
 from station.catalogue.tables import SINGLE_ROW, CatalogueState
 from station.continuity.tables import ContinuityRow
+from station.egress.privacy.ledger import PRIVACY_COUNTER, privacy_spent_in
 from station.egress.records.ledger import LEDGER_CHAIN
 from station.egress.records.releases import RELEASES_COUNTER
 from station.egress.records.tables import CounterRow, ReleaseRow
@@ -38,10 +39,12 @@ class Usage:
 
     Attributes:
         runs_used: orders that a container ran under. One that is still being prepared may yet come to nothing.
+        privacy_spent: what all draws of noise cost together.
     """
 
     runs_used: Callable[[Session, str], int]
     releases_used: Callable[[Session, str], int]
+    privacy_spent: Callable[[Session, str], int] = privacy_spent_in
 
 
 def draft(
@@ -87,16 +90,21 @@ def _policies(session: Session, usage: Usage) -> tuple[PolicyUse, ...]:
     names = set(session.scalars(select(OrderRow.policy_id).distinct()))
     names |= set(
         session.scalars(
-            select(CounterRow.scope).where(CounterRow.name.in_((RELEASES_COUNTER, LOST_RUNS_COUNTER)))
+            select(CounterRow.scope).where(
+                CounterRow.name.in_((RELEASES_COUNTER, LOST_RUNS_COUNTER, PRIVACY_COUNTER))
+            )
         )
     )
     uses = [
         PolicyUse(
-            policy_id=name, runs=usage.runs_used(session, name), releases=usage.releases_used(session, name)
+            policy_id=name,
+            runs=usage.runs_used(session, name),
+            releases=usage.releases_used(session, name),
+            privacy=usage.privacy_spent(session, name),
         )
         for name in sorted(names)
     ]
-    return tuple(use for use in uses if use.runs or use.releases)[:MAX_POLICIES]
+    return tuple(use for use in uses if use.runs or use.releases or use.privacy)[:MAX_POLICIES]
 
 
 def _orders(session: Session, now: datetime) -> tuple[OrderUse, ...]:

@@ -19,6 +19,7 @@ from station.audit.events import AuditEvent, AuditRecord
 from station.continuity.drafting import consent_of
 from station.continuity.records import Parts, Records
 from station.continuity.tables import ContinuityRow, RestoredOrderRow, StatementRow
+from station.egress.privacy.ledger import take_lost_charges
 from station.egress.records.releases import RELEASES_COUNTER
 from station.egress.records.tables import CounterRow
 from station.runs.repository import LOST_RUNS_COUNTER, RunRepository
@@ -35,6 +36,13 @@ class Lack:
     runs_here: int
     releases_stated: int
     releases_here: int
+    privacy_stated: int
+    privacy_here: int
+
+    @property
+    def privacy_lost(self) -> int:
+        """What was charged to patients and cannot be known here any more: whom, and so it counts for everybody."""
+        return max(0, self.privacy_stated - self.privacy_here)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +174,11 @@ class Reconciler:
         for use in stated.policies:
             runs = self._parts.usage.runs_used(session, use.policy_id)
             releases = self._parts.usage.releases_used(session, use.policy_id)
-            if runs < use.runs or releases < use.releases:
-                lacks.append(Lack(use.policy_id, use.runs, runs, use.releases, releases))
+            privacy = self._parts.usage.privacy_spent(session, use.policy_id)
+            if runs < use.runs or releases < use.releases or privacy < use.privacy:
+                lacks.append(
+                    Lack(use.policy_id, use.runs, runs, use.releases, releases, use.privacy, privacy)
+                )
         running = session.scalars(
             select(OrderRow.order_digest)
             .where(OrderRow.state.not_in([state.value for state in TERMINAL]))
@@ -197,6 +208,8 @@ class Reconciler:
                 lost = session.get(CounterRow, (LOST_RUNS_COUNTER, lack.policy_id))
                 before = 0 if lost is None else lost.value
                 _raise_counter(session, LOST_RUNS_COUNTER, lack.policy_id, before + missing)
+            if lack.privacy_lost:
+                take_lost_charges(session, lack.policy_id, lack.privacy_lost)
 
     def _spend_orders(self, session: Session, plan: Plan, stated: StationStatement, now: datetime) -> None:
         releases = {use.order: use.releases for use in stated.orders}
@@ -279,6 +292,7 @@ def _event(plan: Plan, epoch: int, actor: str) -> AuditRecord:
         detail="; ".join(
             f"{lack.policy_id}: runs {lack.runs_here} -> {lack.runs_stated}, "
             f"releases {lack.releases_here} -> {lack.releases_stated}"
+            + (f", {lack.privacy_lost} of privacy charged to everybody" if lack.privacy_lost else "")
             for lack in plan.lacks
         )
         or "no policy had used more than is on record",

@@ -33,6 +33,8 @@ PRIVACY_COUNTER: Final = "privacy"
 PRIVACY_LOST_COUNTER: Final = "privacy-lost"
 """What was charged under a policy and is lost with the records of before a restore: counts for every patient."""
 _ACTOR: Final = "station:compute"
+_FULL: Final = 1 << 62
+"""Far above every limit, and what a statement can say."""
 
 # A patient whom another one was merged into brings along what both were charged. That both stood in one answer cannot be
 # ruled out any more; for a group of n the bound is n times the sum (Bun and Steinke 2016, proposition 1.9, by Cauchy-Schwarz).
@@ -162,11 +164,6 @@ class PrivacyLedger:
         with self._database.read() as session:
             return self._shortage(session, policy_id, limit, cost, patients)
 
-    def spent_in(self, session: Session, policy_id: str) -> int:
-        """Return what all draws under a policy cost together, inside the caller's transaction; it only grows."""
-        row = session.get(CounterRow, (PRIVACY_COUNTER, policy_id))
-        return 0 if row is None else row.value
-
     def draws(self, order_digest: str | None = None) -> list[PrivacyDrawRow]:
         """Return the draws that were charged, oldest first; of one order, or of all."""
         query = select(PrivacyDrawRow).order_by(PrivacyDrawRow.number)
@@ -214,11 +211,7 @@ class PrivacyLedger:
             ),
             values,
         )
-        counter = session.get(CounterRow, (PRIVACY_COUNTER, charge.policy_id))
-        if counter is None:
-            session.add(CounterRow(name=PRIVACY_COUNTER, scope=charge.policy_id, value=charge.cost))
-        else:
-            counter.value += charge.cost
+        _add(session, PRIVACY_COUNTER, charge.policy_id, charge.cost)
         session.add(
             PrivacyDrawRow(
                 order_digest=charge.order_digest,
@@ -233,6 +226,27 @@ class PrivacyLedger:
             )
         )
         session.flush()
+
+
+def privacy_spent_in(session: Session, policy_id: str) -> int:
+    """Return what all draws under a policy cost together, inside the caller's transaction; it only grows."""
+    row = session.get(CounterRow, (PRIVACY_COUNTER, policy_id))
+    return 0 if row is None else row.value
+
+
+def take_lost_charges(session: Session, policy_id: str, cost: int) -> None:
+    """Charge everybody who is here or ever comes for draws that are known to have been, but not of whom (after a restore)."""
+    _add(session, PRIVACY_COUNTER, policy_id, cost)
+    _add(session, PRIVACY_LOST_COUNTER, policy_id, cost)
+
+
+def _add(session: Session, name: str, policy_id: str, cost: int) -> None:
+    row = session.get(CounterRow, (name, policy_id))
+    if row is None:
+        session.add(CounterRow(name=name, scope=policy_id, value=cost))
+    else:
+        row.value = min(row.value + cost, _FULL)
+    session.flush()
 
 
 def _lost(session: Session, policy_id: str | None) -> int:

@@ -91,6 +91,26 @@ def test_what_goes_back_or_forks_is_named(changes: dict[str, Any], code: Refusal
     assert refused.code is code
 
 
+def test_what_noise_cost_only_grows_and_is_left_out_where_there_was_none(
+    keys: tuple[Signer, Signer],
+) -> None:
+    def charged(privacy: int, **changes: Any) -> StationStatement:
+        return statement(
+            policies=(PolicyUse(policy_id="cxr", runs=2, releases=7, privacy=privacy),), **changes
+        )
+
+    assert held_against(charged(9), charged(9, **LATER)) is None
+    refused = held_against(charged(9), charged(8, **LATER))
+    assert isinstance(refused, Refused)
+    assert refused.code is ROLLBACK
+    # A statement without noise has the bytes it had before there was any: those that stand can be read.
+    assert b"privacy" not in canonical_json(charged(0))
+    assert b'"privacy":9' in canonical_json(charged(9))
+    key = keys[0]
+    assert open_statement(sign_statement(charged(0), key), key.public_hex) == statement()
+    assert open_statement(sign_statement(charged(9), key), key.public_hex) == charged(9)
+
+
 def test_a_restoration_names_what_it_was_restored_from() -> None:
     standing = statement()
     short = {"audit": ChainEnd(seq=35, digest=digest(99)), "egress": ChainEnd(seq=11, digest=digest(98))}

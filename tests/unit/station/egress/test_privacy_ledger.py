@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from policies.refusals import RefusalCode, Refused
 from station.audit import AuditLog
 from station.audit.events import AuditEvent
-from station.egress.privacy.ledger import PRIVACY_LOST_COUNTER, PrivacyCharge, PrivacyLedger
+from station.egress.privacy.ledger import PRIVACY_LOST_COUNTER, PrivacyCharge, PrivacyLedger, privacy_spent_in
 from station.storage import Database, open_database
 
 EVERYBODY = frozenset(f"p{number}" for number in range(5))
@@ -148,5 +148,5 @@ def test_charges_outlive_the_process(books: Books, tmp_path: Path) -> None:
     later = Books(tmp_path)
     assert isinstance(later.ledger.charge(CHARGE), Refused)
     with later.database.read() as session:
-        assert later.ledger.spent_in(session, "study") == 100
+        assert privacy_spent_in(session, "study") == 100
     later.database.close()
