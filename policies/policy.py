@@ -161,7 +161,10 @@ class TensorRules(StrictModel):
 class DifferentialPrivacy(StrictModel):
     """Station-side noise; the station refuses a policy that sets it until it can do it."""
 
-    noise_multiplier: Annotated[float, Field(gt=0)]
+    noise_multiplier: Annotated[float, Field(ge=0.01, le=1000)] = Field(
+        description="Of every released query: standard deviation of its noise over its sensitivity when one patient is "
+        "replaced by another, which for an update is twice the clipping norm."
+    )
     epsilon: Annotated[float, Field(gt=0)]
     delta: Annotated[float, Field(gt=0, lt=1)]
 
@@ -328,8 +331,14 @@ def _contradictions(policy: Policy) -> list[str]:
             "without secure aggregation and noise, release.trust_statement must say whom that leaves to trust",
         ),
         (
-            private and (release.tensors is None or release.tensors.clipping_norm is None),
+            private and release.tensors is not None and release.tensors.clipping_norm is None,
             "noise needs a clipping_norm",
+        ),
+        (
+            private
+            and release.tensors is not None
+            and "release" in {release.tensors.float_buffers, release.tensors.integer_buffers},
+            "differential_privacy keeps buffers at the station: release.tensors.float_buffers and integer_buffers must be withhold",
         ),
         (runs.releases < runs.rounds, "runs.releases is smaller than the releases one run makes"),
         (

@@ -12,7 +12,15 @@ from policies.documents import load_yaml
 from policies.manifest import TrainManifest
 from policies.policy import Policy
 from policies.refusals import RefusalCode
-from policies.rules.capacity import BITS_PER_RADIOGRAPH, bits_in_words, capacity, in_words, trust_in_words
+from policies.rules.capacity import (
+    BITS_PER_RADIOGRAPH,
+    FAILED_MESSAGES,
+    bits_in_words,
+    capacity,
+    in_words,
+    trust_in_words,
+)
+from policies.wire.arrays import TensorShape
 
 MANIFEST = load_yaml(
     TrainManifest,
@@ -45,15 +53,6 @@ MANIFEST = load_yaml(
                         "split": "validation",
                     },
                 ],
-                "tables": [
-                    {
-                        "key": "scores",
-                        "stage": "evaluate",
-                        "columns": ["ill", "well"],
-                        "rows": 10,
-                        "split": "validation",
-                    }
-                ],
             },
             "error_codes": ["NO_DATA", "DIVERGED"],
             "resources": {"memory_mib": 256, "cpus": 1, "message_timeout_s": 1023},
@@ -72,58 +71,61 @@ def policy(**changes: object) -> Policy:
     )
 
 
+def weights(elements: int) -> list[TensorShape]:
+    return [TensorShape("w", "float32", (elements,))]
+
+
 def test_each_output_counts_by_what_it_can_say() -> None:
     found = capacity(
-        policy(
-            release__metrics=["loss", "cases"],
-            release__tables=["scores"],
-            release__error_codes=["DIVERGED", "NO_DATA"],
-        ),
-        1000,
+        policy(release__metrics=["loss", "cases"], release__error_codes=["DIVERGED", "NO_DATA"]),
         MANIFEST,
+        weights(1000),
     )
     bits = {part.what: part.bits for part in found.parts}
-    assert bits["1,000 tensor elements of 32 bits"] == 32_000
+    # Of 2**32 patterns those that are finite, no larger than the policy's 1e6 (one step more on each side), with one zero.
+    numbers = 1000 * math.log2(2 * (0x49742400 + 1) + 1)
+    assert bits["parameters: 1,000 float32 numbers"] == pytest.approx(numbers)
+    assert 31_000 < numbers < 32_000
     assert bits["metric loss (train)"] == math.log2(1001)
     assert bits["metric cases (evaluate)"] == 8
-    assert bits["table scores (evaluate)"] == 10 * 2 * 64
     # duration in steps of 1 s up to 1023 s; released, one of two codes of its own, or any of the closed list
     signal = 10 + math.log2(3 + len(RefusalCode))
     assert bits["outcome and duration of a message"] == signal
-    assert found.bits_per_round == pytest.approx(32_000 + math.log2(1001) + 8 + 1280 + 2 * signal)
-    assert found.bits_per_run == found.bits_per_round * 20
+    assert found.bits_per_round == pytest.approx(numbers + math.log2(1001) + 8 + 2 * signal)
+    assert found.bits_per_run == pytest.approx(found.bits_per_round * 20 + FAILED_MESSAGES * signal)
 
 
 def test_half_precision_halves_the_weights() -> None:
-    whole = capacity(policy(), 10**6).bits_per_round
-    half = capacity(policy(release__tensors={"precision": "bfloat16"}), 10**6).bits_per_round
+    whole = capacity(policy(), None, weights(10**6)).bits_per_round
+    half = capacity(policy(release__tensors={"precision": "bfloat16"}), None, weights(10**6)).bits_per_round
     assert half < whole * 0.51
 
 
 def test_a_release_never_holds_more_than_its_ceiling() -> None:
-    found = capacity(policy(release__maximum_bytes=1000), 10**9)
+    found = capacity(policy(release__maximum_bytes=1000), None, weights(10**9))
     assert found.bits_per_round < 2 * (8000 + 200)
     assert capacity(policy(release__maximum_bytes=1000)).bits_per_round == found.bits_per_round
 
 
 def test_without_a_quantum_the_duration_counts_in_full() -> None:
     assert (
-        capacity(policy(release__timing_quantum_s=0.0), 0).bits_per_round
-        > capacity(policy(), 0).bits_per_round + 80
+        capacity(policy(release__timing_quantum_s=0.0), None, weights(0)).bits_per_round
+        > capacity(policy(), None, weights(0)).bits_per_round + 80
     )
 
 
 def test_the_total_is_bounded_by_releases() -> None:
-    few = capacity(policy(runs__releases=20), 10**6)
-    many = capacity(policy(runs__releases=2000), 10**6)
+    few = capacity(policy(runs__releases=20), None, weights(10**6))
+    many = capacity(policy(runs__releases=2000), None, weights(10**6))
     assert few.bits_in_total < many.bits_in_total == many.bits_per_run * 5
+    assert few.bits_in_total > few.bits_per_round * 20 / 2
 
 
 def test_an_evaluation_carries_little() -> None:
     evaluation = policy(
         kind="evaluation", release__tensors=None, release__trust_statement=None, runs__strategies=["none"]
     )
-    found = capacity(evaluation, None, MANIFEST)
+    found = capacity(evaluation, MANIFEST)
     assert found.radiographs_per_round < 1
     assert "less than one radiograph" in in_words(found)
     assert trust_in_words(evaluation).startswith("Whoever wrote")
@@ -132,7 +134,10 @@ def test_an_evaluation_carries_little() -> None:
 def test_the_words_name_who_is_trusted() -> None:
     assert "not to study it" in trust_in_words(policy())
     noise = {"noise_multiplier": 1.0, "epsilon": 8.0, "delta": 0.00001}
-    private = policy(release__differential_privacy=noise, release__tensors={"clipping_norm": 1.0})
+    private = policy(
+        release__differential_privacy=noise,
+        release__tensors={"clipping_norm": 1.0, "float_buffers": "withhold"},
+    )
     assert "blurred" in trust_in_words(private)
     assert "orchestrator" not in trust_in_words(
         private.model_copy(
@@ -142,17 +147,17 @@ def test_the_words_name_who_is_trusted() -> None:
 
 
 def test_a_densenet_in_radiographs() -> None:
-    found = capacity(policy(), 6_955_906)
-    assert found.radiographs_per_round == pytest.approx(6_955_906 * 32 / BITS_PER_RADIOGRAPH, rel=0.001)
+    found = capacity(policy(), None, weights(6_955_906))
+    assert found.radiographs_per_round == pytest.approx(6_955_906 * 31.2 / BITS_PER_RADIOGRAPH, rel=0.001)
     assert 2_500 < found.radiographs_per_round < 3_500
 
 
 @given(elements=st.integers(0, 10**7), more=st.integers(0, 10**6), rounds=st.integers(1, 50))
 def test_more_permitted_is_never_less_capacity(elements: int, more: int, rounds: int) -> None:
     rules = policy(runs__rounds=rounds, runs__releases=10**6)
-    small, large = capacity(rules, elements), capacity(rules, elements + more)
+    small, large = capacity(rules, None, weights(elements)), capacity(rules, None, weights(elements + more))
     assert small.bits_per_round <= large.bits_per_round
-    assert small.bits_per_run == small.bits_per_round * rounds
+    assert small.bits_per_run > small.bits_per_round * rounds
     assert small.radiographs == small.bits_per_run / BITS_PER_RADIOGRAPH
 
 

@@ -43,6 +43,10 @@ def complaint(model: type[StrictModel], data: bytes) -> str:
         ),
         ({"release.trust_statement": None}, "trust_statement must say whom that leaves to trust"),
         ({"release.differential_privacy": NOISE}, "noise needs a clipping_norm"),
+        (
+            {"release.differential_privacy": NOISE, "release.tensors": {"clipping_norm": 1.0}},
+            "differential_privacy keeps buffers at the station",
+        ),
         ({"runs.releases": 3}, "runs.releases is smaller"),
         (
             {
@@ -56,7 +60,7 @@ def complaint(model: type[StrictModel], data: bytes) -> str:
         (
             {
                 "release.differential_privacy": NOISE,
-                "release.tensors": {"clipping_norm": 1.0},
+                "release.tensors": {"clipping_norm": 1.0, "float_buffers": "withhold"},
                 "release.secure_aggregation": True,
             },
             "release.trust_statement says what secure aggregation and noise rule out",
@@ -89,7 +93,7 @@ def test_two_stations_may_train_in_development_or_with_noise() -> None:
     private = {
         "runs.minimum_stations": 2,
         "release.differential_privacy": NOISE,
-        "release.tensors": {"clipping_norm": 1.0},
+        "release.tensors": {"clipping_norm": 1.0, "float_buffers": "withhold"},
     }
     load_yaml(Policy, example_policy(private), what="policy")
 

@@ -162,7 +162,12 @@ CASES: dict[str, tuple[Facts, RefusalCode]] = {
     "runs.hyperparameters": (facts(order={"hyperparameters": {"lr": 0.6}}), RefusalCode.ORDER_CONFIG),
     "runs.strategies": (facts(order={"strategy": {"name": "none"}}), RefusalCode.ORDER_BEYOND_POLICY),
     "release.differential_privacy": (
-        facts({"release.differential_privacy": NOISE, "release.tensors": {"clipping_norm": 1.0}}),
+        facts(
+            {
+                "release.differential_privacy": NOISE,
+                "release.tensors": {"clipping_norm": 1.0, "float_buffers": "withhold"},
+            }
+        ),
         RefusalCode.DIFFERENTIAL_PRIVACY_UNSUPPORTED,
     ),
     "release.secure_aggregation": (

@@ -30,6 +30,7 @@ from policies.rules.admission import Facts, Usage, decide, explain, open_collect
 
 DP = {
     "release.tensors.clipping_norm": 1.0,
+    "release.tensors.float_buffers": "withhold",
     "release.differential_privacy": {"noise_multiplier": 1.0, "epsilon": 1.0, "delta": 1e-6},
 }
 

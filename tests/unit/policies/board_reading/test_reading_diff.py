@@ -82,7 +82,7 @@ def test_a_limit_that_moves_widens_or_narrows(
 
 
 def test_noise_narrows_and_its_absence_widens() -> None:
-    clipped = {"release__tensors__clipping_norm": 1.0}
+    clipped = {"release__tensors__clipping_norm": 1.0, "release__tensors__float_buffers": "withhold"}
     private = {**clipped, "release__differential_privacy": PRIVATE}
     there = {each.field: each.direction for each in changes_between(policy(**clipped), policy(**private))}
     assert set(there.values()) == {"narrows"}

@@ -269,7 +269,7 @@ def test_evaluation_returns_no_arrays(bench: Bench) -> None:
         (
             {
                 "differential_privacy": {"noise_multiplier": 1.0, "epsilon": 1.0, "delta": 1e-6},
-                "tensors": {"clipping_norm": 1.0},
+                "tensors": {"clipping_norm": 1.0, "float_buffers": "withhold"},
             },
             RefusalCode.DIFFERENTIAL_PRIVACY_UNSUPPORTED,
         ),
