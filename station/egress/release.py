@@ -3,14 +3,15 @@
 A `Release` is the one type whose content may leave (invariant I1); a test holds that no other module constructs it.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NewType
+from typing import NewType, Self
 
 from policies.order import Stage
 from policies.refusals import Reason, RefusalCode
 from policies.wire.instructions import Blob, Kind, StationReply, Status
+from station.egress.analyses.exact import ExactTable
 
 Table = tuple[tuple[int, ...], ...]
 Decimal = NewType("Decimal", float)
@@ -53,6 +54,8 @@ class Release:
         suppressed: declared outputs that were left out, with the rule.
         num_examples: the station's own count, rounded.
         rules_digest: the rule set it passed.
+        counted: of each table, what the station counted before anything was hidden of it. It never leaves: later releases are held
+            against it.
     """
 
     order_digest: str
@@ -64,6 +67,17 @@ class Release:
     suppressed: tuple[Suppressed, ...]
     num_examples: int
     rules_digest: str
+    counted: tuple[ExactTable, ...] = ()
+
+    def without(self, keys: Collection[str], code: RefusalCode) -> Self:
+        """Return the release with some of its metrics and tables left out, by the rule that the code names."""
+        return replace(
+            self,
+            metrics={key: value for key, value in self.metrics.items() if key not in keys},
+            tables={key: table for key, table in self.tables.items() if key not in keys},
+            suppressed=(*self.suppressed, *(Suppressed(key, code) for key in sorted(keys))),
+            counted=tuple(exact for exact in self.counted if exact.key not in keys),
+        )
 
 
 @dataclass(frozen=True, slots=True)
