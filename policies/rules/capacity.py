@@ -1,16 +1,39 @@
 """How much could leave: an upper bound, in bits, of what a policy's release rules let a hostile train carry out.
 
-Counts the channel, not the leak: every released number is taken as free for the train to choose. Clipping and noise
-narrow the channel and are not counted, so the bound only errs upwards. Pure: documents in, numbers out.
+Counts the channel, not the leak: every released number is taken as free for the train to choose, as far as the rules let it.
+Precision, ranges, clipping, rounding, hidden counts and the station's noise narrow the channel (`policies.rules.channels`).
+Board, researcher, station and orchestrator compute the same; a station enters it with each release. Pure: documents in, numbers out.
 """
 
 import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from policies.manifest import AggregateOutput, Interface, MetricOutput, TableOutput, TrainKind, TrainManifest
-from policies.policy import Policy
+from policies.errors import WireError
+from policies.manifest import (
+    AggregateOutput,
+    DType,
+    Interface,
+    TableOutput,
+    TensorOutputs,
+    TrainKind,
+    TrainManifest,
+)
+from policies.policy import Policy, ReleaseRules, TensorRules
 from policies.refusals import RefusalCode
 from policies.rows import MAX_PATIENTS, OUTCOME
+from policies.rules.channels import (
+    NUMBER_BITS,
+    clipped_bits,
+    floats_bits,
+    metric_bits,
+    noisy_bits,
+    table_bits,
+    whole_bits,
+)
+from policies.wire.arrays import TensorShape
+from policies.wire.releases import ReleaseTensor, TensorRole, release_tensors
 
 RADIOGRAPH_PIXELS = 256 * 256
 RADIOGRAPH_BITS_PER_PIXEL = 12
@@ -19,8 +42,9 @@ BITS_PER_RADIOGRAPH = RADIOGRAPH_PIXELS * RADIOGRAPH_BITS_PER_PIXEL // RADIOGRAP
 """A recognisable chest radiograph: 256 x 256 pixels of 12 bits, compressed 10:1, the ratio at which a radiograph
 "retains virtually all the visible quality" (Kajiwara, Comput Methods Programs Biomed 37:343, 1992)."""
 
-_PRECISION_BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
-_NUMBER_BITS = 64
+FAILED_MESSAGES = 3
+"""So many failed messages end a run at a station, unless the hospital sets another number: each can be told from the others."""
+
 _STAGES: dict[TrainKind, tuple[str, ...]] = {
     TrainKind.TRAINING: ("train", "evaluate"),
     TrainKind.EVALUATION: ("evaluate",),
@@ -47,7 +71,7 @@ class Capacity:
 
     Attributes:
         bits_per_round: one round, all its stages.
-        bits_per_run: all rounds of one run.
+        bits_per_run: all rounds of one run, and the messages in which it fails.
         bits_in_total: all runs that the policy permits.
         radiographs: of `BITS_PER_RADIOGRAPH` bits each, that fit into one run.
         parts: what a round's bits consist of, before the ceiling on bytes.
@@ -66,98 +90,169 @@ class Capacity:
 
 
 def capacity(
-    policy: Policy, tensor_elements: int | None = None, manifest: TrainManifest | None = None
+    policy: Policy, manifest: TrainManifest | None = None, weights: Iterable[TensorShape] | None = None
 ) -> Capacity:
     """Bound what one station's releases can carry out under a policy.
 
     Args:
-        policy: its release rules.
-        tensor_elements: how many numbers the released tensors hold together; None takes the policy's ceiling on bytes.
+        policy: its release rules, its numbers of runs, rounds and releases.
         manifest: the train's, for the range and decimals of its metrics and the shape of its tables; without it each
             metric counts 64 bits and a table fills the ceiling.
+        weights: the tensors that training starts from; None takes the manifest's list, or else the policy's ceiling on bytes.
     """
-    ceiling = policy.release.maximum_bytes * 8
+    rules = policy.release
+    tensors = _tensors(rules, manifest, weights)
     stages = _STAGES[policy.kind]
-    per_stage = [_stage_parts(policy, stage, tensor_elements, manifest) for stage in stages]
-    bounded = [_bounded(parts, ceiling) for parts in per_stage]
-    per_round = sum(bounded)
-    per_run = per_round * policy.runs.rounds
-    total = min(per_run * policy.runs.runs, max(bounded) * policy.runs.releases)
-    parts = tuple(part for stage in per_stage for part in stage)
-    return Capacity(per_round, per_run, total, per_run / BITS_PER_RADIOGRAPH, parts)
+    signal = _signal_bits(rules, _timeout_s(policy, manifest), manifest)
+    per_stage = [_stage_parts(rules, stage, tensors, manifest) for stage in stages]
+    messages = [_bounded(parts, rules) + signal for parts in per_stage]
+    per_round = math.fsum(messages)
+    failures = FAILED_MESSAGES * signal
+    per_run = per_round * policy.runs.rounds + failures
+    total = min(
+        per_run * policy.runs.runs, max(messages) * policy.runs.releases + failures * policy.runs.runs
+    )
+    parts = [part for stage in per_stage for part in stage]
+    parts += [CapacityPart(_SIGNAL, signal) for _ in stages]
+    return Capacity(per_round, per_run, total, per_run / BITS_PER_RADIOGRAPH, tuple(parts))
 
 
-def _bounded(parts: list[CapacityPart], ceiling: int) -> float:
-    return sum(part.bits for part in parts if part.what == _SIGNAL) + min(
-        ceiling, sum(part.bits for part in parts if part.what != _SIGNAL)
+def release_bits(
+    rules: ReleaseRules, manifest: TrainManifest, stage: str, tensors: Sequence[ReleaseTensor]
+) -> int:
+    """Bound what one release of a stage can carry out, its outcome and duration included; whole bits, rounded up.
+
+    Args:
+        rules: the policy's.
+        manifest: the train's.
+        stage: that was asked.
+        tensors: exactly those of a training reply, as `policies.wire.releases.release_tensors` says.
+    """
+    parts = _stage_parts(rules, stage, tuple(tensors), manifest)
+    return math.ceil(
+        _bounded(parts, rules) + _signal_bits(rules, manifest.resources.message_timeout_s, manifest)
     )
 
 
 _SIGNAL = "outcome and duration of a message"
 
 
+def _bounded(parts: Iterable[CapacityPart], rules: ReleaseRules) -> float:
+    return min(rules.maximum_bytes * 8, math.fsum(part.bits for part in parts))
+
+
+def _timeout_s(policy: Policy, manifest: TrainManifest | None) -> float:
+    return policy.resources.run_hours * 3600 if manifest is None else manifest.resources.message_timeout_s
+
+
+def _tensors(
+    rules: ReleaseRules, manifest: TrainManifest | None, weights: Iterable[TensorShape] | None
+) -> tuple[ReleaseTensor, ...] | None:
+    """Return what a training release holds; None where that is not known yet."""
+    if rules.tensors is None:
+        return ()
+    outputs = TensorOutputs(layout="same-as-input") if manifest is None else manifest.outputs.tensors
+    if outputs is None:
+        return ()
+    if weights is None:
+        if outputs.layout != "listed":
+            return None
+        weights = [TensorShape(spec.name, spec.dtype, tuple(spec.shape)) for spec in outputs.listed]
+    try:
+        return release_tensors(outputs, rules.tensors, weights)
+    except WireError:
+        return ()  # the weights are not the train's: no station releases a difference from them
+
+
 def _stage_parts(
-    policy: Policy, stage: str, tensor_elements: int | None, manifest: TrainManifest | None
+    rules: ReleaseRules,
+    stage: str,
+    tensors: tuple[ReleaseTensor, ...] | None,
+    manifest: TrainManifest | None,
 ) -> list[CapacityPart]:
-    rules = policy.release
-    parts = []
+    parts: list[CapacityPart] = []
     if stage == "train" and rules.tensors is not None:
-        bits = _PRECISION_BITS[rules.tensors.precision]
-        elements = _elements(tensor_elements, manifest)
-        if elements is None:
-            parts.append(CapacityPart("tensors, up to the ceiling on bytes", rules.maximum_bytes * 8))
+        if tensors is None:
+            parts += _unknown_tensors(rules, rules.tensors)
         else:
-            parts.append(CapacityPart(f"{elements:,} tensor elements of {bits} bits", elements * bits))
+            parts += _tensor_parts(rules, rules.tensors, tensors, known=manifest is not None)
     if manifest is None:
-        parts += [CapacityPart(f"metric {key} ({stage})", _NUMBER_BITS) for key in rules.metrics]
+        parts += [CapacityPart(f"metric {key} ({stage})", NUMBER_BITS) for key in rules.metrics]
         parts += [CapacityPart(f"table {key} ({stage})", rules.maximum_bytes * 8) for key in rules.tables]
-    else:
-        metrics = (m for m in manifest.outputs.metrics if m.stage == stage and m.key in rules.metrics)
-        tables = (t for t in manifest.outputs.tables if t.stage == stage and t.key in rules.tables)
-        parts += [CapacityPart(f"metric {metric.key} ({stage})", _metric_bits(metric)) for metric in metrics]
-        parts += [CapacityPart(f"table {table.key} ({stage})", _table_bits(table)) for table in tables]
-        if stage == "analyse":
-            counted = (item for item in manifest.outputs.aggregates if item.key in rules.tables)
-            parts += [
-                CapacityPart(f"patients per bin {item.key}", _aggregate_bits(item, manifest, policy))
-                for item in counted
-            ]
-    parts.append(CapacityPart(_SIGNAL, _signal_bits(policy, manifest)))
+        return parts
+    metrics = (m for m in manifest.outputs.metrics if m.stage == stage and m.key in rules.metrics)
+    tables = (t for t in manifest.outputs.tables if t.stage == stage and t.key in rules.tables)
+    parts += [CapacityPart(f"metric {metric.key} ({stage})", metric_bits(metric)) for metric in metrics]
+    parts += [CapacityPart(f"table {table.key} ({stage})", _table_bits(table)) for table in tables]
+    if stage == "analyse":
+        counted = (item for item in manifest.outputs.aggregates if item.key in rules.tables)
+        parts += [
+            CapacityPart(f"patients per bin {item.key}", _aggregate_bits(item, manifest, rules))
+            for item in counted
+        ]
     return parts
 
 
-def _elements(given: int | None, manifest: TrainManifest | None) -> int | None:
-    if given is not None:
-        return given
-    if manifest is None or manifest.outputs.tensors is None or not manifest.outputs.tensors.listed:
-        return None
-    return sum(math.prod(tensor.shape) for tensor in manifest.outputs.tensors.listed)
+def _unknown_tensors(rules: ReleaseRules, tensors: TensorRules) -> list[CapacityPart]:
+    private = rules.differential_privacy
+    if private is not None and tensors.float_buffers == tensors.integer_buffers == "withhold":
+        return [CapacityPart("tensors, under the station's noise", noisy_bits(private.noise_multiplier))]
+    return [CapacityPart("tensors, up to the ceiling on bytes", rules.maximum_bytes * 8)]
 
 
-def _metric_bits(metric: MetricOutput) -> float:
-    decimals = metric.decimals if metric.type == "float" else 0
-    values = math.floor((metric.maximum - metric.minimum) * 10**decimals) + 1
-    return min(float(_NUMBER_BITS), math.log2(values + (0 if metric.required else 1)))
+def _tensor_parts(
+    rules: ReleaseRules, tensors: TensorRules, released: Sequence[ReleaseTensor], *, known: bool
+) -> list[CapacityPart]:
+    """Return a part for each role; without the manifest (`known`) nobody says which floats are parameters, which are clipped."""
+    floats = {role: Counter[DType]() for role in TensorRole}
+    whole, whole_elements = 0.0, 0
+    for item in released:
+        if item.released_dtype is None:
+            continue
+        if item.role is TensorRole.INTEGER_BUFFER:
+            whole += whole_bits(item.reply.dtype, item.reply.elements, tensors.maximum_absolute)
+            whole_elements += item.reply.elements
+        else:
+            floats[item.role][item.released_dtype] += item.reply.elements
+    parts = []
+    parameters, buffers = floats[TensorRole.PARAMETER], floats[TensorRole.FLOAT_BUFFER]
+    if parameters.total():
+        bits = floats_bits(parameters, tensors.maximum_absolute)
+        words = _of(parameters)
+        if tensors.clipping_norm is not None and known:
+            bits = clipped_bits(parameters, tensors.clipping_norm, tensors.maximum_absolute)
+            words += f", their norm at most {tensors.clipping_norm:g}"
+        if rules.differential_privacy is not None:
+            bits = min(bits, noisy_bits(rules.differential_privacy.noise_multiplier))
+            words += ", under the station's noise"
+        parts.append(CapacityPart(f"parameters: {words}", bits))
+    if buffers.total():
+        bits = floats_bits(buffers, tensors.maximum_absolute)
+        parts.append(CapacityPart(f"float buffers: {_of(buffers)}", bits))
+    if whole_elements:
+        parts.append(CapacityPart(f"integer buffers: {whole_elements:,} numbers", whole))
+    return parts
+
+
+def _of(elements: Counter[DType]) -> str:
+    return " and ".join(f"{count:,} {dtype} numbers" for dtype, count in sorted(elements.items()) if count)
 
 
 def _table_bits(table: TableOutput) -> float:
-    return float(table.rows * len(table.columns) * _NUMBER_BITS)
+    return float(table.rows * len(table.columns) * NUMBER_BITS)
 
 
-def _aggregate_bits(item: AggregateOutput, manifest: TrainManifest, policy: Policy) -> float:
-    """Return what the station's own counts can say: each cell is hidden, or one of the multiples that are told."""
+def _aggregate_bits(item: AggregateOutput, manifest: TrainManifest, rules: ReleaseRules) -> float:
+    """Return what the station's own counts can say."""
     cells = len(manifest.aggregate_lines(item)) * len(manifest.aggregate_columns(item))
-    return cells * math.log2(MAX_PATIENTS // policy.release.count_rounding + 2)
+    return table_bits(cells, MAX_PATIENTS, rules.count_rounding)
 
 
-def _signal_bits(policy: Policy, manifest: TrainManifest | None) -> float:
+def _signal_bits(rules: ReleaseRules, timeout_s: float, manifest: TrainManifest | None) -> float:
     """Return what a train can say by how long it takes and how it ends."""
-    quantum = policy.release.timing_quantum_s
-    timeout = (
-        manifest.resources.message_timeout_s if manifest is not None else policy.resources.run_hours * 3600
-    )
-    duration = _NUMBER_BITS if quantum == 0 else math.log2(timeout / quantum + 1)
-    granted = set(policy.release.error_codes)
+    quantum = rules.timing_quantum_s
+    duration = NUMBER_BITS if quantum == 0 else math.log2(math.ceil(timeout_s / quantum) + 1)
+    granted = set(rules.error_codes)
     codes = len(granted if manifest is None else granted & set(manifest.error_codes))
     # A release, a granted code, or one of the closed list: which of those a train can bring about is not relied upon.
     return duration + math.log2(1 + codes + len(RefusalCode))

@@ -6,7 +6,7 @@ aggregation, human review) makes a contract under which nothing leaves, see `Rel
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Self
 
 from policies.documents import canonical_json, digest_of
@@ -15,6 +15,7 @@ from policies.manifest import AggregateOutput, MetricOutput, Split, TableOutput,
 from policies.order import Stage
 from policies.policy import Policy, TensorRules
 from policies.refusals import Reason, RefusalCode
+from policies.rules.capacity import release_bits
 from policies.wire.arrays import MAX_HEADER_BYTES, ArrayLayout
 from policies.wire.releases import ReleaseTensor, release_tensors
 
@@ -104,6 +105,9 @@ class ReleaseContract:
         count_rounding: counts in tables leave as multiples of this.
         aggregates: every table that the station makes of a map train's rows; `permitted_tables` names these too.
         error_codes: of the train's own, those that the policy grants; any other is counted as a crash.
+        dominance: when a sum tells too much of few patients.
+        manifest: of a train of rows, which the station counts by it.
+        capacity_bits: per stage, an upper bound on what one release can carry out (`policies.rules.capacity`).
         rules_digest: over all of the above but `problems` and `tensors`: names the rule set in the ledger.
     """
 
@@ -123,6 +127,9 @@ class ReleaseContract:
     count_rounding: int = 1
     aggregates: tuple[AggregateOutput, ...] = ()
     error_codes: frozenset[str] = frozenset()
+    dominance: DominanceRules = DominanceRules()
+    manifest: TrainManifest | None = None
+    capacity_bits: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def build(cls, manifest: TrainManifest, policy: Policy, inbound_layout: ArrayLayout | None) -> Self:
@@ -161,6 +168,12 @@ class ReleaseContract:
             count_rounding=policy.release.count_rounding,
             aggregates=manifest.outputs.aggregates,
             error_codes=frozenset(manifest.error_codes) & frozenset(policy.release.error_codes),
+            dominance=policy.release.dominance,
+            manifest=manifest if manifest.outputs.aggregates else None,
+            capacity_bits={
+                stage: release_bits(policy.release, manifest, stage, tensors or ())
+                for stage in STAGES_OF_KIND[manifest.kind]
+            },
         )
 
     def releases_tensors(self, stage: Stage) -> bool:

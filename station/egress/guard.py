@@ -159,6 +159,7 @@ class Guard:
             suppressed=tuple(figures.suppressed),
             num_examples=rounded_examples(self._examples(request.stage)),
             rules_digest=self._contract.rules_digest,
+            capacity_bits=self._contract.capacity_bits[request.stage],
         )
 
     def _examples(self, stage: Stage) -> int:

@@ -13,7 +13,7 @@ from policies.refusals import Reason, RefusalCode
 from policies.wire.instructions import Blob, Kind, StationReply, Status
 from station.egress.analyses.exact import ExactTable
 
-Table = tuple[tuple[int, ...], ...]
+Table = tuple[tuple[int | float, ...], ...]
 Decimal = NewType("Decimal", float)
 """A number rounded to its declared decimals, within its declared range."""
 
@@ -50,12 +50,13 @@ class Release:
         stage: what was asked.
         arrays: the deltas, or None.
         metrics: rounded and within range.
-        tables: of whole numbers.
+        tables: whole numbers of patients; sums and edges of bins may have decimals.
         suppressed: declared outputs that were left out, with the rule.
         num_examples: the station's own count, rounded.
         rules_digest: the rule set it passed.
         counted: of each table, what the station counted before anything was hidden of it. It never leaves: later releases are held
             against it.
+        capacity_bits: an upper bound on what it can carry out of the train's choosing, by these rules and its own tensors.
     """
 
     order_digest: str
@@ -67,6 +68,7 @@ class Release:
     suppressed: tuple[Suppressed, ...]
     num_examples: int
     rules_digest: str
+    capacity_bits: int
     counted: tuple[ExactTable, ...] = ()
 
     def without(self, keys: Collection[str], code: RefusalCode) -> Self:

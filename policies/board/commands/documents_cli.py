@@ -88,7 +88,7 @@ def reviewed(
         repository: to compare with the version in force.
         data: the policy's bytes that are about to be signed; the file is not read again.
     """
-    from policies.board.documents.documents_in import elements_of, is_policy, read_file, read_train  # noqa: PLC0415
+    from policies.board.documents.documents_in import is_policy, read_file, read_train, tensors_of  # noqa: PLC0415
     from policies.board.documents.listed import policy_in_force  # noqa: PLC0415
     from policies.board.reviewing.review import review_policy, review_train  # noqa: PLC0415
     from policies.documents import digest_of, load_yaml  # noqa: PLC0415
@@ -101,7 +101,7 @@ def reviewed(
     train = None if train_path is None else read_train(train_path)
     previous = None if repository is None else policy_in_force(repository, policy.id)
     found = review_policy(
-        policy, data, digest_of(data), train=train, elements=elements_of(weights), previous=previous
+        policy, data, digest_of(data), train=train, weights=tensors_of(weights), previous=previous
     )
     if repository is None:
         return found

@@ -7,7 +7,7 @@ from policies.bundle import MAX_MANIFEST_BYTES, BlobFolder, BundleIndex
 from policies.documents import digest_of, load_yaml
 from policies.errors import DocumentError, PhtError
 from policies.manifest import TrainManifest
-from policies.wire.arrays import read_layout
+from policies.wire.arrays import TensorShape, read_layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ def read_file(path: Path) -> bytes:
         ) from error
 
 
-def elements_of(weights: Path | None) -> int | None:
-    """Return how many numbers a safetensors file holds, or None without one.
+def tensors_of(weights: Path | None) -> tuple[TensorShape, ...] | None:
+    """Return the tensors that a safetensors file holds, or None without one.
 
     Raises:
         DocumentError: it is not such a file.
@@ -79,7 +79,7 @@ def elements_of(weights: Path | None) -> int | None:
     if weights is None:
         return None
     try:
-        return sum(tensor.elements for tensor in read_layout(weights).tensors)
+        return read_layout(weights).tensors
     except PhtError as error:
         raise DocumentError(
             f"{weights.name}: {error.message}", hint="Give the initial weights as safetensors."

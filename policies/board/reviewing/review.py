@@ -13,6 +13,7 @@ from policies.documents import format_moment
 from policies.manifest import AggregateOutput, Interface, MetricOutput, Resources, TableOutput, TrainManifest
 from policies.policy import Policy, ReleaseRules, ResourceGrant
 from policies.rules.capacity import Capacity, bits_in_words, capacity, in_words, trust_in_words
+from policies.wire.arrays import TensorShape
 
 if TYPE_CHECKING:
     from policies.board.contents.report import ImageContents
@@ -70,7 +71,7 @@ def review_policy(
     digest: str,
     *,
     train: Train | None,
-    elements: int | None,
+    weights: tuple[TensorShape, ...] | None,
     previous: Policy | None,
 ) -> Review:
     """Describe what a policy permits.
@@ -80,10 +81,10 @@ def review_policy(
         data: its bytes.
         digest: of its bytes.
         train: the train it permits, to compare with.
-        elements: how many numbers the released tensors hold, where the weights are at hand.
+        weights: the tensors that training starts from, where they are at hand.
         previous: the version in force now, to show what changes.
     """
-    found = capacity(policy, elements, train.manifest if train else None)
+    found = capacity(policy, train.manifest if train else None, weights)
     sections = [
         _who_and_why(policy),
         _legal(policy),

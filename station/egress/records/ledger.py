@@ -53,6 +53,7 @@ class LedgerEntry(StrictModel):
         rules_digest: the rule set that a release passed.
         arrays_digest: of the file beside it.
         arrays_size: of that file.
+        capacity_bits: of a release: an upper bound on what its train could carry out with it.
         repeated: the same bytes left before.
         hour: of calls without a message (`station.egress.records.calls`), which hour the entry covers; its digest is of what it says.
         calls_before: how many of each kind were made since the entry before; None for messages.
@@ -67,6 +68,7 @@ class LedgerEntry(StrictModel):
     rules_digest: Digest | None = None
     arrays_digest: Digest | None = None
     arrays_size: Size | None = None
+    capacity_bits: Size | None = None
     repeated: bool = False
     hour: Moment | None = None
     calls_before: dict[CallKind, Size] | None = Field(default=None, max_length=16)

@@ -226,6 +226,7 @@ class ReleaseStore:
             rules_digest=release.rules_digest,
             arrays_digest=None if arrays is None else arrays.digest,
             arrays_size=None if arrays is None else arrays.size,
+            capacity_bits=release.capacity_bits,
         )
         row = ReleaseRow(
             order_digest=release.order_digest,
