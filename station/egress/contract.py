@@ -13,7 +13,7 @@ from policies.documents import canonical_json, digest_of
 from policies.errors import WireError
 from policies.manifest import AggregateOutput, MetricOutput, Split, TableOutput, TrainKind, TrainManifest
 from policies.order import Stage
-from policies.policy import Policy, TensorRules
+from policies.policy import DominanceRules, Policy, TensorRules
 from policies.refusals import Reason, RefusalCode
 from policies.rules.capacity import release_bits
 from policies.wire.arrays import MAX_HEADER_BYTES, ArrayLayout
