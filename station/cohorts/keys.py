@@ -8,6 +8,7 @@ import base64
 import hashlib
 import hmac
 import os
+import random
 import secrets
 from pathlib import Path
 
@@ -28,6 +29,15 @@ SPLIT_BOUNDS: tuple[tuple[Split, float], ...] = (
 DAY_S = 86_400
 SHIFT_WINDOW_S = (DAY_S, 365 * DAY_S)
 """By how much dates and times are moved once more, per patient and train; stated in a cohort's description."""
+
+
+def random_name(prefix: str, drawn: random.Random) -> str:
+    """Return a name of the form that patients (p) and cases (c) have inside trains, of nobody."""
+    return prefix + _name(drawn.randbytes(_ID_BYTES))
+
+
+def _name(data: bytes) -> str:
+    return base64.b32encode(data).decode().lower()
 
 
 class CohortKey:
@@ -109,9 +119,13 @@ class CohortKey:
         """Return the key under which UIDs are mapped inside the train of `scope`; of no use for any other."""
         return self._mac("uid", scope)
 
+    def sample_seed(self, order_digest: str, round_: int) -> bytes:
+        """Return what decides who is scored in a round of an order; the same however often the round is asked."""
+        return self._mac("sample", f"{order_digest}\n{round_}")
+
     def _identifier(self, purpose: str, scope: str, value: str) -> str:
         scoped = hmac.digest(self._mac(purpose, scope), value.encode(), hashlib.sha256)
-        return base64.b32encode(scoped[:_ID_BYTES]).decode().lower()
+        return _name(scoped[:_ID_BYTES])
 
     def _mac(self, purpose: str, value: str) -> bytes:
         subkey = hmac.digest(self._secret, f"pht-cohort-v1:{purpose}".encode(), hashlib.sha256)

@@ -15,7 +15,7 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -51,6 +51,47 @@ class OnePatient:
     clinical: tuple[list[str], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class CohortDocuments:
+    """What a frozen cohort says about itself.
+
+    Attributes:
+        datalist: the Decathlon document.
+        description: `cohort.json`.
+        header: of the clinical table.
+        clinical: its lines, by the train's pseudonym of the patient.
+        entries: of the datalist, by split and patient.
+    """
+
+    datalist: Json
+    description: Json
+    header: list[str]
+    clinical: dict[str, list[list[str]]]
+    entries: dict[tuple[Split, str], list[Json]]
+
+
+def read_documents(cohort: FrozenCohort) -> CohortDocuments:
+    """Read a cohort's three documents.
+
+    Raises:
+        StateError: they cannot be read.
+    """
+    try:
+        datalist = json.loads((cohort.path / "datalist.json").read_bytes())
+        description = json.loads((cohort.path / "cohort.json").read_bytes())
+        table = list(csv.reader(io.StringIO((cohort.path / "clinical.csv").read_text("utf-8"))))
+    except (OSError, ValueError) as error:
+        raise StateError("cohort: its documents cannot be read", hint="Freeze the cohort again.") from error
+    clinical: dict[str, list[list[str]]] = {}
+    for line in table[1:]:
+        clinical.setdefault(line[1], []).append(line)
+    entries: dict[tuple[Split, str], list[Json]] = {}
+    for split in Split:
+        for entry in datalist[split]:
+            entries.setdefault((split, entry["patient"]), []).append(entry)
+    return CohortDocuments(datalist, description, table[0], clinical, entries)
+
+
 class PatientFolders:
     """Lays out the patients of one frozen cohort one by one.
 
@@ -64,22 +105,12 @@ class PatientFolders:
     def __init__(self, cohort: FrozenCohort) -> None:
         self._data: Final = cohort.path
         self._root: Final = cohort.path.parent / PATIENTS
-        try:
-            self._datalist: Final[Json] = json.loads((self._data / "datalist.json").read_bytes())
-            self._description: Final[Json] = json.loads((self._data / "cohort.json").read_bytes())
-            table = list(csv.reader(io.StringIO((self._data / "clinical.csv").read_text("utf-8"))))
-        except (OSError, ValueError) as error:
-            raise StateError(
-                "cohort: its documents cannot be read", hint="Freeze the cohort again."
-            ) from error
-        self._header: Final = table[0]
-        self._clinical: Final[dict[str, list[list[str]]]] = {}
-        for line in table[1:]:
-            self._clinical.setdefault(line[1], []).append(line)
-        self._entries: Final[dict[tuple[Split, str], list[Json]]] = {}
-        for split in Split:
-            for entry in self._datalist[split]:
-                self._entries.setdefault((split, entry["patient"]), []).append(entry)
+        documents = read_documents(cohort)
+        self._datalist: Final = documents.datalist
+        self._description: Final = documents.description
+        self._header: Final = documents.header
+        self._clinical: Final = documents.clinical
+        self._entries: Final = documents.entries
 
     @property
     def patients(self) -> int:
@@ -107,7 +138,7 @@ class PatientFolders:
             for entry in one.entries:
                 for kind in ("image", "label"):
                     if isinstance(place := entry.get(kind), str):
-                        _bring(self._data / place, folder / place)
+                        bring(self._data / place, folder / place)
             for name, content in (
                 ("datalist.json", canonical_json(self._datalist_of(one))),
                 ("clinical.csv", self._table_of(one)),
@@ -115,7 +146,7 @@ class PatientFolders:
             ):
                 (folder / name).write_bytes(content)
                 finish_file(folder / name)
-            _seal(folder)
+            seal_copy(folder)
         except OSError as error:
             self.remove(folder)
             raise StorageError(
@@ -143,10 +174,7 @@ class PatientFolders:
         return {**self._datalist, "labels": labels, **splits}
 
     def _table_of(self, one: OnePatient) -> bytes:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows((self._header, *one.clinical))
-        return text.getvalue().encode()
+        return table_of((self._header, *one.clinical))
 
     def _description_of(self, one: OnePatient) -> Json:
         return {
@@ -155,7 +183,14 @@ class PatientFolders:
         }
 
 
-def _bring(source: Path, target: Path) -> None:
+def table_of(lines: Iterable[Sequence[str]]) -> bytes:
+    """Return a clinical table's file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue().encode()
+
+
+def bring(source: Path, target: Path) -> None:
     """Clone or copy a file or a folder of files; links in it are none of ours."""
     target.parent.mkdir(mode=0o755, exist_ok=True)
     if not source.is_dir():
@@ -184,7 +219,7 @@ def _bring_file(source: Path, target: Path) -> None:
     finish_file(target)
 
 
-def _seal(folder: Path) -> None:
+def seal_copy(folder: Path) -> None:
     """Make folders read-only and dateless, the inner ones first; unlike a cohort's they need not outlive a crash."""
     for current, _, _ in os.walk(folder, topdown=False):
         Path(current).chmod(0o555)
