@@ -4,7 +4,7 @@ The neighbouring relation is replace-one: two cohorts of equal size that differ 
 values may differ. A query's noise multiplier z is the standard deviation of its noise over its L2 sensitivity *under that
 relation*: for a vector clipped to norm C that is 2C, not C, because the train, which nobody trusts, may turn it round.
 
-Each query with discrete Gaussian noise is rho-zCDP with rho = 1/(2 z^2) (Canonne, Kamath and Steinke 2020, theorem 14), as with
+Each query with discrete Gaussian noise is rho-zCDP with rho = 1/(2 z^2) (Canonne, Kamath and Steinke 2020), as with
 continuous noise; rho adds up over queries chosen with knowledge of earlier answers (Bun and Steinke 2016, lemma 1.7). So the sum of 1/z^2
 is the whole state. It is kept in whole units and rounded up, so it can be persisted, added and compared without error.
 

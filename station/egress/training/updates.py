@@ -6,35 +6,22 @@ measures and may withhold, the second writes. Withheld buffers are not looked at
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from policies.errors import WireError
 from policies.manifest import DType
 from policies.policy import TensorRules
 from policies.refusals import Reason, RefusalCode
-from policies.wire.arrays import (
-    Array,
-    ArrayLayout,
-    ArrayLimits,
-    TensorEntry,
-    TensorShape,
-    chunks_of,
-    open_tensor,
-    read_layout,
-)
+from policies.wire.arrays import Array, TensorShape
 from policies.wire.arrays_writing import ArraysWriter, WrittenArrays
-from policies.wire.floats import as_float, from_float
-from policies.wire.releases import ReleaseTensor, TensorRole
+from policies.wire.floats import from_float
+from policies.wire.releases import TensorRole
 from station.egress.contract import ReleaseContract
 from station.egress.figures import TENSOR_NAME, shown
-
-Floats = NDArray[np.float32] | NDArray[np.float64]
+from station.egress.training.pairing import TensorPair, pair_tensors
 
 _LARGEST: Final[dict[DType, float]] = {
     "bfloat16": float(np.array(0x7F7F0000, np.uint32).view(np.float32)),
@@ -49,36 +36,6 @@ _ROUNDING: Final[dict[DType, tuple[float, float]]] = {
 }
 _LARGEST_INTEGER_STEP: Final = float(1 << 60)
 _BF16_MINUS_ZERO: Final = np.uint16(0x8000)
-
-
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """One released tensor: its rule, its released dtype, and where the reply and the inbound weights hold it."""
-
-    rule: ReleaseTensor
-    released: DType
-    reply: tuple[Path, TensorEntry]
-    inbound: tuple[Path, TensorEntry]
-
-    @property
-    def name(self) -> str:
-        return self.rule.reply.name
-
-    @property
-    def is_parameter(self) -> bool:
-        return self.rule.role is TensorRole.PARAMETER
-
-    def chunks(self) -> Iterator[tuple[Array, Array]]:
-        """Yield reply and inbound items, raw, in the same pieces."""
-        yield from zip(
-            chunks_of(open_tensor(*self.reply)), chunks_of(open_tensor(*self.inbound)), strict=True
-        )
-
-    def deltas(self) -> Iterator[Floats]:
-        """Yield reply minus inbound of a float tensor."""
-        dtype = self.rule.reply.dtype
-        for reply, inbound in self.chunks():
-            yield as_float(reply, dtype) - as_float(inbound, dtype)
 
 
 def release_update(
@@ -105,7 +62,7 @@ def release_update(
     """
     if contract.tensors is None or contract.tensor_rules is None:
         return (Reason(RefusalCode.RELEASE_NOT_PERMITTED, "the inbound weights are not known"),)
-    paired = _pair(contract, reply, inbound)
+    paired = pair_tensors(contract, reply, inbound)
     if isinstance(paired, tuple):
         return paired
     rules = contract.tensor_rules
@@ -116,49 +73,7 @@ def release_update(
         return _write(paired, _scale(paired, measured, rules.clipping_norm), out)
 
 
-def _pair(contract: ReleaseContract, reply: Path, inbound: Path) -> list[_Pair] | tuple[Reason, ...]:
-    tensors = contract.tensors or ()
-    try:
-        given = read_layout(reply, ArrayLimits(max_bytes=contract.reply_arrays_limit("train")))
-    except WireError as error:
-        return (Reason(RefusalCode.RELEASE_UNPARSEABLE, error.message),)
-    try:
-        weights = read_layout(inbound).by_name()
-    except WireError as error:
-        return (Reason(RefusalCode.STATION_FAULT, f"inbound weights: {error.message}"),)
-    if reasons := _differences(tensors, given):
-        return tuple(reasons)
-    entries = given.by_name()
-    pairs = []
-    for rule in tensors:
-        name = rule.reply.name
-        if name not in weights or weights[name].tensor != rule.reply:
-            return (Reason(RefusalCode.STATION_FAULT, "the inbound weights are not those of the contract"),)
-        if rule.released_dtype is not None:
-            pairs.append(_Pair(rule, rule.released_dtype, (reply, entries[name]), (inbound, weights[name])))
-    return pairs
-
-
-def _differences(tensors: Sequence[ReleaseTensor], given: ArrayLayout) -> list[Reason]:
-    expected = {rule.reply.name: rule.reply for rule in tensors}
-    found = {tensor.name: tensor for tensor in given.tensors}
-    both = sorted(expected.keys() & found.keys())
-    differences = (
-        (RefusalCode.RELEASE_TENSOR_EXTRA, found.keys() - expected.keys()),
-        (RefusalCode.RELEASE_TENSOR_MISSING, expected.keys() - found.keys()),
-        (
-            RefusalCode.RELEASE_TENSOR_SHAPE,
-            [name for name in both if found[name].shape != expected[name].shape],
-        ),
-        (
-            RefusalCode.RELEASE_TENSOR_DTYPE,
-            [name for name in both if found[name].dtype != expected[name].dtype],
-        ),
-    )
-    return [Reason(code, shown(names, TENSOR_NAME)) for code, names in differences if names]
-
-
-def _measure(pairs: Sequence[_Pair], rules: TensorRules) -> float | tuple[Reason, ...]:
+def _measure(pairs: Sequence[TensorPair], rules: TensorRules) -> float | tuple[Reason, ...]:
     """Check every number that will leave; return the parameters' sum of squares (0 where nothing is clipped)."""
     found: dict[RefusalCode, list[str]] = {
         RefusalCode.RELEASE_TENSOR_NOT_FINITE: [],
@@ -177,7 +92,7 @@ def _measure(pairs: Sequence[_Pair], rules: TensorRules) -> float | tuple[Reason
     return reasons or squares
 
 
-def _floats_problem(pair: _Pair, rules: TensorRules) -> tuple[RefusalCode | None, float]:
+def _floats_problem(pair: TensorPair, rules: TensorRules) -> tuple[RefusalCode | None, float]:
     bound = min(rules.maximum_absolute, _LARGEST[pair.released])
     squares = 0.0
     problem = None
@@ -194,7 +109,7 @@ def _floats_problem(pair: _Pair, rules: TensorRules) -> tuple[RefusalCode | None
     return problem, squares
 
 
-def _integers_problem(pair: _Pair, rules: TensorRules) -> RefusalCode | None:
+def _integers_problem(pair: TensorPair, rules: TensorRules) -> RefusalCode | None:
     for reply, inbound in pair.chunks():
         if pair.rule.reply.dtype == "bool" and max(reply.max(), inbound.max()) > 1:
             return RefusalCode.RELEASE_TENSOR_RANGE
@@ -205,7 +120,7 @@ def _integers_problem(pair: _Pair, rules: TensorRules) -> RefusalCode | None:
     return None
 
 
-def _scale(pairs: Sequence[_Pair], squares: float, clipping_norm: float | None) -> float:
+def _scale(pairs: Sequence[TensorPair], squares: float, clipping_norm: float | None) -> float:
     """Return the factor that brings the parameters' deltas, as they will be rounded, within the norm."""
     if clipping_norm is None:
         return 1.0
@@ -221,7 +136,7 @@ def _scale(pairs: Sequence[_Pair], squares: float, clipping_norm: float | None) 
     return max(room, 0.0) / norm if math.isfinite(norm) else 0.0
 
 
-def _write(pairs: Sequence[_Pair], scale: float, out: Path) -> WrittenArrays:
+def _write(pairs: Sequence[TensorPair], scale: float, out: Path) -> WrittenArrays:
     by_name = {pair.name: pair for pair in pairs}
     shapes = [TensorShape(pair.name, pair.released, pair.rule.reply.shape) for pair in pairs]
     with ArraysWriter(out, shapes) as writer:
