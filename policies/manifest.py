@@ -5,17 +5,18 @@ A manifest grants nothing. A station holds a train to it, within what the policy
 
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from policies.aggregates import AggregateOutput as AggregateOutput  # noqa: PLC0414 - a part of the manifest
+from policies.aggregates import Split as Split  # noqa: PLC0414 - likewise
+from policies.aggregates import ToldValues, columns_of, lines_of, problem_with, told_values
 from policies.documents import Digest, Name, Sequence, StrictModel, Text
-from policies.rows import ANSWERED, FAILURES, MAX_EDGES, OUTCOME, ColumnName, Edge, RowSchema, bin_names
+from policies.rows import MAX_PATIENTS, RowSchema
 
 MAX_ERROR_CODES = 32
 MAX_TENSORS = 20_000
-MAX_CELLS = 4096
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 ErrorCode = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{1,47}$")]
@@ -49,14 +50,6 @@ class Modality(StrEnum):
     CT = "CT"
     DX = "DX"
     CR = "CR"
-
-
-class Split(StrEnum):
-    """The three parts of a cohort, by patient."""
-
-    TRAINING = "training"
-    VALIDATION = "validation"
-    TESTING = "testing"
 
 
 class DataNeeds(StrictModel):
@@ -179,19 +172,6 @@ class TableOutput(StrictModel):
     minimum_cell_count: Annotated[int, Field(ge=1)] = 5
 
 
-class AggregateOutput(StrictModel):
-    """One table that the station makes of a map train's rows: how many patients fall in each bin of a column."""
-
-    key: MetricName
-    column: ColumnName = Field(description=f"Of the rows, or {OUTCOME!r}: how the program ended.")
-    edges: Sequence[Edge] = Field(
-        default=(), max_length=MAX_EDGES, description="Between the bins of a number, increasing."
-    )
-    by: ColumnName | None = Field(default=None, description="A second column, of categories: a crosstab.")
-    split: Split
-    minimum_cell_count: Annotated[int, Field(ge=1)] = 10
-
-
 class Outputs(StrictModel):
     """The closed list of what may leave, as the researcher declares it."""
 
@@ -202,19 +182,24 @@ class Outputs(StrictModel):
         default=False,
         description="The train answers 'score': how well the weights it is given fit each case, one number each.",
     )
-    rows: RowSchema | None = Field(default=None, description="What a map train answers of each patient.")
+    rows: RowSchema | None = Field(
+        default=None, description="What there is of each patient: the train's own columns, and clinical ones."
+    )
     aggregates: Sequence[AggregateOutput] = Field(
-        default=(), max_length=32, description="What the station makes of a map train's rows."
+        default=(), max_length=32, description="What the station makes of the rows; they leave as this alone."
     )
 
     @model_validator(mode="after")
     def _aggregates_of_rows(self) -> "Outputs":
-        problems = [f"{item.key} {found}" for item in self.aggregates if (found := self._problem_with(item))]
+        problems = [
+            f"{item.key} {found}" for item in self.aggregates if (found := problem_with(item, self.rows))
+        ]
         keys = [item.key for item in self.aggregates]
         if len(set(keys)) != len(keys):
             problems.append("an aggregate is named twice")
-        edges = {(item.split, item.column): item.edges for item in self.aggregates}
-        if any(edges[item.split, item.column] != item.edges for item in self.aggregates):
+        binned = [item for item in self.aggregates if item.measure != "sum"]
+        edges = {(item.split, item.column): item.edges for item in binned}
+        if any(edges[item.split, item.column] != item.edges for item in binned):
             # Counts below 0.5 and below 0.51 differ by the patients in between, however few.
             problems.append("two aggregates of a column in one split have other edges")
         if (self.rows is None) != (not self.aggregates):
@@ -222,27 +207,6 @@ class Outputs(StrictModel):
         if problems:
             raise ValueError("; ".join(problems))
         return self
-
-    def _problem_with(self, item: AggregateOutput) -> str | None:
-        """Return why an aggregate cannot be made of the rows, or None."""
-        column = None if self.rows is None else self.rows.column(item.column)
-        by = None if self.rows is None or item.by is None else self.rows.column(item.by)
-        if item.split is Split.TESTING:
-            return "is of testing cases, and an analysis is given none"
-        if item.column == OUTCOME:
-            return None if not item.edges and item.by is None else "counts outcomes, without edges and 'by'"
-        if column is None:
-            return "counts a column that the rows do not have"
-        if item.by is not None and (by is None or by.type != "category" or item.by == item.column):
-            return "is by a column that is no other category column of the rows"
-        if (column.type == "category") == bool(item.edges):
-            return "has edges for a number, and none for a category"
-        ends = (column.minimum, *item.edges, column.maximum)
-        rising = all(low is not None and high is not None and low < high for low, high in pairwise(ends))
-        if item.edges and not rising:
-            return "has edges that do not increase between the column's minimum and maximum"
-        lines, cells = len(bin_names(column, item.edges)), 1 if by is None else len(bin_names(by, ()))
-        return None if lines * cells <= MAX_CELLS else f"has more than {MAX_CELLS} cells"
 
     @field_validator("metrics", "tables")
     @classmethod
@@ -319,7 +283,7 @@ class TrainManifest(StrictModel):
             )
         if self.outputs.membership_scores and self.kind is not TrainKind.TRAINING:
             raise ValueError("membership_scores are of updates, and only a training train returns one")
-        if problem := _problem_with_map(self):
+        if problem := _problem_with_rows(self):
             raise ValueError(problem)
         return self
 
@@ -338,34 +302,87 @@ class TrainManifest(StrictModel):
 
     def aggregate_lines(self, item: AggregateOutput) -> tuple[str, ...]:
         """Return what the lines of an aggregate's table are, in order."""
-        if item.column == OUTCOME:
-            return (ANSWERED, *self.error_codes, *FAILURES)
-        column = None if self.outputs.rows is None else self.outputs.rows.column(item.column)
-        return () if column is None else bin_names(column, item.edges)
+        return lines_of(item, self.outputs.rows, self.error_codes)
 
     def aggregate_columns(self, item: AggregateOutput) -> tuple[str, ...]:
         """Return what the columns of an aggregate's table are, in order."""
-        by = None if self.outputs.rows is None or item.by is None else self.outputs.rows.column(item.by)
-        return ("patients",) if by is None else bin_names(by, ())
+        return columns_of(item, self.outputs.rows)
+
+    def aggregate_values(
+        self, item: AggregateOutput, count_rounding: int, patients: int = MAX_PATIENTS
+    ) -> tuple[ToldValues, ...]:
+        """Return how many numbers an aggregate's table tells, and how many different ones each can be at most."""
+        return told_values(item, self.outputs.rows, self.error_codes, count_rounding, patients)
+
+    @property
+    def row_splits(self) -> tuple[Split, ...]:
+        """Of whose patients a train that is asked for all rows at once states them: the splits that are counted, in order."""
+        return tuple(split for split in Split if any(item.split is split for item in self.outputs.aggregates))
 
     def image_digest(self, variant: Literal["cpu", "cuda"] = "cpu") -> str | None:
         """Return the config digest of a variant, or None where the train has none."""
         return next((image.config_digest for image in self.images if image.variant == variant), None)
 
 
+def _problem_with_rows(manifest: TrainManifest) -> str | None:
+    """Return what contradicts itself about rows and how they are asked for, or None."""
+    outputs, interface = manifest.outputs, manifest.interface
+    for aggregate in outputs.aggregates:
+        if (aggregate.split is Split.TESTING) != (manifest.kind is TrainKind.EVALUATION):
+            return f"{aggregate.key} is of {aggregate.split} patients, and an {manifest.kind} train is given none"
+    if interface is Interface.MAP:
+        return _problem_with_map(manifest)
+    if interface is Interface.STATION:
+        return _problem_with_station(manifest)
+    if outputs.rows is None:
+        return None
+    if manifest.kind is TrainKind.TRAINING:
+        return "a training train has no rows: only analyses and evaluations are counted"
+    if not outputs.rows.of_train:
+        return "every column is clinical, so there is nothing to run: the interface is station"
+    return _problem_with_clinical(manifest)
+
+
 def _problem_with_map(manifest: TrainManifest) -> str | None:
     """Return what contradicts itself about a train of one patient at a time, or None."""
     outputs = manifest.outputs
-    if manifest.interface is not Interface.MAP:
-        return None if outputs.rows is None else "rows are what a map train returns, and no other"
     if manifest.kind is not TrainKind.ANALYSIS:
         return "a map train is an analysis"
     if outputs.rows is None:
         return "a map train declares its rows and what the station makes of them"
-    if outputs.metrics or outputs.tables:
-        return "a map train states no metrics and no tables: the station counts its rows"
+    if outputs.metrics:
+        return "a map train states no metrics: the station counts its rows"
+    if not outputs.rows.of_train:
+        return "every column is clinical, so there is nothing to run: the interface is station"
     if manifest.resources.gpu != "none":
         return "a map train is given no GPU: each patient has a container for a moment"
     if outputs.rows.patient_timeout_s > manifest.resources.message_timeout_s:
         return "patient_timeout_s is longer than message_timeout_s, which holds for all patients together"
+    return _problem_with_clinical(manifest)
+
+
+def _problem_with_station(manifest: TrainManifest) -> str | None:
+    """Return what contradicts itself about a train without a program, or None."""
+    outputs = manifest.outputs
+    if manifest.kind is not TrainKind.ANALYSIS:
+        return "a train without a program (interface station) is an analysis"
+    if outputs.rows is None:
+        return "a train without a program declares the clinical columns that the station counts"
+    if outputs.rows.of_train:
+        return "no program runs (interface station), so every column has source: clinical"
+    if outputs.metrics or manifest.hyperparameters or manifest.error_codes or outputs.membership_scores:
+        return "no program runs (interface station): no metrics, hyperparameters, error codes or scores"
+    if manifest.data.masks or manifest.data.representation != "volume":
+        return "no program runs (interface station): nobody would read masks or DICOM files"
+    if manifest.resources.gpu != "none":
+        return "no program runs (interface station), so there is nothing to give a GPU to"
+    return _problem_with_clinical(manifest)
+
+
+def _problem_with_clinical(manifest: TrainManifest) -> str | None:
+    rows, needs = manifest.outputs.rows, manifest.data
+    asked = {*needs.clinical_fields, *([needs.label] if needs.label else [])}
+    missing = [] if rows is None else [column.name for column in rows.clinical if column.name not in asked]
+    if missing:
+        return f"clinical columns that data.clinical_fields does not ask for: {', '.join(missing)}"
     return None

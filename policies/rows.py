@@ -1,7 +1,7 @@
-"""What a `map` train answers of one patient: one row of a fixed schema, and the bins its station counts patients in.
+"""What is known of one patient in an analysis: one row of a fixed schema, and the bins its station counts patients in.
 
-The train sees one patient at a time and states no count. A row outside this schema is no row; whatever else it says is not
-read. Pure; the values are untrusted.
+A train states rows and no count. Columns of the hospital's clinical data are filled in by the station itself. A row outside this
+schema is no row; whatever else a train says is not read. Pure; the values are untrusted.
 """
 
 import math
@@ -17,13 +17,13 @@ MAX_COLUMNS: Final = 32
 MAX_EDGES: Final = 128
 MAX_CATEGORIES: Final = 64
 MAX_PATIENTS: Final = 1_000_000
-"""The most patients that one message of a map train may count: what the board's bound on bits rests on."""
+"""The most patients that one message may count: what the board's bound on bits rests on."""
 
 OUTCOME: Final = "outcome"
-"""The column that every map train has without declaring it: how its program ended for a patient."""
+"""The column that every train of rows has without declaring it: how it ended for a patient."""
 ANSWERED: Final = "answered"
 FAILURES: Final = ("crash", "timeout", "oom", "protocol", "row")
-"""How a patient's container can fail without a declared code; `row`: its answer was outside the schema."""
+"""How a patient can be without a row and without a declared code; `row`: what there is lies outside the schema."""
 MISSING: Final = "missing"
 HIDDEN: Final = -1
 """What stands in a table where a count was too small to leave."""
@@ -82,11 +82,12 @@ class RowColumn(StrictModel):
 
 
 class RowSchema(StrictModel):
-    """The row that a map train returns of each patient, and how long it may take over one."""
+    """The row that there is of each patient, and how long a map train may take over one."""
 
     columns: Sequence[RowColumn] = Field(min_length=1, max_length=MAX_COLUMNS)
     patient_timeout_s: Annotated[int, Field(ge=1, le=86_400)] = Field(
-        default=120, description="Seconds for one patient; `message_timeout_s` holds for all together."
+        default=120,
+        description="A map train's seconds for one patient; `message_timeout_s` holds for all together.",
     )
 
     @model_validator(mode="after")
@@ -100,17 +101,30 @@ class RowSchema(StrictModel):
         """Return a column by name."""
         return next((column for column in self.columns if column.name == name), None)
 
+    @property
+    def of_train(self) -> tuple[RowColumn, ...]:
+        """The columns that the train's program fills in."""
+        return tuple(column for column in self.columns if column.source == "train")
+
+    @property
+    def clinical(self) -> tuple[RowColumn, ...]:
+        """The columns that the station fills in."""
+        return tuple(column for column in self.columns if column.source == "clinical")
+
     def read(self, answer: object) -> dict[str, Cell] | None:
         """Return an untrusted answer as a row, or None where it is none: every column within its bounds, and nothing else.
+
+        The station's own columns are none of a train's to fill in: an answer that names one is no row.
 
         >>> schema = RowSchema(columns=(RowColumn(name="share", type="float", minimum=0.0, maximum=1.0),))
         >>> schema.read({"share": 0.5}), schema.read({"share": 2.0}), schema.read({"share": 0.5, "name": 1})
         ({'share': 0.5}, None, None)
         """
-        if not isinstance(answer, Mapping) or len(answer) > len(self.columns):
+        columns = self.of_train
+        if not isinstance(answer, Mapping) or len(answer) > len(columns):
             return None
         row: dict[str, Cell] = {}
-        for column in self.columns:
+        for column in columns:
             value = answer.get(column.name)
             if not column.accepts(value):
                 return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from map_documents import MAP_ROWS, map_manifest
+from roster_kit import by_own_names
 from sandbox_kit import build_image, store_image
 
 from policies.bundle import BlobFolder
@@ -121,7 +122,7 @@ class MapStation:
             control_dir=str(self.home / "compute" / "control" / "run-map"), interface="map",
             memory_bytes=256 * MIB, cpus=1.0, pids=32, scratch_bytes=16 * MIB, wall_clock_s=600,
         )  # fmt: skip
-        terms = MapTerms(spec, self.manifest, at_once, failed_share)
+        terms = MapTerms(spec, self.manifest, by_own_names(self.cohort), at_once, failed_share)
         return MapSession(recorded, PatientFolders(self.cohort), terms), recorded
 
     def ask(

@@ -13,8 +13,10 @@ from typing import Final
 from policies.manifest import MetricOutput, TableOutput
 from policies.order import Stage
 from policies.refusals import Reason, RefusalCode
-from policies.rows import HIDDEN, OUTCOME
-from station.egress.analyses.tally import Tally, outcomes_told, rounded, suppressed, told_together
+from station.egress.analyses.counting import count_tables
+from station.egress.analyses.exact import ExactTable
+from station.egress.analyses.hiding import rounded
+from station.egress.analyses.tally import Tally
 from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts
 from station.egress.release import Decimal, Suppressed, Table
 
@@ -29,6 +31,7 @@ class Figures:
 
     metrics: dict[str, Decimal | int] = field(default_factory=dict)
     tables: dict[str, Table] = field(default_factory=dict)
+    counted: tuple[ExactTable, ...] = ()
     suppressed: list[Suppressed] = field(default_factory=list)
     reasons: list[Reason] = field(default_factory=list)
 
@@ -138,34 +141,25 @@ def _check_table(
 
 
 def count_figures(contract: ReleaseContract, tally: Tally) -> Figures:
-    """Make the tables of a map train's rows: the station's own counts, so nothing here can be wrong, only too small.
+    """Make the tables of patients' rows: the station's own counting, so nothing here can be wrong, only too small.
 
     1. What the policy does not permit is left out.
     2. A table on too few patients is left out.
-    3. How containers ended is told by the codes that the policy grants.
-    4. Cells that are too small are hidden, with what would tell them; a table that another one could tell them of is left out.
-    5. What is left is rounded.
+    3. The others become exact tables, and of those what may be told (`station.egress.analyses.counting`).
     """
     figures = Figures()
-    # Of what leaves: a table that the policy keeps here tells nothing.
-    shared = told_together(item for item in contract.aggregates if item.key in contract.permitted_tables)
+    items = []
     for item in contract.aggregates:
         if item.key not in contract.permitted_tables:
             figures.suppressed.append(Suppressed(item.key, RefusalCode.RELEASE_NOT_PERMITTED))
-            continue
-        if tally.patients(item) < contract.minimum_patients_per_metric:
+        elif tally.patients(item) < contract.minimum_patients_per_metric:
             figures.suppressed.append(Suppressed(item.key, RefusalCode.RELEASE_TOO_FEW_PATIENTS))
-            continue
-        exact, minimum = tally.table(item), max(contract.minimum_cell_count, item.minimum_cell_count)
-        if item.column == OUTCOME:
-            names = tally.manifest.aggregate_lines(item)
-            table = outcomes_told(names, exact, contract.error_codes, minimum)
         else:
-            table = suppressed(exact, minimum)
-        if table is None or (item.key in shared and any(HIDDEN in line for line in table)):
-            figures.suppressed.append(Suppressed(item.key, RefusalCode.RELEASE_CELL_TOO_SMALL))
-            continue
-        figures.tables[item.key] = rounded(table, contract.count_rounding)
+            items.append(item)
+    counted = count_tables(contract, tally, tuple(items))
+    figures.tables.update(counted.tables)
+    figures.counted = counted.exact
+    figures.suppressed += [Suppressed(key, code) for key, code in counted.left_out.items()]
     return figures
 
 

@@ -15,6 +15,7 @@ from policies.documents import canonical_json
 from policies.order import Stage
 from policies.refusals import Reason, RefusalCode
 from policies.wire.instructions import MAX_REPLY_BYTES
+from station.cohorts.roster import Roster
 from station.egress.analyses.tally import Tally, countable
 from station.egress.contract import STAGES_OF_KIND, CohortCounts, ReleaseContract, rounded_examples
 from station.egress.figures import Figures, check_figures, count_figures
@@ -53,11 +54,15 @@ class Guard:
         contract: what may leave.
         counts: the station's own counts of the cohort the train was given.
     """
+        roster: the cohort's patients: whose rows a train states, where it states any.
 
-    def __init__(self, contract: ReleaseContract, counts: CohortCounts) -> None:
+    def __init__(
+        self, contract: ReleaseContract, counts: CohortCounts, roster: Roster | None = None
+    ) -> None:
         self._contract = contract
         self._counts = counts
 
+        self._roster = roster
     def check(self, request: GuardRequest, reply_head: object, arrays: Path | None) -> Release | Withheld:
         """Judge one reply.
 
@@ -95,11 +100,11 @@ class Guard:
         return self._within_ceiling(request, figures, released)
 
     def count(self, request: GuardRequest, tally: Tally) -> Release | Withheld:
-        """Make a release of what the station counted of a map train's rows; the train states nothing in it.
+        """Make a release of what the station counted of patients' rows; the train states nothing in it.
 
         1. The contract is one under which something may leave, and its train one of rows.
         2. The cohort has the patients that the policy asks for, and no more than a bound on bits can be given for.
-        3. Small counts are hidden (`station.egress.analyses.tally`).
+        3. Small counts are hidden (`station.egress.analyses.counting`).
         4. All together stay under the policy's ceiling.
         """
         if reasons := self._problems_beforehand(request.stage):
@@ -160,6 +165,7 @@ class Guard:
             num_examples=rounded_examples(self._examples(request.stage)),
             rules_digest=self._contract.rules_digest,
             capacity_bits=self._contract.capacity_bits[request.stage],
+            counted=figures.counted,
         )
 
     def _examples(self, stage: Stage) -> int:

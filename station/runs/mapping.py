@@ -7,6 +7,7 @@ from policies.manifest import Resources
 from policies.policy import ResourceGrant
 from station.admission.gatekeeper import Admitted
 from station.cohorts import FrozenCohort, PatientFolders
+from station.cohorts.roster import Roster
 from station.sandbox.mapping import Containers, MapSession, MapTerms
 from station.sandbox.spec import ContainerSpec
 from station.settings import CeilingSettings, StationSettings
@@ -18,7 +19,7 @@ def map_session(
     containers: Containers,
     spec: ContainerSpec,
     admitted: Admitted,
-    cohort: FrozenCohort,
+    cohort: tuple[FrozenCohort, Roster],
     settings: StationSettings,
 ) -> MapSession:
     """Return a prepared map train; no container of it runs before its first message.
@@ -27,7 +28,7 @@ def map_session(
         containers: where they are started.
         spec: of each, but for its name and folders.
         admitted: the order, the train and its policy.
-        cohort: frozen for it.
+        cohort: frozen for it, and who is in it.
         settings: the hospital's.
 
     Raises:
@@ -39,8 +40,8 @@ def map_session(
     # As many as a cell of its own would have to count.
     declared = (item.minimum_cell_count for item in admitted.manifest.outputs.aggregates)
     fewest = max(policy.release.minimum_cell_count, *declared)
-    terms = MapTerms(spec, admitted.manifest, together, share, fewest)
-    return MapSession(containers, PatientFolders(cohort), terms)
+    terms = MapTerms(spec, admitted.manifest, cohort[1], together, share, fewest)
+    return MapSession(containers, PatientFolders(cohort[0]), terms)
 
 
 def at_once(asked: Resources, granted: ResourceGrant, ceilings: CeilingSettings) -> int:

@@ -35,6 +35,7 @@ from station.audit.log import AuditLog
 from station.catalogue import Catalogue, Standing
 from station.catalogue.anonymity import cohort_anonymity, in_words
 from station.cohorts import CaseSource, CohortDefinition, CohortKey, FrozenCohort, VolumeCache, freeze, wipe
+from station.cohorts.roster import Roster
 from station.egress.contract import CohortCounts, ReleaseContract
 from station.evidence.kept import keep_terms
 from station.images.store import LayerStore
@@ -60,6 +61,7 @@ class Prepared:
     """A run that is ready to take messages.
 
     Attributes:
+        roster: its cohort's patients, by the train's names and the project's.
         used: the patients and files that its cohort was frozen from.
         work: the run's folder for weights and replies on their way.
         initial: the initial weights that the order names; None for analyses.
@@ -74,6 +76,7 @@ class Prepared:
 
     admitted: Admitted
     cohort: FrozenCohort
+    roster: Roster
     used: Standing
     counts: CohortCounts
     work: Path
@@ -186,7 +189,11 @@ class Preparation:
         )
         if manifest.interface is Interface.MAP:
             prepared.session = map_session(
-                self.sandbox, spec, prepared.admitted, prepared.cohort, self.settings
+                self.sandbox,
+                spec,
+                prepared.admitted,
+                (prepared.cohort, prepared.roster),
+                self.settings,
             )
             return prepared.session
         try:
@@ -333,7 +340,8 @@ class Preparation:
         counts = CohortCounts.from_cohort(
             cohort.patients_by_split, cohort.images_by_split, cohort.most_images_of_one
         )
-        prepared = Prepared(admitted, cohort, used, counts, work, initial, layout, contract, None)
+        roster = Roster.of(cohort, admitted.definition, self.cohort_key)
+        prepared = Prepared(admitted, cohort, roster, used, counts, work, initial, layout, contract, None)
         self.start(run, prepared)
         return Permitted(prepared)
 

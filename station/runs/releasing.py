@@ -45,7 +45,7 @@ class Releasing:
 
     def judge(self, answered: Answered, asked: GuardRequest) -> Release | Withheld:
         """Hold an answer to the rules; its arrays are gone afterwards."""
-        guard = Guard(answered.prepared.contract, answered.prepared.counts)
+        guard = Guard(answered.prepared.contract, answered.prepared.counts, answered.prepared.roster)
         reply = answered.reply
         if isinstance(reply, MapReply):
             return guard.count(asked, reply.tally)

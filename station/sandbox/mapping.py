@@ -1,11 +1,11 @@
 """A map train: a fresh container for each patient, several side by side, each used once and removed.
 
-    patient -> folder of their own -> container -> one row -> counted, and forgotten -> container and folder gone -> the next
+    patient -> folder of their own -> container -> one row -> kept as a number per column -> container and folder gone -> the next
 
 To whoever gives messages it looks like a warm container: asked once a message, it answers with what was counted over all patients.
 Invariants: no container is given two patients, and none starts in what another left; what a program fails on is counted and the
 message goes on, up to a share; a message has one deadline for all of its patients; when it ends otherwise, nothing of what was
-counted is left. Memory does not grow with patients: rows are counted as they come.
+counted is left. Memory grows with patients by some numbers each (`station.egress.analyses.tally`), their images pass one by one.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from typing import Final, Protocol
 from policies.errors import PhtError, StateError
 from policies.manifest import TrainManifest
 from station.cohorts import OnePatient
+from station.cohorts.roster import Roster
 from station.egress.analyses.tally import Tally
 from station.sandbox.session import TrainSession
 from station.sandbox.spec import (
@@ -85,6 +86,7 @@ class MapTerms:
     Attributes:
         spec: of every container, but for its name and folders.
         manifest: the train's: its rows, aggregates and error codes.
+        roster: the cohort's patients, who are counted by it.
         at_once: containers side by side; their sum stays within what one train may use.
         failed_share: of the patients; when more fail, the message has failed.
         fewest_failures: with which it has; that it failed is told, and is to tell no small number of patients.
@@ -92,6 +94,7 @@ class MapTerms:
 
     spec: ContainerSpec
     manifest: TrainManifest
+    roster: Roster
     at_once: int
     failed_share: float
     fewest_failures: int = 1
@@ -143,9 +146,9 @@ class _Message:
             if isinstance(answer, TrainReply):
                 # A row and nothing else: what a program says beside it makes it none.
                 alone = not answer.tables and answer.arrays is None
-                good = self.tally.answered(one.split, answer.metrics if alone else None)
+                good = self.tally.answered(one.patient, answer.metrics if alone else None)
             else:
-                self.tally.failed(one.split, answer.error_code or answer.exit_class.value)
+                self.tally.failed(one.patient, answer.error_code or answer.exit_class.value)
                 good = False
             if self.tally.failures > self.most_failures:
                 self.end(TrainFailure(ExitClass.PATIENTS_FAILED, detail="it failed for too many patients"))
@@ -210,7 +213,7 @@ class MapSession:
             message = _Message(
                 request,
                 self._folders.shuffled(),
-                Tally(self._terms.manifest),
+                Tally(self._terms.manifest, self._terms.roster),
                 began + min(timeout_s, self._terms.spec.wall_clock_s),
                 max(self._terms.failed_share * self._folders.patients, self._terms.fewest_failures - 1),
             )

@@ -31,6 +31,7 @@ from policies.manifest import Split, TrainManifest
 from station.cohorts import FrozenCohort, PatientFolders, nifti
 from station.cohorts.frozen import digest_folder
 from station.cohorts.layout import seal, write_file
+from station.cohorts.roster import Roster
 from station.sandbox.launcher.service import local_launcher
 from station.sandbox.mapping import MapReply, MapSession, MapTerms
 from station.sandbox.session import TrainSandbox, TrainSession
@@ -75,9 +76,13 @@ class Bench:
             session.stop()
         assert isinstance(answer, TrainReply), answer
 
+    def roster(self) -> Roster:
+        """A cohort made by hand: the train and the project call patients the same."""
+        return Roster.read(self.cohort, {patient: patient for patient in self.cohort.patients})
+
     def each(self, at_once: int, *, share: bool) -> None:
         """Give each patient a container."""
-        terms = MapTerms(self.spec, self.manifest, at_once, 0.0)
+        terms = MapTerms(self.spec, self.manifest, self.roster(), at_once, 0.0)
         session = MapSession(_Starter(self.launcher, share), PatientFolders(self.cohort), terms)
         answer = session.exchange(ASKED, ReplyLimits(self.home / "reply", 0), 3600)
         session.stop()

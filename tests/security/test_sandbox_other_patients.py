@@ -188,11 +188,12 @@ text = answers["abcdefgh".index(mine[-1])]
         + ').replace("NINES", "9" * 1000000)\n'
     )
     reply, _ = mapped.ask(code)
-    ends = reply.tally.outcomes[Split.TRAINING]
+    ends = reply.tally.outcomes(Split.TRAINING)
     assert ends["answered"] == 0
     assert sum(ends.values()) == len(PATIENTS)
     assert set(ends) <= {"row", "crash", "protocol"}
-    assert reply.tally.counts == {}
+    exact = reply.tally.exact(mapped.manifest.outputs.aggregates[0], 1)
+    assert exact.counts.sum() == 0
 
 
 SPEND: list[Any] = [
@@ -215,7 +216,7 @@ if number < len(ways):
     exec(ways[number])
 """
     reply, answers = mapped.ask(code)
-    ends = reply.tally.outcomes[Split.TRAINING]
+    ends = reply.tally.outcomes(Split.TRAINING)
     assert ends["answered"] == len(PATIENTS) - len(SPEND) == len(answers)
     assert ends["NO_LUNG"] == 1
     assert ends["crash"] + ends["oom"] == len(SPEND) - 1

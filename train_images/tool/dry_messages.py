@@ -11,6 +11,7 @@ from policies.manifest import Interface, TrainManifest
 from policies.order import HyperparameterValue, Stage
 from policies.refusals import Reason, RefusalCode
 from station.cohorts import FrozenCohort, PatientFolders
+from station.cohorts.roster import Roster
 from station.egress.contract import CohortCounts, ReleaseContract
 from station.egress.guard import Guard, GuardRequest
 from station.egress.release import Release, Suppressed, Withheld
@@ -25,7 +26,6 @@ from station.sandbox.spec import (
     TrainRequest,
     TrainStartError,
 )
-from train_images.tool.dry_weights import apply_delta
 from train_images.tool.folders import PackedTrain
 from train_images.tool.initial_weights import Weights
 from train_images.tool.peak_memory import peak_memory_bytes
@@ -70,7 +70,7 @@ class DryMessage:
     outcome: Outcome
     reasons: tuple[Reason, ...] = ()
     metrics: Mapping[str, float | int] = field(default_factory=dict)
-    tables: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    tables: Mapping[str, tuple[tuple[int | float, ...], ...]] = field(default_factory=dict)
     suppressed: tuple[Suppressed, ...] = ()
     num_examples: int = 0
     arrays_bytes: int = 0
@@ -88,6 +88,7 @@ class DryTerms:
 
     train: PackedTrain
     cohort: FrozenCohort
+    roster: Roster
     contract: ReleaseContract
     config: Mapping[str, HyperparameterValue]
     rounds: int
@@ -138,7 +139,9 @@ def _start(home: SandboxHome, terms: DryTerms, spec: ContainerSpec) -> TrainSess
         return sandbox.start(spec)
     at_once = containers_at_once(manifest)
     return MapSession(
-        sandbox, PatientFolders(terms.cohort), MapTerms(spec, manifest, at_once, terms.failed_share)
+        sandbox,
+        PatientFolders(terms.cohort),
+        MapTerms(spec, manifest, terms.roster, at_once, terms.failed_share),
     )
 
 
@@ -165,7 +168,7 @@ def _rounds(
     home: SandboxHome, terms: DryTerms, session: TrainSession | MapSession, progress: Progress
 ) -> Iterator[DryMessage]:
     counts = CohortCounts.from_cohort(terms.cohort.patients_by_split, terms.cohort.images_by_split)
-    guard = Guard(terms.contract, counts)
+    guard = Guard(terms.contract, counts, terms.roster)
     inbound = None if terms.weights is None else terms.weights.path
     for number in range(1, terms.rounds + 1):
         for stage in stages_of(terms.train.manifest):

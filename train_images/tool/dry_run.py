@@ -17,6 +17,7 @@ from policies.order import HyperparameterValue
 from policies.policy import Policy
 from policies.refusals import Reason, Refused
 from station.cohorts import CohortKey, FrozenCohort, define, freeze, wipe
+from station.cohorts.roster import Roster
 from station.egress.contract import ReleaseContract
 from station.sandbox.spec import MIB
 from train_images.tool.dry_cohort import FINDING, DryCases, make_cases
@@ -112,7 +113,7 @@ def dry_run(train: PackedTrain, choice: DryChoice, progress: Progress) -> DryRep
         patients = patients_for(policy, choice.patients)
         progress(f"making radiographs of {patients} patients who do not exist")
         cases = make_cases(manifest, home.path / "phantoms", patients=patients, seed=choice.seed)
-        cohort = _freeze(home, train, policy, cases, choice.seed)
+        cohort, roster = _freeze(home, train, policy, cases, choice.seed)
         try:
             # 3
             weights = _weights(home, train, choice, progress)
@@ -121,7 +122,7 @@ def dry_run(train: PackedTrain, choice: DryChoice, progress: Progress) -> DryRep
                 raise _refusal(contract.problems)
             # 4
             share = policy.runs.failed_patients_share
-            terms = DryTerms(train, cohort, contract, config, choice.rounds, weights, share)
+            terms = DryTerms(train, cohort, roster, contract, config, choice.rounds, weights, share)
             said = converse(home, terms, progress)
         finally:
             wipe(cohort)
@@ -143,7 +144,7 @@ def dry_run(train: PackedTrain, choice: DryChoice, progress: Progress) -> DryRep
 
 def _freeze(
     home: SandboxHome, train: PackedTrain, policy: Policy, cases: DryCases, seed: int
-) -> FrozenCohort:
+) -> tuple[FrozenCohort, Roster]:
     definition = define(policy, train.manifest)
     if isinstance(definition, Refused):
         raise _refusal(definition.reasons)
@@ -152,7 +153,7 @@ def _freeze(
     frozen = freeze(definition, cases.cases, home.cohorts, key)
     if isinstance(frozen, Refused):
         raise _refusal(frozen.reasons)
-    return frozen
+    return frozen, Roster.of(frozen, definition, key)
 
 
 def _weights(home: SandboxHome, train: PackedTrain, choice: DryChoice, progress: Progress) -> Weights | None:

@@ -47,6 +47,7 @@ class ExactTable:
         value_column: whose values they are; None where nothing is summed.
         minimum: the least patients a told cell holds.
         probabilities: of the quantiles that are asked for; empty otherwise.
+        bounds: least and greatest that a value can be, as the manifest declares; None where nothing is summed.
     """
 
     key: str
@@ -59,6 +60,7 @@ class ExactTable:
     value_column: str | None
     minimum: int
     probabilities: tuple[float, ...] = ()
+    bounds: tuple[float, float] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -24,11 +24,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"rows": None}, "come together"),
     ({"aggregates": []}, "come together"),
     ({"metrics": [{"key": "n", "stage": "analyse", "minimum": 0, "maximum": 1, "split": "training"}]}, "counts its rows"),
-    ({"tables": [{"key": "t", "stage": "analyse", "columns": ["a"], "rows": 1, "split": "training"}]}, "counts its rows"),
     ({"aggregates": [SHARES, SHARES]}, "named twice"),
     ({"aggregates": [SHARES, {**SHARES, "key": "finer", "edges": [0.25, 0.51]}]}, "other edges"),
     ({"aggregates": [SHARES, {**SHARES, "key": "finer", "edges": [0.25, 0.51], "by": "sex"}]}, "have other edges"),
-    ({"aggregates": [{**SHARES, "split": "testing"}]}, "testing cases"),
+    ({"aggregates": [{**SHARES, "split": "testing"}]}, "given none"),
     ({"aggregates": [{**SHARES, "column": "weight"}]}, "do not have"),
     ({"aggregates": [{**SHARES, "edges": []}]}, "has edges"),
     ({"aggregates": [{**SHARES, "edges": [0.5, 0.25]}]}, "do not increase"),
@@ -58,8 +57,8 @@ def test_outputs_that_contradict_themselves_are_refused(outputs: dict[str, Any],
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"kind": "evaluation"}, "is an analysis"),
-        ({"interface": "command"}, "and no other"),
+        ({"kind": "evaluation"}, "given none"),
+        ({"interface": "station"}, "no program runs"),
         ({"resources": {"memory_mib": 64, "cpus": 1.0, "gpu": "optional"}}, "no GPU"),
     ],
 )

@@ -9,7 +9,9 @@ from map_documents import map_manifest, row
 from map_kit import PATIENTS, frozen
 
 from policies.errors import PhtError, StateError
+from policies.manifest import Split
 from station.cohorts import PatientFolders
+from station.cohorts.roster import Roster
 from station.sandbox.mapping import MapReply, MapSession, MapTerms
 from station.sandbox.spec import (
     MIB,
@@ -67,9 +69,9 @@ def session(folders: PatientFolders, home: Path, containers: Any, **terms: Any) 
         run_id="run-map", image_config_digest="sha256:" + "1" * 64, cohort_dir=str(home), control_dir=str(home / "run-map"),
         interface="map", memory_bytes=64 * MIB, cpus=1.0, pids=32, scratch_bytes=MIB, wall_clock_s=600,
     )  # fmt: skip
-    return MapSession(
-        containers, folders, MapTerms(spec, map_manifest(), **{"at_once": 2, "failed_share": 1.0, **terms})
-    )
+    chosen = {"at_once": 2, "failed_share": 1.0, **terms}
+    listed = Roster({Split.TRAINING: PATIENTS}, dict(zip(PATIENTS, PATIENTS, strict=True)), {})
+    return MapSession(containers, folders, MapTerms(spec, map_manifest(), listed, **chosen))
 
 
 def asked(prepared: MapSession, home: Path) -> MapReply | TrainFailure:
