@@ -55,6 +55,7 @@ _FOLDERS = {
     "compute/keys": 0o700,
     "compute/trust": 0o700,
     "compute/releases": 0o700,
+    "compute/reviews": 0o700,
     "compute/work": 0o700,
     "compute/agent": 0o700,
     "compute/train-logs": 0o700,

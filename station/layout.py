@@ -7,7 +7,7 @@
       intake/             0700   intake's alone: keys, spool, quarantine, consent register
       handover/           2750   written by intake, read by compute: pseudonymised files and the signed log
       compute/            0750   compute's: database (0600), cohorts, control sockets
-        keys/, trust/, releases/, work/, agent/, train-logs/, volumes/   0700
+        keys/, trust/, releases/, reviews/, work/, agent/, train-logs/, volumes/   0700
         layers/           0750   images by digest; the launcher reads them
 
 `GROUP` is what the services' users share: it opens run/, handover/ and layers/, each to those who need it, and no key.
@@ -136,6 +136,11 @@ class StationPaths:
     def releases(self) -> Path:
         """Released payloads, kept for replay."""
         return self.compute / "releases"
+
+    @property
+    def reviews(self) -> Path:
+        """Released payloads that wait for a person."""
+        return self.compute / "reviews"
 
     @property
     def work(self) -> Path:

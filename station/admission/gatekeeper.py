@@ -382,3 +382,16 @@ class Gatekeeper:
         if not self._settings.needs_operator(manifest.kind) or run.decision is Decision.APPROVED:
             return "approved" if run.decision is Decision.APPROVED else "not-needed"
         return "pending"
+    def still_usable(self, run: Run, verified: VerifiedOrder, manifest: TrainManifest) -> Standing | Refused:
+        """Return the patients whose data an order may use now, and which files, whether or not it could run now."""
+        definition = define(verified.in_force.policy, manifest)
+        if isinstance(definition, Refused):
+            return definition
+        facts, modes = self.facts(run, verified, manifest), self._settings.consent_modes
+        return self._catalogue.standing(
+            definition,
+            {name: modes[name] for name in open_collections(facts)},
+            self._settings.consent_limit,
+            facts.now,
+        )
+

@@ -24,6 +24,10 @@ _OF_THE_ORDER = frozenset(
         AuditEvent.RELEASE_RECORDED,
         AuditEvent.RELEASE_REFUSED,
         AuditEvent.RELEASE_WITHHELD,
+        AuditEvent.RELEASE_PARKED,
+        AuditEvent.REVIEW_SHOWN,
+        AuditEvent.REVIEW_WORD,
+        AuditEvent.REVIEW_LAPSED,
         AuditEvent.CONSENT_WITHDRAWN,
         AuditEvent.DATA_WITHDRAWN,
     }

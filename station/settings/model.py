@@ -18,6 +18,7 @@ from station.settings.gpu import GpuSection
 from station.settings.images import ImageSettings
 from station.settings.outside import CountsSettings, DcatSettings
 from station.settings.pixels import PixelSection
+from station.settings.review import ReviewSettings
 from station.settings.privacy import PrivacySettings
 from station.settings.sections import (
     CeilingSettings,
@@ -46,6 +47,7 @@ class StationSettings(StrictModel):
     images: ImageSettings = Field(default_factory=ImageSettings)
     ceilings: CeilingSettings
     hospital: HospitalSettings
+    review: ReviewSettings = Field(default_factory=ReviewSettings)
     polling: PollingSettings = Field(default_factory=PollingSettings)
     statements: StatementSettings = Field(default_factory=StatementSettings)
     privacy: PrivacySettings = Field(default_factory=PrivacySettings)
@@ -98,6 +100,11 @@ class StationSettings(StrictModel):
     def needs_operator(self, kind: TrainKind) -> bool:
         """Tell whether a train of this kind waits for the operator's word."""
         return asks_operator(self.hospital.operator_approval, kind)
+
+    def needs_review(self, kind: TrainKind) -> bool:
+        """Tell whether the hospital has a person look at what a train of this kind returns, whatever its policy asks."""
+        trains = self.review.trains
+        return trains == "always" or (trains == "training" and kind is TrainKind.TRAINING)
 
     def quiet(self, now: datetime) -> bool:
         """Tell whether `now` (with a time zone) falls in the quiet hours; a range may pass midnight."""

@@ -41,6 +41,7 @@ class ReleaseTerms:
         on_behalf_of: the requester, as the audit names actors.
         purpose: the policy's purpose code.
         check: looks at consent, policy and revocation once more, inside the transaction; a refusal ends it.
+        also: what becomes durable with the release, inside the transaction too; not asked where it stood before.
     """
 
     policy_id: str
@@ -48,6 +49,7 @@ class ReleaseTerms:
     on_behalf_of: str | None
     purpose: str | None
     check: Callable[[Session], Refused | None]
+    also: Callable[[Session], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +243,8 @@ class ReleaseStore:
         )
         session.add(row)
         session.flush()
+        if terms.also is not None:
+            terms.also(session)
         return self._stored(row)
 
     def _count(self, session: Session, policy_id: str) -> None:

@@ -1,0 +1,602 @@
+"""The queue of releases that wait for a person.
+
+    parked ──enough people released it──> released   (recorded in the same transaction, `station.runs.reviewing`)
+       ├─────a person withheld it───────> withheld   REVIEW_WITHHELD
+       ├─────its time is over───────────> withheld   REVIEW_TIMEOUT
+       └─────it may not leave any more──> lapsed     a patient withdrew, the policy is gone, the run was stopped
+
+Decides nothing about consent or policy. Invariants: a release is durable, with its audit event, before anybody is told that it
+waits; what was parked never changes; a review ends once, and what it ends with is durable before its payload goes; a file that no
+waiting review names is removed.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from policies.documents import digest_of, digest_of_file
+from policies.errors import NotFoundError, StateError, UsageError
+from policies.order import Stage
+from policies.refusals import RefusalCode, Refused
+from station.audit.events import AuditEvent, AuditRecord
+from station.audit.log import AuditLog, system_clock
+from station.egress.records.tables import ReleaseRow
+from station.egress.release import Release, ReleasedArrays
+from station.egress.review.parked import ParkedRelease, decode_parked, encode_parked
+from station.egress.review.tables import ReviewRow, ReviewWordRow
+from station.storage.database import Database
+from station.storage.files import move_durably, remove_durably, storage_fault
+
+_STATION: Final = "station:compute"
+_OPERATOR: Final = re.compile(r"[A-Za-z0-9_.@-]{1,100}")
+MAX_REASON: Final = 500
+
+
+class ReviewState(StrEnum):
+    """Where a parked release stands."""
+
+    WAITING = "waiting"
+    RELEASED = "released"
+    WITHHELD = "withheld"
+    LAPSED = "lapsed"
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewTerms:
+    """What a review is held to.
+
+    Attributes:
+        people: how many must release it.
+        patience: how long it waits.
+        policy: id and version, under which it was ordered.
+        on_behalf_of, purpose: as the audit states them.
+    """
+
+    people: int
+    patience: timedelta
+    policy: tuple[str, int]
+    on_behalf_of: str | None
+    purpose: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What one person said."""
+
+    operator: str
+    word: str
+    reason: str
+    said: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """One parked release and what was said about it.
+
+    Attributes:
+        number: what operators call it.
+        code: why it did not leave; None while it waits and when it left.
+        told: whether the orchestrator has heard how it ended.
+    """
+
+    number: int
+    order_digest: str
+    round: int
+    stage: Stage
+    policy_id: str
+    policy_version: int
+    requester: str | None
+    purpose: str | None
+    document_digest: str
+    arrays_digest: str | None
+    arrays_size: int | None
+    people: int
+    parked: datetime
+    until: datetime
+    state: ReviewState
+    code: RefusalCode | None
+    ended: datetime | None
+    told: bool
+    words: tuple[Word, ...]
+
+    @property
+    def released_by(self) -> tuple[str, ...]:
+        """Who said release."""
+        return tuple(word.operator for word in self.words if word.word == "release")
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What would leave: the document, and the file of arrays beside it."""
+
+    document: ParkedRelease
+    arrays: Path | None
+
+
+class ReviewQueue:
+    """Parks releases and remembers what people said.
+
+    Args:
+        database: the station's compute database.
+        audit: the station's audit log, over the same database.
+        folder: for the arrays; made when missing, the station's alone, on one file system with the guard's output.
+        clock: returns the moment it is.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        audit: AuditLog,
+        folder: Path,
+        clock: Callable[[], datetime] = system_clock,
+    ) -> None:
+        self._database = database
+        self._audit = audit
+        self._folder = folder
+        self._clock = clock
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise storage_fault(error, folder.name) from error
+
+    # -- parking ---------------------------------------------------------------------------------------------
+
+    def park(
+        self,
+        release: Release,
+        document: ParkedRelease,
+        terms: ReviewTerms,
+        check: Callable[[Session], Refused | None],
+    ) -> Review | Refused | None:
+        """Keep a release until people have said what becomes of it.
+
+        1. Where an answer stands (recorded, waiting or withheld), it stays and the new one is dropped.
+        2. `check` permits it, inside the transaction.
+        3. Audit event, document and arrays become durable together.
+
+        Returns:
+            The review, the one that stood before where one did; None where the answer is a recorded release.
+
+        Raises:
+            StorageError: nothing was parked.
+        """
+        placed = False
+        with self._database.write() as session:
+            key = (release.order_digest, release.round, release.stage)
+            if session.get(ReleaseRow, key) is not None:
+                outcome: Review | Refused | None = None
+            elif (row := _standing(session, *key)) is not None:
+                outcome = _review(session, row)
+            elif refused := check(session):
+                codes = tuple(reason.code.value for reason in refused.reasons)
+                self._audit.append_in(session, _event(AuditEvent.RELEASE_REFUSED, release, terms, codes))
+                outcome = refused
+            else:
+                row = self._insert(session, release, document, terms)
+                if release.arrays is not None:
+                    # Not undone when the transaction fails: `sweep` removes it, or the next one of its number takes its place.
+                    move_durably(release.arrays.path, self._path(row.number))
+                    placed = True
+                outcome = _review(session, row)
+        if release.arrays is not None and not placed:
+            release.arrays.path.unlink(missing_ok=True)
+        return outcome
+
+    def _insert(
+        self, session: Session, release: Release, document: ParkedRelease, terms: ReviewTerms
+    ) -> ReviewRow:
+        data, now, arrays = encode_parked(document), self._clock(), release.arrays
+        row = ReviewRow(
+            order_digest=release.order_digest,
+            round=release.round,
+            stage=release.stage,
+            policy_id=terms.policy[0],
+            policy_version=terms.policy[1],
+            requester=terms.on_behalf_of,
+            purpose=terms.purpose,
+            document=data,
+            document_digest=digest_of(data),
+            arrays_digest=None if arrays is None else arrays.digest,
+            arrays_size=None if arrays is None else arrays.size,
+            people=terms.people,
+            parked=now,
+            until=now + terms.patience,
+            state=ReviewState.WAITING.value,
+            code=None,
+            ended=None,
+            told=False,
+        )
+        session.add(row)
+        session.flush()
+        self._audit.append_in(session, _event(AuditEvent.RELEASE_PARKED, release, terms, (), row))
+        return row
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def get(self, number: int) -> Review:
+        """Return a review.
+
+        Raises:
+            NotFoundError: there is none of that number.
+        """
+        with self._database.read() as session:
+            return self.get_in(session, number)
+
+    def get_in(self, session: Session, number: int) -> Review:
+        """Return a review as the caller's transaction sees it, see `get`."""
+        return _review(session, _row(session, number))
+
+    def list(self, states: tuple[ReviewState, ...] = tuple(ReviewState)) -> list[Review]:
+        """Return the reviews in these states, oldest first."""
+        query = select(ReviewRow).where(ReviewRow.state.in_([state.value for state in states]))
+        with self._database.read() as session:
+            return [_review(session, row) for row in session.scalars(query.order_by(ReviewRow.number))]
+
+    def find(self, order_digest: str, round_: int, stage: Stage) -> Review | None:
+        """Return the newest review of a message, or None where its answer was never parked."""
+        query = select(ReviewRow).where(
+            ReviewRow.order_digest == order_digest, ReviewRow.round == round_, ReviewRow.stage == stage
+        )
+        with self._database.read() as session:
+            row = session.scalar(query.order_by(ReviewRow.number.desc()).limit(1))
+            return None if row is None else _review(session, row)
+
+    def waits(self, order_digest: str) -> bool:
+        """Whether a release of an order waits for a person."""
+        query = select(ReviewRow.number).where(
+            ReviewRow.order_digest == order_digest, ReviewRow.state == ReviewState.WAITING.value
+        )
+        with self._database.read() as session:
+            return session.scalar(query.limit(1)) is not None
+
+    def payload(self, number: int) -> Payload:
+        """Return what would leave, held to the digests it was parked under.
+
+        Raises:
+            NotFoundError: no such review.
+            UsageError: it does not wait any more: its payload is gone.
+            StateError: it is not what was parked.
+        """
+        with self._database.read() as session:
+            row = _row(session, number)
+        document = self.document(number)
+        path = self._path(number) if row.arrays_digest is not None else None
+        if not _is_whole(path, row):
+            raise _changed()
+        return Payload(document, path)
+
+    def document(self, number: int) -> ParkedRelease:
+        """Return what would leave without its arrays; raises what `payload` does."""
+        with self._database.read() as session:
+            row = _row(session, number)
+        if row.document is None:
+            raise _over(ReviewState(row.state))
+        if digest_of(row.document) != row.document_digest:
+            raise _changed()
+        return decode_parked(row.document)
+
+    def arrays_of(self, review: Review, payload: Payload, path: Path) -> ReleasedArrays | None:
+        """Return the parked arrays as a release holds them, under another name.
+
+        The parked file stays where it is until the release is recorded: a crash in between loses nothing.
+
+        Args:
+            review: whose.
+            payload: its payload.
+            path: the name; in a folder that is emptied at start, on the same file system.
+        """
+        if payload.arrays is None or review.arrays_digest is None or review.arrays_size is None:
+            return None
+        try:
+            path.unlink(missing_ok=True)
+            path.hardlink_to(payload.arrays)
+        except OSError as error:
+            raise storage_fault(error, path.name) from error
+        return ReleasedArrays(path, review.arrays_digest, review.arrays_size)
+
+    # -- words -----------------------------------------------------------------------------------------------
+
+    def problem_in(self, session: Session, number: int, operator: str) -> UsageError | None:
+        """Return why a person cannot say anything about a review, inside the caller's transaction."""
+        review = self.get_in(session, number)
+        if review.state is not ReviewState.WAITING:
+            return _over(review.state, review.code)
+        if self._clock() >= review.until:
+            return _over(ReviewState.WITHHELD, RefusalCode.REVIEW_TIMEOUT)
+        if _person(operator) in {_person(word.operator) for word in review.words}:
+            return UsageError(
+                f"{operator} has released it already",
+                hint=f"{review.people} different people have to; another one of them has to say so too.",
+            )
+        return None
+
+    def say_in(
+        self, session: Session, number: int, operator: str, word: str, reason: str = "", missing: int = 0
+    ) -> None:
+        """Write a person's word into the caller's transaction, audited.
+
+        Args:
+            session: the caller's.
+            number: which review.
+            operator: who, as `operator_of` returns it.
+            word: release or withhold.
+            reason: theirs; it stays inside.
+            missing: how many more have to release it.
+        """
+        row = _row(session, number)
+        session.add(
+            ReviewWordRow(
+                number=number,
+                person=_person(operator),
+                operator=operator,
+                word=word,
+                reason=reason,
+                said=self._clock(),
+            )
+        )
+        session.flush()
+        self._audit.append_in(
+            session,
+            AuditRecord(
+                event=AuditEvent.REVIEW_WORD,
+                actor=f"operator:{operator}",
+                on_behalf_of=row.requester,
+                purpose=row.purpose,
+                object=row.order_digest,
+                numbers={"review": number, "round": row.round, "missing": missing},
+                detail=f"{word}: {reason}" if reason else word,
+            ),
+        )
+
+    def say(self, number: int, operator: str, people: int) -> bool:
+        """Write that a person releases it, unless that is the last word it needs.
+
+        Returns:
+            Whether it was written; where not, the word goes into the transaction that records the release.
+
+        Raises:
+            NotFoundError, UsageError: as `problem_in` says.
+        """
+        with self._database.write() as session:
+            if problem := self.problem_in(session, number, operator):
+                raise problem
+            missing = self.missing_in(session, number, people) - 1
+            if missing > 0:
+                self.say_in(session, number, operator, "release", missing=missing)
+            return missing > 0
+
+    def missing_in(self, session: Session, number: int, people: int) -> int:
+        """Return how many more people have to release a review, inside the caller's transaction."""
+        review = self.get_in(session, number)
+        return max(review.people, people) - len(review.released_by)
+
+    def release_in(self, session: Session, number: int) -> None:
+        """Say that a review's release is recorded, inside the transaction that records it."""
+        self._end_in(session, _row(session, number), ReviewState.RELEASED, None)
+
+    # -- ends ------------------------------------------------------------------------------------------------
+
+    def withhold(self, number: int, operator: str, reason: str) -> Review:
+        """End a review by a person's word: one is enough.
+
+        Raises:
+            NotFoundError: no such review.
+            UsageError: it does not wait any more, or no reason is given.
+        """
+        reason = reason.strip()
+        if not 0 < len(reason) <= MAX_REASON:
+            raise UsageError(f"a reason has 1 to {MAX_REASON} characters", hint="It stays in the hospital.")
+        with self._database.write() as session:
+            review = self.get_in(session, number)
+            if review.state is not ReviewState.WAITING:
+                raise _over(review.state, review.code)
+            self.say_in(session, number, operator, "withhold", reason)
+            row = _row(session, number)
+            self._end_in(session, row, ReviewState.WITHHELD, RefusalCode.REVIEW_WITHHELD)
+            self._note_end(
+                session,
+                row,
+                AuditEvent.RELEASE_WITHHELD,
+                actor=f"operator:{operator}",
+                detail=f"review {number} stage {row.stage}: {reason}",
+            )
+            ended = _review(session, row)
+        self.wipe(number)
+        return ended
+
+    def end(self, number: int, code: RefusalCode, detail: str = "") -> Review:
+        """End a review by the station's own rules, where it still waits; its payload is wiped.
+
+        Args:
+            number: which.
+            code: REVIEW_TIMEOUT, or why it may not leave any more.
+            detail: for the audit.
+        """
+        timed_out = code is RefusalCode.REVIEW_TIMEOUT
+        with self._database.write() as session:
+            row = _row(session, number)
+            if row.state == ReviewState.WAITING.value:
+                self._end_in(session, row, ReviewState.WITHHELD if timed_out else ReviewState.LAPSED, code)
+                event = AuditEvent.RELEASE_WITHHELD if timed_out else AuditEvent.REVIEW_LAPSED
+                self._note_end(
+                    session, row, event, actor=_STATION, detail=f"review {number} stage {row.stage}: {detail}"
+                )
+            ended = _review(session, row)
+        self.wipe(number)
+        return ended
+
+    def is_over(self, review: Review) -> bool:
+        """Whether a review's time is over."""
+        return self._clock() >= review.until
+
+    def told(self, number: int) -> None:
+        """Remember that the orchestrator has heard how a review ended."""
+        with self._database.write() as session:
+            _row(session, number).told = True
+
+    def sweep(self) -> int:
+        """Remove every file that no waiting review names; safe at any time.
+
+        Returns:
+            How many files were removed.
+        """
+        if not any(self._folder.iterdir()):
+            return 0
+        # Inside a write transaction: none is being parked meanwhile.
+        with self._database.write() as session:
+            waiting = session.scalars(
+                select(ReviewRow.number).where(ReviewRow.state == ReviewState.WAITING.value)
+            )
+            kept = {self._path(number).name for number in waiting}
+            orphans = [path for path in self._folder.iterdir() if path.name not in kept]
+            for path in orphans:
+                remove_durably(path)
+        return len(orphans)
+
+    def _end_in(
+        self, session: Session, row: ReviewRow, state: ReviewState, code: RefusalCode | None
+    ) -> None:
+        row.state, row.code, row.ended = state.value, None if code is None else code.value, self._clock()
+        # With its end its payload goes: what was released is recorded, what was not must not be.
+        row.document = None
+        session.flush()
+
+    def _note_end(
+        self, session: Session, row: ReviewRow, event: AuditEvent, *, actor: str, detail: str
+    ) -> None:
+        self._audit.append_in(
+            session,
+            AuditRecord(
+                event=event,
+                actor=actor,
+                outcome="refused",
+                on_behalf_of=row.requester,
+                purpose=row.purpose,
+                object=row.order_digest,
+                codes=() if row.code is None else (row.code,),
+                numbers={"review": row.number, "round": row.round},
+                detail=detail,
+            ),
+        )
+
+    def wipe(self, number: int) -> None:
+        """Remove the arrays of a review that ended; what a crash leaves goes with `sweep`."""
+        remove_durably(self._path(number))
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number}.safetensors"
+
+
+def operator_of(name: str) -> str:
+    """Return a person's name as the audit writes it.
+
+    Raises:
+        UsageError: nothing of it is left.
+    """
+    cleaned = re.sub(r"[^A-Za-z0-9_.@-]", "_", name)[:100]
+    if not _OPERATOR.fullmatch(cleaned) or not cleaned.strip("_"):
+        raise UsageError("an operator has a name", hint="Log in as a user of your own.")
+    return cleaned
+
+
+def _person(operator: str) -> str:
+    # Who is the same but for capitals is the same.
+    return operator.casefold()
+
+
+def _over(state: ReviewState, code: RefusalCode | None = None) -> UsageError:
+    why = f" ({code})" if code is not None else ""
+    return UsageError(
+        f"it waits no longer: {state}{why}", hint="`pht-station review list --all` shows how each ended."
+    )
+
+
+def _changed() -> StateError:
+    return StateError(
+        "what waits is not what was parked",
+        hint="Withhold it, look at the station's disk, and have the run ordered again.",
+    )
+
+
+def _is_whole(path: Path | None, row: ReviewRow) -> bool:
+    if path is None:
+        return True
+    return path.is_file() and path.stat().st_size == row.arrays_size and digest_of_file(path) == row.arrays_digest
+
+
+def _row(session: Session, number: int) -> ReviewRow:
+    row = session.get(ReviewRow, number)
+    if row is None:
+        raise NotFoundError("no such review", hint="`pht-station review list` lists them.")
+    return row
+
+
+def _standing(session: Session, order_digest: str, round_: int, stage: str) -> ReviewRow | None:
+    return session.scalar(
+        select(ReviewRow).where(
+            ReviewRow.order_digest == order_digest,
+            ReviewRow.round == round_,
+            ReviewRow.stage == stage,
+            ReviewRow.state != ReviewState.LAPSED.value,
+        )
+    )
+
+
+def _review(session: Session, row: ReviewRow) -> Review:
+    words = session.scalars(
+        select(ReviewWordRow).where(ReviewWordRow.number == row.number).order_by(ReviewWordRow.id)
+    )
+    stages: dict[str, Stage] = {"train": "train", "evaluate": "evaluate", "analyse": "analyse"}
+    return Review(
+        number=row.number,
+        order_digest=row.order_digest,
+        round=row.round,
+        stage=stages[row.stage],
+        policy_id=row.policy_id,
+        policy_version=row.policy_version,
+        requester=row.requester,
+        purpose=row.purpose,
+        document_digest=row.document_digest,
+        arrays_digest=row.arrays_digest,
+        arrays_size=row.arrays_size,
+        people=row.people,
+        parked=row.parked,
+        until=row.until,
+        state=ReviewState(row.state),
+        code=None if row.code is None else RefusalCode(row.code),
+        ended=row.ended,
+        told=row.told,
+        words=tuple(Word(word.operator, word.word, word.reason, word.said) for word in words),
+    )
+
+
+def _event(
+    event: AuditEvent,
+    release: Release,
+    terms: ReviewTerms,
+    codes: tuple[str, ...],
+    row: ReviewRow | None = None,
+) -> AuditRecord:
+    numbers = {"round": release.round}
+    detail = f"stage {release.stage} under policy {terms.policy[0]} v{terms.policy[1]}"
+    if row is not None:
+        numbers |= {"review": row.number, "people": row.people, "arrays_bytes": row.arrays_size or 0}
+        detail += f", document {row.document_digest}, arrays {row.arrays_digest or 'none'}"
+    return AuditRecord(
+        event=event,
+        actor=_STATION,
+        outcome="refused" if codes else "success",
+        on_behalf_of=terms.on_behalf_of,
+        purpose=terms.purpose,
+        object=release.order_digest,
+        codes=codes,
+        numbers=numbers,
+        detail=detail,
+    )
