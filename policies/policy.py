@@ -159,14 +159,19 @@ class TensorRules(StrictModel):
 
 
 class DifferentialPrivacy(StrictModel):
-    """Station-side noise; the station refuses a policy that sets it until it can do it."""
+    """Noise that the station adds to every number that leaves, and its promise to every patient (`policies.privacy`)."""
 
     noise_multiplier: Annotated[float, Field(ge=0.01, le=1000)] = Field(
         description="Of every released query: standard deviation of its noise over its sensitivity when one patient is "
         "replaced by another, which for an update is twice the clipping norm."
     )
-    epsilon: Annotated[float, Field(gt=0)]
-    delta: Annotated[float, Field(gt=0, lt=1)]
+    epsilon: Annotated[float, Field(gt=0)] = Field(
+        description="What no patient's loss passes at one station, over all runs and versions of the policy; nothing leaves "
+        "that would take anybody further."
+    )
+    delta: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="The probability at which epsilon may not hold: below one by the number of patients."
+    )
 
 
 class DominanceRules(StrictModel):
@@ -340,6 +345,7 @@ def _contradictions(policy: Policy) -> list[str]:
             and "release" in {release.tensors.float_buffers, release.tensors.integer_buffers},
             "differential_privacy keeps buffers at the station: release.tensors.float_buffers and integer_buffers must be withhold",
         ),
+        *_noise_contradictions(policy),
         (runs.releases < runs.rounds, "runs.releases is smaller than the releases one run makes"),
         (
             release.secure_aggregation and "none" in runs.strategies,
@@ -359,3 +365,34 @@ def _contradictions(policy: Policy) -> list[str]:
         ),
     ]
     return [sentence for wrong, sentence in found if wrong]
+
+
+def _noise_contradictions(policy: Policy) -> list[tuple[bool, str]]:
+    """What noise cannot hold together with; each is a sentence where it applies."""
+    privacy, release = policy.release.differential_privacy, policy.release
+    if privacy is None:
+        return []
+    # At least these: a table of sums is three queries. The train's manifest tells the rest (`policies.rules.privacy_rules`).
+    queries = (release.tensors is not None) + len(release.metrics) + len(release.tables)
+    return [
+        (queries == 0, "differential_privacy blurs numbers, and release permits none"),
+        (
+            release.timing_quantum_s == 0,
+            "differential_privacy blurs numbers, not moments: release.timing_quantum_s must say how coarsely answers are timed",
+        ),
+        (
+            privacy.delta * policy.data.minimum_patients >= 1,
+            "differential_privacy.delta must be below one by data.minimum_patients: at that probability it promises nothing",
+        ),
+        (
+            _costs_more(privacy, queries * policy.runs.rounds),
+            "differential_privacy.epsilon is smaller than what one run of runs.rounds rounds costs",
+        ),
+    ]
+
+
+def _costs_more(privacy: DifferentialPrivacy, queries: int) -> bool:
+    # Imported here: what a policy costs is worked out from policies.
+    from policies.privacy.accounting import Spent, spendable  # noqa: PLC0415
+
+    return Spent.of(privacy.noise_multiplier, queries) > spendable(privacy.epsilon, privacy.delta)

@@ -13,7 +13,7 @@ The rules, in the order asked:
     7. hospital   the hospital offers a collection for this requester, purpose and country, now
     8. consent    the consent register is fresh enough
     9. data       enough patients are left
-   10. budgets    runs and releases are left
+   10. budgets    runs, releases and, where the policy has noise, every patient's privacy budget are left
    11. operator   the operator agrees, where the hospital wants that
 """
 
@@ -31,6 +31,7 @@ from policies.refusals import Permitted, Reason, RefusalCode, Refused
 from policies.rules.board_rules import purpose_reasons, register_reasons, station_reasons
 from policies.rules.gpu_rules import gpu_hospital_reasons, gpu_wish
 from policies.rules.order_rules import manifest_reasons, order_reasons
+from policies.rules.privacy_rules import Shortage, privacy_reasons
 
 Marking = Literal["patient", "public", "synthetic"]
 OperatorWord = Literal["not-needed", "approved", "pending", "held"]
@@ -102,6 +103,8 @@ class Facts:
         consent_age: since the consent source was made; None when there is none.
         patients: with consent and data for this policy; None when not counted yet (that alone does not refuse:
             the count is asked again when the cohort is frozen).
+        privacy: who has too little left of a privacy budget for what is to come; None where nobody is charged, or when not
+            asked yet (that alone does not refuse: everybody is charged before noise is drawn, or nothing leaves).
     """
 
     now: datetime
@@ -117,6 +120,7 @@ class Facts:
     consent_age: timedelta | None
     patients: int | None
     operator: OperatorWord
+    privacy: Shortage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +184,6 @@ def _features(facts: Facts) -> list[Reason]:
     found = []
     if release.secure_aggregation:
         found.append(Reason(RefusalCode.SECURE_AGGREGATION_UNSUPPORTED))
-    if release.differential_privacy is not None:
-        found.append(Reason(RefusalCode.DIFFERENTIAL_PRIVACY_UNSUPPORTED))
     if release.human_review:
         found.append(Reason(RefusalCode.REVIEW_UNSUPPORTED))
     if facts.manifest.interface not in SUPPORTED_INTERFACES:
@@ -273,7 +275,7 @@ def _budgets(facts: Facts) -> list[Reason]:
     still_to_come = len(facts.order.stages) * facts.order.rounds - facts.usage.releases_of_order
     if facts.usage.releases + still_to_come > facts.policy.runs.releases:
         found.append(Reason(RefusalCode.BUDGET_RELEASES))
-    return found
+    return found + privacy_reasons(facts.order, facts.policy, facts.manifest, facts.privacy)
 
 
 def _operator(facts: Facts) -> list[Reason]:

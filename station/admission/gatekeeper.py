@@ -37,6 +37,7 @@ from policies.signing import unsafe_payload
 from policies.trust.client import PolicyClient
 from policies.trust.policy_set import PolicySet
 from policies.trust.verification import PolicyInForce
+from station.admission.privacy import NoBooks, PrivacyBooks, with_privacy
 from station.catalogue import Catalogue, Standing
 from station.cohorts import CaseSource, CohortDefinition, define
 from station.runs.repository import Run
@@ -149,7 +150,9 @@ class Gatekeeper:
         clock: Callable[[], datetime],
         records: RecordKeeping | None = None,
         gpus: Callable[[], tuple[int, ...] | None] = lambda: None,
+        privacy: PrivacyBooks | None = None,
     ) -> None:
+        self._privacy = privacy or NoBooks()
         self._records = records or Unwitnessed()
         self._settings = settings
         self._policies = policies
@@ -321,13 +324,25 @@ class Gatekeeper:
         self, run: Run, verified: VerifiedOrder, manifest: TrainManifest
     ) -> Permitted[Admitted] | Refused:
         """Ask every rule now."""
-        decision = decide(self.facts(run, verified, manifest))
+        decision = decide(self._with_privacy(run, self.facts(run, verified, manifest)))
         if isinstance(decision, Refused):
             return decision
         definition = define(verified.in_force.policy, manifest)
         if isinstance(definition, Refused):
             return definition
         return Permitted(Admitted(verified, manifest, definition, decision.value))
+
+    def _with_privacy(self, run: Run, facts: Facts) -> Facts:
+        """Ask the books whether everybody whom the run may be computed on can be charged for what is to come."""
+        definition = define(facts.policy, facts.manifest)
+        if facts.policy.release.differential_privacy is None or isinstance(definition, Refused):
+            return facts
+        modes = self._settings.consent_modes
+        offered = {name: modes[name] for name in open_collections(facts)}
+        standing = self._catalogue.standing(definition, offered, self._settings.consent_limit, facts.now)
+        if isinstance(standing, Refused):
+            return facts
+        return with_privacy(facts, self._privacy, standing.patients, begun=run.started)
 
     def explain(
         self, run: Run, verified: VerifiedOrder, manifest: TrainManifest, patients: int | None
@@ -340,7 +355,8 @@ class Gatekeeper:
             manifest: its train's.
             patients: those left for the cohort; None where nobody can count them.
         """
-        verdicts = explain(replace(self.facts(run, verified, manifest), patients=patients))
+        facts = self._with_privacy(run, self.facts(run, verified, manifest))
+        verdicts = explain(replace(facts, patients=patients))
         definition = define(verified.in_force.policy, manifest)
         return (*verdicts, Verdict("cohort", definition.reasons if isinstance(definition, Refused) else ()))
 
@@ -372,16 +388,6 @@ class Gatekeeper:
             admitted.definition, self.offered(admitted), self._settings.consent_limit, self._clock()
         )
 
-    def without_data(self, patients: frozenset[str]) -> frozenset[str]:
-        """Return those of them who have nothing here any more: merged into another, or removed; not who withdrew."""
-        return self._catalogue.without_data(patients)
-
-    def _operator(self, run: Run, manifest: TrainManifest) -> OperatorWord:
-        if run.decision is Decision.HELD:
-            return "held"
-        if not self._settings.needs_operator(manifest.kind) or run.decision is Decision.APPROVED:
-            return "approved" if run.decision is Decision.APPROVED else "not-needed"
-        return "pending"
     def still_usable(self, run: Run, verified: VerifiedOrder, manifest: TrainManifest) -> Standing | Refused:
         """Return the patients whose data an order may use now, and which files, whether or not it could run now."""
         definition = define(verified.in_force.policy, manifest)
@@ -395,3 +401,13 @@ class Gatekeeper:
             facts.now,
         )
 
+    def without_data(self, patients: frozenset[str]) -> frozenset[str]:
+        """Return those of them who have nothing here any more: merged into another, or removed; not who withdrew."""
+        return self._catalogue.without_data(patients)
+
+    def _operator(self, run: Run, manifest: TrainManifest) -> OperatorWord:
+        if run.decision is Decision.HELD:
+            return "held"
+        if not self._settings.needs_operator(manifest.kind) or run.decision is Decision.APPROVED:
+            return "approved" if run.decision is Decision.APPROVED else "not-needed"
+        return "pending"

@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 
 from policies.order import Stage
 from policies.refusals import RefusalCode, Refused
+from policies.rules.privacy_rules import Shortage
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog, system_clock
 from station.egress.privacy.tables import PrivacyDrawRow
@@ -83,32 +84,6 @@ class PrivacyCharge:
     patients: frozenset[str]
     on_behalf_of: str | None = None
     purpose: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Shortage:
-    """How many patients have less left than something costs.
-
-    Attributes:
-        of_policy: of what the policy grants each.
-        of_hospital: of what the hospital grants each, over everything.
-        patients: who were asked about.
-    """
-
-    of_policy: int
-    of_hospital: int
-    patients: int
-
-    def __bool__(self) -> bool:
-        """Whether anybody is short."""
-        return self.of_policy > 0 or self.of_hospital > 0
-
-    def in_words(self) -> str:
-        """Say it to the hospital; numbers of patients stay there."""
-        return (
-            f"of {self.patients} patients {self.of_policy} have less left of the policy's budget than this costs, "
-            f"and {self.of_hospital} of the hospital's"
-        )
 
 
 class PrivacyLedger:

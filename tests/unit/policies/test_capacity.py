@@ -137,7 +137,7 @@ def test_an_evaluation_carries_little() -> None:
 
 def test_the_words_name_who_is_trusted() -> None:
     assert "not to study it" in trust_in_words(policy())
-    noise = {"noise_multiplier": 1.0, "epsilon": 8.0, "delta": 0.00001}
+    noise = {"noise_multiplier": 50.0, "epsilon": 8.0, "delta": 0.00001}
     private = policy(
         release__differential_privacy=noise,
         release__tensors={"clipping_norm": 1.0, "float_buffers": "withhold"},

@@ -14,7 +14,12 @@ from policies.order import RunOrder
 from policies.policy import Policy
 from policies.purposes import PurposeTable
 
-NOISE = {"noise_multiplier": 1.0, "epsilon": 8.0, "delta": 0.00001}
+NOISE = {"noise_multiplier": 30.0, "epsilon": 8.0, "delta": 0.00001}
+PRIVATE = {
+    "release.differential_privacy": NOISE,
+    "release.tensors": {"clipping_norm": 1.0, "float_buffers": "withhold"},
+    "release.timing_quantum_s": 60.0,
+}
 
 
 def complaint(model: type[StrictModel], data: bytes) -> str:
@@ -47,6 +52,28 @@ def complaint(model: type[StrictModel], data: bytes) -> str:
             {"release.differential_privacy": NOISE, "release.tensors": {"clipping_norm": 1.0}},
             "differential_privacy keeps buffers at the station",
         ),
+        ({**PRIVATE, "release.timing_quantum_s": 0.0}, "blurs numbers, not moments"),
+        (
+            {**PRIVATE, "release.differential_privacy": {**NOISE, "noise_multiplier": 1.0}},
+            "epsilon is smaller than what one run of runs.rounds rounds costs",
+        ),
+        (
+            {**PRIVATE, "release.differential_privacy": {**NOISE, "delta": 0.5}},
+            "delta must be below one by data.minimum_patients",
+        ),
+        (
+            {
+                "kind": "analysis",
+                "runs.strategies": ["none"],
+                "release.tensors": None,
+                "release.trust_statement": None,
+                "release.metrics": [],
+                "release.tables": [],
+                "release.timing_quantum_s": 60.0,
+                "release.differential_privacy": NOISE,
+            },
+            "blurs numbers, and release permits none",
+        ),
         ({"runs.releases": 3}, "runs.releases is smaller"),
         (
             {
@@ -59,8 +86,7 @@ def complaint(model: type[StrictModel], data: bytes) -> str:
         ),
         (
             {
-                "release.differential_privacy": NOISE,
-                "release.tensors": {"clipping_norm": 1.0, "float_buffers": "withhold"},
+                **PRIVATE,
                 "release.secure_aggregation": True,
             },
             "release.trust_statement says what secure aggregation and noise rule out",
@@ -90,12 +116,19 @@ def test_all_contradictions_are_named_at_once() -> None:
 
 def test_two_stations_may_train_in_development_or_with_noise() -> None:
     load_yaml(Policy, example_policy({"runs.minimum_stations": 2, "role": "development"}), what="policy")
-    private = {
-        "runs.minimum_stations": 2,
-        "release.differential_privacy": NOISE,
-        "release.tensors": {"clipping_norm": 1.0, "float_buffers": "withhold"},
+    load_yaml(Policy, example_policy({"runs.minimum_stations": 2, **PRIVATE}), what="policy")
+
+
+def test_an_analysis_may_have_noise_without_a_clipping_norm() -> None:
+    changes = {
+        **PRIVATE,
+        "kind": "analysis",
+        "runs.strategies": ["none"],
+        "release.tensors": None,
+        "release.trust_statement": None,
+        "release.metrics": ["loss"],
     }
-    load_yaml(Policy, example_policy(private), what="policy")
+    load_yaml(Policy, example_policy(changes), what="policy")
 
 
 MANIFEST = {

@@ -20,6 +20,7 @@ from policies.policy import ConsentMode, Policy, PurposeCode, RequesterClass
 from policies.purposes import PurposeTable
 from policies.refusals import Permitted, RefusalCode, Refused
 from policies.rules.admission import CollectionOffer, Facts, HospitalRules, Usage, decide, explain
+from policies.rules.privacy_rules import Shortage
 
 IMAGE, TRAIN, POLICY = ("sha256:" + digit * 64 for digit in "123")
 MANIFEST: dict[str, Any] = {
@@ -113,9 +114,14 @@ def test_a_run_that_fits_is_admitted() -> None:
     assert isinstance(admitted, Permitted), admitted
     assert admitted.value.collections == ("thorax-cxr",)
     assert all(not verdict.reasons for verdict in explain(facts()))
+    assert isinstance(decide(facts(NOISE, privacy=Shortage(0, 0, 100))), Permitted)
 
 
-NOISE = {"noise_multiplier": 1.0, "epsilon": 8.0, "delta": 0.00001}
+NOISE = {
+    "release.differential_privacy": {"noise_multiplier": 50.0, "epsilon": 1.0, "delta": 0.00001},
+    "release.tensors": {"clipping_norm": 1.0, "float_buffers": "withhold"},
+    "release.timing_quantum_s": 60.0,
+}
 CASES: dict[str, tuple[Facts, RefusalCode]] = {
     "id": (facts({"id": "other"}), RefusalCode.POLICY_DIGEST),
     "version": (facts({"version": 2}), RefusalCode.POLICY_DIGEST),
@@ -162,13 +168,8 @@ CASES: dict[str, tuple[Facts, RefusalCode]] = {
     "runs.hyperparameters": (facts(order={"hyperparameters": {"lr": 0.6}}), RefusalCode.ORDER_CONFIG),
     "runs.strategies": (facts(order={"strategy": {"name": "none"}}), RefusalCode.ORDER_BEYOND_POLICY),
     "release.differential_privacy": (
-        facts(
-            {
-                "release.differential_privacy": NOISE,
-                "release.tensors": {"clipping_norm": 1.0, "float_buffers": "withhold"},
-            }
-        ),
-        RefusalCode.DIFFERENTIAL_PRIVACY_UNSUPPORTED,
+        facts(NOISE, privacy=Shortage(of_policy=1, of_hospital=0, patients=100)),
+        RefusalCode.BUDGET_PRIVACY,
     ),
     "release.secure_aggregation": (
         facts({"release.secure_aggregation": True}),

@@ -27,11 +27,13 @@ from policies.policy import ConsentMode, ConsentPurpose, PurposeCode, RequesterC
 from policies.purposes import PurposeTable
 from policies.refusals import Permitted, RefusalCode, Refused
 from policies.rules.admission import Facts, Usage, decide, explain, open_collections
+from policies.rules.privacy_rules import Shortage
 
 DP = {
     "release.tensors.clipping_norm": 1.0,
     "release.tensors.float_buffers": "withhold",
-    "release.differential_privacy": {"noise_multiplier": 1.0, "epsilon": 1.0, "delta": 1e-6},
+    "release.timing_quantum_s": 60.0,
+    "release.differential_privacy": {"noise_multiplier": 50.0, "epsilon": 1.0, "delta": 1e-6},
 }
 
 
@@ -49,9 +51,13 @@ def table(**changes: Any) -> PurposeTable:
     return PURPOSE_TABLE.model_copy(update={"rules": tuple(rules)})
 
 
+def noisy(**changes: Any) -> Facts:
+    """A policy with noise; keywords replace facts."""
+    return replace(facts_under(DP), **changes)
+
+
 REFUSED: list[tuple[str, str, Facts]] = [
     ("features", "SECURE_AGGREGATION_UNSUPPORTED", facts_under({"release.secure_aggregation": True})),
-    ("features", "DIFFERENTIAL_PRIVACY_UNSUPPORTED", facts_under(DP)),
     ("features", "REVIEW_UNSUPPORTED", facts_under({"release.human_review": True})),
     ("features", "INTERFACE_UNSUPPORTED", facts(manifest=manifest().model_copy(update={"interface": "sparse"}))),
     ("time", "POLICY_NOT_YET_VALID", facts(now=NOW - timedelta(days=2))),
@@ -104,7 +110,11 @@ REFUSED: list[tuple[str, str, Facts]] = [
     ("data", "DATA_TOO_FEW_PATIENTS", facts(patients=0)),
     ("budgets", "BUDGET_RUNS", facts(usage=used(runs=5))),
     ("budgets", "BUDGET_RELEASES", facts(usage=used(releases=197))),
+    ("budgets", "BUDGET_PRIVACY", noisy(privacy=Shortage(1, 0, 70))),
+    ("budgets", "BUDGET_PRIVACY", noisy(privacy=Shortage(0, 1, 70))),
     ("operator", "OPERATOR_PENDING", facts(operator="pending")),
+    ("budgets", "BUDGET_PRIVACY", noisy(privacy=Shortage(1, 0, 70))),
+    ("budgets", "BUDGET_PRIVACY", noisy(privacy=Shortage(0, 1, 70))),
     ("operator", "HOSPITAL_HELD", facts(operator="held")),
 ]  # fmt: skip
 
@@ -235,10 +245,10 @@ def test_one_no_is_enough_however_many_yes(chosen: set[str]) -> None:
         asked for rule, _, asked in REFUSED if rule in {"consent", "data", "operator", "budgets"}
     ]
     picked = [hospital_facts[int(number) % len(hospital_facts)] for number in sorted(chosen)]
-    permitting = facts()
+    permitting = noisy()
     mixed = permitting
     for asked in picked:
-        for field in ("consent_age", "patients", "operator", "usage"):
+        for field in ("consent_age", "patients", "operator", "usage", "privacy"):
             if getattr(asked, field) != getattr(permitting, field):
                 mixed = replace(mixed, **{field: getattr(asked, field)})
     assert isinstance(decide(mixed), Refused)

@@ -26,7 +26,7 @@ from policies.errors import ExitCode
 from policies.manifest import TrainManifest
 from policies.policy import Policy
 
-PRIVATE = {"noise_multiplier": 1.0, "epsilon": 8.0, "delta": 1e-5}
+PRIVATE = {"noise_multiplier": 50.0, "epsilon": 8.0, "delta": 1e-5}
 
 
 def policy(**changes: Any) -> Policy:
