@@ -4,6 +4,10 @@ The SuperLink delivers an instruction once, may lose a reply, and answers for a 
 question is (order, round, kind) and every message that carries it another attempt; the first answer of a station
 counts. Nothing here relies on Flower's message ids beyond fetching, on acknowledgements or on the online state,
 which only says when asking again is of use.
+
+A station where a person looks at what is to leave says so (`REVIEW_PENDING`). It is no straggler: the question waits for it
+until the policy's hours are over, asked at a slow pace, whatever the others have answered; a stop and a quorum that cannot be
+reached any more end it all the same.
 """
 
 import logging
@@ -15,6 +19,7 @@ from dataclasses import dataclass, field
 from flwr.app import ConfigRecord, ConfigRecordValues, Message, RecordDict
 from flwr.serverapp import Grid
 
+from orchestrator.federation.reviews import NoReviews, Reviews
 from orchestrator.federation.tasks import SuperLinkDownError
 from policies.errors import WireError
 from policies.refusals import RefusalCode
@@ -46,6 +51,11 @@ _PASSING = frozenset(
 """Refusals that may be another answer later."""
 
 _PENDING_MAX_S = 15.0
+_REVIEW_PACE_S = 5.0
+_REVIEW_PACE_MAX_S = 60.0
+_REVIEW_MESSAGE_S = 3600.0
+"""A station where a person looks answers each question at once: a message to it need not live for days."""
+_SILENCE_MAX_S = 900.0
 
 LATE = "LATE"
 LOST = "LOST"
@@ -91,6 +101,7 @@ class Patience:
         pending_s: before a station that answered "pending" is asked again; slowly grows to 15 s.
         silence_s: before a silent station is asked again; doubles.
         tries: how many answers "failed" end the question at a station.
+        review_pace_s: before a station where a person looks is asked again; slowly grows to a minute.
     """
 
     deadline_s: float
@@ -99,15 +110,24 @@ class Patience:
     pending_s: float = 0.8
     silence_s: float = 30.0
     tries: int = 3
+    review_pace_s: float = _REVIEW_PACE_S
 
 
 @dataclass(slots=True)
 class _Station:
-    """What is known of one station while a question waits."""
+    """What is known of one station while a question waits.
+
+    Attributes:
+        until: when it is not waited for any more.
+        under_review: a person there looks at what is to leave.
+    """
 
     node_id: int
     ask_at: float
     silence_s: float
+    until: float
+    under_review: bool = False
+    review_asked: int = 0
     attempt: int = 0
     failures: int = 0
     backoff_s: float = 1.0
@@ -143,6 +163,7 @@ class Exchange:
         stations: Iterable[str],
         patience: Patience,
         judge: Judge,
+        reviews: Reviews | None = None,
     ) -> dict[str, Outcome]:
         """Put one question to stations and collect what they say.
 
@@ -152,15 +173,14 @@ class Exchange:
             stations: their names, each with a node id.
             patience: how long.
             judge: called once per answer that is not "pending" or worth another try; what it returns is kept.
+            reviews: where people look, as it was known before.
 
         Raises:
             StoppedError: `stop` was set meanwhile.
             LeaseLostError: the task is not ours any more.
         """
-        asking = _Asking(self._grid, question, arrays, patience, judge)
-        asking.stations = {
-            name: _Station(self._nodes[name], ask_at=0.0, silence_s=patience.silence_s) for name in stations
-        }
+        asking = _Asking(self._grid, question, arrays, patience, judge, reviews or NoReviews())
+        asking.expect({name: self._nodes[name] for name in stations})
         wait_s = self._poll_s
         while not asking.is_over(time.monotonic()):
             try:
@@ -169,8 +189,8 @@ class Exchange:
             except SuperLinkDownError as error:
                 log.warning("superlink_down", extra={"reason": error.message})
                 got_one, wait_s = False, 0.5
-            # Short waits at first; a long computation is asked after four times a second.
-            wait_s = self._poll_s if got_one else min(wait_s * 1.1, 0.25)
+            # Short waits at first; a long computation is asked after four times a second, a person less often.
+            wait_s = self._poll_s if got_one else min(wait_s * 1.1, asking.longest_wait_s())
             if self._stop.wait(wait_s):
                 raise StoppedError
         return {
@@ -188,25 +208,39 @@ class _Asking:
     arrays: bytes | None
     patience: Patience
     judge: Judge
+    reviews: Reviews
     stations: dict[str, _Station] = field(default_factory=dict)
     sent: dict[str, str] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     enough_at: float | None = None
     online_asked_at: float = 0.0
 
+    def expect(self, nodes: Mapping[str, int]) -> None:
+        """Begin with these stations; one where a person looked before has what is left of that."""
+        for name, node_id in nodes.items():
+            until = self.started + self.patience.deadline_s
+            entry = _Station(node_id, ask_at=0.0, silence_s=self.patience.silence_s, until=until)
+            if (left_s := self.reviews.left_s(name)) is not None:
+                entry.under_review, entry.last_code = True, RefusalCode.REVIEW_PENDING.value
+                entry.until = max(until, self.started + left_s)
+            self.stations[name] = entry
+
     def is_over(self, now: float) -> bool:
-        """Whether every station has an outcome, or waiting for the rest is of no use."""
-        open_ = sum(entry.outcome is None for entry in self.stations.values())
+        """Whether every station has an outcome or no time left, or waiting for the rest is of no use."""
+        open_ = [entry for entry in self.stations.values() if entry.outcome is None and now < entry.until]
         answered = sum(isinstance(entry.outcome, Answered) for entry in self.stations.values())
-        if open_ == 0 or now - self.started >= self.patience.deadline_s:
-            return True
-        if answered + open_ < self.patience.enough:
+        if not open_ or answered + len(open_) < self.patience.enough:
             return True
         if answered >= self.patience.enough and self.enough_at is None:
             self.enough_at = now
-        if self.enough_at is None:
+        if self.enough_at is None or any(entry.under_review for entry in open_):
             return False
         return now - self.enough_at >= max(self.patience.grace_s, self.enough_at - self.started)
+
+    def longest_wait_s(self) -> float:
+        """How long one may look away: where only people are waited for, longer."""
+        open_ = [entry for entry in self.stations.values() if entry.outcome is None]
+        return min(2.0, self.patience.review_pace_s) if all(entry.under_review for entry in open_) else 0.25
 
     def send_due(self, now: float) -> None:
         """Send the question to the stations whose time has come."""
@@ -214,7 +248,7 @@ class _Asking:
         due = {
             name: entry
             for name, entry in self.stations.items()
-            if entry.outcome is None and not entry.offline and entry.ask_at <= now
+            if entry.outcome is None and not entry.offline and entry.ask_at <= now < entry.until
         }
         if not due:
             return
@@ -222,7 +256,7 @@ class _Asking:
         for (name, entry), message_id in zip(due.items(), ids, strict=True):
             entry.attempt += 1
             entry.ask_at = now + entry.silence_s
-            entry.silence_s *= 2
+            entry.silence_s = min(entry.silence_s * 2, max(_SILENCE_MAX_S, entry.silence_s))
             if message_id:
                 self.sent[message_id] = name
 
@@ -255,16 +289,39 @@ class _Asking:
             return
         reply = answered.reply
         entry.last_code, entry.correlation_id = reply.code or LATE, reply.correlation_id
-        if reply.status is Status.PENDING or (reply.status is Status.REFUSED and reply.code in _PASSING):
+        if reply.status is Status.PENDING and reply.code == RefusalCode.REVIEW_PENDING:
+            self._wait_for_a_person(name, entry, now)
+        elif reply.status is Status.PENDING or (reply.status is Status.REFUSED and reply.code in _PASSING):
             entry.ask_at = now + min(self.patience.pending_s * 1.12 ** min(entry.attempt, 40), _PENDING_MAX_S)
             entry.silence_s = self.patience.silence_s
         elif reply.status is Status.FAILED and entry.failures + 1 < self.patience.tries:
             entry.failures += 1
+            self._person_is_done(name, entry)
             self._again(entry, now)
         elif reply.status in {Status.ACCEPTED, Status.RELEASED, Status.FINISHED}:
             entry.outcome = self.judge(name, answered)
         else:
             entry.outcome = Missing(reply.code or reply.status.name, reply.correlation_id)
+        if entry.outcome is not None:
+            self._person_is_done(name, entry)
+
+    def _wait_for_a_person(self, name: str, entry: _Station, now: float) -> None:
+        entry.until = max(entry.until, now + self.reviews.begin(name))
+        entry.under_review = True
+        pace_s = self.patience.review_pace_s * 1.12 ** min(entry.review_asked, 40)
+        entry.review_asked += 1
+        entry.ask_at = now + min(pace_s, max(_REVIEW_PACE_MAX_S, self.patience.review_pace_s))
+        entry.silence_s = self.patience.silence_s
+        # Whatever else it was asked and has not answered, it has answered by this.
+        self.sent = {key: station for key, station in self.sent.items() if station != name}
+
+    def _person_is_done(self, name: str, entry: _Station) -> None:
+        if not entry.under_review:
+            return
+        entry.under_review = False
+        self.reviews.end(name)
+        # Where it works again (a patient withdrew meanwhile), it has a straggler's time from now.
+        self.enough_at = None
 
     def _again(self, entry: _Station, now: float) -> None:
         entry.ask_at = now + entry.backoff_s
@@ -281,7 +338,9 @@ class _Asking:
             entry.offline = entry.node_id not in online
 
     def _message(self, entry: _Station, now: float) -> Message:
-        left_s = max(1.0, self.patience.deadline_s - (now - self.started))
+        left_s = max(1.0, entry.until - now)
+        if entry.under_review:
+            left_s = min(left_s, _REVIEW_MESSAGE_S)
         question = self.question.model_copy(
             update={
                 "attempt": entry.attempt + 1,

@@ -4,6 +4,7 @@
                      state.json        state, round, Flower run, message; replaced as a whole
                      rounds.jsonl      one line per finished round
                      checkpoint.json   where to go on: round, weights, what the round has so far
+                     reviews.json      since when a person looks at which station
                      task.json         the claimed Flower task with its token; mode 0600
                      stop              present when an operator asked to stop
                      replies/          bytes of arrays while a round is aggregated
@@ -47,6 +48,11 @@ class Timing(StrictModel):
     straggler_s: Seconds = Field(
         default=120.0,
         description="For the rest of a round, once enough have answered; at least as long as they took.",
+    )
+    review_s: Seconds | None = Field(
+        default=None,
+        description="For a station where a person looks at what is to leave; the policy's review_hours and ten minutes where "
+        "not given.",
     )
 
 
@@ -97,6 +103,10 @@ class RunProgress(StrictModel):
     correlation: dict[str, str] = Field(
         default_factory=dict,
         description="Station to what it calls its run: its operator finds by that why it failed there.",
+    )
+    reviewing: dict[str, Moment] = Field(
+        default_factory=dict,
+        description="Stations where a person looks at what is to leave, to when they are waited for.",
     )
     code: str = Field(default="", description="Why it failed: a word of a closed list.")
     flower_run: Annotated[int, Field(ge=0, lt=2**64)] = 0

@@ -9,6 +9,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from orchestrator.federation.orders import (
     weights_of,
 )
 from orchestrator.federation.replies import Rejected, check_release, check_reply, sum_tables
+from orchestrator.federation.reviews import SLACK_S, StageReviews
 from policies.bundle import BlobFolder
 from policies.errors import PhtError, StateError, WireError
 from policies.files import write_atomically
@@ -192,7 +194,9 @@ class Rounds:
             return Missing(verdict.code) if isinstance(verdict, Rejected) else answered
 
         arrays = self._inline(question.weights)
-        outcomes = self._exchange.ask(question, arrays, sorted(self._ready), patience, judge)
+        reviews = StageReviews(self._folder, (round_, kind.value), self._review_s(), self._show_reviews)
+        outcomes = self._exchange.ask(question, arrays, sorted(self._ready), patience, judge, reviews)
+        self._show_reviews({})
         answers = {name: found.reply for name, found in outcomes.items() if isinstance(found, Answered)}
         for name, found in outcomes.items():
             self._note_correlation(name, found)
@@ -290,6 +294,14 @@ class Rounds:
     def _answer_s(self) -> float:
         given = self._accepted.timing.answer_s
         return given if given is not None else self._accepted.manifest.resources.message_timeout_s + 120.0
+
+    def _review_s(self) -> float:
+        given = self._accepted.timing.review_s
+        return given if given is not None else self._accepted.release.review_hours * 3600.0 + SLACK_S
+
+    def _show_reviews(self, until: Mapping[str, datetime]) -> None:
+        if until != self._progress.reviewing:
+            self._show(reviewing=dict(until))
 
     def _read_checkpoint(self) -> dict[str, Any]:
         checkpoint = self._folder.read_json("checkpoint.json")

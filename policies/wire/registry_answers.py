@@ -51,6 +51,7 @@ class Progress(_Answer):
     accepted: list[Short] = Field(default_factory=list)
     missing: dict[str, Short] = Field(default_factory=dict)
     correlation: dict[str, Short] = Field(default_factory=dict)
+    reviewing: dict[str, Short] = Field(default_factory=dict)
     code: Short = ""
 
     @property

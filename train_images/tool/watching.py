@@ -120,7 +120,14 @@ def taking_part(progress: Progress) -> str:
     parts = [f"taking part: {', '.join(progress.accepted)}"] if progress.accepted else []
     if progress.missing:
         parts.append(f"not: {_who_is_missing(progress)}")
+    if progress.reviewing and not progress.is_over:
+        parts.append(f"waits for a person at {_who_is_reviewing(progress)}")
     return "; ".join(parts)
+
+
+def _who_is_reviewing(progress: Progress) -> str:
+    """Return each station where a person looks at what is to leave, with the moment until which it is waited for."""
+    return ", ".join(f"{name} (until {until})" for name, until in sorted(progress.reviewing.items()))
 
 
 def _who_is_missing(progress: Progress) -> str:
