@@ -1,12 +1,13 @@
 """The guard's rules on arrays: a training reply becomes a canonical file of deltas from the inbound weights.
 
 The reply is a file that hostile code filled. Nothing of it is copied: each released number is computed here, from the
-reply and the inbound weights, tensor by tensor in chunks, so memory does not grow with the model. Two passes: the first
-measures and may withhold, the second writes. Withheld buffers are not looked at.
+reply and the inbound weights, piece by piece, so memory does not grow with the model. Each number is looked at in the pass
+that writes it; where the policy clips, a pass before that one measures the norm. Withheld tensors are not looked at.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -20,21 +21,19 @@ from policies.wire.arrays_writing import ArraysWriter, WrittenArrays
 from policies.wire.floats import from_float
 from policies.wire.releases import TensorRole
 from station.egress.contract import ReleaseContract
-from station.egress.figures import TENSOR_NAME, shown
-from station.egress.training.pairing import TensorPair, pair_tensors
+from station.egress.training.measuring import Findings, measure, problem_with_floats, problem_with_integers
+from station.egress.training.pairing import Floats, TensorPair, pair_tensors
+from station.egress.training.pieces import PairFiles, Piece, in_order, jobs_of
 
-_LARGEST: Final[dict[DType, float]] = {
-    "bfloat16": float(np.array(0x7F7F0000, np.uint32).view(np.float32)),
-    "float16": float(np.finfo(np.float16).max),
-    "float32": float(np.finfo(np.float32).max),
-}
-# Unit round-off and smallest step near zero of each released type: how far rounding may move a norm.
+# Unit round-off and smallest step near zero of each released type, with what the factor and its product lose in float32
+# before: how far all of it may move a norm.
 _ROUNDING: Final[dict[DType, tuple[float, float]]] = {
-    "bfloat16": (2.0**-8, 2.0**-133),
-    "float16": (2.0**-11, 2.0**-24),
+    "bfloat16": (2.0**-8 + 2.0**-20, 2.0**-133),
+    "float16": (2.0**-11 + 2.0**-20, 2.0**-24),
     "float32": (2.0**-22, 2.0**-149),
 }
-_LARGEST_INTEGER_STEP: Final = float(1 << 60)
+_SMALLEST_FLOAT32_FACTOR: Final = 2.0**-64
+"""A smaller factor belongs to steps so large that float32 would hold few bits of the products, or none."""
 _BF16_MINUS_ZERO: Final = np.uint16(0x8000)
 
 
@@ -66,64 +65,23 @@ def release_update(
     if isinstance(paired, tuple):
         return paired
     rules = contract.tensor_rules
-    with np.errstate(all="ignore"):  # infinities and NaN are looked for, not warned about
-        measured = _measure(paired, rules)
+    scale = 1.0
+    if rules.clipping_norm is not None:
+        measured = measure(paired, rules)
         if isinstance(measured, tuple):
             return measured
-        return _write(paired, _scale(paired, measured, rules.clipping_norm), out)
+        scale = scale_to(rules.clipping_norm, paired, measured)
+    return _write(paired, rules, scale, out)
 
 
-def _measure(pairs: Sequence[TensorPair], rules: TensorRules) -> float | tuple[Reason, ...]:
-    """Check every number that will leave; return the parameters' sum of squares (0 where nothing is clipped)."""
-    found: dict[RefusalCode, list[str]] = {
-        RefusalCode.RELEASE_TENSOR_NOT_FINITE: [],
-        RefusalCode.RELEASE_TENSOR_RANGE: [],
-    }
-    squares = 0.0
-    for pair in pairs:
-        if pair.rule.role is TensorRole.INTEGER_BUFFER:
-            code = _integers_problem(pair, rules)
-        else:
-            code, part = _floats_problem(pair, rules)
-            squares += part
-        if code is not None:
-            found[code].append(pair.name)
-    reasons = tuple(Reason(code, shown(names, TENSOR_NAME)) for code, names in found.items() if names)
-    return reasons or squares
+def scale_to(clipping_norm: float, pairs: Sequence[TensorPair], squares: float) -> float:
+    """Return the factor that brings the parameters' deltas, as they will be rounded, within the norm; 1 where they are.
 
-
-def _floats_problem(pair: TensorPair, rules: TensorRules) -> tuple[RefusalCode | None, float]:
-    bound = min(rules.maximum_absolute, _LARGEST[pair.released])
-    squares = 0.0
-    problem = None
-    for delta in pair.deltas():
-        # Minimum and maximum both propagate NaN, so they answer finiteness and range together.
-        low, high = float(delta.min()), float(delta.max())
-        if not (math.isfinite(low) and math.isfinite(high)):
-            return RefusalCode.RELEASE_TENSOR_NOT_FINITE, 0.0
-        if max(-low, high) > bound:
-            problem = RefusalCode.RELEASE_TENSOR_RANGE
-        if pair.is_parameter and rules.clipping_norm is not None:
-            wide = delta.astype(np.float64)
-            squares += float(np.dot(wide, wide))
-    return problem, squares
-
-
-def _integers_problem(pair: TensorPair, rules: TensorRules) -> RefusalCode | None:
-    for reply, inbound in pair.chunks():
-        if pair.rule.reply.dtype == "bool" and max(reply.max(), inbound.max()) > 1:
-            return RefusalCode.RELEASE_TENSOR_RANGE
-        # In float64 first: a difference that overflows int64 would wrap to a small one.
-        rough = reply.astype(np.float64) - inbound.astype(np.float64)
-        if float(np.abs(rough).max()) > min(rules.maximum_absolute, _LARGEST_INTEGER_STEP):
-            return RefusalCode.RELEASE_TENSOR_RANGE
-    return None
-
-
-def _scale(pairs: Sequence[TensorPair], squares: float, clipping_norm: float | None) -> float:
-    """Return the factor that brings the parameters' deltas, as they will be rounded, within the norm."""
-    if clipping_norm is None:
-        return 1.0
+    Args:
+        clipping_norm: the policy's.
+        pairs: the tensors that may leave.
+        squares: the sum of squares of the parameters' deltas (`station.egress.training.measuring.measure`).
+    """
     released = [pair for pair in pairs if pair.is_parameter]
     elements = sum(pair.rule.reply.elements for pair in released)
     rounding = [_ROUNDING[pair.released] for pair in released]
@@ -136,25 +94,55 @@ def _scale(pairs: Sequence[TensorPair], squares: float, clipping_norm: float | N
     return max(room, 0.0) / norm if math.isfinite(norm) else 0.0
 
 
-def _write(pairs: Sequence[TensorPair], scale: float, out: Path) -> WrittenArrays:
+def _write(
+    pairs: Sequence[TensorPair], rules: TensorRules, scale: float, out: Path
+) -> WrittenArrays | tuple[Reason, ...]:
+    """Write the released numbers, unless one of them breaks a rule; then no file is left."""
     by_name = {pair.name: pair for pair in pairs}
     shapes = [TensorShape(pair.name, pair.released, pair.rule.reply.shape) for pair in pairs]
-    with ArraysWriter(out, shapes) as writer:
-        for entry in writer.layout.entries:
-            pair = by_name[entry.name]
-            if pair.rule.role is TensorRole.INTEGER_BUFFER:
-                for reply, inbound in pair.chunks():
-                    writer.write(pair.name, reply.astype(np.int64) - inbound.astype(np.int64))
-                continue
-            for delta in pair.deltas():
-                # In float64: a large step needs so small a factor that float32 would hold but a few bits of it.
-                scaled = delta * np.float64(scale) if pair.is_parameter and scale != 1.0 else delta
-                writer.write(pair.name, _without_minus_zero(from_float(scaled, pair.released), pair.released))
-        return writer.close()
+    findings = Findings()
+    with PairFiles(pairs) as files, ArraysWriter(out, shapes) as writer:
+
+        def make(job: tuple[Piece, ...]) -> list[tuple[str, RefusalCode | None, Array]]:
+            # Infinities and NaN are looked for, not warned about; each thread has its own setting.
+            with np.errstate(all="ignore"):
+                return [
+                    (piece.pair.name, *made)
+                    for piece in job
+                    for made in _released(files, piece, rules, scale if piece.pair.is_parameter else 1.0)
+                ]
+
+        jobs = jobs_of(by_name[entry.name] for entry in writer.layout.entries)
+        with closing(in_order(make, jobs)) as made:
+            for results in made:
+                for name, code, items in results:
+                    findings.note(name, code)
+                    if not findings.reasons:
+                        writer.write(name, items)
+        return findings.reasons or writer.close()
+
+
+def _released(
+    files: PairFiles, piece: Piece, rules: TensorRules, scale: float
+) -> Iterator[tuple[RefusalCode | None, Array]]:
+    """Yield what is wrong with some numbers, and the numbers as they would be released."""
+    pair = piece.pair
+    if pair.rule.role is TensorRole.INTEGER_BUFFER:
+        for reply, inbound in files.blocks(piece):
+            code = problem_with_integers(reply, inbound, pair, rules)
+            yield code, reply.astype(np.int64) - inbound.astype(np.int64)
+        return
+    for delta in files.deltas(piece):
+        code = problem_with_floats(delta, pair, rules)
+        scaled: Floats = delta
+        if scale != 1.0:
+            wide = delta.dtype == np.float64 or scale < _SMALLEST_FLOAT32_FACTOR
+            scaled = delta * np.float64(scale) if wide else np.multiply(delta, np.float32(scale), out=delta)
+        yield code, _without_minus_zero(from_float(scaled, pair.released), pair.released)
 
 
 def _without_minus_zero(items: Array, dtype: DType) -> Array:
-    # The sign of a zero would be a bit of the train's choosing that no arithmetic sees.
+    # The sign of a zero would be a bit of the train's choosing that no arithmetic sees. Always a copy: the buffer is used again.
     if dtype == "bfloat16":
         items[items == _BF16_MINUS_ZERO] = 0
         return items
