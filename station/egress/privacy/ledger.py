@@ -26,7 +26,7 @@ from policies.rules.privacy_rules import Shortage
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog, system_clock
 from station.egress.privacy.tables import PrivacyDrawRow
-from station.egress.records.tables import CounterRow
+from station.egress.records.tables import CounterRow, ReleaseRow
 from station.storage.database import Database
 
 PRIVACY_COUNTER: Final = "privacy"
@@ -151,6 +151,9 @@ class PrivacyLedger:
         if not charge.patients or charge.cost <= 0 or not charge.outputs:
             # Noise that costs nobody anything is a mistake of ours: it must not be drawn.
             return Refused.because(RefusalCode.BUDGET_PRIVACY, "there is nobody, or nothing, to charge")
+        if session.get(ReleaseRow, (charge.order_digest, charge.round, charge.stage)) is not None:
+            # It is sent again as it was recorded; nothing may be drawn for it a second time (invariant I8).
+            return Refused.because(RefusalCode.BUDGET_PRIVACY, "this answer is recorded already")
         short = self._shortage(session, charge.policy_id, charge.limit, charge.cost, charge.patients)
         return Refused.because(RefusalCode.BUDGET_PRIVACY, short.in_words()) if short else None
 

@@ -1,0 +1,56 @@
+"""Who pays for the noise of an answer: every patient of the cohort that the train was given, under the policy of the run.
+
+Of the whole cohort, not only of the split that a stage is about: a train may remember, and nobody trusts it not to.
+"""
+
+from dataclasses import dataclass
+
+from policies.order import Stage
+from policies.policy import Policy
+from policies.privacy import Query, cost_of
+from policies.refusals import Refused
+from policies.rules.privacy_rules import granted
+from station.egress.privacy.blurring import nobody_charges
+from station.egress.privacy.drawing import Charge
+from station.egress.privacy.ledger import PrivacyCharge, PrivacyLedger
+from station.runs.repository import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Charging:
+    """Puts answers on the patients' accounts."""
+
+    ledger: PrivacyLedger
+
+    def of(self, run: Run, policy: Policy, answer: tuple[int, Stage], patients: frozenset[str]) -> Charge:
+        """Return what charges for one answer.
+
+        Args:
+            run: whose answer it is.
+            policy: in force.
+            answer: round and stage.
+            patients: of the cohort that the train was given, by the project's pseudonym.
+        """
+        privacy = policy.release.differential_privacy
+        if privacy is None:
+            return nobody_charges
+        round_, stage = answer
+
+        def charge(queries: tuple[Query, ...]) -> Refused | None:
+            return self.ledger.charge(
+                PrivacyCharge(
+                    order_digest=run.order_digest,
+                    round=round_,
+                    stage=stage,
+                    policy_id=policy.id,
+                    policy_version=policy.version,
+                    outputs=tuple(str(query) for query in queries),
+                    cost=cost_of(privacy, queries).units,
+                    limit=granted(privacy).units,
+                    patients=patients,
+                    on_behalf_of=run.requester,
+                    purpose=run.purpose,
+                )
+            )
+
+        return charge
