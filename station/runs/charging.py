@@ -3,17 +3,33 @@
 Of the whole cohort, not only of the split that a stage is about: a train may remember, and nobody trusts it not to.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from policies.order import Stage
 from policies.policy import Policy
-from policies.privacy import Query, cost_of
+from policies.privacy import Query, cost_of, spendable
 from policies.refusals import Refused
 from policies.rules.privacy_rules import granted
+from station.audit.log import AuditLog, system_clock
 from station.egress.privacy.blurring import nobody_charges
 from station.egress.privacy.drawing import Charge
 from station.egress.privacy.ledger import PrivacyCharge, PrivacyLedger
 from station.runs.repository import Run
+from station.settings import StationSettings
+from station.storage.database import Database
+
+
+def privacy_ledger(
+    settings: StationSettings,
+    database: Database,
+    audit: AuditLog,
+    clock: Callable[[], datetime] = system_clock,
+) -> PrivacyLedger:
+    """Return the ledger that holds every patient to what the hospital grants."""
+    granted_here = spendable(settings.privacy.epsilon, settings.privacy.delta)
+    return PrivacyLedger(database, audit, granted_here.units, clock)
 
 
 @dataclass(frozen=True, slots=True)
