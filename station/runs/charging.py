@@ -28,8 +28,8 @@ def privacy_ledger(
     clock: Callable[[], datetime] = system_clock,
 ) -> PrivacyLedger:
     """Return the ledger that holds every patient to what the hospital grants."""
-    granted_here = spendable(settings.privacy.epsilon, settings.privacy.delta)
-    return PrivacyLedger(database, audit, granted_here.units, clock)
+    budget = settings.privacy
+    return PrivacyLedger(database, audit, lambda: spendable(budget.epsilon, budget.delta).units, clock)
 
 
 @dataclass(frozen=True, slots=True)

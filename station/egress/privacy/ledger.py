@@ -92,7 +92,8 @@ class PrivacyLedger:
     Args:
         database: the station's compute database.
         audit: over the same database.
-        hospital_limit: what the hospital grants each patient over everything, in units of cost.
+        hospital_limit: returns what the hospital grants each patient over everything, in units of cost; asked when first needed,
+            because working it out brings half of scipy along.
         clock: returns the moment it is.
     """
 
@@ -100,7 +101,7 @@ class PrivacyLedger:
         self,
         database: Database,
         audit: AuditLog,
-        hospital_limit: int,
+        hospital_limit: Callable[[], int],
         clock: Callable[[], datetime] = system_clock,
     ) -> None:
         self._database = database
@@ -168,7 +169,7 @@ class PrivacyLedger:
         )
         of_hospital = session.scalar(
             text(_OF_ALL + _SHORT),
-            {"patients": asked, "cost": cost, "lost": lost, "limit": self._hospital_limit},
+            {"patients": asked, "cost": cost, "lost": lost, "limit": self._hospital_limit()},
         )
         return Shortage(int(of_policy or 0), int(of_hospital or 0), len(patients))
 

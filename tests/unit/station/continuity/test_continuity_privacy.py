@@ -23,7 +23,7 @@ def station(tmp_path: Path) -> Iterator[WitnessedStation]:
 def draw(
     kit: WitnessedStation, policy: str, cost: int, patients: frozenset[str] = PATIENTS
 ) -> Refused | None:
-    ledger = PrivacyLedger(kit.database, kit.audit, 1000)
+    ledger = PrivacyLedger(kit.database, kit.audit, lambda: 1000)
     return ledger.charge(
         PrivacyCharge("sha256:" + "5" * 64, 1, "train", policy, 1, ("tensors",), cost, 100, patients)
     )
@@ -64,7 +64,7 @@ def test_what_is_lost_is_charged_to_everybody_for_good(station: WitnessedStation
     assert draw(station, "study", 60, NEWCOMER) is None
     assert isinstance(draw(station, "later", 51), Refused)
     # The hospital's thousand: 60 on record, 90 lost.
-    ledger = PrivacyLedger(station.database, station.audit, 1000)
+    ledger = PrivacyLedger(station.database, station.audit, lambda: 1000)
     assert ledger.shortage("other", 10_000, 851, PATIENTS).of_hospital == 2
     assert not ledger.shortage("other", 10_000, 850, PATIENTS)
 

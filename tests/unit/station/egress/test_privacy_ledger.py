@@ -26,7 +26,7 @@ class Books:
     def __init__(self, folder: Path) -> None:
         self.database: Database = open_database(folder / "station.db")
         self.audit = AuditLog(self.database)
-        self.ledger = PrivacyLedger(self.database, self.audit, 250)
+        self.ledger = PrivacyLedger(self.database, self.audit, lambda: 250)
 
     def run(self, statement: str) -> None:
         with self.database.write() as session:
