@@ -32,6 +32,7 @@ class NoReviews:
     def left_s(self, station: str) -> float | None:
         """Nobody looks."""
         del station
+        return None
 
     def begin(self, station: str) -> float:
         """Nobody is waited for."""

@@ -23,6 +23,7 @@ from station.cli import (
     quarantine,
     readiness,
     records,
+    review,
     selftest,
     trains,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "quarantine",
     "readiness",
     "records",
+    "review",
     "selftest",
     "trains",
 ]

@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import pwd
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,14 +16,30 @@ HomeOption = Annotated[
     typer.Option("--home", envvar="PHT_HOME", help="The station's folder.", file_okay=False),
 ]
 
+_NO_LOGIN = 0xFFFFFFFF
+
 
 def operator_name() -> str:
-    """Return the name of who types, as this host knows it."""
+    """Return the name of who types, as this host knows it: who logged in, also where root was taken on since."""
+    if os.geteuid() == 0 and (behind := _behind_root()):
+        return behind
     try:
         return getpass.getuser()
     except (KeyError, OSError):
         # A user without an entry on this host, as in some containers.
         return f"uid-{os.getuid()}"
+
+
+def _behind_root() -> str:
+    """Return who became root: by the login that the kernel remembers over su and sudo, or by sudo's word."""
+    try:
+        login = int(Path("/proc/self/loginuid").read_text("ascii"))
+        if login not in {0, _NO_LOGIN}:
+            return pwd.getpwuid(login).pw_name
+    except (OSError, ValueError, KeyError):
+        pass
+    name = os.environ.get("SUDO_USER", "")
+    return "" if name == "root" else name
 
 
 def read_file(path: Path) -> bytes:

@@ -17,6 +17,7 @@ from station.egress.differencing.comparing import Verdict
 from station.egress.differencing.storing import pack_content, pack_patients, unpack
 from station.egress.release import Release
 
+
 class LeftOut(StrictModel):
     """A declared output that a rule left out."""
 

@@ -10,19 +10,16 @@ waits; what was parked never changes; a review ends once, and what it ends with 
 waiting review names is removed.
 """
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from policies.documents import digest_of, digest_of_file
-from policies.errors import NotFoundError, StateError, UsageError
+from policies.documents import digest_of
+from policies.errors import UsageError
 from policies.order import Stage
 from policies.refusals import RefusalCode, Refused
 from station.audit.events import AuditEvent, AuditRecord
@@ -30,94 +27,25 @@ from station.audit.log import AuditLog, system_clock
 from station.egress.records.tables import ReleaseRow
 from station.egress.release import Release, ReleasedArrays
 from station.egress.review.parked import ParkedRelease, decode_parked, encode_parked
+from station.egress.review.reviews import (
+    MAX_REASON,
+    Payload,
+    Review,
+    ReviewState,
+    ReviewTerms,
+    changed,
+    is_whole,
+    over,
+    person_of,
+    review_of,
+    row_of,
+    standing,
+)
 from station.egress.review.tables import ReviewRow, ReviewWordRow
 from station.storage.database import Database
 from station.storage.files import move_durably, remove_durably, storage_fault
 
 _STATION: Final = "station:compute"
-_OPERATOR: Final = re.compile(r"[A-Za-z0-9_.@-]{1,100}")
-MAX_REASON: Final = 500
-
-
-class ReviewState(StrEnum):
-    """Where a parked release stands."""
-
-    WAITING = "waiting"
-    RELEASED = "released"
-    WITHHELD = "withheld"
-    LAPSED = "lapsed"
-
-
-@dataclass(frozen=True, slots=True)
-class ReviewTerms:
-    """What a review is held to.
-
-    Attributes:
-        people: how many must release it.
-        patience: how long it waits.
-        policy: id and version, under which it was ordered.
-        on_behalf_of, purpose: as the audit states them.
-    """
-
-    people: int
-    patience: timedelta
-    policy: tuple[str, int]
-    on_behalf_of: str | None
-    purpose: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """What one person said."""
-
-    operator: str
-    word: str
-    reason: str
-    said: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Review:
-    """One parked release and what was said about it.
-
-    Attributes:
-        number: what operators call it.
-        code: why it did not leave; None while it waits and when it left.
-        told: whether the orchestrator has heard how it ended.
-    """
-
-    number: int
-    order_digest: str
-    round: int
-    stage: Stage
-    policy_id: str
-    policy_version: int
-    requester: str | None
-    purpose: str | None
-    document_digest: str
-    arrays_digest: str | None
-    arrays_size: int | None
-    people: int
-    parked: datetime
-    until: datetime
-    state: ReviewState
-    code: RefusalCode | None
-    ended: datetime | None
-    told: bool
-    words: tuple[Word, ...]
-
-    @property
-    def released_by(self) -> tuple[str, ...]:
-        """Who said release."""
-        return tuple(word.operator for word in self.words if word.word == "release")
-
-
-@dataclass(frozen=True, slots=True)
-class Payload:
-    """What would leave: the document, and the file of arrays beside it."""
-
-    document: ParkedRelease
-    arrays: Path | None
 
 
 class ReviewQueue:
@@ -172,8 +100,8 @@ class ReviewQueue:
             key = (release.order_digest, release.round, release.stage)
             if session.get(ReleaseRow, key) is not None:
                 outcome: Review | Refused | None = None
-            elif (row := _standing(session, *key)) is not None:
-                outcome = _review(session, row)
+            elif (row := standing(session, *key)) is not None:
+                outcome = review_of(session, row)
             elif refused := check(session):
                 codes = tuple(reason.code.value for reason in refused.reasons)
                 self._audit.append_in(session, _event(AuditEvent.RELEASE_REFUSED, release, terms, codes))
@@ -184,7 +112,7 @@ class ReviewQueue:
                     # Not undone when the transaction fails: `sweep` removes it, or the next one of its number takes its place.
                     move_durably(release.arrays.path, self._path(row.number))
                     placed = True
-                outcome = _review(session, row)
+                outcome = review_of(session, row)
         if release.arrays is not None and not placed:
             release.arrays.path.unlink(missing_ok=True)
         return outcome
@@ -231,13 +159,13 @@ class ReviewQueue:
 
     def get_in(self, session: Session, number: int) -> Review:
         """Return a review as the caller's transaction sees it, see `get`."""
-        return _review(session, _row(session, number))
+        return review_of(session, row_of(session, number))
 
     def list(self, states: tuple[ReviewState, ...] = tuple(ReviewState)) -> list[Review]:
         """Return the reviews in these states, oldest first."""
         query = select(ReviewRow).where(ReviewRow.state.in_([state.value for state in states]))
         with self._database.read() as session:
-            return [_review(session, row) for row in session.scalars(query.order_by(ReviewRow.number))]
+            return [review_of(session, row) for row in session.scalars(query.order_by(ReviewRow.number))]
 
     def find(self, order_digest: str, round_: int, stage: Stage) -> Review | None:
         """Return the newest review of a message, or None where its answer was never parked."""
@@ -246,7 +174,7 @@ class ReviewQueue:
         )
         with self._database.read() as session:
             row = session.scalar(query.order_by(ReviewRow.number.desc()).limit(1))
-            return None if row is None else _review(session, row)
+            return None if row is None else review_of(session, row)
 
     def waits(self, order_digest: str) -> bool:
         """Whether a release of an order waits for a person."""
@@ -265,21 +193,21 @@ class ReviewQueue:
             StateError: it is not what was parked.
         """
         with self._database.read() as session:
-            row = _row(session, number)
+            row = row_of(session, number)
         document = self.document(number)
         path = self._path(number) if row.arrays_digest is not None else None
-        if not _is_whole(path, row):
-            raise _changed()
+        if not is_whole(path, row):
+            raise changed()
         return Payload(document, path)
 
     def document(self, number: int) -> ParkedRelease:
         """Return what would leave without its arrays; raises what `payload` does."""
         with self._database.read() as session:
-            row = _row(session, number)
+            row = row_of(session, number)
         if row.document is None:
-            raise _over(ReviewState(row.state))
+            raise over(ReviewState(row.state))
         if digest_of(row.document) != row.document_digest:
-            raise _changed()
+            raise changed()
         return decode_parked(row.document)
 
     def arrays_of(self, review: Review, payload: Payload, path: Path) -> ReleasedArrays | None:
@@ -307,10 +235,10 @@ class ReviewQueue:
         """Return why a person cannot say anything about a review, inside the caller's transaction."""
         review = self.get_in(session, number)
         if review.state is not ReviewState.WAITING:
-            return _over(review.state, review.code)
+            return over(review.state, review.code)
         if self._clock() >= review.until:
-            return _over(ReviewState.WITHHELD, RefusalCode.REVIEW_TIMEOUT)
-        if _person(operator) in {_person(word.operator) for word in review.words}:
+            return over(ReviewState.WITHHELD, RefusalCode.REVIEW_TIMEOUT)
+        if person_of(operator) in {person_of(word.operator) for word in review.words}:
             return UsageError(
                 f"{operator} has released it already",
                 hint=f"{review.people} different people have to; another one of them has to say so too.",
@@ -330,11 +258,11 @@ class ReviewQueue:
             reason: theirs; it stays inside.
             missing: how many more have to release it.
         """
-        row = _row(session, number)
+        row = row_of(session, number)
         session.add(
             ReviewWordRow(
                 number=number,
-                person=_person(operator),
+                person=person_of(operator),
                 operator=operator,
                 word=word,
                 reason=reason,
@@ -379,7 +307,7 @@ class ReviewQueue:
 
     def release_in(self, session: Session, number: int) -> None:
         """Say that a review's release is recorded, inside the transaction that records it."""
-        self._end_in(session, _row(session, number), ReviewState.RELEASED, None)
+        self._end_in(session, row_of(session, number), ReviewState.RELEASED, None)
 
     # -- ends ------------------------------------------------------------------------------------------------
 
@@ -396,9 +324,9 @@ class ReviewQueue:
         with self._database.write() as session:
             review = self.get_in(session, number)
             if review.state is not ReviewState.WAITING:
-                raise _over(review.state, review.code)
+                raise over(review.state, review.code)
             self.say_in(session, number, operator, "withhold", reason)
-            row = _row(session, number)
+            row = row_of(session, number)
             self._end_in(session, row, ReviewState.WITHHELD, RefusalCode.REVIEW_WITHHELD)
             self._note_end(
                 session,
@@ -407,7 +335,7 @@ class ReviewQueue:
                 actor=f"operator:{operator}",
                 detail=f"review {number} stage {row.stage}: {reason}",
             )
-            ended = _review(session, row)
+            ended = review_of(session, row)
         self.wipe(number)
         return ended
 
@@ -421,14 +349,14 @@ class ReviewQueue:
         """
         timed_out = code is RefusalCode.REVIEW_TIMEOUT
         with self._database.write() as session:
-            row = _row(session, number)
+            row = row_of(session, number)
             if row.state == ReviewState.WAITING.value:
                 self._end_in(session, row, ReviewState.WITHHELD if timed_out else ReviewState.LAPSED, code)
                 event = AuditEvent.RELEASE_WITHHELD if timed_out else AuditEvent.REVIEW_LAPSED
                 self._note_end(
                     session, row, event, actor=_STATION, detail=f"review {number} stage {row.stage}: {detail}"
                 )
-            ended = _review(session, row)
+            ended = review_of(session, row)
         self.wipe(number)
         return ended
 
@@ -439,7 +367,7 @@ class ReviewQueue:
     def told(self, number: int) -> None:
         """Remember that the orchestrator has heard how a review ended."""
         with self._database.write() as session:
-            _row(session, number).told = True
+            row_of(session, number).told = True
 
     def sweep(self) -> int:
         """Remove every file that no waiting review names; safe at any time.
@@ -460,9 +388,7 @@ class ReviewQueue:
                 remove_durably(path)
         return len(orphans)
 
-    def _end_in(
-        self, session: Session, row: ReviewRow, state: ReviewState, code: RefusalCode | None
-    ) -> None:
+    def _end_in(self, session: Session, row: ReviewRow, state: ReviewState, code: RefusalCode | None) -> None:
         row.state, row.code, row.ended = state.value, None if code is None else code.value, self._clock()
         # With its end its payload goes: what was released is recorded, what was not must not be.
         row.document = None
@@ -492,89 +418,6 @@ class ReviewQueue:
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number}.safetensors"
-
-
-def operator_of(name: str) -> str:
-    """Return a person's name as the audit writes it.
-
-    Raises:
-        UsageError: nothing of it is left.
-    """
-    cleaned = re.sub(r"[^A-Za-z0-9_.@-]", "_", name)[:100]
-    if not _OPERATOR.fullmatch(cleaned) or not cleaned.strip("_"):
-        raise UsageError("an operator has a name", hint="Log in as a user of your own.")
-    return cleaned
-
-
-def _person(operator: str) -> str:
-    # Who is the same but for capitals is the same.
-    return operator.casefold()
-
-
-def _over(state: ReviewState, code: RefusalCode | None = None) -> UsageError:
-    why = f" ({code})" if code is not None else ""
-    return UsageError(
-        f"it waits no longer: {state}{why}", hint="`pht-station review list --all` shows how each ended."
-    )
-
-
-def _changed() -> StateError:
-    return StateError(
-        "what waits is not what was parked",
-        hint="Withhold it, look at the station's disk, and have the run ordered again.",
-    )
-
-
-def _is_whole(path: Path | None, row: ReviewRow) -> bool:
-    if path is None:
-        return True
-    return path.is_file() and path.stat().st_size == row.arrays_size and digest_of_file(path) == row.arrays_digest
-
-
-def _row(session: Session, number: int) -> ReviewRow:
-    row = session.get(ReviewRow, number)
-    if row is None:
-        raise NotFoundError("no such review", hint="`pht-station review list` lists them.")
-    return row
-
-
-def _standing(session: Session, order_digest: str, round_: int, stage: str) -> ReviewRow | None:
-    return session.scalar(
-        select(ReviewRow).where(
-            ReviewRow.order_digest == order_digest,
-            ReviewRow.round == round_,
-            ReviewRow.stage == stage,
-            ReviewRow.state != ReviewState.LAPSED.value,
-        )
-    )
-
-
-def _review(session: Session, row: ReviewRow) -> Review:
-    words = session.scalars(
-        select(ReviewWordRow).where(ReviewWordRow.number == row.number).order_by(ReviewWordRow.id)
-    )
-    stages: dict[str, Stage] = {"train": "train", "evaluate": "evaluate", "analyse": "analyse"}
-    return Review(
-        number=row.number,
-        order_digest=row.order_digest,
-        round=row.round,
-        stage=stages[row.stage],
-        policy_id=row.policy_id,
-        policy_version=row.policy_version,
-        requester=row.requester,
-        purpose=row.purpose,
-        document_digest=row.document_digest,
-        arrays_digest=row.arrays_digest,
-        arrays_size=row.arrays_size,
-        people=row.people,
-        parked=row.parked,
-        until=row.until,
-        state=ReviewState(row.state),
-        code=None if row.code is None else RefusalCode(row.code),
-        ended=row.ended,
-        told=row.told,
-        words=tuple(Word(word.operator, word.word, word.reason, word.said) for word in words),
-    )
 
 
 def _event(
