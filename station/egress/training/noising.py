@@ -56,6 +56,8 @@ _LARGEST_RELEASED: Final[dict[DType, float]] = {
     "float32": float(np.finfo(np.float32).max),
 }
 _UNIFORM: Final = 2.0**-32
+# Numbers at a time: what belongs to them stays in a processor's own memory.
+_PIECE: Final = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +124,12 @@ class MeasuredUpdate:
         with np.errstate(all="ignore"), ArraysWriter(out, shapes) as writer:
             for entry in writer.layout.entries:
                 pair = pairs[entry.name]
-                for delta in pair.deltas():
-                    whole = rounding.rounded(delta * np.float64(self.scale))
-                    whole += sampler.draw(whole.size)
-                    writer.write(pair.name, _released(whole, self.grid.step, pair.released))
+                for chunk in pair.deltas():
+                    for start in range(0, chunk.size, _PIECE):
+                        piece = chunk[start : start + _PIECE] * np.float64(self.scale)
+                        whole = rounding.rounded(piece)
+                        whole += sampler.draw(whole.size)
+                        writer.write(pair.name, _released(whole, self.grid.step, pair.released))
             if rounding.squares > self.grid.bound**2:
                 return (Reason(RefusalCode.STATION_FAULT, "the norm of an update went over its bound"),)
             return writer.close()
@@ -181,7 +185,7 @@ def _measured(pairs: Sequence[TensorPair], bound: float) -> float | tuple[Reason
             if max(-low, high) > bound:
                 problem = RefusalCode.RELEASE_TENSOR_RANGE
             wide = delta.astype(np.float64)
-            squares += float(np.dot(wide, wide))
+            squares += _squares(wide)
         if problem is not None:
             found.setdefault(problem, []).append(pair.name)
     if not found and not math.isfinite(squares):
@@ -208,19 +212,24 @@ class _Rounding:
     def rounded(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the whole numbers of the next piece."""
         steps = values * self._per_step
-        self._to_come -= float(np.dot(steps, steps))
+        self._to_come -= _squares(steps)
         uniform = self._bits.words(steps.size, np.uint32).astype(np.float64)
         uniform *= _UNIFORM
         uniform += steps
         whole = np.floor(uniform)
         # Sums of squares of whole numbers below 2^53: exact.
-        squares = int(np.dot(whole, whole))
+        squares = int(_squares(whole))
         # A millionth for what double precision lost over all pieces.
         if self.squares + squares + max(0.0, self._to_come) + 1e-6 * self._bound > self._bound:
             whole = np.trunc(steps)
-            squares = int(np.dot(whole, whole))
+            squares = int(_squares(whole))
         self.squares += squares
         return whole.astype(np.int64)
+
+
+def _squares(values: NDArray[np.float64]) -> float:
+    # Not by BLAS: for vectors it would wake threads that wait busily for one another.
+    return float(np.einsum("i,i", values, values))
 
 
 def _released(whole: NDArray[np.int64], step: float, dtype: DType) -> Array:
