@@ -36,6 +36,11 @@ TEXTS: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
             "The train failed for more patients than the policy or the hospital lets it.",
             "Run `pht-train check`; declare error codes for what patients' images may lack.",
         ),
+        _C.TRAIN_FAILED: CatalogueEntry(
+            "The train gave no answer that may leave. Under differential privacy a station does not say which way it failed, or which "
+            "rule withheld its answer: a train could choose that.",
+            "Run `pht-train check`; what happened is in the hospital's audit, for its operator.",
+        ),
         _C.TRAIN_FAILED_TOO_OFTEN: CatalogueEntry(
             "Three messages of this run failed at the station, so the run ended there.", _RESEARCHER_FIXES
         ),
