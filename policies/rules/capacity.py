@@ -15,7 +15,7 @@ from policies.manifest import (
     AggregateOutput,
     DType,
     Interface,
-    TableOutput,
+    MetricOutput,
     TensorOutputs,
     TrainKind,
     TrainManifest,
@@ -29,6 +29,7 @@ from policies.rules.channels import (
     floats_bits,
     metric_bits,
     noisy_bits,
+    noisy_metric_bits,
     table_bits,
     whole_bits,
 )
@@ -134,6 +135,7 @@ def release_bits(
     )
 
 
+_MEASURES = {"count": "patients per bin", "sum": "sums", "quantiles": "quantiles"}
 _SIGNAL = "outcome and duration of a message"
 
 
@@ -181,15 +183,13 @@ def _stage_parts(
         parts += [CapacityPart(f"table {key} ({stage})", rules.maximum_bytes * 8) for key in rules.tables]
         return parts
     metrics = (m for m in manifest.outputs.metrics if m.stage == stage and m.key in rules.metrics)
-    tables = (t for t in manifest.outputs.tables if t.stage == stage and t.key in rules.tables)
-    parts += [CapacityPart(f"metric {metric.key} ({stage})", metric_bits(metric)) for metric in metrics]
-    parts += [CapacityPart(f"table {table.key} ({stage})", _table_bits(table)) for table in tables]
-    if stage == "analyse":
-        counted = (item for item in manifest.outputs.aggregates if item.key in rules.tables)
-        parts += [
-            CapacityPart(f"patients per bin {item.key}", _aggregate_bits(item, manifest, rules))
-            for item in counted
-        ]
+    parts += [CapacityPart(f"metric {m.key} ({stage})", _metric_bits(m, rules)) for m in metrics]
+    # Only trains that are asked one thing have aggregates.
+    parts += [
+        CapacityPart(f"{_MEASURES[item.measure]} {item.key}", _aggregate_bits(item, manifest, rules))
+        for item in manifest.outputs.aggregates
+        if item.key in rules.tables
+    ]
     return parts
 
 
@@ -238,14 +238,20 @@ def _of(elements: Counter[DType]) -> str:
     return " and ".join(f"{count:,} {dtype} numbers" for dtype, count in sorted(elements.items()) if count)
 
 
-def _table_bits(table: TableOutput) -> float:
-    return float(table.rows * len(table.columns) * NUMBER_BITS)
+def _metric_bits(metric: MetricOutput, rules: ReleaseRules) -> float:
+    private = rules.differential_privacy
+    return metric_bits(metric) if private is None else noisy_metric_bits(metric, private.noise_multiplier)
 
 
 def _aggregate_bits(item: AggregateOutput, manifest: TrainManifest, rules: ReleaseRules) -> float:
-    """Return what the station's own counts can say."""
-    cells = len(manifest.aggregate_lines(item)) * len(manifest.aggregate_columns(item))
-    return table_bits(cells, MAX_PATIENTS, rules.count_rounding)
+    """Return what the station's own counts, sums and quantiles can say; of their noise nothing is taken off but roundings."""
+    told = manifest.aggregate_values(item, rules.count_rounding)
+    private = rules.differential_privacy is not None
+    if item.measure == "count":
+        return table_bits(told[0].cells, MAX_PATIENTS, None if private else rules.count_rounding)
+    if item.measure == "sum" and private:
+        return float(NUMBER_BITS * sum(part.cells for part in told))
+    return math.fsum(part.cells * math.log2(part.values) for part in told)
 
 
 def _signal_bits(rules: ReleaseRules, timeout_s: float, manifest: TrainManifest | None) -> float:
