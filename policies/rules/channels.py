@@ -13,6 +13,8 @@ from typing import Final
 from policies.manifest import DType, MetricOutput
 
 NUMBER_BITS: Final = 64
+FINEST_STEPS: Final = 1 << 20
+"""Into so many steps a station divides a metric's range at most before it adds noise."""
 
 _WHOLE_WIDTHS: Final[Mapping[str, int]] = {
     "bool": 1,
@@ -135,12 +137,19 @@ def noisy_bits(noise_multiplier: float) -> float:
     return 1.0 / (8.0 * noise_multiplier**2 * math.log(2))
 
 
-def table_bits(cells: int, most: int, rounding: int) -> float:
+def noisy_metric_bits(metric: MetricOutput, noise_multiplier: float) -> float:
+    """Bound what a metric can say under noise: as `noisy_bits`, its middle moved to a point of the grid that the noise is on."""
+    decimals = metric.decimals if metric.type == "float" else 0
+    steps = min(max(1.0, (metric.maximum - metric.minimum) * 10.0**decimals), float(FINEST_STEPS))
+    return min(metric_bits(metric), noisy_bits(noise_multiplier) * (1.0 + 1.0 / steps) ** 2)
+
+
+def table_bits(cells: int, most: int, rounding: int | None) -> float:
     """Bound what a table of counts over at most `most` patients can say: `cells` counts, each hidden or a multiple of `rounding`.
 
-    Whatever is hidden and rounded afterwards, it is made of the exact counts; of those there are as many as ways to deal out up
-    to `most` patients to the cells.
+    Whatever is hidden, rounded or blurred afterwards, it is made of the exact counts; of those there are as many as ways to deal
+    out up to `most` patients to the cells. With noise (`rounding` None) nothing else is counted.
     """
-    each = cells * math.log2(most // rounding + 2)
+    each = math.inf if rounding is None else cells * math.log2(most // rounding + 2)
     dealt = math.lgamma(most + cells + 1) - math.lgamma(most + 1) - math.lgamma(cells + 1)
     return min(each, dealt * (1 + 1e-9) / math.log(2))
