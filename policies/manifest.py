@@ -161,23 +161,11 @@ class MetricOutput(StrictModel):
         return self
 
 
-class TableOutput(StrictModel):
-    """One table of counts a message returns: rows of whole numbers, of a fixed shape."""
-
-    key: MetricName
-    stage: Literal["train", "evaluate", "analyse"]
-    columns: Sequence[MetricName] = Field(min_length=1, max_length=64)
-    rows: Annotated[int, Field(ge=1, le=1000)]
-    split: Split
-    minimum_cell_count: Annotated[int, Field(ge=1)] = 5
-
-
 class Outputs(StrictModel):
     """The closed list of what may leave, as the researcher declares it."""
 
     tensors: TensorOutputs | None = None
     metrics: Sequence[MetricOutput] = ()
-    tables: Sequence[TableOutput] = ()
     membership_scores: bool = Field(
         default=False,
         description="The train answers 'score': how well the weights it is given fit each case, one number each.",
@@ -208,9 +196,9 @@ class Outputs(StrictModel):
             raise ValueError("; ".join(problems))
         return self
 
-    @field_validator("metrics", "tables")
+    @field_validator("metrics")
     @classmethod
-    def _once(cls, value: tuple[MetricOutput | TableOutput, ...]) -> tuple[MetricOutput | TableOutput, ...]:
+    def _once(cls, value: tuple[MetricOutput, ...]) -> tuple[MetricOutput, ...]:
         named = [(item.stage, item.key) for item in value]
         if len(set(named)) != len(named):
             raise ValueError("names an output twice")

@@ -187,4 +187,4 @@ class Bench:
 
 def head(**fields: Any) -> dict[str, Any]:
     """A reply's head as the runtime sends it."""
-    return {"type": "reply", "id": 1, "metrics": {"loss": 0.123456}, "tables": {}, "error": None, **fields}
+    return {"type": "reply", "id": 1, "metrics": {"loss": 0.123456}, "rows": {}, "error": None, **fields}

@@ -46,13 +46,13 @@ kept = {}
 @app.evaluate()
 @app.query()
 def run(message, context):
-    place = {"message": message, "context": context, "kept": kept, "found": None, "arrays": {}, "metrics": {}, "tables": {}}
+    place = {"message": message, "context": context, "kept": kept, "found": None, "arrays": {}, "metrics": {}, "rows": {}}
     exec(message.content["config"].get("code", ""), place)
     print("FOUND", message.content["config"].get("token"), json.dumps(place["found"]), flush=True)
     return Message(content=RecordDict({
         "arrays": ArrayRecord({name: Array(value) for name, value in place["arrays"].items()}),
         "metrics": MetricRecord(place["metrics"]),
-        "tables": MetricRecord(place["tables"]),
+        "rows": MetricRecord(place["rows"]),
     }), reply_to=message)
 """
 

@@ -124,11 +124,11 @@ class SessionSimulator:
         if isinstance(outcome[0], TrainFailure):
             self._alive = self._alive and not outcome[0].session_ended
             return outcome[0]
-        metrics, tables, tensors = outcome[0]
+        metrics, rows, tensors = outcome[0]
         if tensors is None:
-            return TrainReply(metrics, tables, None, 0, 0.1)
+            return TrainReply(metrics, rows, None, 0, 0.1)
         save_file(tensors, limits.arrays_to)
-        return TrainReply(metrics, tables, limits.arrays_to, limits.arrays_to.stat().st_size, 0.1)
+        return TrainReply(metrics, rows, limits.arrays_to, limits.arrays_to.stat().st_size, 0.1)
 
     def logs(self, max_bytes: int = 65536) -> str:
         return "what the train printed"

@@ -1,7 +1,12 @@
-"""The evaluation train's ClientApp: scores inbound weights on `testing` patients; returns AUC, loss and a coarse histogram.
+"""The evaluation train's ClientApp: scores inbound weights on `testing` patients; returns AUC, loss, and a row of each patient.
 
-The histogram has few bins on purpose: a cell with too few patients is withheld by the station, and the whole table with it.
+Rows are for the station to count: a score and a label per patient, in the order in which the cohort lists patients. Of a patient
+with several images the highest score counts, and the label is positive when one of the images is: who reads a patient's radiographs
+calls the finding when one of them shows it.
 """
+
+import json
+from pathlib import Path
 
 import torch
 from flwr.app import Context, Message, MetricRecord, RecordDict
@@ -12,34 +17,45 @@ from algorithms.cxr_classification.messages import arrays_of, settings_of
 from algorithms.cxr_classification.model import build_model, device, load_weights
 from algorithms.cxr_classification.training import auc, score
 
-BINS = 4
+SPLIT = "testing"
 
 app = ClientApp()
 
 
-def histogram(probabilities: torch.Tensor, labels: torch.Tensor) -> list[int]:
-    """Count images per score bin and class: BINS rows of (negative, positive), row after row."""
-    bins = (probabilities * BINS).long().clamp(0, BINS - 1)
-    counts = torch.zeros(BINS, 2, dtype=torch.long)
-    counts.index_put_((bins, labels.long()), torch.ones(len(labels), dtype=torch.long), accumulate=True)
-    return [int(count) for count in counts.flatten()]
+def patients_of(folder: Path, split: str) -> list[str]:
+    """Return whose image each case of a split is, in the order in which `load_split` reads them."""
+    cases = json.loads((folder / "datalist.json").read_text(encoding="utf-8"))[split]
+    return [str(case["patient"]) for case in cases]
+
+
+def rows(
+    patients: list[str], probabilities: torch.Tensor, labels: torch.Tensor
+) -> dict[str, list[float] | list[int]]:
+    """Return one score and one label per patient, patients in the order of their first image.
+
+    Args:
+        patients: of each image.
+        probabilities: of each image, 0 to 1. Shape (N,).
+        labels: of each image, 0 or 1. Shape (N,).
+    """
+    found: dict[str, tuple[float, int]] = {}
+    for patient, probability, label in zip(patients, probabilities.tolist(), labels.tolist(), strict=True):
+        highest, positive = found.get(patient, (0.0, 0))
+        found[patient] = (max(highest, probability), max(positive, int(label)))
+    return {"score": [each for each, _ in found.values()], "label": [each for _, each in found.values()]}
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:  # noqa: ARG001 - Flower's signature
     """Score the inbound weights on testing patients."""
     settings = settings_of(message)
-    data = load_split(data_folder(), "testing", int(settings["image_size"]))
+    data = load_split(data_folder(), SPLIT, int(settings["image_size"]))
     model = build_model()
     load_weights(model, arrays_of(message))
     probabilities, labels, loss = score(model, data, device())
     metrics = MetricRecord({"loss": loss})
     if (area := auc(probabilities, labels)) is not None:
         metrics["auc"] = area
-    content = RecordDict(
-        {
-            "metrics": metrics,
-            "tables": MetricRecord({"score_histogram": histogram(probabilities, labels)}),
-        }
-    )
+    stated = rows(patients_of(data_folder(), SPLIT), probabilities, labels)
+    content = RecordDict({"metrics": metrics, "rows": MetricRecord(dict(stated))})
     return Message(content=content, reply_to=message)

@@ -4,16 +4,20 @@ A station is another organisation: its reply may be wrong or hostile, and one ba
 is judged by itself before a strategy sees any of them; what fails is left out with a code.
 """
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
+from policies.aggregates import ends_of, sum_bounds
 from policies.documents import digest_of_file
 from policies.errors import WireError
-from policies.manifest import TrainManifest
+from policies.manifest import AggregateOutput, TrainManifest
 from policies.refusals import RefusalCode
-from policies.rows import HIDDEN
+from policies.rows import HIDDEN, MAX_PATIENTS
 from policies.wire.arrays import (
     FLOAT_DTYPES,
     ArrayLimits,
@@ -24,8 +28,13 @@ from policies.wire.arrays import (
     read_layout,
 )
 from policies.wire.floats import as_float
-from policies.wire.instructions import Blob, Instruction, Kind, StationReply, Status
+from policies.wire.instructions import Blob, Instruction, StationReply, Status
 from policies.wire.releases import ReleaseTensor
+
+Table = list[list[float | int]]
+
+_ROUNDED: Final = 500
+"""By so many patients at most a policy rounds a count down (`release.count_rounding`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +74,7 @@ def check_reply(reply: StationReply, instruction: Instruction, manifest: TrainMa
             return Rejected(RefusalCode.RELEASE_METRIC_EXTRA)
         if not declared[key].minimum <= value <= declared[key].maximum:
             return Rejected(RefusalCode.RELEASE_METRIC_RANGE)
-    return _check_tables(reply, _shapes(manifest, stage))
+    return _check_tables(reply, manifest)
 
 
 def check_release(release: Blob, path: Path, inbound: Path, expected: tuple[ReleaseTensor, ...]) -> Verdict:
@@ -102,48 +111,100 @@ def check_release(release: Blob, path: Path, inbound: Path, expected: tuple[Rele
     return Accepted()
 
 
-def sum_tables(tables: list[dict[str, list[list[float | int]]]]) -> dict[str, list[list[float | int]]]:
-    """Add up the tables that every station released in the same shape; the others are left out.
+def sum_tables(
+    tables: list[dict[str, list[list[float | int]]]], manifest: TrainManifest
+) -> dict[str, list[list[float | int]]]:
+    """Add up the tables that every station released; quantiles are no sums, so each station's stand alone.
 
-    A cell that one station hides is hidden in the sum: what the others have of it is no number of patients of all.
+    A count that one station hides is hidden in the sum: what the others have of it is no number of patients of all. So is a line of
+    sums of which one station hides the patients. Means and variances over all stations follow from the sums exactly.
     """
-    if not tables:
-        return {}
     merged: dict[str, list[list[float | int]]] = {}
-    for key in sorted(set.intersection(*(set(table) for table in tables))):
-        rows = [table[key] for table in tables]
-        shapes = {tuple(len(row) for row in table) for table in rows}
-        if len(shapes) == 1:
-            merged[key] = [
-                [HIDDEN if HIDDEN in cells else sum(cells) for cells in zip(*lines, strict=True)]
-                for lines in zip(*rows, strict=True)
+    for item in manifest.outputs.aggregates:
+        found = [table[item.key] for table in tables if item.key in table]
+        if item.measure == "quantiles" or not found or len(found) < len(tables):
+            continue
+        shape = (len(manifest.aggregate_lines(item)), len(manifest.aggregate_columns(item)))
+        if any((len(table), *{len(line) for line in table}) != shape for table in found):
+            continue
+        lines = [list(zip(*parts, strict=True)) for parts in zip(*found, strict=True)]
+        if item.measure == "count":
+            merged[item.key] = [
+                [HIDDEN if HIDDEN in cells else sum(cells) for cells in line] for line in lines
             ]
+        else:
+            merged[item.key] = [_sum_of_line(line, item.decimals or 0) for line in lines]
     return merged
 
 
-def _shapes(manifest: TrainManifest, stage: str) -> dict[str, tuple[int, int]]:
-    """Return lines and columns of every table that a stage may release; a map train's are made by the station."""
-    shapes = {
-        table.key: (table.rows, len(table.columns))
-        for table in manifest.outputs.tables
-        if table.stage == stage
-    }
-    if stage == Kind.ANALYSE:
-        for item in manifest.outputs.aggregates:
-            shapes[item.key] = len(manifest.aggregate_lines(item)), len(manifest.aggregate_columns(item))
-    return shapes
+def _sum_of_line(cells: list[tuple[float | int, ...]], decimals: int) -> list[float | int]:
+    patients, totals, squares = cells
+    if HIDDEN in patients:
+        return [HIDDEN, 0.0, 0.0]
+    return [sum(patients), round(math.fsum(totals), decimals), round(math.fsum(squares), decimals)]
 
 
-def _check_tables(reply: StationReply, shapes: dict[str, tuple[int, int]]) -> Verdict:
-    for key, rows in reply.tables.items():
-        if key not in shapes:
+def _check_tables(reply: StationReply, manifest: TrainManifest) -> Verdict:
+    """Judge every table by what its measure can be: shapes, whole numbers of patients, sums within what so many can have, edges."""
+    declared = {item.key: item for item in manifest.outputs.aggregates}
+    for key, table in reply.tables.items():
+        item = declared.get(key)
+        if item is None:
             return Rejected(RefusalCode.RELEASE_TABLE_EXTRA)
-        lines, columns = shapes[key]
-        if len(rows) != lines or any(len(row) != columns for row in rows):
+        width = len(manifest.aggregate_columns(item))
+        if len(table) != len(manifest.aggregate_lines(item)) or any(len(line) != width for line in table):
             return Rejected(RefusalCode.RELEASE_TABLE_SHAPE)
-        if any(type(cell) is not int or cell < HIDDEN for row in rows for cell in row):
+        good = (
+            _is_quantiles
+            if item.measure == "quantiles"
+            else _is_sums
+            if item.measure == "sum"
+            else _is_counts
+        )
+        if not good(table, item, manifest):
             return Rejected(RefusalCode.RELEASE_TABLE_SHAPE)
     return Accepted()
+
+
+def _is_count(value: float) -> bool:
+    return type(value) is int and HIDDEN <= value <= MAX_PATIENTS
+
+
+def _is_counts(table: Table, _item: AggregateOutput, _manifest: TrainManifest) -> bool:
+    return all(_is_count(cell) for line in table for cell in line)
+
+
+def _is_sums(table: Table, item: AggregateOutput, manifest: TrainManifest) -> bool:
+    decimals = item.decimals or 0
+    for patients, total, squares in table:
+        if not _is_count(patients) or not all(_has_decimals(each, decimals) for each in (total, squares)):
+            return False
+        if patients == HIDDEN:
+            if total != 0 or squares != 0:
+                return False
+            continue
+        # Patients may be rounded by the policy: a few more can be in the sum than are told.
+        most = sum_bounds(item, manifest.outputs.rows, int(patients) + _ROUNDED)
+        slack = 0.5 / 10**decimals
+        least = [min(0.0, low) for low, _ in most]
+        if not all(
+            low - slack <= each <= max(0.0, high) + slack
+            for each, low, (_, high) in zip((total, squares), least, most, strict=True)
+        ):
+            return False
+    return True
+
+
+def _has_decimals(value: float, decimals: int) -> bool:
+    return type(value) in {int, float} and math.isfinite(value) and round(value, decimals) == value
+
+
+def _is_quantiles(table: Table, item: AggregateOutput, manifest: TrainManifest) -> bool:
+    """Whether each line is two of the declared edges in order, and the lines do not fall."""
+    ends = ends_of(item, manifest.outputs.rows)
+    if not all(low in ends and high in ends and low < high for low, high in table):
+        return False
+    return all(one[0] <= other[0] and one[1] <= other[1] for one, other in pairwise(table))
 
 
 def _is_finite(place: tuple[Path, TensorEntry]) -> bool:

@@ -261,7 +261,8 @@ class Rounds:
             stage: weighted_means(entry[stage], entry["num_examples"]) for stage in self._order.stages
         }
         entry["summed_tables"] = {
-            stage: sum_tables(list(tables.values())) for stage, tables in entry.get("tables", {}).items()
+            stage: sum_tables(list(tables.values()), self._accepted.manifest)
+            for stage, tables in entry.get("tables", {}).items()
         }
         critical_s = sum(max(entry["compute_s"][stage].values(), default=0.0) for stage in self._order.stages)
         entry["wall_s"] = round(wall_s, 4)

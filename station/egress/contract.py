@@ -11,7 +11,7 @@ from typing import Final, Self
 
 from policies.documents import canonical_json, digest_of
 from policies.errors import WireError
-from policies.manifest import AggregateOutput, MetricOutput, Split, TableOutput, TrainKind, TrainManifest
+from policies.manifest import AggregateOutput, MetricOutput, Split, TrainKind, TrainManifest
 from policies.order import Stage
 from policies.policy import DominanceRules, Policy, TensorRules
 from policies.refusals import Reason, RefusalCode
@@ -95,7 +95,6 @@ class ReleaseContract:
         tensors: what a training reply must hold; None while the inbound weights are not known.
         tensor_rules: the policy's rules about them; None where it permits no tensors.
         metrics: every metric the manifest declares.
-        tables: every table the manifest declares.
         permitted_metrics: their keys that the policy permits; the others are left out.
         permitted_tables: likewise.
         maximum_bytes: of one release, arrays and numbers together.
@@ -116,7 +115,6 @@ class ReleaseContract:
     tensors: tuple[ReleaseTensor, ...] | None
     tensor_rules: TensorRules | None
     metrics: tuple[MetricOutput, ...]
-    tables: tuple[TableOutput, ...]
     permitted_metrics: frozenset[str]
     permitted_tables: frozenset[str]
     maximum_bytes: int
@@ -157,7 +155,6 @@ class ReleaseContract:
             tensors=tensors,
             tensor_rules=rules if outputs is not None else None,
             metrics=manifest.outputs.metrics,
-            tables=manifest.outputs.tables,
             permitted_metrics=frozenset(policy.release.metrics),
             permitted_tables=frozenset(policy.release.tables),
             maximum_bytes=policy.release.maximum_bytes,

@@ -1,6 +1,6 @@
-"""The guard's rules on numbers: metrics and tables of a reply's head.
+"""The guard's rules on numbers: metrics of a reply's head, and the tables that the station makes of rows.
 
-Pure. The values are untrusted JSON, or anything at all: whatever they are, the answer is figures or reasons. Reasons name
+Pure. The metrics are untrusted JSON, or anything at all: whatever they are, the answer is figures or reasons. Reasons name
 declared keys only; a key that the train made up is named where it has the form of one, for the hospital's own screen.
 """
 
@@ -10,12 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from policies.manifest import MetricOutput, TableOutput
+from policies.manifest import MetricOutput
 from policies.order import Stage
 from policies.refusals import Reason, RefusalCode
 from station.egress.analyses.counting import count_tables
 from station.egress.analyses.exact import ExactTable
-from station.egress.analyses.hiding import rounded
 from station.egress.analyses.tally import Tally
 from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts
 from station.egress.release import Decimal, Suppressed, Table
@@ -35,40 +34,36 @@ class Figures:
     suppressed: list[Suppressed] = field(default_factory=list)
     reasons: list[Reason] = field(default_factory=list)
 
+    def add(self, counted: "Figures") -> None:
+        """Put what the station counted beside what the train stated."""
+        self.tables |= counted.tables
+        self.counted += counted.counted
+        self.suppressed += counted.suppressed
 
-def check_figures(
-    contract: ReleaseContract, counts: CohortCounts, stage: Stage, metrics: object, tables: object
-) -> Figures:
-    """Hold a reply's metrics and tables to the contract.
 
-    1. Each is an object; its keys are declared for this stage.
+def check_figures(contract: ReleaseContract, counts: CohortCounts, stage: Stage, metrics: object) -> Figures:
+    """Hold a reply's metrics to the contract.
+
+    1. They are an object; its keys are declared for this stage.
     2. What the policy does not permit is left out, whatever its value.
-    3. Each declared value is there (optional metrics may be absent) and of its type, range and shape.
-    4. Metrics and tables on too few patients are left out.
-    5. Metrics are rounded to their decimals; tables with too small a cell are left out whole.
+    3. Each declared value is there (optional metrics may be absent) and of its type and range.
+    4. Metrics on too few patients are left out.
+    5. Metrics are rounded to their decimals.
     """
     figures = Figures()
-    declared_metrics = {metric.key: metric for metric in contract.metrics if metric.stage == stage}
-    declared_tables = {table.key: table for table in contract.tables if table.stage == stage}
-    if not isinstance(metrics, Mapping) or not isinstance(tables, Mapping):
-        figures.reasons.append(Reason(RefusalCode.RELEASE_UNPARSEABLE, "metrics and tables must be objects"))
+    declared = {metric.key: metric for metric in contract.metrics if metric.stage == stage}
+    if not isinstance(metrics, Mapping):
+        figures.reasons.append(Reason(RefusalCode.RELEASE_UNPARSEABLE, "metrics must be an object"))
         return figures
-    _name_extra(figures, metrics, declared_metrics, RefusalCode.RELEASE_METRIC_EXTRA)
-    _name_extra(figures, tables, declared_tables, RefusalCode.RELEASE_TABLE_EXTRA)
-    for metric in declared_metrics.values():
+    if extra := [key for key in metrics if not isinstance(key, str) or key not in declared]:
+        figures.reasons.append(Reason(RefusalCode.RELEASE_METRIC_EXTRA, shown(extra)))
+    for metric in declared.values():
         if metric.key not in contract.permitted_metrics:
             figures.suppressed.append(Suppressed(metric.key, RefusalCode.RELEASE_NOT_PERMITTED))
         elif metric.key in metrics:
             _check_metric(figures, contract, counts.of(metric.split), metric, metrics[metric.key])
         elif metric.required:
             figures.reasons.append(Reason(RefusalCode.RELEASE_METRIC_MISSING, metric.key))
-    for table in declared_tables.values():
-        if table.key not in contract.permitted_tables:
-            figures.suppressed.append(Suppressed(table.key, RefusalCode.RELEASE_NOT_PERMITTED))
-        elif table.key in tables:
-            _check_table(figures, contract, counts.of(table.split), table, tables[table.key])
-        else:
-            figures.reasons.append(Reason(RefusalCode.RELEASE_TABLE_MISSING, table.key))
     return figures
 
 
@@ -80,13 +75,6 @@ def shown(names: Iterable[object], form: re.Pattern[str] = _KEY) -> str:
     return ", ".join(good) + (
         f" and {rest} more" if good and rest > 0 else f"{rest} without a proper name" if rest else ""
     )
-
-
-def _name_extra(
-    figures: Figures, given: Mapping[object, object], declared: Mapping[str, object], code: RefusalCode
-) -> None:
-    if extra := [key for key in given if not isinstance(key, str) or key not in declared]:
-        figures.reasons.append(Reason(code, shown(extra)))
 
 
 def _check_metric(
@@ -116,30 +104,6 @@ def _rounded(value: float, metric: MetricOutput) -> Decimal:
     return Decimal(inside + 0.0)  # no minus zero: its sign would be a bit of the train's choosing
 
 
-def _check_table(
-    figures: Figures, contract: ReleaseContract, split: SplitCounts, table: TableOutput, value: object
-) -> None:
-    cells = _cells(table, value)
-    if cells is None:
-        detail = f"{table.key} is not {table.rows} rows of {len(table.columns)} whole numbers"
-        figures.reasons.append(Reason(RefusalCode.RELEASE_TABLE_SHAPE, detail))
-        return
-    flat = [cell for row in cells for cell in row]
-    if sum(flat) > split.images:
-        detail = f"{table.key} counts more than the station has"
-        figures.reasons.append(Reason(RefusalCode.RELEASE_TABLE_SHAPE, detail))
-        return
-    # The smallest cell is asked in patients, but a train may count images: a cell of so many images is sure to hold
-    # enough patients.
-    smallest = max(contract.minimum_cell_count, table.minimum_cell_count) * split.images_per_patient
-    if split.patients < contract.minimum_patients_per_metric:
-        figures.suppressed.append(Suppressed(table.key, RefusalCode.RELEASE_TOO_FEW_PATIENTS))
-    elif any(0 < cell < smallest for cell in flat):
-        figures.suppressed.append(Suppressed(table.key, RefusalCode.RELEASE_CELL_TOO_SMALL))
-    else:
-        figures.tables[table.key] = rounded(cells, contract.count_rounding)
-
-
 def count_figures(contract: ReleaseContract, tally: Tally) -> Figures:
     """Make the tables of patients' rows: the station's own counting, so nothing here can be wrong, only too small.
 
@@ -161,22 +125,3 @@ def count_figures(contract: ReleaseContract, tally: Tally) -> Figures:
     figures.counted = counted.exact
     figures.suppressed += [Suppressed(key, code) for key, code in counted.left_out.items()]
     return figures
-
-
-def _cells(table: TableOutput, value: object) -> Table | None:
-    """Return a table's rows; Flower's MetricRecord holds flat lists only, so row after row in one list is a table too."""
-    if not isinstance(value, list | tuple):
-        return None
-    width = len(table.columns)
-    if len(value) == table.rows * width and not any(isinstance(cell, list | tuple) for cell in value):
-        value = [value[start : start + width] for start in range(0, len(value), width)]
-    if len(value) != table.rows:
-        return None
-    rows = []
-    for row in value:
-        if not isinstance(row, list | tuple) or len(row) != width:
-            return None
-        if not all(type(cell) is int and cell >= 0 for cell in row):
-            return None
-        rows.append(tuple(row))
-    return tuple(rows)

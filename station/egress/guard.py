@@ -7,6 +7,7 @@ is not declared, what is not permitted does not pass. No input makes it raise an
 Needs no database and no settings: the researcher's dry run (`pht-train check`) is the same code.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, get_args
@@ -22,7 +23,7 @@ from station.egress.figures import Figures, check_figures, count_figures
 from station.egress.release import Release, ReleasedArrays, Withheld
 from station.egress.training.updates import release_update
 
-_HEAD_KEYS: Final = {"type", "id", "metrics", "tables", "error"}
+_HEAD_KEYS: Final = {"type", "id", "metrics", "rows", "error"}
 # What the reply's own fields (digests, heads, status) may take beside the figures.
 _REPLY_ROOM: Final = 16 * 1024
 _MOST_REASONS: Final = 16
@@ -53,23 +54,23 @@ class Guard:
     Args:
         contract: what may leave.
         counts: the station's own counts of the cohort the train was given.
-    """
         roster: the cohort's patients: whose rows a train states, where it states any.
+    """
 
     def __init__(
         self, contract: ReleaseContract, counts: CohortCounts, roster: Roster | None = None
     ) -> None:
         self._contract = contract
         self._counts = counts
-
         self._roster = roster
+
     def check(self, request: GuardRequest, reply_head: object, arrays: Path | None) -> Release | Withheld:
         """Judge one reply.
 
         1. The contract is one under which something may leave, and the stage one of its kind.
         2. The cohort has the patients that the policy asks for.
         3. The head is a reply without an error, of known keys.
-        4. Metrics and tables keep their rules (`station.egress.figures`).
+        4. Metrics keep their rules, and rows are those of the cohort's patients (`station.egress.figures`).
         5. Arrays come where the contract has them, and keep theirs (`station.egress.training.updates`).
         6. All together stay under the policy's ceiling.
 
@@ -86,11 +87,13 @@ class Guard:
         if reason := _problem_with_head(reply_head):
             return Withheld((reason,))
         head = reply_head if isinstance(reply_head, dict) else {}
-        figures = check_figures(
-            self._contract, self._counts, request.stage, head.get("metrics", {}), head.get("tables", {})
-        )
-        if broken := [*figures.reasons, *self._arrays_out_of_place(request, arrays)]:
+        figures = check_figures(self._contract, self._counts, request.stage, head.get("metrics", {}))
+        tally = self._tally(head.get("rows", {}))
+        wrong = [tally] if isinstance(tally, Reason) else []
+        if broken := [*figures.reasons, *wrong, *self._arrays_out_of_place(request, arrays)]:
             return Withheld(tuple(broken[:_MOST_REASONS]))
+        if isinstance(tally, Tally):
+            figures.add(count_figures(self._contract, tally))
         released: ReleasedArrays | None = None
         if arrays is not None and request.inbound is not None:
             update = release_update(self._contract, arrays, request.inbound, request.out)
@@ -114,6 +117,18 @@ class Guard:
         if not countable(tally):
             return Withheld((Reason(RefusalCode.RELEASE_TOO_LARGE, "more patients than can be counted"),))
         return self._within_ceiling(request, count_figures(self._contract, tally), None)
+
+    def _tally(self, rows: object) -> Tally | Reason | None:
+        """Bind the rows that a train states to the cohort's patients; None where it is to state none, and states none."""
+        manifest = self._contract.manifest
+        if manifest is None or manifest.program in {None, "map"}:
+            stated = not isinstance(rows, Mapping) or len(rows) > 0
+            return Reason(RefusalCode.RELEASE_ROWS_SHAPE, "the train declares no rows") if stated else None
+        if self._roster is None:
+            return Reason(RefusalCode.RELEASE_ROWS_SHAPE, "the station has no list of the cohort's patients")
+        tally = Tally(manifest, self._roster)
+        problem = tally.take(rows)
+        return tally if problem is None else Reason(RefusalCode.RELEASE_ROWS_SHAPE, problem)
 
     def _problems_beforehand(self, stage: Stage) -> tuple[Reason, ...]:
         contract = self._contract

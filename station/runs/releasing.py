@@ -49,7 +49,7 @@ class Releasing:
         reply = answered.reply
         if isinstance(reply, MapReply):
             return guard.count(asked, reply.tally)
-        head = {"type": "reply", "metrics": dict(reply.metrics), "tables": dict(reply.tables), "error": None}
+        head = {"type": "reply", "metrics": dict(reply.metrics), "rows": dict(reply.rows), "error": None}
         result = guard.check(asked, head, reply.arrays)
         if reply.arrays is not None:
             reply.arrays.unlink(missing_ok=True)

@@ -28,6 +28,7 @@ from station.admission.gatekeeper import Gatekeeper
 from station.agent.blobs import BlobClient
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
+from station.egress.analyses.tally import stated_cells
 from station.egress.guard import GuardRequest
 from station.egress.records.ledger import EgressLedger, LedgerEntry, MessageType
 from station.egress.records.releases import ReleaseStore, StoredRelease
@@ -40,7 +41,15 @@ from station.runs.repository import STATION_ACTOR, Run, RunRepository
 from station.runs.states import RunEvent
 from station.runs.usage import note_use
 from station.sandbox.mapping import MapReply, MapSession
-from station.sandbox.spec import MIB, ExitClass, ReplyLimits, TrainFailure, TrainReply, TrainRequest
+from station.sandbox.spec import (
+    MIB,
+    ExitClass,
+    ReplyLimits,
+    TrainFailure,
+    TrainReply,
+    TrainRequest,
+    head_bytes,
+)
 from station.settings import StationSettings
 
 Answer = tuple[StationReply, bytes | None]
@@ -221,6 +230,7 @@ class TrainRounds:
         limits = ReplyLimits(
             prepared.work / "reply.safetensors",
             prepared.contract.reply_arrays_limit(kind),
+            head_bytes(stated_cells(prepared.admitted.manifest, prepared.roster)),
             keep_free_bytes=self.settings.ceilings.keep_free_mib * MIB,
         )
         if not isinstance(session, MapSession):

@@ -145,7 +145,7 @@ class _Message:
         with self.lock:
             if isinstance(answer, TrainReply):
                 # A row and nothing else: what a program says beside it makes it none.
-                alone = not answer.tables and answer.arrays is None
+                alone = not answer.rows and answer.arrays is None
                 good = self.tally.answered(one.patient, answer.metrics if alone else None)
             else:
                 self.tally.failed(one.patient, answer.error_code or answer.exit_class.value)

@@ -62,7 +62,7 @@ class ReplyHead(StrictModel):
     type: Literal["reply"]
     id: int
     metrics: dict[str, JsonValue]
-    tables: dict[str, JsonValue]
+    rows: dict[str, JsonValue]
     scores: list[JsonValue] = Field(default_factory=list)
     error: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")] | None
 
@@ -275,7 +275,7 @@ class TrainSession:
                 return self._declared(head.error)
             return TrainReply(
                 head.metrics,
-                head.tables,
+                head.rows,
                 received.arrays,
                 received.arrays_bytes,
                 time.monotonic() - began,
@@ -285,7 +285,7 @@ class TrainSession:
     def _problem(self, head: ReplyHead, number: int, has_arrays: bool) -> str:
         if head.id != number:
             return "it answered another request"
-        if head.error and (head.metrics or head.tables or has_arrays):
+        if head.error and (head.metrics or head.rows or has_arrays):
             return "its error came with results"
         if self._has_unasked_bytes():
             return "it answered more than once"
@@ -367,7 +367,7 @@ class TrainSession:
 def _problem_with_scores(request: TrainRequest, head: ReplyHead, has_arrays: bool) -> str:
     if head.scores and (head.error or request.kind != "score"):
         return "it scored what nobody asked it to score"
-    if request.kind == "score" and (head.metrics or head.tables or has_arrays):
+    if request.kind == "score" and (head.metrics or head.rows or has_arrays):
         return "its scores came with results"
     return ""
 

@@ -26,6 +26,8 @@ SelinuxLevel = Annotated[
     str, Field(pattern=r"^s[0-9]{1,2}(-s[0-9]{1,2})?(:c[0-9]{1,4}([.,]c[0-9]{1,4}){0,15})?$")
 ]
 
+# A number with all its digits, or a category's name, and what stands between two.
+_CELL_BYTES: Final = 56
 _RUN_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}[a-z0-9]")
 # Above the ranges that distributions and systemd hand out, below what 32-bit signed numbers hold.
 FIRST_UID: Final = 1_900_000_000
@@ -289,6 +291,15 @@ class TrainRequest:
     arrays: Path | None = None
 
 
+def head_bytes(cells: int) -> int:
+    """Return the ceiling of a reply's head that may hold so many values of rows.
+
+    >>> head_bytes(0) == MIB, head_bytes(10**9) == MIB + 16 * MIB
+    (True, True)
+    """
+    return MIB + min(16 * MIB, cells * _CELL_BYTES)
+
+
 @dataclass(frozen=True, slots=True)
 class ReplyLimits:
     """What is accepted as an answer.
@@ -311,7 +322,7 @@ class TrainReply:
     """What a train answered. Written by hostile code: a candidate for the egress guard and nothing more."""
 
     metrics: Mapping[str, JsonValue]
-    tables: Mapping[str, JsonValue]
+    rows: Mapping[str, JsonValue]
     arrays: Path | None
     arrays_bytes: int
     seconds: float

@@ -40,7 +40,7 @@ def of_probe(tried: str, answer: TrainReply | TrainFailure, *, may_be_killed: bo
             ),
         )
     try:
-        told = ProbeAnswer.model_validate(dict(answer.tables))
+        told = ProbeAnswer.model_validate(dict(answer.rows))
     except ValidationError:
         return (got(tried, "the answer is none of the hostile train's"),)
     if told.ended == "in time":

@@ -19,7 +19,6 @@ _CONTRACT: Final = ReleaseContract(
     tensors=(ReleaseTensor(_WEIGHT, TensorRole.PARAMETER, "float32"),),
     tensor_rules=TensorRules(),
     metrics=(),
-    tables=(),
     permitted_metrics=frozenset(),
     permitted_tables=frozenset(),
     maximum_bytes=1 << 20,

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 SUPPRESSED = "suppressed"
+HIDDEN = -1
+"""What stands in a table where too few patients were counted (`policies.rows.HIDDEN`)."""
 
 
 def shown(value: object) -> str:
@@ -51,7 +53,7 @@ def show_rounds(console: Console, metrics: dict[str, Any]) -> None:
 
 
 def show_test(console: Console, metrics: dict[str, Any]) -> None:
-    """The test AUC per hospital, and pooled from the released histograms where the counts allow."""
+    """The test AUC per hospital, and pooled from the released histograms of patients where the counts allow."""
     entry = metrics["rounds"][-1]
     for name in entry["took_part"]:
         console.print(f"  {name}: test AUC {shown(entry['evaluate'].get(name, {}).get('auc'))}")
@@ -62,7 +64,7 @@ def show_test(console: Console, metrics: dict[str, Any]) -> None:
             "  pooled test AUC: not to be had. The score histogram left no hospital whose cells are all large enough"
             " (RELEASE_CELL_TOO_SMALL)"
             if not any(entry["tables"].get("evaluate", {}).values())
-            else "  pooled test AUC: not to be had from all hospitals; some histograms were suppressed (RELEASE_CELL_TOO_SMALL)"
+            else "  pooled test AUC: not to be had from all hospitals; some hospitals hid cells of theirs, or the table whole (RELEASE_CELL_TOO_SMALL)"
         )
     else:
         console.print(f"  pooled test AUC from the released score histograms: {pooled:.4f}")
@@ -76,6 +78,8 @@ def pooled_auc(entry: dict[str, Any]) -> float | None:
     ):
         return None
     rows = [tables[name]["score_histogram"] for name in entry["took_part"]]
+    if any(cell == HIDDEN for table in rows for line in table for cell in line):
+        return None
     summed = [[sum(table[i][j] for table in rows) for j in range(2)] for i in range(len(rows[0]))]
     negatives = sum(row[0] for row in summed)
     positives = sum(row[1] for row in summed)

@@ -140,15 +140,14 @@ def test_in_the_digits_of_a_metric(bench: Bench) -> None:
         ({"error": SECRET.decode()}, RefusalCode.RELEASE_UNPARSEABLE),
         ({"metrics": {"loss": 0.1, SECRET.decode(): 1.0}}, RefusalCode.RELEASE_METRIC_EXTRA),
         ({"metrics": {"loss": SECRET.decode()}}, RefusalCode.RELEASE_METRIC_RANGE),
-        ({"metrics": {"loss": 0.1}, "tables": {SECRET.decode(): [[1]]}}, RefusalCode.RELEASE_TABLE_EXTRA),
-        ({"tables": {"counts": [[SECRET.decode()]]}}, RefusalCode.RELEASE_TABLE_SHAPE),
-        ({"tables": {"counts": [list(SECRET)]}}, RefusalCode.RELEASE_TABLE_SHAPE),
+        ({"metrics": {"loss": 0.1}, "rows": {SECRET.decode(): [1]}}, RefusalCode.RELEASE_ROWS_SHAPE),
+        ({"rows": {"counts": [SECRET.decode()]}}, RefusalCode.RELEASE_ROWS_SHAPE),
+        ({"tables": {"counts": [list(SECRET)]}}, RefusalCode.RELEASE_UNPARSEABLE),
     ],
 )
 def test_in_the_head(bench: Bench, fields: dict[str, Any], code: RefusalCode) -> None:
-    table = {"key": "counts", "stage": "train", "columns": ["n"], "rows": 1, "split": "training"}
-    contract = bench.contract(manifest(metrics=[METRIC], tables=[table]), policy(tables=["counts"]))
-    reply = head(**{"tables": {"counts": [[20]]}, **fields})
+    contract = bench.contract(manifest(metrics=[METRIC]), policy())
+    reply = head(**fields)
     assert refused(Guard(contract, COUNTS).check(bench.request(), reply, bench.answer())) is code
 
 

@@ -309,7 +309,7 @@ def probe(attacked: Attacked, session: TrainSession, name: str) -> list[str]:
     request = TrainRequest("analyse", 1, {"probe": name, "given": {}, "timeout_s": 60.0})
     answer = session.exchange(request, ReplyLimits(attacked.home / "reply", MIB), 90)
     assert isinstance(answer, TrainReply), answer
-    attempts: Any = answer.tables["attempts"]
+    attempts: Any = answer.rows["attempts"]
     return [f"{each['tried']}: {each['what']}" for each in attempts if each["how"] == "got"]
 
 

@@ -18,4 +18,4 @@ def test_deep_json_ends_the_session(liars: Liars, tmp_path: Path) -> None:
 def test_the_widest_head_costs_a_bounded_memory(liars: Liars, tmp_path: Path) -> None:
     with liars.liar(tmp_path) as train:
         # It is an answer like any: the guard finds a table in it that nobody declared.
-        assert len(str(train.ask("wide-head").reply.tables)) > MIB
+        assert len(str(train.ask("wide-head").reply.rows)) > MIB

@@ -36,8 +36,14 @@ def test_a_reply_beyond_its_ceiling_is_not_taken(station: Station, code: str, de
         assert not session.alive
 
 
-def test_metrics_beyond_the_head_are_an_error_of_the_train(station: Station) -> None:
+def test_rows_beyond_what_the_runtime_sends_are_an_error_of_the_train(station: Station) -> None:
     with station.session() as session:
-        answer = station.ask(session, "tables['t'] = list(range(500_000))")
+        answer = station.ask(session, "rows['t'] = list(range(3_000_000))")
         assert isinstance(answer, TrainFailure)
         assert answer.exit_class is ExitClass.CRASH
+
+
+def test_rows_beyond_what_the_cohort_can_have_are_not_read(station: Station) -> None:
+    with station.session() as session:
+        answer = station.ask(session, "rows['t'] = list(range(500_000))")
+        assert answer == TrainFailure(ExitClass.PROTOCOL, detail="head-too-large")

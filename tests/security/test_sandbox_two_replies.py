@@ -18,7 +18,7 @@ for descriptor in map(int, os.listdir("/proc/self/fd")):
         pass
 
 def reply(number):
-    head = json.dumps({"type": "reply", "id": number, "metrics": {}, "tables": {}, "error": None}).encode()
+    head = json.dumps({"type": "reply", "id": number, "metrics": {}, "rows": {}, "error": None}).encode()
     sock.sendall(struct.pack(">4sIQ", b"PHT1", len(head), 0) + head)
 """
 

@@ -12,6 +12,7 @@ from policies.order import HyperparameterValue, Stage
 from policies.refusals import Reason, RefusalCode
 from station.cohorts import FrozenCohort, PatientFolders
 from station.cohorts.roster import Roster
+from station.egress.analyses.tally import stated_cells
 from station.egress.contract import CohortCounts, ReleaseContract
 from station.egress.guard import Guard, GuardRequest
 from station.egress.release import Release, Suppressed, Withheld
@@ -25,6 +26,7 @@ from station.sandbox.spec import (
     TrainFailure,
     TrainRequest,
     TrainStartError,
+    head_bytes,
 )
 from train_images.tool.folders import PackedTrain
 from train_images.tool.initial_weights import Weights
@@ -194,7 +196,11 @@ def _ask(
     manifest = terms.train.manifest
     reply = session.exchange(
         TrainRequest(request.stage, request.round, dict(terms.config), request.inbound),
-        ReplyLimits(home.work / "reply.safetensors", terms.contract.reply_arrays_limit(request.stage)),
+        ReplyLimits(
+            home.work / "reply.safetensors",
+            terms.contract.reply_arrays_limit(request.stage),
+            head_bytes(stated_cells(manifest, terms.roster)),
+        ),
         timeout_s=float(manifest.resources.message_timeout_s),
     )
     if isinstance(reply, TrainFailure):
@@ -202,7 +208,7 @@ def _ask(
     if isinstance(reply, MapReply):
         result = guard.count(request, reply.tally)
     else:
-        head = {"type": "reply", "metrics": dict(reply.metrics), "tables": dict(reply.tables), "error": None}
+        head = {"type": "reply", "metrics": dict(reply.metrics), "rows": dict(reply.rows), "error": None}
         result = guard.check(request, head, reply.arrays)
     seconds = round(reply.seconds, 3)
     if isinstance(result, Withheld):

@@ -11,5 +11,4 @@ def stages_of(manifest: TrainManifest) -> tuple[Stage, ...]:
     if manifest.kind is TrainKind.ANALYSIS:
         return ("analyse",)
     answered = {metric.stage for metric in manifest.outputs.metrics}
-    answered |= {table.stage for table in manifest.outputs.tables}
     return ("train", "evaluate") if "evaluate" in answered else ("train",)

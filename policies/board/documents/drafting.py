@@ -147,9 +147,7 @@ def _fill_from_manifest(document: _Document, train: Train) -> None:
             for name, spec in manifest.hyperparameters.items()
         },
         "release.metrics": list(dict.fromkeys(metric.key for metric in manifest.outputs.metrics)),
-        "release.tables": list(
-            dict.fromkeys(item.key for item in (*manifest.outputs.tables, *manifest.outputs.aggregates))
-        ),
+        "release.tables": [item.key for item in manifest.outputs.aggregates],
         "release.error_codes": list(manifest.error_codes),
         "resources.gpu": manifest.resources.gpu != "none",
         "resources.cpu_fallback": manifest.resources.gpu == "optional",

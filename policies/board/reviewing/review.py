@@ -10,7 +10,7 @@ from policies.board.comparing.documents import changes_between, widest_first
 from policies.board.documents.documents_in import Train
 from policies.board.documents.placeholders import unfinished
 from policies.documents import format_moment
-from policies.manifest import AggregateOutput, Interface, MetricOutput, Resources, TableOutput, TrainManifest
+from policies.manifest import AggregateOutput, Interface, MetricOutput, Resources, TrainManifest
 from policies.policy import Policy, ReleaseRules, ResourceGrant
 from policies.rules.capacity import Capacity, bits_in_words, capacity, in_words, trust_in_words
 from policies.wire.arrays import TensorShape
@@ -288,7 +288,6 @@ def _outputs(train: Train) -> Section:
             f"Tensors: {_count(len(listed), 'named tensor') if listed else 'those of the weights it is given'}."
         )
     lines += [_metric_line(metric) for metric in outputs.metrics]
-    lines += [_table_line(table) for table in outputs.tables]
     if outputs.rows is not None:
         columns = ", ".join(f"{column.name} ({column.type})" for column in outputs.rows.columns)
         lines.append(f"Of each patient one row, which stays: {columns}.")
@@ -303,13 +302,6 @@ def _metric_line(metric: MetricOutput) -> str:
     return (
         f"{metric.key} ({metric.stage}): {metric.type} from {metric.minimum:g} to {metric.maximum:g}{decimals}, "
         f"on {metric.split} patients{'' if metric.required else ', optional'}"
-    )
-
-
-def _table_line(table: TableOutput) -> str:
-    return (
-        f"table {table.key} ({table.stage}): {table.rows} rows of {', '.join(table.columns)}, on {table.split} patients, "
-        f"cells of {table.minimum_cell_count} or more"
     )
 
 
@@ -347,8 +339,7 @@ def _mismatches(policy: Policy, train: Train) -> list[str]:
     manifest = train.manifest
     asked = {*manifest.data.clinical_fields, *([manifest.data.label] if manifest.data.label else [])}
     outputs = manifest.outputs
-    declared = {metric.key for metric in outputs.metrics} | {table.key for table in outputs.tables}
-    declared |= {item.key for item in outputs.aggregates}
+    declared = {metric.key for metric in outputs.metrics} | {item.key for item in outputs.aggregates}
     declared |= set(manifest.error_codes)
     granted = {*policy.release.metrics, *policy.release.tables, *policy.release.error_codes}
     checks = [

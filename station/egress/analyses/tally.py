@@ -265,6 +265,14 @@ def _outside(column: RowColumn, value: str | float) -> Cell:
     return None if column.missing else value
 
 
+def stated_cells(manifest: TrainManifest, roster: Roster) -> int:
+    """Return how many values a train states of everybody at once; none where it is asked patient by patient, or not at all."""
+    rows = manifest.outputs.rows
+    if rows is None or manifest.program in {None, "map"}:
+        return 0
+    return len(rows.of_train) * sum(len(roster.splits.get(split, ())) for split in manifest.row_splits)
+
+
 def countable(tally: Tally) -> bool:
     """Whether there are no more patients than the board's bound on bits counts with."""
     return sum(tally.ends.values()) <= MAX_PATIENTS

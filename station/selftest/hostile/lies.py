@@ -51,8 +51,8 @@ def _head(text: bytes) -> Callable[[socket.socket, int], None]:
     return lambda sock, number: sock.sendall(wire.pack(text.replace(b"@", str(number).encode())))
 
 
-def _tables(inside: bytes) -> Callable[[socket.socket, int], None]:
-    return _head(b'{"type":"reply","id":@,"metrics":{},"tables":{"t":' + inside + b'},"error":null}')
+def _rows(inside: bytes) -> Callable[[socket.socket, int], None]:
+    return _head(b'{"type":"reply","id":@,"metrics":{},"rows":{"t":' + inside + b'},"error":null}')
 
 
 def _arrays(made: Callable[[], bytes]) -> Callable[[socket.socket, int], None]:
@@ -106,7 +106,7 @@ def _twice(sock: socket.socket, number: int) -> None:
 
 
 def _error_with_results(sock: socket.socket, number: int) -> None:
-    body = {"type": "reply", "id": number, "metrics": {"m": 1.0}, "tables": {}, "error": "NO_DATA"}
+    body = {"type": "reply", "id": number, "metrics": {"m": 1.0}, "rows": {}, "error": "NO_DATA"}
     sock.sendall(wire.pack(json.dumps(body).encode()))
 
 
@@ -191,7 +191,7 @@ LIES: dict[str, Callable[[socket.socket, int], None]] = {
     "half-closed": _half_closed,
     "descriptors": _descriptors,
     "fill": _fill,
-    "wide-head": _tables(b"[" + b"{}," * 340_000 + b"{}]"),
+    "wide-head": _rows(b"[" + b"{}," * 340_000 + b"{}]"),
     "silence": lambda _sock, _number: None,
     "two-replies": _twice,
     "other-id": lambda sock, number: sock.sendall(wire.pack(wire.reply(number + 1))),
@@ -204,15 +204,15 @@ LIES: dict[str, Callable[[socket.socket, int], None]] = {
     "magic": lambda sock, number: sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"),
     "error-with-results": _error_with_results,
     "code-in-error": _head(
-        b'{"type":"reply","id":@,"metrics":{},"tables":{},"error":"patient Jansen, 1961"}'
+        b'{"type":"reply","id":@,"metrics":{},"rows":{},"error":"patient Jansen, 1961"}'
     ),
-    "more-keys": _head(b'{"type":"reply","id":@,"metrics":{},"tables":{},"error":null,"note":"x"}'),
-    "deep-json": _tables(b"[" * 50_000 + b"]" * 50_000),
-    "duplicate-keys": _head(b'{"type":"reply","id":@,"id":@,"metrics":{},"tables":{},"error":null}'),
-    "huge-number": _tables(b"9" * 100_000),
-    "huge-exponent": _tables(b"1e999999"),
-    "nan-in-head": _tables(b"NaN"),
-    "half-characters": _tables(b'"\\ud800"'),
+    "more-keys": _head(b'{"type":"reply","id":@,"metrics":{},"rows":{},"error":null,"note":"x"}'),
+    "deep-json": _rows(b"[" * 50_000 + b"]" * 50_000),
+    "duplicate-keys": _head(b'{"type":"reply","id":@,"id":@,"metrics":{},"rows":{},"error":null}'),
+    "huge-number": _rows(b"9" * 100_000),
+    "huge-exponent": _rows(b"1e999999"),
+    "nan-in-head": _rows(b"NaN"),
+    "half-characters": _rows(b'"\\ud800"'),
     "not-an-object": _head(b"[@]"),
     "header-length": _arrays(lambda: safetensors(b"{}", length=1 << 62)),
     "header-past-end": _arrays(lambda: safetensors({"w": _tensor(0, 4000, [1000])}, bytes(4))),

@@ -15,9 +15,9 @@ def pack(head: bytes, arrays: bytes = b"", *, head_length: int = -1, arrays_leng
     return PREFIX.pack(MAGIC, first, second) + head + arrays
 
 
-def reply(number: int, tables: dict[str, object] | None = None) -> bytes:
+def reply(number: int, rows: dict[str, object] | None = None) -> bytes:
     """Return the head of an honest reply."""
-    body = {"type": "reply", "id": number, "metrics": {}, "tables": tables or {}, "error": None}
+    body = {"type": "reply", "id": number, "metrics": {}, "rows": rows or {}, "error": None}
     return json.dumps(body).encode()
 
 

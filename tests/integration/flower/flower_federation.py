@@ -40,9 +40,7 @@ def manifest() -> TrainManifest:
          "outputs": {"tensors": {"layout": "same-as-input", "buffers": ["*count"]},
                      "metrics": [
                        {"key": "loss", "stage": "train", "minimum": 0, "maximum": 100, "split": "training"},
-                       {"key": "auc", "stage": "evaluate", "minimum": 0, "maximum": 1, "split": "validation"}],
-                     "tables": [{"key": "histogram", "stage": "evaluate", "columns": ["negative", "positive"],
-                                 "rows": 2, "split": "validation"}]},
+                       {"key": "auc", "stage": "evaluate", "minimum": 0, "maximum": 1, "split": "validation"}]},
          "resources": {"memory_mib": 256, "cpus": 1},
          "contact": {"name": "A", "organisation": "B", "email": "a@b.nl"}, "licence": "Apache-2.0",
          "source_commit": "unversioned"}
@@ -140,7 +138,6 @@ class PlainStation:
                 **common,
                 status=Status.RELEASED,
                 metrics={"auc": 0.5 + self.number / 10},
-                tables={"histogram": [[self.number, 1], [2, 3]]},
             )
             return reply, None
         inbound = load_arrays(arrays or b"")

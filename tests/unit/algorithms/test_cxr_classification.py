@@ -15,8 +15,8 @@ from algorithms.cxr_classification import client_app
 from algorithms.cxr_classification.data import load_split
 from algorithms.cxr_classification.initial_weights import initial_weights
 from algorithms.cxr_classification.training import auc
-from algorithms.cxr_evaluation.client_app import BINS, histogram
 from algorithms.cxr_evaluation.client_app import app as evaluation_app
+from algorithms.cxr_evaluation.client_app import rows
 
 # MONAI looks for a decoder plugin of a package that neither we nor the image have, and says so.
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodec")
@@ -43,7 +43,7 @@ def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             pixels[20:40, 20:40] += np.uint16(30000 * label)
             name = f"images/{split}-{number}.nii"
             nibabel.save(nibabel.Nifti1Image(pixels, np.eye(4), dtype=np.uint16), tmp_path / name)
-            listed[split].append({"image": name, "label": label})
+            listed[split].append({"image": name, "patient": f"{split}{number}", "label": label})
     (tmp_path / "datalist.json").write_text(json.dumps(listed))
     monkeypatch.setenv("PHT_DATA", str(tmp_path))
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
@@ -99,11 +99,13 @@ def test_validation_is_scored_with_the_inbound_weights_and_leaves_no_arrays(coho
     assert "arrays" not in reply.content
 
 
-def test_the_evaluation_train_counts_testing_images_only(cohort: Path) -> None:
+def test_the_evaluation_train_answers_a_row_of_each_testing_patient(cohort: Path) -> None:
     reply = evaluation_app(message("evaluate", initial_weights()), context())
-    table = reply.content["tables"]["score_histogram"]
-    assert len(table) == 2 * BINS
-    assert sum(table) == 6
+    listed = json.loads((cohort / "datalist.json").read_text())["testing"]
+    stated = reply.content["rows"]
+    assert set(stated) == {"score", "label"}
+    assert len(stated["score"]) == len(stated["label"]) == len({case["patient"] for case in listed})
+    assert all(0 <= score <= 1 for score in stated["score"])
 
 
 def test_foreign_weights_are_refused(cohort: Path) -> None:
@@ -119,17 +121,11 @@ def test_auc_by_hand_and_without_both_classes() -> None:
     assert auc(scores, torch.ones(4)) is None
 
 
-def test_histogram_rows_are_bins_and_columns_classes() -> None:
-    assert histogram(torch.tensor([0.0, 0.1, 1.0, 0.6]), torch.tensor([0.0, 1.0, 1.0, 0.0])) == [
-        1,
-        1,
-        0,
-        0,
-        1,
-        0,
-        0,
-        1,
-    ]
+def test_of_several_images_the_highest_score_and_any_positive_count() -> None:
+    stated = rows(
+        ["b", "a", "b", "c"], torch.tensor([0.25, 0.5, 0.75, 0.125]), torch.tensor([1.0, 0.0, 0.0, 0.0])
+    )
+    assert stated == {"score": [0.75, 0.5, 0.125], "label": [1, 0, 0]}
 
 
 def test_images_are_normalised_and_labels_are_columns(cohort: Path) -> None:

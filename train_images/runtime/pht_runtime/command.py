@@ -1,7 +1,7 @@
 """Runs the image's own program once per request, in any language.
 
 The program finds ``request/head.json`` and, where arrays came, ``request/arrays.safetensors`` in its working folder, and
-writes ``reply/head.json`` (``metrics``, ``tables``, ``scores``, or ``error``) and, where it has arrays, ``reply/arrays.safetensors``.
+writes ``reply/head.json`` (``metrics``, ``rows``, ``scores``, or ``error``) and, where it has arrays, ``reply/arrays.safetensors``.
 A program that ends with another code than 0 has failed, unless its reply names an error of the train's manifest.
 """
 
@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .frames import MAX_HEAD_BYTES, Json, Request
+from .frames import MAX_REPLY_HEAD_BYTES, Json, Request
 from .reply import UNCAUGHT, Reply
 
 
@@ -42,7 +42,7 @@ class CommandTrain:
         arrays = folder / "reply" / "arrays.safetensors"
         return Reply(
             metrics=_object(head, "metrics"),
-            tables=_object(head, "tables"),
+            rows=_object(head, "rows"),
             arrays_path=str(arrays) if arrays.is_file() else None,
             scores=_scores(head),
         )
@@ -63,7 +63,7 @@ def run_program(argv: Sequence[str], folder: Path) -> int:
     return finished.returncode
 
 
-def read_object(path: Path) -> dict[str, Json]:
+def read_object(path: Path, most_bytes: int = MAX_REPLY_HEAD_BYTES) -> dict[str, Json]:
     """Return a JSON object that the program wrote; an empty one where it wrote none.
 
     Raises:
@@ -71,8 +71,8 @@ def read_object(path: Path) -> dict[str, Json]:
     """
     if not path.is_file():
         return {}
-    if path.stat().st_size > MAX_HEAD_BYTES:
-        raise ValueError(f"reply/{path.name} is larger than {MAX_HEAD_BYTES} bytes")
+    if path.stat().st_size > most_bytes:
+        raise ValueError(f"reply/{path.name} is larger than {most_bytes} bytes")
     head = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(head, dict):
         raise TypeError(f"reply/{path.name} holds no JSON object")

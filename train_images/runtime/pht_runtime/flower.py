@@ -6,7 +6,8 @@ made outside Flower's own processes (flwr 1.41.0).
 
 import importlib
 import io
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ _TASK_ID = 1
 _TTL_S = 365 * 24 * 3600.0
 
 _TYPES = {"train": "train", "evaluate": "evaluate", "analyse": "query", "score": "query.score"}
-_TABLES = "tables"
+_ROWS = "rows"
 _SCORES = "scores"
 # Flower's own strategies want it, so ordinary ClientApps send it; the station counts patients itself.
 _OWN_COUNT = "num-examples"
@@ -99,15 +100,28 @@ def _map(content: RecordDict) -> Reply:
     for record in content.array_records.values():
         arrays = {name: _view(array) for name, array in record.items()}
     metrics: dict[str, Json] = {}
-    tables: dict[str, Json] = {}
+    rows: dict[str, Json] = {}
     for record_name, values in content.metric_records.items():
-        target = tables if record_name == _TABLES else metrics
         for key, value in values.items():
-            if key in target:
+            if record_name == _ROWS:
+                rows[key] = _column(value if isinstance(value, list) else [value])
+            elif key in metrics:
                 raise ValueError(f"the metric {key!r} stands in two records")
-            if key != _OWN_COUNT:
-                target[key] = list(value) if isinstance(value, list) else value
-    return Reply(metrics=metrics, tables=tables, arrays=arrays)
+            elif key != _OWN_COUNT:
+                metrics[key] = list(value) if isinstance(value, list) else value
+    return Reply(metrics=metrics, rows=rows, arrays=arrays)
+
+
+def _column(values: Sequence[float]) -> list[Json]:
+    """Return a column of rows; Flower's lists hold numbers alone, so not-a-number stands for a missing value.
+
+    >>> _column([0.5, float("nan")]), _column([3, 4]), _column([3.0, float("nan")])
+    ([0.5, None], [3, 4], [3, None])
+    """
+    if not any(isinstance(value, float) and math.isnan(value) for value in values):
+        return list(values)
+    # A column of whole numbers with one missing came as floats.
+    return [None if math.isnan(value) else int(value) if value == int(value) else value for value in values]
 
 
 def _scores(content: RecordDict) -> list[Json]:

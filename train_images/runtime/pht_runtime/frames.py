@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PROTOCOL_VERSION = 1
 MAGIC = b"PHT1"
 MAX_HEAD_BYTES = 1 << 20
+MAX_REPLY_HEAD_BYTES = 16 << 20
+"""With the rows of a large cohort; a station reads only as much as its own cohort can need."""
 
 _PREFIX = struct.Struct(">4sIQ")
 _CHUNK_BYTES = 1 << 20
@@ -95,9 +97,9 @@ def send(
             safetensors does not know.
     """
     encoded = json.dumps(head, allow_nan=False, separators=(",", ":")).encode()
-    if len(encoded) > MAX_HEAD_BYTES:
+    if len(encoded) > MAX_REPLY_HEAD_BYTES:
         raise ValueError(
-            f"the reply's metrics and tables take {len(encoded)} bytes; at most {MAX_HEAD_BYTES} are sent"
+            f"the reply's metrics and rows take {len(encoded)} bytes; at most {MAX_REPLY_HEAD_BYTES} are sent"
         )
     layout, ordered = _layout(arrays or {})
     body_bytes = sum(array.nbytes for array in ordered)
@@ -111,8 +113,10 @@ def send(
 def send_file(sock: socket.socket, head: Mapping[str, Json], path: str | None) -> None:
     """Send one message whose arrays are a finished safetensors file."""
     encoded = json.dumps(head, allow_nan=False, separators=(",", ":")).encode()
-    if len(encoded) > MAX_HEAD_BYTES:
-        raise ValueError(f"the reply's head takes {len(encoded)} bytes; at most {MAX_HEAD_BYTES} are sent")
+    if len(encoded) > MAX_REPLY_HEAD_BYTES:
+        raise ValueError(
+            f"the reply's head takes {len(encoded)} bytes; at most {MAX_REPLY_HEAD_BYTES} are sent"
+        )
     if path is None:
         sock.sendall(_PREFIX.pack(MAGIC, len(encoded), 0) + encoded)
         return

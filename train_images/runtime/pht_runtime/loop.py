@@ -101,9 +101,9 @@ def _serve_one(sock: socket.socket, train: Train) -> bool:
         if request.head["type"] == "finish":
             return False
         reply = _answer(train, request)
-        head = {"type": "reply", "id": request.head["id"], "metrics": {}, "tables": {}, "error": reply.error}
+        head = {"type": "reply", "id": request.head["id"], "metrics": {}, "rows": {}, "error": reply.error}
         if reply.error is None:
-            head |= {"metrics": dict(reply.metrics), "tables": dict(reply.tables)}
+            head |= {"metrics": dict(reply.metrics), "rows": dict(reply.rows)}
             if reply.scores:
                 head["scores"] = list(reply.scores)
         try:
@@ -114,7 +114,7 @@ def _serve_one(sock: socket.socket, train: Train) -> bool:
         except ValueError:  # found before the first byte went out
             traceback.print_exc()
             head.pop("scores", None)
-            send(sock, head | {"metrics": {}, "tables": {}, "error": UNCAUGHT})
+            send(sock, head | {"metrics": {}, "rows": {}, "error": UNCAUGHT})
         return True
 
 

@@ -36,7 +36,7 @@ class MapTrain:
 def _read_row(reply: Path) -> dict[str, Json]:
     lines = reply / "row.txt"
     if not lines.is_file():
-        return read_object(reply / "row.json")
+        return read_object(reply / "row.json", MAX_HEAD_BYTES)
     with lines.open(encoding="utf-8") as file:
         text = file.read(MAX_HEAD_BYTES + 1)
     if len(text) > MAX_HEAD_BYTES:

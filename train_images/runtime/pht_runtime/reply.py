@@ -20,7 +20,7 @@ class Reply:
 
     Attributes:
         metrics: numbers by name.
-        tables: lists of numbers by name.
+        rows: a list of one value per patient by column, in the order of datalist.json.
         scores: one number per case, in the order of the datalist; the answer to ``score`` and to nothing else.
         arrays: the tensors by name.
         arrays_path: a safetensors file to send in place of ``arrays``.
@@ -28,7 +28,7 @@ class Reply:
     """
 
     metrics: Mapping[str, Json] = field(default_factory=dict)
-    tables: Mapping[str, Json] = field(default_factory=dict)
+    rows: Mapping[str, Json] = field(default_factory=dict)
     arrays: "Mapping[str, NDArray[np.generic]]" = field(default_factory=dict)
     arrays_path: str | None = None
     error: str | None = None

@@ -15,9 +15,7 @@ def manifest() -> TrainManifest:
          "outputs": {"tensors": {"layout": "same-as-input", "buffers": ["*count"]},
                      "metrics": [
                        {"key": "loss", "stage": "train", "minimum": 0, "maximum": 100, "split": "training"},
-                       {"key": "auc", "stage": "evaluate", "minimum": 0, "maximum": 1, "split": "validation"}],
-                     "tables": [{"key": "histogram", "stage": "evaluate", "columns": ["negative", "positive"],
-                                 "rows": 2, "split": "validation"}]},
+                       {"key": "auc", "stage": "evaluate", "minimum": 0, "maximum": 1, "split": "validation"}]},
          "resources": {"memory_mib": 256, "cpus": 1},
          "contact": {"name": "A", "organisation": "B", "email": "a@b.nl"}, "licence": "Apache-2.0",
          "source_commit": "unversioned"}

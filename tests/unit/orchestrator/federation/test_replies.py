@@ -1,16 +1,19 @@
 """Replies judged one by one: each way to break the contract has its code."""
 
+import statistics
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from federation_samples import DIGEST, manifest
-from map_documents import map_manifest
+from map_documents import SHARES, map_manifest
 from safetensors.numpy import save, save_file
 
 from orchestrator.federation.replies import Accepted, Rejected, check_release, check_reply, sum_tables
 from policies.documents import digest_of
 from policies.policy import TensorRules
+from policies.rows import HIDDEN
 from policies.wire.arrays import read_layout
 from policies.wire.instructions import Blob, Instruction, Kind, StationReply, Status
 from policies.wire.releases import release_tensors
@@ -39,7 +42,7 @@ def _reply(kind: Kind, **changes: object) -> StationReply:
 def test_a_reply_within_the_contract_is_accepted() -> None:
     train = _reply(Kind.TRAIN, metrics={"loss": 1.0})
     assert check_reply(train, _asked(Kind.TRAIN), manifest()) == Accepted()
-    evaluate = _reply(Kind.EVALUATE, metrics={"auc": 0.5}, tables={"histogram": [[1, 2], [3, 4]]})
+    evaluate = _reply(Kind.EVALUATE, metrics={"auc": 0.5})
     assert check_reply(evaluate, _asked(Kind.EVALUATE), manifest()) == Accepted()
 
 
@@ -54,8 +57,6 @@ def test_a_reply_within_the_contract_is_accepted() -> None:
         (Kind.TRAIN, {"metrics": {"auc": 0.5}}, "RELEASE_METRIC_EXTRA"),
         (Kind.TRAIN, {"metrics": {"loss": 101.0}}, "RELEASE_METRIC_RANGE"),
         (Kind.EVALUATE, {"tables": {"names": [[1, 2]]}}, "RELEASE_TABLE_EXTRA"),
-        (Kind.EVALUATE, {"tables": {"histogram": [[1, 2]]}}, "RELEASE_TABLE_SHAPE"),
-        (Kind.EVALUATE, {"tables": {"histogram": [[1, 2], [3]]}}, "RELEASE_TABLE_SHAPE"),
     ],
 )
 def test_a_reply_outside_the_contract_is_rejected(kind: Kind, changes: dict[str, object], code: str) -> None:
@@ -115,11 +116,83 @@ def test_a_release_is_what_its_digest_says(tmp_path: Path) -> None:
     assert _judge(tmp_path, data, claimed=Blob(digest=digest_of(data), size=1)) == Rejected("RELEASE_DIGEST")
 
 
-def test_tables_are_summed_where_all_have_them_in_one_shape() -> None:
-    first = {"a": [[1, 2], [3, 4]], "b": [[1]]}
-    second = {"a": [[10, 0], [0, 1]], "b": [[1, 1]], "c": [[1]]}
-    assert sum_tables([first, second]) == {"a": [[11, 2], [3, 5]]}
-    assert sum_tables([]) == {}
+ALL_MEASURES = [
+    SHARES,
+    {"key": "nodules_sum", "column": "nodules", "measure": "sum", "by": "sex", "decimals": 1, "split": "training"},
+    {"key": "share_quantiles", "column": "lung_share", "measure": "quantiles", "edges": [0.25, 0.5],
+     "probabilities": [0.25, 0.5, 0.75], "split": "training"},
+]  # fmt: skip
+MEASURED = map_manifest(aggregates=ALL_MEASURES)
+SUMS: list[list[float | int]] = [[20, 31.5, 99.0], [12, 0.0, 0.0], [HIDDEN, 0.0, 0.0]]
+QUANTILES: list[list[float | int]] = [[0.0, 0.25], [0.25, 0.5], [0.25, 0.5]]
+
+
+def test_counts_and_sums_add_up_and_quantiles_do_not() -> None:
+    first = {"lung_shares": [[10], [0], [0], [HIDDEN]], "nodules_sum": SUMS, "share_quantiles": QUANTILES}
+    second = {
+        "lung_shares": [[5], [7], [HIDDEN], [30]],
+        "nodules_sum": [[10, 0.1, 1.0], [HIDDEN, 0.0, 0.0], [11, 1.0, 1.0]],
+        "share_quantiles": QUANTILES,
+    }
+    assert sum_tables([first, second], MEASURED) == {
+        "lung_shares": [[15], [7], [HIDDEN], [HIDDEN]],
+        "nodules_sum": [[30, 31.6, 100.0], [HIDDEN, 0.0, 0.0], [HIDDEN, 0.0, 0.0]],
+    }
+    assert sum_tables([first, {"nodules_sum": SUMS}], MEASURED).keys() == {"nodules_sum"}
+    assert sum_tables([first, {"lung_shares": [[1]]}], MEASURED) == {}
+    assert sum_tables([], MEASURED) == {}
+
+
+def test_means_and_variances_over_stations_follow_exactly() -> None:
+    ages = [[float(age) for age in range(40, 70)], [float(age) for age in range(55, 90)]]
+    tables: list[dict[str, list[list[float | int]]]] = [
+        {
+            "nodules_sum": [
+                [len(each), sum(each), sum(age * age for age in each)],
+                [0, 0.0, 0.0],
+                [0, 0.0, 0.0],
+            ]
+        }
+        for each in ages
+    ]
+    patients, total, squares = sum_tables(tables, MEASURED)["nodules_sum"][0]
+    assert total / patients == statistics.fmean([*ages[0], *ages[1]])
+    assert (squares - total * total / patients) / patients == pytest.approx(
+        statistics.pvariance([*ages[0], *ages[1]]), rel=1e-12
+    )
+
+
+HOSTILE: list[dict[str, Any]] = [
+    {"nodules_sum": [[20, 31.5, 99.0]]},
+    {"nodules_sum": [[20, 31.5], [12, 0.0], [1, 0.0]]},
+    {"nodules_sum": [[20.5, 31.5, 99.0], *SUMS[1:]]},
+    {"nodules_sum": [[-2, 0.0, 0.0], *SUMS[1:]]},
+    {"nodules_sum": [[20, 31.55, 99.0], *SUMS[1:]]},
+    {"nodules_sum": [[20, 1e9, 99.0], *SUMS[1:]]},
+    {"nodules_sum": [[20, -1.0, 99.0], *SUMS[1:]]},
+    {"nodules_sum": [[20, 31.5, -0.1], *SUMS[1:]]},
+    {"nodules_sum": [[10**9, 31.5, 99.0], *SUMS[1:]]},
+    # What is hidden tells nothing beside it.
+    {"nodules_sum": [[HIDDEN, 31.5, 99.0], *SUMS[1:]]},
+    {"nodules_sum": [[HIDDEN, 0.0, 1.0], *SUMS[1:]]},
+    {"share_quantiles": [[0.0, 0.3], *QUANTILES[1:]]},
+    {"share_quantiles": [[0.25, 0.25], *QUANTILES[1:]]},
+    {"share_quantiles": [[0.5, 0.25], *QUANTILES[1:]]},
+    {"share_quantiles": [[0.5, 1.0], *QUANTILES[1:]]},
+    {"share_quantiles": [[HIDDEN, HIDDEN], *QUANTILES[1:]]},
+    {"share_quantiles": QUANTILES[:2]},
+    {"lung_shares": [[10**7], [0], [0], [0]]},
+    {"lung_shares": [[1.0], [0], [0], [0]]},
+]
+
+
+@pytest.mark.parametrize("tables", HOSTILE)
+def test_a_table_that_no_guard_makes_is_rejected(tables: dict[str, Any]) -> None:
+    asked = Instruction(kind=Kind.ANALYSE, order_digest=DIGEST, round=1, deadline_s=1)
+    good = {"lung_shares": [[12], [HIDDEN], [HIDDEN], [0]], "nodules_sum": SUMS, "share_quantiles": QUANTILES}
+    assert check_reply(_analysed(tables=good), asked, MEASURED) == Accepted()
+    reply = _analysed().model_copy(update={"tables": {**good, **tables}})
+    assert check_reply(reply, asked, MEASURED) == Rejected("RELEASE_TABLE_SHAPE")
 
 
 def _analysed(**changes: object) -> StationReply:
@@ -140,7 +213,3 @@ def test_a_map_trains_tables_have_the_shapes_that_its_manifest_says() -> None:
         ({"lung_shares": [[12], [0.5], [0], [0]]}, "RELEASE_TABLE_SHAPE"),
     ):
         assert check_reply(_analysed(tables=wrong), asked, map_manifest()) == Rejected(code)
-
-
-def test_what_one_station_hides_is_hidden_in_the_sum() -> None:
-    assert sum_tables([{"a": [[10], [-1]]}, {"a": [[5], [30]]}]) == {"a": [[15], [-1]]}

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from egress_documents import ORDER, head, policy
 from hypothesis import given
 from hypothesis import strategies as st
@@ -148,11 +149,14 @@ def test_counts_are_rounded_where_the_policy_says_so() -> None:
     assert released(judge.count(REQUEST, tally)).tables["lung_shares"] == ((10,), (20,), (20,), (0,))
 
 
-def test_a_train_cannot_state_a_count_in_the_place_of_the_station() -> None:
+@pytest.mark.parametrize(
+    "stated", [{"rows": {"lung_shares": [50, 50, 50, 50]}}, {"rows": {"lung_share": [0.1] * 60}}]
+)
+def test_a_map_train_states_no_rows_of_everybody(stated: dict[str, Any]) -> None:
     judge, _ = guard()
-    outcome = judge.check(REQUEST, head(metrics={}, tables={"lung_shares": [[50], [50], [50], [50]]}), None)
+    outcome = judge.check(REQUEST, head(metrics={}, **stated), None)
     assert isinstance(outcome, Withheld)
-    assert outcome.code is RefusalCode.RELEASE_TABLE_EXTRA
+    assert outcome.code is RefusalCode.RELEASE_ROWS_SHAPE
 
 
 def test_a_train_of_no_rows_is_not_counted() -> None:

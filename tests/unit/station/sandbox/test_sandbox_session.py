@@ -41,7 +41,7 @@ def message(head: object, arrays: bytes = b"") -> bytes:
 
 
 def reply(number: int = 1, **changed: Any) -> dict[str, Any]:
-    return {"type": "reply", "id": number, "metrics": {}, "tables": {}, "error": None} | changed
+    return {"type": "reply", "id": number, "metrics": {}, "rows": {}, "error": None} | changed
 
 
 def take(sock: socket.socket) -> dict[str, Any]:
@@ -177,14 +177,14 @@ def test_requests_and_replies_in_turn(spec: ContainerSpec, tmp_path: Path) -> No
         sock.sendall(message(HELLO))
         for number in (1, 2):
             heads.append(take(sock))
-            sock.sendall(message(reply(number, metrics={"loss": 0.5}, tables={"t": [1]}), b"abc"))
+            sock.sendall(message(reply(number, metrics={"loss": 0.5}, rows={"t": [1]}), b"abc"))
         heads.append(take(sock))
 
     session, launcher = begin(script, spec)
     for _ in range(2):
         answer = ask(session, tmp_path)
         assert isinstance(answer, TrainReply)
-        assert (answer.metrics, answer.tables, answer.arrays_bytes) == ({"loss": 0.5}, {"t": [1]}, 3)
+        assert (answer.metrics, answer.rows, answer.arrays_bytes) == ({"loss": 0.5}, {"t": [1]}, 3)
         assert answer.arrays is not None
         assert answer.arrays.read_bytes() == b"abc"
     session.finish()

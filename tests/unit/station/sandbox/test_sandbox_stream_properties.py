@@ -72,7 +72,7 @@ reply_heads = st.fixed_dictionaries(
         "type": st.sampled_from(["reply", "hello", "finish"]),
         "id": st.sampled_from([1, 1, 1, 0, 2, True, "1"]),
         "metrics": json_values,
-        "tables": json_values,
+        "rows": json_values,
         "error": st.none() | st.sampled_from(["NO_DATA", "UNCAUGHT", "no", ""]) | st.text(max_size=5),
     },
     optional={"more": json_values},
@@ -129,7 +129,7 @@ messages = st.builds(
 streams = st.one_of(
     st.binary(max_size=600), messages, st.lists(messages, min_size=2, max_size=3).map(b"".join)
 )
-FORKED = _message(b'{"type":"reply","id":1,"metrics":{},"tables":{},"error":null}', b"", None, None, b"PHT1")
+FORKED = _message(b'{"type":"reply","id":1,"metrics":{},"rows":{},"error":null}', b"", None, None, b"PHT1")
 
 
 def exchange(data: bytes, folder: Path, *, split: int) -> TrainReply | TrainFailure:

@@ -41,8 +41,8 @@ def test_a_verdict_is_what_was_seen(hows: list[str], verdict: str) -> None:
     assert judging.verdict_of([attempt(how) for how in hows])[0] == verdict
 
 
-def reply(**tables: object) -> TrainReply:
-    return TrainReply({}, tables, None, 0, 0.1)  # type: ignore[arg-type]
+def reply(**rows: object) -> TrainReply:
+    return TrainReply({}, rows, None, 0, 0.1)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def train(message, context):
 @app.evaluate()
 def evaluate(message, context):
     values = MetricRecord({"loss": float(message.content["config"]["loss"])})
-    return Message(RecordDict({"metrics": values, "tables": MetricRecord({"histogram": [1, 2, 3]})}), reply_to=message)
+    return Message(RecordDict({"metrics": values, "rows": MetricRecord({"histogram": [1, 2, 3]})}), reply_to=message)
 
 
 @app.query()
@@ -180,7 +180,7 @@ def test_a_client_app_answers_and_stays_warm(flower: Station) -> None:
 def test_tables_and_metrics_are_told_apart(flower: Station) -> None:
     reply = flower.ask("evaluate", {"loss": 0.5})
     assert reply.head["metrics"] == {"loss": 0.5}
-    assert reply.head["tables"] == {"histogram": [1, 2, 3]}
+    assert reply.head["rows"] == {"histogram": [1, 2, 3]}
     assert reply.arrays is None
 
 
@@ -209,7 +209,7 @@ def test_an_error_is_its_code_and_the_process_lives_on(
     flower: Station, kind: str, config: dict[str, Any], error: str
 ) -> None:
     reply = flower.ask(kind, config)
-    assert reply.head == {"type": "reply", "id": 1, "metrics": {}, "tables": {}, "error": error}
+    assert reply.head == {"type": "reply", "id": 1, "metrics": {}, "rows": {}, "error": error}
     assert reply.arrays is None
     assert flower.ask("train", {"lr": 0.5}).head["error"] is None
 
@@ -242,7 +242,7 @@ if config.get("crash"):
     sys.exit(3)
 if pathlib.Path("request/arrays.safetensors").exists():
     shutil.copy("request/arrays.safetensors", "reply/arrays.safetensors")
-pathlib.Path("reply/head.json").write_text(json.dumps({"metrics": {"round": request["round"]}, "tables": {"t": [1]}}))
+pathlib.Path("reply/head.json").write_text(json.dumps({"metrics": {"round": request["round"]}, "rows": {"t": [1]}}))
 """
 
 
@@ -258,7 +258,7 @@ def test_a_program_gets_files_and_answers_with_files(command: Station) -> None:
     save_file({"w": np.ones(3, np.float32)}, command.folder / "weights.safetensors")
     reply = command.ask("analyse", {}, command.folder / "weights.safetensors")
     assert reply.head["metrics"] == {"round": 3}
-    assert reply.head["tables"] == {"t": [1]}
+    assert reply.head["rows"] == {"t": [1]}
     assert load_file(command.folder / "reply.safetensors")["w"].tolist() == [1, 1, 1]
     assert command.ask("analyse").arrays is None
     assert [path.name for path in (command.folder / "scratch").iterdir()] == ["2"]

@@ -36,7 +36,7 @@ def train(tmp_path: Path) -> Iterator[Station]:
 
 def test_a_row_is_what_the_program_wrote(train: Station) -> None:
     said = train.ask("analyse").head
-    assert (said["metrics"], said["tables"], said["error"]) == (
+    assert (said["metrics"], said["rows"], said["error"]) == (
         {"kind": "analyse", "data": "/somewhere"},
         {},
         None,
