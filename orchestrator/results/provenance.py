@@ -6,18 +6,25 @@ compares the stations' audit heads in it with the stations' own audits.
 Source: in-toto Attestation Framework v1.0 (Statement layer), https://github.com/in-toto/attestation.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.federation.orders import AcceptedOrder
 from policies.documents import Digest
+from policies.rules.capacity import release_bits
+from policies.wire.arrays import TensorShape
+from policies.wire.releases import release_tensors
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://pht-radiology.example/provenance/run/v1"
 
 
 def provenance_statement(
-    accepted: AcceptedOrder, rounds: Sequence[Mapping[str, Any]], subjects: Mapping[str, Digest]
+    accepted: AcceptedOrder,
+    rounds: Sequence[Mapping[str, Any]],
+    subjects: Mapping[str, Digest],
+    weights: Iterable[TensorShape] = (),
 ) -> dict[str, Any]:
     """Return the statement.
 
@@ -25,6 +32,7 @@ def provenance_statement(
         accepted: the order as it was run.
         rounds: the finished rounds as the run worker wrote them.
         subjects: the result's files by name, with their digests.
+        weights: the tensors of the model, of a training run.
     """
     order = accepted.order
     return {
@@ -54,7 +62,32 @@ def provenance_statement(
             },
             "rounds": [_round(entry) for entry in rounds],
             "stations": _stations(rounds),
+            "capacity_bits": capacity_bits(accepted, rounds, weights),
         },
+    }
+
+
+def capacity_bits(
+    accepted: AcceptedOrder, rounds: Sequence[Mapping[str, Any]], weights: Iterable[TensorShape]
+) -> dict[str, Any]:
+    """Bound what the train could carry out of each station: per release, as each station computes it itself, and of this run.
+
+    Args:
+        accepted: the order, with the train's manifest and the policy's rules.
+        rounds: the finished rounds.
+        weights: the tensors of the model, of a training run.
+    """
+    outputs, rules = accepted.manifest.outputs.tensors, accepted.release.tensors
+    tensors = () if outputs is None or rules is None else release_tensors(outputs, rules, weights)
+    each = {
+        stage: release_bits(accepted.release, accepted.manifest, stage, tensors)
+        for stage in accepted.order.stages
+    }
+    took_part = Counter(name for entry in rounds for name in entry.get("took_part", []))
+    round_bits = sum(each.values())
+    return {
+        "per_release": each,
+        "of_this_run": {name: count * round_bits for name, count in sorted(took_part.items())},
     }
 
 

@@ -17,6 +17,7 @@ from policies.bundle import BlobFolder
 from policies.documents import canonical_json, digest_of_file
 from policies.errors import StateError, StorageError, TrustError
 from policies.files import write_atomically
+from policies.wire.arrays import read_layout
 
 
 def write_result(run_folder: Path, blobs: BlobFolder) -> Path:
@@ -44,7 +45,8 @@ def write_result(run_folder: Path, blobs: BlobFolder) -> Path:
         _write_model(progress, blobs, folder / MODEL)
         names.append(MODEL)
     subjects = {name: digest_of_file(folder / name) for name in names}
-    statement = provenance_statement(accepted, rounds, subjects)
+    weights = read_layout(folder / MODEL).tensors if MODEL in names else ()
+    statement = provenance_statement(accepted, rounds, subjects, weights)
     write_atomically(folder / PROVENANCE, canonical_json(statement) + b"\n")
     return folder
 

@@ -175,6 +175,11 @@ def test_a_finished_run_is_watched_and_its_result_fetched(world: World) -> None:
     out = world.folder / "result"
     names = {file["name"] for file in world.tool.json("results", digest, out, *world.where)}
     assert names == {"model.safetensors", "metrics.json", "metrics.png", "provenance.json"}
+    provenance = out / "provenance.json"
+    said = json.loads(provenance.read_text())["predicate"]["capacity_bits"]
+    assert set(said["per_release"]) == {"train", "evaluate"}
+    assert said["per_release"]["train"] > said["per_release"]["evaluate"] > 0
+    assert said["of_this_run"] == dict.fromkeys(STATIONS, sum(said["per_release"].values()))
     assert digest_of_file(out / "model.safetensors") == digest_of_file(world.weights)
 
 
