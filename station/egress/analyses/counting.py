@@ -8,7 +8,7 @@ Pure. Which patients are in which cell stays in the exact tables, for whoever co
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -78,7 +78,7 @@ def count_tables(contract: ReleaseContract, tally: Tally, items: Sequence[Aggreg
             counted.left_out[item.key] = found.code or _TOO_SMALL
         else:
             counted.tables[item.key] = _all_lines(made, item, contract, tally)
-            told.append(table)
+            told.append(replace(table, told=found.told))
     counted.exact = tuple(told)
     return counted
 

@@ -48,6 +48,7 @@ class ExactTable:
         minimum: the least patients a told cell holds.
         probabilities: of the quantiles that are asked for; empty otherwise.
         bounds: least and greatest that a value can be, as the manifest declares; None where nothing is summed.
+        told: which cells a number left of, in the table's shape; None where that is not decided yet.
     """
 
     key: str
@@ -61,6 +62,7 @@ class ExactTable:
     minimum: int
     probabilities: tuple[float, ...] = ()
     bounds: tuple[float, float] | None = None
+    told: NDArray[np.bool_] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:

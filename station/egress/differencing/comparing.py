@@ -17,7 +17,7 @@ held of it. Noise is not looked at: where a policy has it, its accountant answer
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Final, Literal
 
@@ -51,6 +51,21 @@ class Told:
     patients: NDArray[np.int64]
     parts: tuple[NDArray[np.int32], ...]
     values: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What of a release may be told beside the earlier ones.
+
+    Attributes:
+        told: what may.
+        left_out: what may not, by key, and why.
+        seen: how far the records were looked at.
+    """
+
+    told: tuple[Told, ...]
+    left_out: dict[str, str] = field(default_factory=dict)
+    seen: int = 0
 
 
 def metric(what: str, patients: NDArray[np.int64], minimum: int) -> Told:

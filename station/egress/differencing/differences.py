@@ -10,7 +10,7 @@ What is stored says who (by number) was counted and how they lay in the cells, n
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -20,7 +20,7 @@ from sqlalchemy import delete, func, insert, select, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from policies.refusals import Reason, RefusalCode, Refused
-from station.egress.differencing.comparing import Told, problem_between
+from station.egress.differencing.comparing import Told, Verdict, problem_between
 from station.egress.differencing.requesters import same_requester
 from station.egress.differencing.storing import pack_content, pack_patients, unpack, unpack_patients
 from station.egress.differencing.tables import DifferenceRow, DifferenceSetRow, NumberedPatientRow
@@ -44,21 +44,6 @@ class Asker:
     key: str
     organisation: str
     order_digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What of a release may be told beside the earlier ones.
-
-    Attributes:
-        told: what may.
-        left_out: what may not, by key, and why.
-        seen: how far the records were looked at.
-    """
-
-    told: tuple[Told, ...]
-    left_out: dict[str, str] = field(default_factory=dict)
-    seen: int = 0
 
 
 class Differences:

@@ -54,18 +54,17 @@ def _table(exact: ExactTable, table: Any, of: Numbers) -> Told:  # noqa: ANN401 
 
 
 def _parts(exact: ExactTable, cells: NDArray[np.int32], table: NDArray[np.float64]) -> list[NDArray[Any]]:
-    somewhere = cells != NOWHERE
-    lines, columns = exact.shape
-    if exact.measure == "count" and table.shape == (lines, columns):
-        told = table.reshape(-1) != HIDDEN
-    elif exact.measure == "sum" and len(table) == lines:
-        # The first column is the patients; where they are hidden, the line is.
-        told = np.repeat(table[:, 0] != HIDDEN, columns)
-    elif exact.measure == "quantiles" and len(exact.dimensions) == 1 and table.shape[1:] == (2,):
+    if exact.measure == "quantiles" and len(exact.dimensions) == 1 and table.shape[1:] == (2,):
         return _intervals(exact, cells, table)
+    lines, columns = exact.shape
+    if exact.told is not None:
+        told = exact.told.reshape(-1)
+    elif exact.measure == "count" and table.shape == (lines, columns):
+        told = table.reshape(-1) != HIDDEN
     else:
         # Not a form that is known here: as if everything were told.
         told = np.ones(lines * columns, np.bool_)
+    somewhere = cells != NOWHERE
     return [np.where(somewhere & told[np.where(somewhere, cells, 0)], cells, NOBODY)]
 
 
