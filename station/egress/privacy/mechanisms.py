@@ -159,13 +159,16 @@ class SummedGrid:
         """In steps: a patient who moves changes two lines by a value each, one who stays changes one by the range."""
         return max(2 * max(abs(self.least), abs(self.most)) ** 2, (self.most - self.least) ** 2)
 
+    def whole(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return what each patient adds, in steps: bounded as a whole number, whatever the division rounds to."""
+        return np.clip(np.rint(values / float(self.step)), self.least, self.most).astype(np.int64)
+
     def noisy(
         self, noise: ChargedNoise, query: Query, values: NDArray[np.float64], table: ExactTable
     ) -> list[Fraction]:
         """Return the noisy sum of each line."""
         lines = table.shape[0] * table.shape[1]
-        # Whatever the division rounds to: what a patient adds is bounded as a whole number, after it.
-        whole = np.clip(np.rint(values / float(self.step)), self.least, self.most).astype(np.int64)
+        whole = self.whole(values)
         sums = [int(whole[table.cells == line].sum()) for line in range(lines)]
         drawn = noise.sampler(query, max(1, self.sensitivity_squared)).draw(lines).tolist()
         return [(total + extra) * self.step for total, extra in zip(sums, drawn, strict=True)]
