@@ -42,6 +42,7 @@ from station.images.sources import ImageSource
 from station.images.store import LayerStore
 from station.layout import StationPaths
 from station.retention import ComputeRetention, ComputeTerms, Places
+from station.runs.canary import Canary
 from station.runs.chains import Chains, load_identity
 from station.runs.clock import RunClock
 from station.runs.desk import StationDesk
@@ -276,7 +277,7 @@ def _trains(home: _Home, books: _Books, lines: _Lines, gatekeeper: Gatekeeper) -
     releasing = Releasing(gatekeeper, books.catalogue, books.runs, books.releases)
     rounds = TrainRounds(
         settings, gatekeeper, books.runs, books.releases, books.ledger, audit, lines.blobs, books.outbox, clock,
-        releasing,
+        releasing, Canary(preparation),
     )  # fmt: skip
     warm = WarmRuns(gatekeeper, books.runs, preparation, audit)
     service = RunService(

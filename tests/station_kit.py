@@ -58,6 +58,7 @@ from station.egress.records.ledger import EgressLedger
 from station.egress.records.releases import ReleaseStore
 from station.layout import StationPaths
 from station.runs import Decision, RunRepository
+from station.runs.canary import Canary
 from station.runs.clock import RunClock
 from station.runs.outbox import Outbox
 from station.runs.preparation import Preparation
@@ -166,7 +167,7 @@ class StationKit:
         self.releasing = Releasing(self.gatekeeper, self.catalogue, self.runs, self.releases)
         self.rounds = TrainRounds(
             self.settings, self.gatekeeper, self.runs, self.releases, self.ledger, self.audit, shelf, outbox, run_clock,
-            self.releasing,
+            self.releasing, Canary(self.preparation),
         )  # fmt: skip
         self.warm = WarmRuns(self.gatekeeper, self.runs, self.preparation, self.audit)
         self.service = RunService(

@@ -76,6 +76,7 @@ class AuditEvent(StrEnum):
     GPU_GIVEN_BACK = "gpu-given-back"
     INSTRUCTION_REFUSED = "instruction-refused"
     DATA_USED = "data-used"
+    MEMBERSHIP_SCORED = "membership-scored"
     READINESS_LOOKED = "readiness-looked"
     TRAIN_FAILED = "train-failed"
     RELEASE_RECORDED = "release-recorded"

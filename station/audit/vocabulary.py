@@ -85,6 +85,7 @@ STANDARD_NAMES: Final[Mapping[E, StandardName]] = MappingProxyType(
         E.GPU_GIVEN_BACK: StandardName(_ACTIVITY, "E", "110121"),
         E.INSTRUCTION_REFUSED: StandardName(_SECURITY, "E", "110132"),
         E.DATA_USED: StandardName(_DATA, "R"),
+        E.MEMBERSHIP_SCORED: StandardName(_DATA, "R"),
         E.READINESS_LOOKED: StandardName(_DATA, "R"),
         E.TRAIN_FAILED: StandardName(_ACTIVITY, "E"),
         E.RELEASE_RECORDED: StandardName(_EXPORT, "R"),

@@ -187,6 +187,13 @@ class Guard:
         return sum(self._counts.of(split).images for split in self._contract.example_splits(stage))
 
 
+def keep_here(release: Release, *reasons: Reason) -> Withheld:
+    """Withhold what the rules would have let leave, by another look's reasons; its arrays are gone afterwards."""
+    if release.arrays is not None:
+        release.arrays.path.unlink(missing_ok=True)
+    return Withheld(reasons)
+
+
 def _problem_with_head(head: object) -> Reason | None:
     if not isinstance(head, dict):
         return Reason(RefusalCode.RELEASE_UNPARSEABLE, "the reply's head is not an object")

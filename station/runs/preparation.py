@@ -9,6 +9,7 @@ import shutil
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from sqlalchemy.orm import Session
 
@@ -35,7 +36,9 @@ from station.audit.log import AuditLog
 from station.catalogue import Catalogue, Standing
 from station.catalogue.anonymity import cohort_anonymity, in_words
 from station.cohorts import CaseSource, CohortDefinition, CohortKey, FrozenCohort, VolumeCache, freeze, wipe
+from station.cohorts.blind import blind_patients
 from station.cohorts.roster import Roster
+from station.egress.canary.decision import MINIMUM_PATIENTS
 from station.egress.contract import CohortCounts, ReleaseContract
 from station.evidence.kept import keep_terms
 from station.images.store import LayerStore
@@ -45,6 +48,7 @@ from station.runs.mapping import map_session
 from station.runs.repository import STATION_ACTOR, Run, count_as_started
 from station.runs.usage import note_use
 from station.sandbox.mapping import MapSession
+from station.sandbox.scoring import ScoringContainer
 from station.sandbox.session import Sandbox, TrainSession
 from station.sandbox.spec import MIB, ContainerSpec, Launcher, TrainStartError
 from station.settings import StationSettings
@@ -72,6 +76,7 @@ class Prepared:
         killed: the session whose end is audited and done; a later one is another.
         has_gpu: whether the container holds a GPU.
         last_message: when the last one was answered, or the container started.
+        scoring: the container that scores an update while a message is under way; ended with everything else.
     """
 
     admitted: Admitted
@@ -88,6 +93,7 @@ class Prepared:
     has_gpu: bool = False
     last_message: datetime | None = None
     killed: TrainSession | MapSession | None = None
+    scoring: ScoringContainer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,19 +180,7 @@ class Preparation:
             self._record(run, AuditEvent.CONTAINER_STARTED, order.image_config_digest, {}),
             count,
         )
-        spec = ContainerSpec(
-            run_id=self.run_id(run),
-            image_config_digest=order.image_config_digest,
-            cohort_dir=str(prepared.cohort.path),
-            control_dir=str(control),
-            interface=interface,
-            memory_bytes=manifest.resources.memory_mib * MIB,
-            cpus=min(manifest.resources.cpus, self.settings.ceilings.cpus),
-            pids=min(manifest.resources.pids, self.settings.ceilings.pids),
-            scratch_bytes=min(manifest.resources.scratch_mib, self.settings.ceilings.scratch_mib) * MIB,
-            wall_clock_s=max(1, int(left_s)),
-            gpu=gpu_need(prepared.admitted),
-        )
+        spec = self.spec(run, prepared, interface, left_s)
         if manifest.interface is Interface.MAP:
             prepared.session = map_session(
                 self.sandbox,
@@ -209,6 +203,25 @@ class Preparation:
                 self.clock.stop(run.order_digest)
         return prepared.session
 
+    def spec(
+        self, run: Run, prepared: Prepared, interface: Literal["flower", "command", "map"], left_s: float
+    ) -> ContainerSpec:
+        """Return what the run's container is started with."""
+        resources, ceilings = prepared.admitted.manifest.resources, self.settings.ceilings
+        return ContainerSpec(
+            run_id=self.run_id(run),
+            image_config_digest=prepared.admitted.order.image_config_digest,
+            cohort_dir=str(prepared.cohort.path),
+            control_dir=str(self.paths.control / self.run_id(run)),
+            interface=interface,
+            memory_bytes=resources.memory_mib * MIB,
+            cpus=min(resources.cpus, ceilings.cpus),
+            pids=min(resources.pids, ceilings.pids),
+            scratch_bytes=min(resources.scratch_mib, ceilings.scratch_mib) * MIB,
+            wall_clock_s=max(1, int(left_s)),
+            gpu=gpu_need(prepared.admitted),
+        )
+
     def is_out_of_time(self, run: Run, admitted: Admitted) -> bool:
         """Whether the order's containers have run, all together, as long as its policy grants."""
         return self.clock.is_spent(run.order_digest, admitted.verified.in_force.policy.resources.run_hours)
@@ -222,6 +235,8 @@ class Preparation:
 
     def end_container(self, run: Run, prepared: Prepared, why: RefusalCode | None = None) -> None:
         """Audit a container's end, keep the end of its log, and kill it; killed also where the audit fails."""
+        if prepared.scoring is not None:
+            prepared.scoring.end()
         session = prepared.session
         if session is None or session is prepared.killed:
             return
@@ -240,8 +255,19 @@ class Preparation:
 
     def kept_log(self, run: Run) -> str:
         """Return what a train printed before its container ended; empty where nothing was kept."""
+        return self._kept(run, "")
+
+    def keep_scoring_log(self, run: Run, text: str) -> None:
+        """Keep the end of what a container wrote that failed to score, for the operator."""
+        self._write_log(run, text, "-score")
+
+    def scoring_log(self, run: Run) -> str:
+        """Return what the last container wrote that failed to score; empty where none did."""
+        return self._kept(run, "-score")
+
+    def _kept(self, run: Run, which: str) -> str:
         try:
-            return (self.paths.train_logs / f"{self.run_id(run)}.log").read_text("utf-8", "replace")
+            return (self.paths.train_logs / f"{self.run_id(run)}{which}.log").read_text("utf-8", "replace")
         except FileNotFoundError:
             return ""
 
@@ -253,10 +279,10 @@ class Preparation:
             return
         self._write_log(run, text)
 
-    def _write_log(self, run: Run, text: str) -> None:
+    def _write_log(self, run: Run, text: str, which: str = "") -> None:
         # Replaced characters take more bytes than what they replace.
         kept = text.encode()[-_LOG_BYTES:]
-        write_atomically(self.paths.train_logs / f"{self.run_id(run)}.log", kept, mode=0o600)
+        write_atomically(self.paths.train_logs / f"{self.run_id(run)}{which}.log", kept, mode=0o600)
         _keep_newest(self.paths.train_logs, _LOGS_KEPT)
 
     @staticmethod
@@ -337,6 +363,8 @@ class Preparation:
         contract = ReleaseContract.build(admitted.manifest, admitted.verified.in_force.policy, layout)
         if contract.problems:
             return Refused(contract.problems)
+        if refused := too_few_to_score(admitted, cohort):
+            return refused
         counts = CohortCounts.from_cohort(
             cohort.patients_by_split, cohort.images_by_split, cohort.most_images_of_one
         )
@@ -364,6 +392,19 @@ class Preparation:
             numbers=numbers,
             detail=f"order {run.order_digest} policy {run.policy_id} v{run.policy_version}",
         )
+
+
+def too_few_to_score(admitted: Admitted, cohort: FrozenCohort) -> Refused | None:
+    """Refuse a run of which every update would be withheld for too few patients, before it costs anything."""
+    if admitted.verified.in_force.policy.release.membership_limit is None:
+        return None
+    found = blind_patients(cohort)
+    if found >= MINIMUM_PATIENTS:
+        return None
+    return Refused.because(
+        RefusalCode.DATA_TOO_FEW_PATIENTS,
+        f"{found} patients are held back or trained on, and scoring an update needs {MINIMUM_PATIENTS} of each",
+    )
 
 
 def _kill(session: TrainSession | MapSession) -> None:

@@ -29,10 +29,11 @@ from station.agent.blobs import BlobClient
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
 from station.egress.analyses.tally import stated_cells
-from station.egress.guard import GuardRequest
+from station.egress.guard import GuardRequest, keep_here
 from station.egress.records.ledger import EgressLedger, LedgerEntry, MessageType
 from station.egress.records.releases import ReleaseStore, StoredRelease
-from station.egress.release import Withheld
+from station.egress.release import Release, Withheld
+from station.runs.canary import Canary, Trained
 from station.runs.clock import RunClock
 from station.runs.outbox import Outbox
 from station.runs.preparation import Prepared
@@ -78,6 +79,7 @@ class TrainRounds:
     outbox: Outbox
     clock: RunClock
     releasing: Releasing
+    canary: Canary
 
     def recorded(self, instruction: Instruction) -> Answer | None:
         """Return the release that answers this (order, round, kind), sent again as it is, or None."""
@@ -116,7 +118,7 @@ class TrainRounds:
 
         1. The inbound weights are the ones named, in the layout of the initial ones.
         2. Use of the data is audited; the train is asked, under ceilings and a deadline.
-        3. The guard judges the answer.
+        3. The guard judges the answer; where the policy has a limit, the canary scores the update.
         4. Policy, consent and budget are asked once more in the transaction that records the release.
         5. The arrays are pushed; then the reply may go.
 
@@ -144,12 +146,24 @@ class TrainRounds:
         )
         answered = Answered(instruction, run, prepared, reply)
         release = self.releasing.judge(answered, asked)
+        if isinstance(release, Release):
+            release = self._scored(Trained(instruction, run, prepared, inbound, release))
+        if isinstance(release, Withheld) and release.code is RefusalCode.RELEASE_UNSCORED:
+            if prepared.ended_by is not None:
+                return self.outbox.status(instruction, Status.FAILED, prepared.ended_by, run), None
+            if self.clock.is_spent(run.order_digest, _run_hours(prepared)):
+                return self._end_of_time(instruction, run), None
         if isinstance(release, Withheld):
             return self._withhold(instruction, run, release), None
         recorded = self.releasing.record(answered, release)
         if isinstance(recorded, Refused):
             return self.outbox.status(instruction, Status.WITHHELD, recorded.code, run), None
         return self._send(recorded)
+
+    def _scored(self, trained: Trained) -> Release | Withheld:
+        """Let what was trained leave only where it tells its own patients no better than the policy permits."""
+        reason = self.canary.look(trained)
+        return trained.release if reason is None else keep_here(trained.release, reason)
 
     def failed(
         self,

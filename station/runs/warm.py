@@ -255,11 +255,13 @@ class WarmRuns:
 
     def logs(self, order_digest: str) -> str:
         """Return what the train wrote, for the operator alone."""
-        prepared = self._prepared.get(order_digest)
+        prepared, run = self._prepared.get(order_digest), self._runs.get(order_digest)
+        scoring = "" if run is None else self._preparation.scoring_log(run)
+        if scoring:
+            scoring = f"\n-- the last container that failed to score an update --\n{scoring}"
         if prepared is not None and prepared.session is not None:
-            return prepared.session.logs()
-        run = self._runs.get(order_digest)
-        kept = "" if run is None else self._preparation.kept_log(run)
+            return prepared.session.logs() + scoring
+        kept = "" if run is None else self._preparation.kept_log(run) + scoring
         if not kept:
             raise NotFoundError("this train has printed nothing yet")
         return kept

@@ -125,6 +125,7 @@ class ContainerSpec(StrictModel):
         series: names containers of one run that are started one after the other (`map`); they share one train's place and
             ceilings, and what was read of the image's layers for a minute, while no layer's file is touched. Without it every
             layer is read before the start.
+        beside: the run whose place and ceilings this container shares: it scores what that one was trained to.
     """
 
     run_id: RunId
@@ -139,6 +140,7 @@ class ContainerSpec(StrictModel):
     wall_clock_s: Annotated[int, Field(ge=1)]
     gpu: GpuNeed | None = None
     series: RunId | None = None
+    beside: RunId | None = None
 
 
 class EngineInfo(StrictModel):

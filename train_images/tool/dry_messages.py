@@ -10,6 +10,7 @@ from policies.errors import UsageError
 from policies.manifest import Interface, TrainManifest
 from policies.order import HyperparameterValue, Stage
 from policies.refusals import Reason, RefusalCode
+from policies.wire.deltas import apply_delta
 from station.cohorts import FrozenCohort, PatientFolders
 from station.cohorts.roster import Roster
 from station.egress.analyses.tally import stated_cells

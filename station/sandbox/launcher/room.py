@@ -1,5 +1,7 @@
 """How much runs at once: a run has one place, of the hospital's ceilings for one train; the containers of one series share theirs.
 
+So do a run's container and one beside it, which scores what the first was trained to.
+
 A `map` train starts a container per patient, several side by side. Together they stay within what one train may use here, in
 memory, processors, processes and scratch, so they never cost the hospital more than a train of one container.
 """
@@ -49,7 +51,11 @@ class Room:
         if spec.run_id in existing or spec.run_id in self._starting:
             raise RefusedError(RefusalCode.SANDBOX_ARGUMENT, f"the run {spec.run_id} has a container already")
         inside = {run: known.get(run) or self._specs.get(run) for run in (*running, *self._starting)}
-        together = [each for each in inside.values() if each and spec.series and each.series == spec.series]
+        place = _place(spec.run_id, spec)
+        sharing = [each for run, each in inside.items() if _place(run, each) == place]
+        together = [each for each in sharing if each is not None]
+        if len(together) < len(sharing):
+            raise RefusedError(RefusalCode.RESOURCES_BUSY, "what the run's other container may use is not known")
         if together:
             self._require_share([*together, spec])
         elif (
@@ -91,4 +97,6 @@ class Room:
 
 def _place(run_id: str, spec: ContainerSpec | None) -> str:
     # A series is told from a run of the same name.
-    return run_id if spec is None or spec.series is None else f"series {spec.series}"
+    if spec is not None and spec.series is not None:
+        return f"series {spec.series}"
+    return run_id if spec is None or spec.beside is None else spec.beside

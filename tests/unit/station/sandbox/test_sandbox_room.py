@@ -45,6 +45,22 @@ def test_each_run_has_a_place_also_while_it_starts() -> None:
     busy(room, spec("run-d"), "run-c", "run-stranger")
 
 
+def test_a_container_beside_a_run_shares_its_place_and_ceilings() -> None:
+    room = Room(SETTINGS)
+    enter(room, spec("run-a"))
+    enter(room, spec("run-b"))
+    enter(room, spec("run-a-score", beside="run-a"))
+    busy(room, spec("run-c"))
+    busy(room, spec("run-b-score", beside="run-b", memory_bytes=1000 * MIB))
+    room.leave("run-a")
+    # The run's own container comes back beside the one that scores, into the same place.
+    enter(room, spec("run-a"))
+    room.leave("run-a")
+    busy(room, spec("run-a", cpus=1.6))
+    # What a container of an earlier life may use is not known.
+    busy(room, spec("run-d-score", beside="run-d"), "run-d")
+
+
 def test_what_ended_and_was_not_removed_takes_no_place() -> None:
     room = Room(SETTINGS)
     for name in ("run-a", "run-b"):

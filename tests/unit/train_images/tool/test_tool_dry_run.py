@@ -15,6 +15,7 @@ from policies.documents import load_yaml
 from policies.errors import RefusedError
 from policies.manifest import TrainManifest
 from policies.refusals import Reason, RefusalCode
+from policies.wire.deltas import apply_delta
 from station.cohorts import CohortDefinition, CohortKey, FrozenCohort, define, freeze, wipe
 from station.egress.release import Suppressed
 from train_images.tool import dry_words
@@ -22,7 +23,6 @@ from train_images.tool.dry_cohort import make_cases
 from train_images.tool.dry_messages import DryMessage
 from train_images.tool.dry_run import DryReport
 from train_images.tool.dry_terms import dry_policy, patients_for
-from train_images.tool.dry_weights import apply_delta
 
 KEY = "ab" * 32
 

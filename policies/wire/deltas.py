@@ -1,4 +1,8 @@
-"""The weights of a dry run's next round: what federated averaging over one station would make of its release."""
+"""Weights plus a released difference: what a round's update makes of what it started from.
+
+What federated averaging over one station would hold afterwards. The station scores it before the difference leaves, and a dry run
+goes on from it.
+"""
 
 from pathlib import Path
 
@@ -14,7 +18,7 @@ def apply_delta(inbound: Path, delta: Path, out: Path) -> None:
 
     Args:
         inbound: the weights that the round started from.
-        delta: the guard's release.
+        delta: the file of released differences.
         out: the file to write.
 
     Raises:
