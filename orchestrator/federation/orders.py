@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import Field, ValidationError
 
-from policies.documents import Digest, Name, StrictModel, parse_json
+from policies.documents import Digest, Moment, Name, StrictModel, parse_json
 from policies.errors import DocumentError, NotFoundError, StateError, UsageError
 from policies.files import write_atomically
 from policies.manifest import TrainManifest

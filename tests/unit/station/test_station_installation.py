@@ -54,6 +54,7 @@ def test_a_home_is_closed_whatever_the_umask(tmp_path: Path, root: bytes, umask:
         paths.keys,
         paths.trust,
         paths.releases,
+        paths.reviews,
         paths.work,
         paths.agent,
         paths.train_logs,

@@ -19,6 +19,7 @@ import station.continuity.tables
 import station.egress.privacy.tables
 import station.egress.records.tables
 import station.runs.clock
+import station.egress.review.tables
 import station.runs.tables
 import station.runs.usage
 from policies.errors import StateError, StorageError
@@ -32,6 +33,7 @@ TABLES = (
     station.egress.records.tables,
     station.runs.clock,
     station.runs.tables,
+    station.egress.review.tables,
     station.runs.usage,
 )
 
