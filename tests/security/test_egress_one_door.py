@@ -9,8 +9,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("policies", "station", "orchestrator", "train_images", "algorithms")
 MADE_IN = {
     "Release": {Path("station/egress/guard.py")},
-    "Withheld": {Path("station/egress/guard.py")},
-    "ReleaseRow": {Path("station/egress/releases.py")},
+    "Withheld": {Path("station/egress/guard.py"), Path("station/runs/differing.py")},
+    "ReleaseRow": {Path("station/egress/records/releases.py")},
     "LedgerRow": set(),
     "AuditRow": set(),
 }
