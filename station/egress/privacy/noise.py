@@ -20,8 +20,10 @@ Proposals come in blocks of fixed sizes, so that how long a small draw takes doe
 """
 
 import math
+from dataclasses import dataclass
 from decimal import Context, Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -45,6 +47,55 @@ _SMALLEST_BLOCK: Final = 512
 _LARGEST_BLOCK: Final = 1 << 16
 
 
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """How proposals are made for one variance.
+
+    Attributes:
+        shift: bins hold 2^shift numbers.
+        starts: the least number of each bin.
+        shares: how many of the indices stand for each bin.
+        constant: S.
+        bin_of_index: the bin of each index.
+        factors: S over the share of each bin, times two to the number of bits that decide.
+    """
+
+    shift: int
+    starts: NDArray[np.int64]
+    shares: NDArray[np.int64]
+    constant: float
+    bin_of_index: NDArray[np.intp]
+    factors: NDArray[np.float64]
+
+
+@lru_cache(maxsize=8)
+def _table(variance: Fraction) -> _Table:
+    """Share the indices out to the bins, so that no acceptance probability is above one."""
+    whole_sigma = math.isqrt(math.ceil(variance))
+    shift = max(0, (whole_sigma >> _BINS_PER_SIGMA_BITS).bit_length() - 1)
+    side = (_TAIL * (whole_sigma + 1) >> shift) + 1
+    starts = np.arange(-side, side, dtype=np.int64) << shift
+    nearest = np.where(starts < 0, starts + ((1 << shift) - 1), starts).astype(np.float64)
+    highest = np.exp(nearest * nearest * float(-1 / (2 * variance))) * (1.0 + _DOUBT)
+    low, high = 0.0, float(_INDICES)
+    for _ in range(60):
+        middle = (low + high) / 2
+        if int(np.maximum(np.ceil(highest * middle), 1.0).sum()) <= _INDICES:
+            low = middle
+        else:
+            high = middle
+    shares = np.maximum(np.ceil(highest * low), 1.0).astype(np.int64)
+    shares[int(np.argmax(shares))] += _INDICES - int(shares.sum())
+    return _Table(
+        shift=shift,
+        starts=starts,
+        shares=shares,
+        constant=low,
+        bin_of_index=np.repeat(np.arange(len(starts), dtype=np.intp), shares),
+        factors=np.ldexp(low / shares.astype(np.float64), _WORD_BITS - _INDEX_BITS - shift),
+    )
+
+
 class DiscreteGaussian:
     """Draws integers x with probability proportional to exp(-x^2 / (2 variance)).
 
@@ -61,33 +112,9 @@ class DiscreteGaussian:
             raise ValueError("the variance of the noise is out of range")
         self._variance = variance
         self._bits = bits
-        whole_sigma = math.isqrt(math.ceil(variance))  # rounded up where it counts: see the tail
-        self._shift = max(0, (whole_sigma >> _BINS_PER_SIGMA_BITS).bit_length() - 1)
-        self._decision_bits = _WORD_BITS - _INDEX_BITS - self._shift
         self._rate = float(-1 / (2 * variance))
-        side = (_TAIL * (whole_sigma + 1) >> self._shift) + 1
-        starts = np.arange(-side, side, dtype=np.int64) << self._shift
-        self._build_table(starts)
-
-    def _build_table(self, starts: NDArray[np.int64]) -> None:
-        """Share the indices out to the bins, so that no acceptance probability is above one."""
-        width = 1 << self._shift
-        nearest = np.where(starts < 0, starts + (width - 1), starts).astype(np.float64)
-        highest = np.exp(nearest * nearest * self._rate) * (1.0 + _DOUBT)
-        low, high = 0.0, float(_INDICES)
-        for _ in range(60):
-            middle = (low + high) / 2
-            if int(np.maximum(np.ceil(highest * middle), 1.0).sum()) <= _INDICES:
-                low = middle
-            else:
-                high = middle
-        shares = np.maximum(np.ceil(highest * low), 1.0).astype(np.int64)
-        shares[int(np.argmax(shares))] += _INDICES - int(shares.sum())
-        self._starts = starts
-        self._shares = shares
-        self._constant = low
-        self._bin_of_index = np.repeat(np.arange(len(starts), dtype=np.intp), shares)
-        self._factors = np.ldexp(low / shares.astype(np.float64), self._decision_bits)
+        self._table = _table(variance)
+        self._decision_bits = _WORD_BITS - _INDEX_BITS - self._table.shift
 
     def draw(self, count: int) -> NDArray[np.int64]:
         """Return independent draws.
@@ -109,17 +136,18 @@ class DiscreteGaussian:
         return made
 
     def _block(self, proposals: int) -> NDArray[np.int64]:
+        table = self._table
         words = self._bits.words(proposals, np.uint64)
-        bins = self._bin_of_index[(words & _INDEX_MASK).astype(np.intp)]
+        bins = table.bin_of_index[(words & _INDEX_MASK).astype(np.intp)]
         words >>= np.uint64(_INDEX_BITS)
-        values = (words & np.uint64((1 << self._shift) - 1)).view(np.int64)
-        values += self._starts[bins]
-        words >>= np.uint64(self._shift)
+        values = (words & np.uint64((1 << table.shift) - 1)).view(np.int64)
+        values += table.starts[bins]
+        words >>= np.uint64(table.shift)
         margin = values.astype(np.float64)
         np.multiply(margin, margin, out=margin)
         margin *= self._rate
         np.exp(margin, out=margin)
-        margin *= self._factors[bins]
+        margin *= table.factors[bins]
         margin -= words.view(np.int64)  # fewer than 49 bits: exact
         doubt = math.ldexp(_DOUBT, self._decision_bits)
         accepted = margin >= 1.0 + doubt
@@ -131,7 +159,7 @@ class DiscreteGaussian:
     def _decide(self, value: int, which: int, uniform: int) -> bool:
         """Decide one acceptance exactly: is the uniform number that begins with these bits below the probability?"""
         gamma = Fraction(value * value) / (2 * self._variance)
-        factor = Fraction(self._constant) / int(self._shares[which])
+        factor = Fraction(self._table.constant) / int(self._table.shares[which])
         bits = self._decision_bits
         while True:
             uniform = (uniform << _WORD_BITS) | self._bits.integer(_WORD_BITS)

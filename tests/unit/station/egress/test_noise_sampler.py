@@ -126,9 +126,14 @@ def test_every_decision_made_to_the_last_digit_gives_the_same_distribution(
 def test_the_exact_comparison_agrees_with_high_precision(value: int, variance: int) -> None:
     """Just below the probability it says yes, just above no."""
     sampler = DiscreteGaussian(Fraction(variance), RandomBits())
-    which = int(np.searchsorted(sampler._starts, value, side="right")) - 1
+    which = int(np.searchsorted(sampler._table.starts, value, side="right")) - 1
     bits = sampler._decision_bits
-    true = sampler._constant / int(sampler._shares[which]) * math.exp(-(value**2) / (2 * variance)) * 2**bits
+    true = (
+        sampler._table.constant
+        / int(sampler._table.shares[which])
+        * math.exp(-(value**2) / (2 * variance))
+        * 2**bits
+    )
     assert sampler._decide(value, which, int(true * (1 - 1e-12)))
     assert not sampler._decide(value, which, int(true * (1 + 1e-12)) + 1)
 
@@ -157,8 +162,8 @@ def test_no_probability_of_acceptance_is_above_one() -> None:
     """Rejection is exact only where no proposal would have to be accepted more than always."""
     for variance in (*VARIANCES, noise.SMALLEST_VARIANCE, Fraction(noise.LARGEST_VARIANCE)):
         sampler = DiscreteGaussian(variance, RandomBits())
-        width = 1 << sampler._shift
-        for start, share in zip(sampler._starts.tolist(), sampler._shares.tolist(), strict=True):
+        width = 1 << sampler._table.shift
+        for start, share in zip(sampler._table.starts.tolist(), sampler._table.shares.tolist(), strict=True):
             nearest = max(start, 0) if start >= 0 else start + width - 1
             # In exact arithmetic: exp(-g) <= 1/(1 + g + g^2/2).
             gamma = Fraction(nearest**2) / (2 * variance)
@@ -166,9 +171,9 @@ def test_no_probability_of_acceptance_is_above_one() -> None:
                 highest = Fraction(math.exp(-gamma)) * (1 + Fraction(1, 1 << 44))
             else:
                 highest = Fraction(math.exp(-gamma)) + Fraction(1, 1 << 50)
-            assert Fraction(sampler._constant) * highest <= share * (1 + Fraction(1, 1 << 42))
-        assert int(sampler._shares.sum()) == 1 << 16
-        reach = int(sampler._starts[-1]) + width
+            assert Fraction(sampler._table.constant) * highest <= share * (1 + Fraction(1, 1 << 42))
+        assert int(sampler._table.shares.sum()) == 1 << 16
+        reach = int(sampler._table.starts[-1]) + width
         assert reach >= 16 * math.sqrt(variance)
 
 

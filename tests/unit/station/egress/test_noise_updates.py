@@ -102,18 +102,20 @@ def test_a_small_update_is_not_scaled_and_rounding_keeps_its_expectation(tmp_pat
 
 def test_rounding_that_would_go_over_the_bound_goes_towards_zero() -> None:
     grid = NoiseGrid(step=1.0, bound=100)
-    half = np.full(
-        16, 24.9
-    )  # all of them rounded up would be 100, and one in a billion norm more is too much
-    rounding = noising._Rounding(grid, float(np.linalg.norm(half)))
-    whole = rounding.rounded(half)
-    assert whole.tolist() == [24] * 16
-    assert rounding.squares == 16 * 24**2 <= grid.bound**2
-    # One piece after another: what is to come has its room kept.
-    pieces = noising._Rounding(grid, float(np.linalg.norm(half)))
-    for start in range(0, 16, 4):
-        pieces.rounded(half[start : start + 4])
-    assert pieces.squares <= grid.bound**2
+    nearly = np.array([0.0, 99.9999, 0.0])  # would be 100 in all but one of ten thousand tries
+    rounding = noising._Rounding(grid, 99.9999)
+    assert rounding.rounded(nearly).tolist() == [0, 99, 0]
+    assert rounding.squares == 99**2
+    # One piece after another: what is to come has its room kept, so it can be told whole.
+    several = noising._Rounding(grid, math.sqrt(2 * 70.5**2))
+    assert several.rounded(np.array([70.5])).tolist() in ([70], [71])
+    assert several.rounded(np.array([70.5])).tolist() in ([70], [71])
+    assert several.squares <= grid.bound**2
+    # With 71 in the first piece, the second has no room for it.
+    tight = [noising._Rounding(NoiseGrid(step=1.0, bound=100), 99.9) for _ in range(64)]
+    firsts = [each.rounded(np.array([70.6])).tolist()[0] for each in tight]
+    seconds = [each.rounded(np.array([70.67])).tolist()[0] for each in tight]
+    assert (71, 71) not in set(zip(firsts, seconds, strict=True))
 
 
 @settings(max_examples=60, deadline=None)
