@@ -29,6 +29,7 @@ from station.continuity.drafting import Usage
 from station.continuity.messenger import Messenger, Post
 from station.continuity.reconciling import Reconciler
 from station.continuity.records import Parts, Records
+from station.egress.privacy.ledger import PrivacyLedger
 from station.egress.records.calls import Call, CallLedger
 from station.egress.records.ledger import EgressLedger
 from station.egress.records.releases import ReleaseStore
@@ -44,6 +45,7 @@ from station.layout import StationPaths
 from station.retention import ComputeRetention, ComputeTerms, Places
 from station.runs.canary import Canary
 from station.runs.chains import Chains, load_identity
+from station.runs.charging import Charging, privacy_ledger
 from station.runs.clock import RunClock
 from station.runs.desk import StationDesk
 from station.runs.needed_images import NeededImages
@@ -118,6 +120,7 @@ class _Books:
     runs: RunRepository
     ledger: EgressLedger
     releases: ReleaseStore
+    privacy: PrivacyLedger
     catalogue: Catalogue
     outbox: Outbox
     calls: CallLedger
@@ -199,6 +202,7 @@ def _books(home: _Home) -> _Books:
         runs=runs,
         ledger=ledger,
         releases=ReleaseStore(database, audit, ledger, paths.releases),
+        privacy=privacy_ledger(home.settings, database, audit),
         catalogue=Catalogue(database, paths.handover, load_public_key(paths.handover_key), audit),
         outbox=Outbox(ledger, audit),
         calls=CallLedger(ledger),
@@ -247,7 +251,7 @@ def _gate(home: _Home, books: _Books, lines: _Lines, signer: Signer) -> tuple[Ga
     records.note_settings(canonical_json(settings))
     gatekeeper = Gatekeeper(
         settings, lines.policies, books.catalogue, Counters(books.runs, books.releases), lines.images, system_clock,
-        records, LeasableGpus(settings, home.launcher),
+        records, LeasableGpus(settings, home.launcher), books.privacy,
     )  # fmt: skip
     post = Post(
         settings.name,
@@ -274,7 +278,9 @@ def _trains(home: _Home, books: _Books, lines: _Lines, gatekeeper: Gatekeeper) -
         settings, paths, gatekeeper, books.catalogue, lines.images, lines.blobs, launcher, TrainSandbox(launcher),
         CohortKey.load(paths.cohort_key), audit, clock, volumes,
     )  # fmt: skip
-    releasing = Releasing(gatekeeper, books.catalogue, books.runs, books.releases)
+    releasing = Releasing(
+        gatekeeper, books.catalogue, books.runs, books.releases, Charging(books.privacy)
+    )
     rounds = TrainRounds(
         settings, gatekeeper, books.runs, books.releases, books.ledger, audit, lines.blobs, books.outbox, clock,
         releasing, Canary(preparation),

@@ -59,6 +59,7 @@ from station.egress.records.releases import ReleaseStore
 from station.layout import StationPaths
 from station.runs import Decision, RunRepository
 from station.runs.canary import Canary
+from station.runs.charging import Charging, privacy_ledger
 from station.runs.clock import RunClock
 from station.runs.outbox import Outbox
 from station.runs.preparation import Preparation
@@ -147,6 +148,7 @@ class StationKit:
         self.ledger = EgressLedger(self.database)
         self.runs = RunRepository(self.database, self.audit, self.clock)
         self.releases = ReleaseStore(self.database, self.audit, self.ledger, paths.releases)
+        self.privacy = privacy_ledger(self.settings, self.database, self.audit, self.clock)
         self.catalogue = self.intake.catalogue(paths.database)
         self.catalogue.sync()
         outbox = Outbox(self.ledger, self.audit)
@@ -156,7 +158,7 @@ class StationKit:
         self.gatekeeper = Gatekeeper(
             self.settings, self.board.client("home/compute/trust"), self.catalogue,
             Counters(self.runs, self.releases), shelf, self.clock,
-            gpus=LeasableGpus(self.settings, launcher, clock=lambda: self.clock().timestamp()),
+            gpus=LeasableGpus(self.settings, launcher, clock=lambda: self.clock().timestamp()), privacy=self.privacy,
         )  # fmt: skip
         # One clock for all of it, which the test moves.
         run_clock = RunClock(self.database, self.clock, lambda: self.clock().timestamp(), lambda: self.boot)
@@ -164,7 +166,9 @@ class StationKit:
             self.settings, paths, self.gatekeeper, self.catalogue, shelf, shelf, launcher, sandbox, KEY, self.audit,
             run_clock,
         )  # fmt: skip
-        self.releasing = Releasing(self.gatekeeper, self.catalogue, self.runs, self.releases)
+        self.releasing = Releasing(
+            self.gatekeeper, self.catalogue, self.runs, self.releases, Charging(self.privacy)
+        )
         self.rounds = TrainRounds(
             self.settings, self.gatekeeper, self.runs, self.releases, self.ledger, self.audit, shelf, outbox, run_clock,
             self.releasing, Canary(self.preparation),

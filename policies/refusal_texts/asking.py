@@ -143,10 +143,6 @@ TEXTS: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
             "The policy demands secure aggregation, which this version cannot do safely yet.",
             "Run it when the project has the protocol; a policy without it says whom that leaves to trust.",
         ),
-        _C.DIFFERENTIAL_PRIVACY_UNSUPPORTED: CatalogueEntry(
-            "The policy demands differential privacy, which this station cannot apply yet.",
-            "Update the station once its version supports it.",
-        ),
         _C.REVIEW_UNSUPPORTED: CatalogueEntry(
             "The policy demands that a person looks at each release, which this station cannot arrange yet.",
             "Update the station once its version supports it.",

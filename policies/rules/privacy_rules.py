@@ -56,8 +56,8 @@ def cost_to_come(
 ) -> Spent:
     """Return what must be left for an order to be taken up now.
 
-    Of one that has not begun, all of it. Of one under way the next release alone: it was admitted with all of it, and what
-    a crash costs twice shall not end what was begun before it must end.
+    Of one that has not begun, all of it. Of one under way the next release alone, at its cheapest: it was admitted with all of
+    it, and what a crash costs twice shall not end what was begun before it must end. The charge itself decides.
 
     Args:
         order: verified.
@@ -71,7 +71,7 @@ def cost_to_come(
         return NOTHING
     if not begun:
         return cost_of_run(order, policy, manifest)
-    return max(cost_of(privacy, queries_of_stage(policy, manifest, stage)) for stage in order.stages)
+    return min(cost_of(privacy, queries_of_stage(policy, manifest, stage)) for stage in order.stages)
 
 
 def _per_round(order: RunOrder, policy: Policy, manifest: TrainManifest) -> Spent:

@@ -1,8 +1,8 @@
 """What one run may release: the closed list that both the manifest declares and the policy permits.
 
 Made before the train has said anything, from documents that are signed and from the shapes of the inbound weights. Pure.
-Invariants: nothing is in the contract that is not in both documents; what a station cannot yet enforce (noise, secure
-aggregation, human review) makes a contract under which nothing leaves, see `ReleaseContract.problems`.
+Invariants: nothing is in the contract that is not in both documents; what a station cannot yet enforce (secure aggregation,
+human review) makes a contract under which nothing leaves, see `ReleaseContract.problems`.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,8 @@ from policies.documents import canonical_json, digest_of
 from policies.errors import WireError
 from policies.manifest import AggregateOutput, MetricOutput, Split, TrainKind, TrainManifest
 from policies.order import Stage
-from policies.policy import DominanceRules, Policy, TensorRules
+from policies.policy import DifferentialPrivacy, DominanceRules, Policy, TensorRules
+from policies.privacy import Query, queries_of_stage, unbounded_outputs
 from policies.refusals import Reason, RefusalCode
 from policies.rules.capacity import release_bits
 from policies.wire.arrays import MAX_HEADER_BYTES, ArrayLayout
@@ -106,6 +107,8 @@ class ReleaseContract:
         error_codes: of the train's own, those that the policy grants; any other is counted as a crash.
         dominance: when a sum tells too much of few patients.
         manifest: of a train of rows, which the station counts by it.
+        privacy: the noise that every number gets; None where the policy has none.
+        queries: per stage, what gets noise and is charged.
         capacity_bits: per stage, an upper bound on what one release can carry out (`policies.rules.capacity`).
         rules_digest: over all of the above but `problems` and `tensors`: names the rule set in the ledger.
     """
@@ -128,6 +131,8 @@ class ReleaseContract:
     dominance: DominanceRules = DominanceRules()
     manifest: TrainManifest | None = None
     capacity_bits: Mapping[str, int] = field(default_factory=dict)
+    privacy: DifferentialPrivacy | None = None
+    queries: Mapping[str, tuple[Query, ...]] = field(default_factory=dict)
 
     @classmethod
     def build(cls, manifest: TrainManifest, policy: Policy, inbound_layout: ArrayLayout | None) -> Self:
@@ -167,6 +172,12 @@ class ReleaseContract:
             error_codes=frozenset(manifest.error_codes) & frozenset(policy.release.error_codes),
             dominance=policy.release.dominance,
             manifest=manifest if manifest.outputs.aggregates else None,
+            privacy=policy.release.differential_privacy,
+            queries={
+                stage: queries_of_stage(policy, manifest, stage)
+                for stage in STAGES_OF_KIND[manifest.kind]
+                if policy.release.differential_privacy is not None
+            },
             capacity_bits={
                 stage: release_bits(policy.release, manifest, stage, tensors or ())
                 for stage in STAGES_OF_KIND[manifest.kind]
@@ -210,9 +221,9 @@ def _unenforceable(manifest: TrainManifest, policy: Policy) -> list[Reason]:
             "the policy is for another kind of train",
         ),
         (
-            release.differential_privacy is not None,
-            RefusalCode.DIFFERENTIAL_PRIVACY_UNSUPPORTED,
-            "the policy asks for noise that this station cannot draw yet",
+            bool(unbounded_outputs(policy, manifest)),
+            RefusalCode.RELEASE_NOT_PERMITTED,
+            "the policy permits tables whose rows no noise makes private",
         ),
         (
             release.membership_limit is not None and not manifest.outputs.membership_scores,

@@ -1,7 +1,8 @@
 """The egress guard: the one place where a `Release` is made (invariant I1).
 
 It takes what hostile code answered and gives what may leave, or what was withheld and why. It decides by the contract and by
-the station's own counts; nothing that the train says about itself is believed. Fails closed: what does not parse, what
+the station's own counts; nothing that the train says about itself is believed. Where the policy has noise, what passed every
+rule is charged to the patients and leaves with noise (`station.egress.privacy.blurring`), or does not leave. Fails closed: what does not parse, what
 is not declared, what is not permitted does not pass. No input makes it raise anything but `StorageError`.
 
 Needs no database and no settings: the researcher's dry run (`pht-train check`) is the same code.
@@ -14,18 +15,20 @@ from typing import Final, get_args
 
 from policies.documents import canonical_json
 from policies.order import Stage
+from policies.policy import DifferentialPrivacy
 from policies.refusals import Reason, RefusalCode
 from policies.wire.instructions import MAX_REPLY_BYTES
 from station.cohorts.roster import Roster
 from station.egress.analyses.tally import Tally, countable
 from station.egress.contract import STAGES_OF_KIND, CohortCounts, ReleaseContract, rounded_examples
 from station.egress.figures import Figures, check_figures, count_figures
+from station.egress.privacy.blurring import REPLY_ROOM, Blurring, Passed, nobody_charges
+from station.egress.privacy.drawing import Charge
 from station.egress.release import Release, ReleasedArrays, Withheld
+from station.egress.training.noising import MeasuredUpdate, measure_update
 from station.egress.training.updates import release_update
 
 _HEAD_KEYS: Final = {"type", "id", "metrics", "rows", "error"}
-# What the reply's own fields (digests, heads, status) may take beside the figures.
-_REPLY_ROOM: Final = 16 * 1024
 _MOST_REASONS: Final = 16
 
 
@@ -55,14 +58,20 @@ class Guard:
         contract: what may leave.
         counts: the station's own counts of the cohort the train was given.
         roster: the cohort's patients: whose rows a train states, where it states any.
+        charge: charges every patient for noise, durably; without one nothing leaves that needs noise.
     """
 
     def __init__(
-        self, contract: ReleaseContract, counts: CohortCounts, roster: Roster | None = None
+        self,
+        contract: ReleaseContract,
+        counts: CohortCounts,
+        roster: Roster | None = None,
+        charge: Charge = nobody_charges,
     ) -> None:
         self._contract = contract
         self._counts = counts
         self._roster = roster
+        self._charge = charge
 
     def check(self, request: GuardRequest, reply_head: object, arrays: Path | None) -> Release | Withheld:
         """Judge one reply.
@@ -73,6 +82,7 @@ class Guard:
         4. Metrics keep their rules, and rows are those of the cohort's patients (`station.egress.figures`).
         5. Arrays come where the contract has them, and keep theirs (`station.egress.training.updates`).
         6. All together stay under the policy's ceiling.
+        7. Where the policy has noise, every patient is charged for it, and all of it leaves with noise.
 
         Args:
             request: what was asked.
@@ -92,6 +102,9 @@ class Guard:
         wrong = [tally] if isinstance(tally, Reason) else []
         if broken := [*figures.reasons, *wrong, *self._arrays_out_of_place(request, arrays)]:
             return Withheld(tuple(broken[:_MOST_REASONS]))
+        if self._contract.privacy is not None:
+            rows = tally if isinstance(tally, Tally) else None
+            return self._blurred(request, self._contract.privacy, figures, rows, arrays)
         if isinstance(tally, Tally):
             figures.add(count_figures(self._contract, tally))
         released: ReleasedArrays | None = None
@@ -109,6 +122,7 @@ class Guard:
         2. The cohort has the patients that the policy asks for, and no more than a bound on bits can be given for.
         3. Small counts are hidden (`station.egress.analyses.counting`).
         4. All together stay under the policy's ceiling.
+        Where the policy has noise, nothing is hidden: every patient is charged, and every cell leaves with noise.
         """
         if reasons := self._problems_beforehand(request.stage):
             return Withheld(reasons)
@@ -116,7 +130,32 @@ class Guard:
             return Withheld((Reason(RefusalCode.RELEASE_NOT_PERMITTED, "the train declares no aggregates"),))
         if not countable(tally):
             return Withheld((Reason(RefusalCode.RELEASE_TOO_LARGE, "more patients than can be counted"),))
+        if self._contract.privacy is not None:
+            return self._blurred(request, self._contract.privacy, Figures(), tally, None)
         return self._within_ceiling(request, count_figures(self._contract, tally), None)
+
+    def _blurred(
+        self,
+        request: GuardRequest,
+        privacy: DifferentialPrivacy,
+        figures: Figures,
+        tally: Tally | None,
+        arrays: Path | None,
+    ) -> Release | Withheld:
+        """Charge for what passed every rule, and let it leave with noise; what does not pass costs nothing."""
+        update: MeasuredUpdate | None = None
+        if arrays is not None and request.inbound is not None:
+            measured = measure_update(self._contract, arrays, request.inbound)
+            if isinstance(measured, tuple):
+                return Withheld(measured)
+            update = measured
+        blurring = Blurring(privacy, self._contract, self._counts, self._charge)
+        blurred = blurring.blurred(Passed(request.stage, figures, tally, update), request.out)
+        if isinstance(blurred, tuple):
+            return Withheld(blurred)
+        written = blurred.arrays
+        released = None if written is None else ReleasedArrays(written.path, written.digest, written.size)
+        return self._within_ceiling(request, blurred.figures, released)
 
     def _tally(self, rows: object) -> Tally | Reason | None:
         """Bind the rows that a train states to the cohort's patients; None where it is to state none, and states none."""
@@ -165,7 +204,7 @@ class Guard:
     ) -> Release | Withheld:
         numbers = len(canonical_json({"metrics": figures.metrics, "tables": figures.tables}))
         total = numbers + (arrays.size if arrays is not None else 0)
-        if total > self._contract.maximum_bytes or numbers > MAX_REPLY_BYTES - _REPLY_ROOM:
+        if total > self._contract.maximum_bytes or numbers > MAX_REPLY_BYTES - REPLY_ROOM:
             if arrays is not None:
                 arrays.path.unlink(missing_ok=True)
             return Withheld((Reason(RefusalCode.RELEASE_TOO_LARGE, f"{total} bytes"),))
@@ -184,7 +223,11 @@ class Guard:
         )
 
     def _examples(self, stage: Stage) -> int:
-        return sum(self._counts.of(split).images for split in self._contract.example_splits(stage))
+        """Images, or with noise patients: of images one patient can have many, and their number gets no noise."""
+        counts = [self._counts.of(split) for split in self._contract.example_splits(stage)]
+        private = self._contract.privacy is not None
+        return sum(count.patients if private else count.images for count in counts)
+
 
 
 def keep_here(release: Release, *reasons: Reason) -> Withheld:

@@ -17,6 +17,7 @@ from station.catalogue.catalogue import Catalogue
 from station.egress.guard import Guard, GuardRequest
 from station.egress.records.releases import ChainDigests, ReleaseStore, ReleaseTerms, StoredRelease
 from station.egress.release import Release, ReplyStamp, Withheld, released_reply
+from station.runs.charging import Charging
 from station.runs.preparation import Prepared
 from station.runs.repository import Run, RunRepository
 from station.runs.states import TERMINAL, Decision
@@ -42,10 +43,14 @@ class Releasing:
     catalogue: Catalogue
     runs: RunRepository
     releases: ReleaseStore
+    charging: Charging
 
     def judge(self, answered: Answered, asked: GuardRequest) -> Release | Withheld:
         """Hold an answer to the rules; its arrays are gone afterwards."""
-        guard = Guard(answered.prepared.contract, answered.prepared.counts, answered.prepared.roster)
+        prepared = answered.prepared
+        policy, answer = prepared.admitted.verified.in_force.policy, (asked.round, asked.stage)
+        charge = self.charging.of(answered.run, policy, answer, prepared.cohort.patients)
+        guard = Guard(prepared.contract, prepared.counts, prepared.roster, charge)
         reply = answered.reply
         if isinstance(reply, MapReply):
             return guard.count(asked, reply.tally)

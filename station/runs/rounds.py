@@ -24,7 +24,7 @@ from policies.wire.instructions import (
     Status,
     decode_reply,
 )
-from station.admission.gatekeeper import Gatekeeper
+from station.admission.gatekeeper import Admitted, Gatekeeper
 from station.agent.blobs import BlobClient
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
@@ -137,10 +137,7 @@ class TrainRounds:
                 return self.outbox.status(instruction, Status.FAILED, prepared.ended_by, run), None
             if self.clock.is_spent(run.order_digest, _run_hours(prepared)):
                 return self._end_of_time(instruction, run), None
-            released = prepared.admitted.verified.in_force.policy.release.error_codes
-            return self.failed(
-                instruction, run, reply, prepared.admitted.manifest.error_codes, released
-            ), None
+            return self.failed(instruction, run, reply, prepared.admitted), None
         asked = GuardRequest(
             run.order_digest, instruction.round, stage, inbound, prepared.work / "release.safetensors"
         )
@@ -154,7 +151,7 @@ class TrainRounds:
             if self.clock.is_spent(run.order_digest, _run_hours(prepared)):
                 return self._end_of_time(instruction, run), None
         if isinstance(release, Withheld):
-            return self._withhold(instruction, run, release), None
+            return self._withhold(instruction, run, release, prepared.admitted), None
         recorded = self.releasing.record(answered, release)
         if isinstance(recorded, Refused):
             return self.outbox.status(instruction, Status.WITHHELD, recorded.code, run), None
@@ -166,24 +163,26 @@ class TrainRounds:
         return trained.release if reason is None else keep_here(trained.release, reason)
 
     def failed(
-        self,
-        instruction: Instruction,
-        run: Run,
-        failure: TrainFailure,
-        declared: tuple[str, ...] = (),
-        released: tuple[str, ...] = (),
+        self, instruction: Instruction, run: Run, failure: TrainFailure, admitted: Admitted
     ) -> StationReply:
         """Count a failed message; the last one that the hospital allows ends the run here."""
+        release = admitted.verified.in_force.policy.release
         code: str = _FAILURES.get(failure.exit_class, RefusalCode.TRAIN_CRASHED).value
         detail = failure.detail
-        if failure.exit_class is ExitClass.DECLARED_ERROR and failure.error_code in declared:
+        if (
+            failure.exit_class is ExitClass.DECLARED_ERROR
+            and failure.error_code in admitted.manifest.error_codes
+        ):
             # One of at most 32 codes that the signed manifest lists. Its name leaves where the policy says so.
             code = RefusalCode.TRAIN_DECLARED_ERROR.value
-            if failure.error_code in released:
+            if failure.error_code in release.error_codes:
                 code = failure.error_code
             else:
                 detail = f"it answered {failure.error_code}, which the policy does not release"
         self._count(run, code, detail)
+        if release.differential_privacy is not None:
+            # How it failed is the train's to choose, and no noise blurs it: outside it failed, and no more.
+            code = RefusalCode.TRAIN_FAILED.value
         return self.outbox.status(instruction, Status.FAILED, code, run)
 
     def _end_of_time(self, instruction: Instruction, run: Run) -> StationReply:
@@ -254,7 +253,9 @@ class TrainRounds:
         with self.clock.counting(run.order_digest):
             return session.exchange(request, limits, timeout_s=limit)
 
-    def _withhold(self, instruction: Instruction, run: Run, withheld: Withheld) -> StationReply:
+    def _withhold(
+        self, instruction: Instruction, run: Run, withheld: Withheld, admitted: Admitted
+    ) -> StationReply:
         detail = "; ".join(f"{reason.code} {reason.detail}".strip() for reason in withheld.reasons)
         self.audit.append(
             AuditRecord(
@@ -269,8 +270,13 @@ class TrainRounds:
                 detail=detail[:2000],
             )
         )
+        if withheld.code is RefusalCode.BUDGET_PRIVACY:
+            # The patients' budget is used up, which is no failure of the train's and not of its choosing.
+            return self.outbox.status(instruction, Status.WITHHELD, withheld.code, run)
         # Counted as a failure: which rule withholds is a signal that a train could send on purpose.
         self._count(run, withheld.code.value, "withheld")
+        if admitted.verified.in_force.policy.release.differential_privacy is not None:
+            return self.outbox.status(instruction, Status.FAILED, RefusalCode.TRAIN_FAILED, run)
         return self.outbox.status(instruction, Status.WITHHELD, withheld.code, run)
 
     def _send(self, stored: StoredRelease) -> Answer:

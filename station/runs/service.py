@@ -58,14 +58,9 @@ class Rounds(Protocol):
         """Return the recorded release of this (order, round, kind), pushed again where that was lost."""
 
     def failed(
-        self,
-        instruction: Instruction,
-        run: Run,
-        failure: TrainFailure,
-        declared: tuple[str, ...] = (),
-        released: tuple[str, ...] = (),
+        self, instruction: Instruction, run: Run, failure: TrainFailure, admitted: Admitted
     ) -> StationReply:
-        """Count a failed message and say so."""
+        """Count a failed message and return the status that may leave."""
 
     def count_failure(self, run: Run, failure: TrainFailure) -> None:
         """Count a container that did not start."""
@@ -315,7 +310,7 @@ class RunService:
         try:
             prepared = self._warm.warm(run, admitted.value)
         except TrainStartError as error:
-            failed = self._rounds.failed(instruction, run, error.failure)
+            failed = self._rounds.failed(instruction, run, error.failure, admitted.value)
             self._let_go_if_spent(run.order_digest)
             return failed, None
         if isinstance(prepared, Refused):

@@ -326,10 +326,6 @@ def _policy_attention(policy: Policy, data: bytes) -> list[str]:
         )
     if policy.release.secure_aggregation:
         points.append("Stations refuse secure aggregation in this version (SECURE_AGGREGATION_UNSUPPORTED).")
-    if policy.release.differential_privacy is not None:
-        points.append(
-            "Stations refuse differential privacy in this version (DIFFERENTIAL_PRIVACY_UNSUPPORTED)."
-        )
     if policy.release.timing_quantum_s == 0:
         points.append("timing_quantum_s is 0: how long a train takes can carry data out.")
     return points

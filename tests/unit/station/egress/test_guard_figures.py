@@ -210,13 +210,6 @@ def test_evaluation_returns_no_arrays(bench: Bench) -> None:
     ("rules", "code"),
     [
         ({"secure_aggregation": True}, RefusalCode.SECURE_AGGREGATION_UNSUPPORTED),
-        (
-            {
-                "differential_privacy": {"noise_multiplier": 1.0, "epsilon": 1.0, "delta": 1e-6},
-                "tensors": {"clipping_norm": 1.0, "float_buffers": "withhold"},
-            },
-            RefusalCode.DIFFERENTIAL_PRIVACY_UNSUPPORTED,
-        ),
     ],
 )
 def test_rules_the_station_cannot_enforce_release_nothing(
