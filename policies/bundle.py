@@ -51,13 +51,13 @@ class BundleIndex(StrictModel):
     Attributes:
         format: version of this document.
         config: the image config; its digest is the image's identity.
-        layers: the uncompressed layers, lowest first.
+        layers: the uncompressed layers, lowest first; none of a train without a program.
         manifest: the train's manifest as the researcher wrote it.
     """
 
     format: Literal[1] = 1
     config: Blob
-    layers: Annotated[Sequence[Blob], Field(min_length=1, max_length=MAX_LAYERS)]
+    layers: Annotated[Sequence[Blob], Field(max_length=MAX_LAYERS)]
     manifest: Blob
 
     def blobs(self) -> tuple[Blob, ...]:
@@ -299,19 +299,40 @@ def split_image(archive: Path | BinaryIO, store: BlobFolder) -> ImageBlobs:
 
 
 def diff_ids_of(config: JsonValue) -> tuple[str, ...]:
-    """Return the digests of the uncompressed layers that an image config names, lowest first.
+    """Return the digests of the uncompressed layers that an image config names, lowest first; none is no image to start.
 
     Raises:
         DocumentError: the config does not name them.
     """
     rootfs = config.get("rootfs") if isinstance(config, dict) else None
     found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-    if not isinstance(found, list) or not 0 < len(found) <= MAX_LAYERS:
-        raise DocumentError(f"image config: rootfs.diff_ids must name 1 to {MAX_LAYERS} layers")
+    if not isinstance(found, list) or len(found) > MAX_LAYERS:
+        raise DocumentError(f"image config: rootfs.diff_ids must name at most {MAX_LAYERS} layers")
     digests = tuple(each for each in found if isinstance(each, str) and _DIGEST.fullmatch(each))
     if len(digests) != len(found):
         raise DocumentError("image config: rootfs.diff_ids must be sha256 digests")
     return digests
+
+
+def config_without_program(name: str, version: str) -> bytes:
+    """Return the image config of a train without a program: an OCI image config without layers, the same bytes each time.
+
+    Its digest is the train's image digest in manifest, policy and order, so that all that is signed keeps one form. No station
+    fetches, loads or starts it.
+
+    Args:
+        name: of the train.
+        version: likewise.
+    """
+    labels = {"org.opencontainers.image.title": name, "org.opencontainers.image.version": version}
+    return canonical_json(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {"Labels": labels},
+            "rootfs": {"type": "layers", "diff_ids": []},
+        }
+    )
 
 
 def _read_entries(archive: BinaryIO, store: BlobFolder) -> tuple[dict[str, Blob], dict[str, str]]:
@@ -354,7 +375,10 @@ def _assemble(store: BlobFolder, entries: Mapping[str, Blob], links: Mapping[str
     config_blob = _resolve(config_name, entries, links)
     config = _json_entry(store, config_blob)
     layers = tuple(_resolve(name, entries, links) for name in layer_names)
-    if tuple(layer.digest for layer in layers) != diff_ids_of(config):
+    named = diff_ids_of(config)
+    if not named:
+        raise DocumentError("image config: rootfs.diff_ids names no layers")
+    if tuple(layer.digest for layer in layers) != named:
         raise TrustError("image archive: its layers are not the ones that its config names")
     return ImageBlobs(config_blob, layers)
 

@@ -37,7 +37,7 @@ Marking = Literal["patient", "public", "synthetic"]
 OperatorWord = Literal["not-needed", "approved", "pending", "held"]
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
-SUPPORTED_INTERFACES = frozenset({Interface.FLOWER, Interface.COMMAND, Interface.MAP})
+SUPPORTED_INTERFACES = frozenset(Interface)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from policies.documents import load_json
 from policies.errors import DocumentError, TrustError
-from policies.manifest import Interface, TrainKind, TrainManifest
+from policies.manifest import TrainKind, TrainManifest
 from policies.order import PAYLOAD_TYPE, RunOrder
 from policies.policy import Policy
 from policies.refusals import Permitted, Reason, RefusalCode, Refused
@@ -110,9 +110,9 @@ def manifest_reasons(order: RunOrder, manifest: TrainManifest, policy: Policy) -
     found: list[Reason] = []
     if manifest.kind is not policy.kind:
         found.append(Reason(code.MANIFEST_INVALID, f"a {manifest.kind} train under a {policy.kind} policy"))
-    if manifest.interface is Interface.MAP and order.rounds != 1:
+    if manifest.outputs.rows is not None and order.rounds != 1:
         # Two counts of one order, with a withdrawal in between, would differ by the row of the patient who withdrew.
-        found.append(Reason(code.ORDER_BEYOND_POLICY, "a map train counts once: rounds is 1"))
+        found.append(Reason(code.ORDER_BEYOND_POLICY, "patients' rows are counted once: rounds is 1"))
     if order.image_config_digest not in {image.config_digest for image in manifest.images}:
         found.append(Reason(code.IMAGE_DIGEST, "the image is not one the manifest names"))
     if extra := set(manifest.data.modalities) - set(policy.data.modalities):

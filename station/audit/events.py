@@ -72,6 +72,7 @@ class AuditEvent(StrEnum):
     VOLUMES_PURGED = "volumes-purged"
     RETENTION_ENFORCED = "retention-enforced"
     CONTAINER_STARTED = "container-started"
+    COUNTING_STARTED = "counting-started"
     CONTAINER_ENDED = "container-ended"
     GPU_GIVEN_BACK = "gpu-given-back"
     INSTRUCTION_REFUSED = "instruction-refused"

@@ -81,6 +81,7 @@ STANDARD_NAMES: Final[Mapping[E, StandardName]] = MappingProxyType(
         E.VOLUMES_PURGED: StandardName(_DATA, "D"),
         E.RETENTION_ENFORCED: StandardName(_DATA, "D"),
         E.CONTAINER_STARTED: StandardName(_ACTIVITY, "E", "110120"),
+        E.COUNTING_STARTED: StandardName(_ACTIVITY, "E", "110120"),
         E.CONTAINER_ENDED: StandardName(_ACTIVITY, "E", "110121"),
         E.GPU_GIVEN_BACK: StandardName(_ACTIVITY, "E", "110121"),
         E.INSTRUCTION_REFUSED: StandardName(_SECURITY, "E", "110132"),

@@ -46,6 +46,7 @@ class CohortDefinition(StrictModel):
     masks: Sequence[Name] = ()
     view_positions: Sequence[str] = ()
     representation: Literal["volume", "dicom"] = "volume"
+    images: bool = Field(default=True, description="Whether anybody reads them; else nothing is decoded.")
     minimum_patients: Annotated[int, Field(ge=1)]
 
     @model_validator(mode="after")
@@ -101,6 +102,7 @@ def define(policy: Policy, manifest: TrainManifest) -> CohortDefinition | Refuse
         masks=needs.masks,
         view_positions=needs.view_positions,
         representation=needs.representation,
+        images=manifest.program is not None,
         minimum_patients=policy.data.minimum_patients,
     )
 

@@ -9,7 +9,7 @@ import math
 import os
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +33,7 @@ from station.cohorts.frozen import (
     remove_tree,
 )
 from station.cohorts.keys import CohortKey
-from station.cohorts.laying import Layer
+from station.cohorts.laying import LaidImage, Layer
 from station.cohorts.layout import (
     LaidCase,
     seal,
@@ -100,8 +100,12 @@ def freeze(
         try:
             making = _Making(definition, key, temporary / DATA)
             usable = _select(making, cases)
-            with nullcontext(pool) if pool else DecoderPool() as decoders:
-                _lay_images(making, usable, Layer(definition, key, making.folder, decoders, cache))
+            if definition.images:
+                with nullcontext(pool) if pool else DecoderPool() as decoders:
+                    _lay_images(making, Layer(definition, key, making.folder, decoders, cache).lay(usable))
+            else:
+                # A train without a program reads no image, so none is decoded.
+                _lay_images(making, ((case, LaidImage("")) for case in usable))
             found = sum(len(patients) for patients in making.patients.values())
             if found < definition.minimum_patients:
                 return Refused.because(
@@ -160,9 +164,9 @@ def _missing(definition: CohortDefinition, case: CaseSource) -> Unusable | None:
     return None
 
 
-def _lay_images(making: _Making, cases: Sequence[CaseSource], layer: Layer) -> None:
+def _lay_images(making: _Making, laid: Iterable[tuple[CaseSource, LaidImage | Unusable]]) -> None:
     scope, key, definition = making.definition.scope, making.key, making.definition
-    for case, image in layer.lay(cases):
+    for case, image in laid:
         if isinstance(image, Unusable):
             making.left_out[image] += 1
             continue

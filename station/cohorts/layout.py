@@ -115,7 +115,9 @@ def write_documents(folder: Path, definition: CohortDefinition, cases: Sequence[
 def _datalist(definition: CohortDefinition, cases: Sequence[LaidCase]) -> bytes:
     splits: dict[Split, list[dict[str, JsonScalar]]] = {split: [] for split in Split}
     for case in cases:
-        entry: dict[str, JsonScalar] = {"image": case.image, "case": case.case, "patient": case.patient}
+        entry: dict[str, JsonScalar] = {"case": case.case, "patient": case.patient}
+        if case.image:
+            entry["image"] = case.image
         if case.mask is not None:
             entry["label"] = case.mask
         if definition.label is not None:

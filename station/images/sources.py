@@ -84,9 +84,12 @@ def layers_of_config(config: bytes, digest: str) -> tuple[str, ...]:
     if digest_of(config) != digest:
         raise WireError("an image's config is not what its digest says")
     try:
-        return diff_ids_of(parse_json(config, what="image config", max_bytes=MAX_CONFIG))
+        found = diff_ids_of(parse_json(config, what="image config", max_bytes=MAX_CONFIG))
     except DocumentError as error:
         raise WireError("the image's config names no layers") from error
+    if not found:
+        raise WireError("the image's config names no layers")
+    return found
 
 
 class Sources:

@@ -14,7 +14,14 @@ from station.audit.log import AuditLog, StoredEvent
 
 MAX_USES = 100_000
 _PAGE = 1000
-_OF_THE_COHORT = frozenset({AuditEvent.COHORT_FROZEN, AuditEvent.COHORT_WIPED, AuditEvent.DATA_USED})
+_OF_THE_COHORT = frozenset(
+    {
+        AuditEvent.COHORT_FROZEN,
+        AuditEvent.COHORT_WIPED,
+        AuditEvent.COUNTING_STARTED,
+        AuditEvent.DATA_USED,
+    }
+)
 _OF_THE_ORDER = frozenset(
     {
         AuditEvent.OPERATOR_APPROVED,

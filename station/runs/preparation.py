@@ -16,7 +16,6 @@ from sqlalchemy.orm import Session
 from policies.errors import (
     NotFoundError,
     RefusedError,
-    StateError,
     StorageError,
     TrustError,
     UnavailableError,
@@ -51,9 +50,12 @@ from station.sandbox.mapping import MapSession
 from station.sandbox.scoring import ScoringContainer
 from station.sandbox.session import Sandbox, TrainSession
 from station.sandbox.spec import MIB, ContainerSpec, Launcher, TrainStartError
+from station.sandbox.without_program import StationSession
 from station.settings import StationSettings
 
 log = logging.getLogger(__name__)
+
+RunSession = TrainSession | MapSession | StationSession
 
 _LOG_BYTES = 64 * 1024
 _LOGS_KEPT = 500
@@ -88,11 +90,11 @@ class Prepared:
     initial: Path | None
     layout: ArrayLayout | None
     contract: ReleaseContract
-    session: TrainSession | MapSession | None
+    session: RunSession | None
     ended_by: RefusalCode | None = None
     has_gpu: bool = False
     last_message: datetime | None = None
-    killed: TrainSession | MapSession | None = None
+    killed: RunSession | None = None
     scoring: ScoringContainer | None = None
 
 
@@ -117,7 +119,7 @@ class Preparation:
         """Fetch, verify, freeze and start.
 
         1. What permits the run is kept, as evidence of it.
-        2. The image's blobs, by digest, only what is missing.
+        2. The image's blobs, by digest, only what is missing; a train without a program has none.
         3. The image is loaded by the launcher, which hashes every layer and rewrites the config.
         4. The cohort is frozen from patients who consent now.
         5. The initial weights, by the digest that the requester signed.
@@ -138,6 +140,15 @@ class Preparation:
             manifest,
             self.gatekeeper.now(),
         )
+        if admitted.manifest.program is not None and (refused := self._bring_image(run, admitted)):
+            return refused
+        frozen = self._freeze(run, admitted)
+        if isinstance(frozen, Refused):
+            return frozen
+        return self._equip_or_wipe(run, admitted, *frozen.value)
+
+    def _bring_image(self, run: Run, admitted: Admitted) -> Refused | None:
+        order = admitted.order
         try:
             moved = self.bundles.fetch(order.image_config_digest)
         except (WireError, TrustError):
@@ -148,12 +159,9 @@ class Preparation:
             return Refused.because(RefusalCode.IMAGE_UNAVAILABLE, error.message)
         self._note(run, AuditEvent.IMAGE_FETCHED, order.image_config_digest, {"bytes_moved": moved})
         self.launcher.load_image(order.image_config_digest)
-        frozen = self._freeze(run, admitted)
-        if isinstance(frozen, Refused):
-            return frozen
-        return self._equip_or_wipe(run, admitted, *frozen.value)
+        return None
 
-    def start(self, run: Run, prepared: Prepared) -> TrainSession | MapSession:
+    def start(self, run: Run, prepared: Prepared) -> RunSession:
         """Start the run's container (again), audited first; a map train's are started patient by patient.
 
         Raises:
@@ -162,7 +170,7 @@ class Preparation:
         """
         order, manifest = prepared.admitted.order, prepared.admitted.manifest
         if (interface := manifest.program) is None:
-            raise StateError("a train without a program has no container")
+            return self._start_counting(run, prepared)
         control = self.paths.control / self.run_id(run)
         _fresh_folder(control, 0o711)
         policy, now = prepared.admitted.verified.in_force.policy, self.gatekeeper.now()
@@ -190,6 +198,8 @@ class Preparation:
                 self.settings,
             )
             return prepared.session
+        # When it says hello is the train's own to choose, and its cohort is there by then.
+        quantum = policy.release.timing_quantum_s
         try:
             prepared.session = self.sandbox.start(spec)
             prepared.has_gpu = prepared.session.has_gpu
@@ -222,6 +232,19 @@ class Preparation:
             gpu=gpu_need(prepared.admitted),
         )
 
+    def _start_counting(self, run: Run, prepared: Prepared) -> StationSession:
+        """Begin to count for a train without a program; audited like a container's start, and counted as one."""
+        policy, now = prepared.admitted.verified.in_force.policy, self.gatekeeper.now()
+
+        def count(session: Session) -> None:
+            note_use(session, run.order_digest, policy, prepared.cohort, now)
+            count_as_started(session, run.order_digest)
+
+        self.audit.append(self._record(run, AuditEvent.COUNTING_STARTED, prepared.cohort.digest, {}), count)
+        session = StationSession(self.run_id(run), prepared.admitted.manifest, prepared.roster)
+        prepared.session, prepared.last_message = session, now
+        return session
+
     def is_out_of_time(self, run: Run, admitted: Admitted) -> bool:
         """Whether the order's containers have run, all together, as long as its policy grants."""
         return self.clock.is_spent(run.order_digest, admitted.verified.in_force.policy.resources.run_hours)
@@ -239,6 +262,10 @@ class Preparation:
             prepared.scoring.end()
         session = prepared.session
         if session is None or session is prepared.killed:
+            return
+        if isinstance(session, StationSession):
+            session.stop()
+            prepared.killed = session
             return
         try:
             self._note(run, AuditEvent.CONTAINER_ENDED, prepared.admitted.order.image_config_digest, {}, why)
@@ -271,7 +298,7 @@ class Preparation:
         except FileNotFoundError:
             return ""
 
-    def _keep_log(self, run: Run, session: TrainSession | MapSession) -> None:
+    def _keep_log(self, run: Run, session: RunSession) -> None:
         """Keep the end of what the train wrote, for the operator; asked before its container goes."""
         try:
             text = session.logs()
@@ -407,7 +434,7 @@ def too_few_to_score(admitted: Admitted, cohort: FrozenCohort) -> Refused | None
     )
 
 
-def _kill(session: TrainSession | MapSession) -> None:
+def _kill(session: RunSession) -> None:
     try:
         session.stop()
     except UnavailableError:

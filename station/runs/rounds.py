@@ -247,6 +247,7 @@ class TrainRounds:
             keep_free_bytes=self.settings.ceilings.keep_free_mib * MIB,
         )
         if not isinstance(session, MapSession):
+            # A train without a program uses up no container's time either.
             return session.exchange(request, limits, timeout_s=limit)
         # Its containers run within this call and at no other time; when it returns, they are gone.
         limit = min(limit, self.clock.left_s(run.order_digest, _run_hours(prepared)))

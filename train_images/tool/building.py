@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from policies.errors import NotFoundError, PhtError, UnavailableError
+from policies.errors import NotFoundError, PhtError, UnavailableError, UsageError
 from train_images.base.build import TORCH_IMAGE, build_base_images
 from train_images.base.engine import inspect_image
 from train_images.tool.folders import DOCKERFILE, TrainFolder
@@ -58,10 +58,16 @@ def build(folder: TrainFolder, tag: str, progress: Progress) -> Built:
         progress: called with one line per step.
 
     Raises:
+        UsageError: the train has no program.
         NotFoundError: the folder has no Dockerfile.
         UnavailableError: no Docker engine answers, or a base image cannot be made.
         PhtError: the build failed; with its last lines.
     """
+    if folder.manifest.program is None:
+        raise UsageError(
+            f"{folder.manifest.name} has no program (interface station), so there is no image to build",
+            hint=f"Go on with: pht-train pack {folder.path} OUT",
+        )
     bases = base_images(folder)
     # First the engine: without one nothing else is worth saying.
     inspect_image(tag)

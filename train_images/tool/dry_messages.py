@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from policies.documents import digest_of
-from policies.errors import UsageError
 from policies.manifest import Interface, TrainManifest
 from policies.order import HyperparameterValue, Stage
 from policies.refusals import Reason, RefusalCode
@@ -29,6 +28,7 @@ from station.sandbox.spec import (
     TrainStartError,
     head_bytes,
 )
+from station.sandbox.without_program import StationSession
 from train_images.tool.folders import PackedTrain
 from train_images.tool.initial_weights import Weights
 from train_images.tool.peak_memory import peak_memory_bytes
@@ -49,6 +49,7 @@ _FAILURES: Final = {
 
 Outcome = Literal["released", "withheld", "failed"]
 Progress = Callable[[str], None]
+Session = TrainSession | MapSession | StationSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,22 +123,25 @@ def converse(home: SandboxHome, terms: DryTerms, progress: Progress) -> Conversa
         UnavailableError: the engine does not answer.
         StorageError: the disk.
     """
-    spec = _container(home, terms)
     first = stages_of(terms.train.manifest)[0]
     progress("starting the train in the sandbox")
+    run_id = f"dry-{secrets.token_hex(6)}"
     try:
-        session = _start(home, terms, spec)
+        session = _start(home, terms, run_id)
     except TrainStartError as error:
         return Conversation((_failed(1, first, error.failure, terms.train.manifest),), None, error.log)
     try:
         messages = tuple(_rounds(home, terms, session, progress))
-        return Conversation(messages, peak_memory_bytes(spec.run_id, home.engine), session.logs(_LOG_BYTES))
+        return Conversation(messages, peak_memory_bytes(run_id, home.engine), session.logs(_LOG_BYTES))
     finally:
         session.finish()
 
 
-def _start(home: SandboxHome, terms: DryTerms, spec: ContainerSpec) -> TrainSession | MapSession:
+def _start(home: SandboxHome, terms: DryTerms, run_id: str) -> Session:
     sandbox, manifest = TrainSandbox(home.launcher), terms.train.manifest
+    if manifest.program is None:
+        return StationSession(run_id, manifest, terms.roster)
+    spec = _container(home, terms, run_id, manifest.program)
     if manifest.interface is not Interface.MAP:
         return sandbox.start(spec)
     at_once = containers_at_once(manifest)
@@ -148,11 +152,10 @@ def _start(home: SandboxHome, terms: DryTerms, spec: ContainerSpec) -> TrainSess
     )
 
 
-def _container(home: SandboxHome, terms: DryTerms) -> ContainerSpec:
-    resources, interface = terms.train.manifest.resources, terms.train.manifest.program
-    if interface is None:
-        raise UsageError("a train without a program has no container")
-    run_id = f"dry-{secrets.token_hex(6)}"
+def _container(
+    home: SandboxHome, terms: DryTerms, run_id: str, interface: Literal["flower", "command", "map"]
+) -> ContainerSpec:
+    resources = terms.train.manifest.resources
     return ContainerSpec(
         run_id=run_id,
         image_config_digest=terms.train.index.config.digest,
@@ -167,9 +170,7 @@ def _container(home: SandboxHome, terms: DryTerms) -> ContainerSpec:
     )
 
 
-def _rounds(
-    home: SandboxHome, terms: DryTerms, session: TrainSession | MapSession, progress: Progress
-) -> Iterator[DryMessage]:
+def _rounds(home: SandboxHome, terms: DryTerms, session: Session, progress: Progress) -> Iterator[DryMessage]:
     counts = CohortCounts.from_cohort(terms.cohort.patients_by_split, terms.cohort.images_by_split)
     guard = Guard(terms.contract, counts, terms.roster)
     inbound = None if terms.weights is None else terms.weights.path
@@ -190,7 +191,7 @@ def _rounds(
 def _ask(
     home: SandboxHome,
     terms: DryTerms,
-    session: TrainSession | MapSession,
+    session: Session,
     guard: Guard,
     request: GuardRequest,
 ) -> tuple[DryMessage, Release | None]:

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, cast
 
-from policies.bundle import BlobFolder, BundleIndex, ImageBlobs, split_image
+from policies.bundle import BlobFolder, BundleIndex, ImageBlobs, config_without_program, split_image
 from policies.documents import load_yaml
 from policies.errors import DocumentError, NotFoundError, RefusedError, UnavailableError, UsageError
 from policies.files import write_atomically
@@ -52,6 +52,8 @@ def pack(folder: TrainFolder, tag: str, out: Path, variant: Variant = "cpu") -> 
     4. The manifest gets the image's digest, and is read back.
     5. The index is written last: with it the bundle is whole.
 
+    A train without a program has no image: its manifest names the digest of an image config without layers.
+
     Raises:
         NotFoundError: the image is not built.
         UsageError: `out` holds something else.
@@ -61,6 +63,8 @@ def pack(folder: TrainFolder, tag: str, out: Path, variant: Variant = "cpu") -> 
     """
     # 1
     _require_place(out)
+    if folder.manifest.program is None:
+        return _pack_without_program(folder, out)
     # 2
     if inspect_image(tag) is None:
         raise NotFoundError(f"there is no image {tag}", hint=f"Build it: pht-train build {folder.path}")
@@ -76,6 +80,18 @@ def pack(folder: TrainFolder, tag: str, out: Path, variant: Variant = "cpu") -> 
     train = PackedTrain(out, index, load_yaml(TrainManifest, text, what=MANIFEST), store)
     require_interface(train)
     # 5
+    write_atomically(out / MANIFEST, text)
+    write_atomically(out / INDEX, index.encode())
+    return Packed(train, _remove_others(store, index))
+
+
+def _pack_without_program(folder: TrainFolder, out: Path) -> Packed:
+    """Make the bundle of a train that no program belongs to: its manifest, and an image config without layers for its digest."""
+    store = BlobFolder(out / BLOBS)
+    config = store.put_bytes(config_without_program(folder.manifest.name, folder.manifest.version))
+    text = with_image(folder.text, ImageVariant(variant="cpu", config_digest=config.digest))
+    index = BundleIndex(config=config, layers=(), manifest=store.put_bytes(text))
+    train = PackedTrain(out, index, load_yaml(TrainManifest, text, what=MANIFEST), store)
     write_atomically(out / MANIFEST, text)
     write_atomically(out / INDEX, index.encode())
     return Packed(train, _remove_others(store, index))

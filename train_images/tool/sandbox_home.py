@@ -91,7 +91,8 @@ def sandbox_home(train: PackedTrain, engine: Path = DEFAULT_ENGINE) -> Iterator[
         except OSError as error:
             raise StorageError(f"the dry run's folder cannot be made ({error.strerror})") from error
         launcher = local_launcher(home, settings)
-        _require_engine(launcher)
+        if train.manifest.program is not None:
+            _require_engine(launcher)
         yield SandboxHome(home, engine, launcher)
 
 

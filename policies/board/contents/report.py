@@ -160,7 +160,9 @@ def layers_named_in(path: Path) -> frozenset[str]:
     if isinstance(rootfs, dict):
         top = {"rootfs": {"diff_ids": rootfs.get("Layers")}}
     try:
-        return frozenset(diff_ids_of(top))
+        if named := diff_ids_of(top):
+            return frozenset(named)
+        raise DocumentError(f"{path.name}: names no layers")
     except DocumentError as error:
         raise DocumentError(
             f"{path.name}: names no layers",

@@ -73,6 +73,8 @@ def read_image(store: BlobFolder, config_digest: str) -> RewrittenImage:
         ) from error
     except DocumentError as error:
         raise RefusedError(RefusalCode.IMAGE_CONFIG, error.message) from error
+    if not diff_ids:
+        raise RefusedError(RefusalCode.IMAGE_CONFIG, "the image has no layers, so there is nothing to start")
     return rewrite(config, diff_ids, _sizes(diff_ids, store))
 
 

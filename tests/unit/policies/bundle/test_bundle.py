@@ -13,7 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from policies import bundle
-from policies.bundle import Blob, BlobFolder, BundleIndex, split_archive, split_image
+from policies.bundle import (
+    Blob,
+    BlobFolder,
+    BundleIndex,
+    config_without_program,
+    diff_ids_of,
+    split_archive,
+    split_image,
+)
 from policies.documents import digest_of
 from policies.errors import DocumentError, NotFoundError, PhtError, StorageError, TrustError
 
@@ -210,7 +218,6 @@ def test_an_archive_that_is_not_there_is_named(store: BlobFolder, tmp_path: Path
     [
         {"format": 2},
         {"more": 1},
-        {"layers": []},
         {"layers": [{"digest": "sha256:" + "a" * 64, "size": -1}]},
         {"layers": [{"digest": "sha256:" + "A" * 64, "size": 1}]},
         {"layers": [{"digest": "sha256:" + "a" * 64, "size": 19 << 30}] * 2},
@@ -225,6 +232,16 @@ def test_an_index_beyond_its_limits_is_refused(change: dict[str, Any]) -> None:
         BundleIndex.decode(
             json.dumps({"format": 1, "config": blob, "layers": [blob], "manifest": blob} | change).encode()
         )
+
+
+def test_a_train_without_a_program_has_a_config_without_layers_and_always_the_same_one() -> None:
+    config = config_without_program("cohort-statistics", "0.1.0")
+    assert config == config_without_program("cohort-statistics", "0.1.0")
+    assert config != config_without_program("cohort-statistics", "0.1.1")
+    assert diff_ids_of(json.loads(config)) == ()
+    blob = {"digest": digest_of(config), "size": len(config)}
+    encoded = json.dumps({"format": 1, "config": blob, "layers": [], "manifest": blob}).encode()
+    assert BundleIndex.decode(encoded).layers == ()
 
 
 def test_a_blob_has_the_digest_of_its_name(store: BlobFolder) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from policies.documents import load_yaml
-from policies.manifest import DataNeeds, Split, TrainKind, TrainManifest
+from policies.manifest import DataNeeds, Interface, Split, TrainKind, TrainManifest
 from policies.policy import Policy
 from policies.refusals import RefusalCode, Refused
 from station.cohorts import CohortDefinition, define, rounded
@@ -32,7 +32,7 @@ def manifest(**data: Any) -> TrainManifest:
     """A manifest of which only the data part counts here."""
     needs = {"modalities": ["DX"], "profile": "thorax-1@1", "label": "pneumonia"} | data
     return TrainManifest.model_construct(
-        kind=TrainKind.TRAINING, data=DataNeeds.model_validate_json(json.dumps(needs))
+        kind=TrainKind.TRAINING, interface=Interface.FLOWER, data=DataNeeds.model_validate_json(json.dumps(needs))
     )
 
 
