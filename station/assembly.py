@@ -29,10 +29,12 @@ from station.continuity.drafting import Usage
 from station.continuity.messenger import Messenger, Post
 from station.continuity.reconciling import Reconciler
 from station.continuity.records import Parts, Records
+from station.egress.differencing.differences import Differences
 from station.egress.privacy.ledger import PrivacyLedger
 from station.egress.records.calls import Call, CallLedger
 from station.egress.records.ledger import EgressLedger
 from station.egress.records.releases import ReleaseStore
+from station.egress.review.queue import ReviewQueue
 from station.evidence.collecting import EvidenceCollector
 from station.handover import load_public_key
 from station.images.desk import ImagesDesk
@@ -48,11 +50,13 @@ from station.runs.chains import Chains, load_identity
 from station.runs.charging import Charging, privacy_ledger
 from station.runs.clock import RunClock
 from station.runs.desk import StationDesk
+from station.runs.differing import Differing
 from station.runs.needed_images import NeededImages
 from station.runs.outbox import Outbox
 from station.runs.preparation import Preparation
 from station.runs.releasing import Releasing
 from station.runs.repository import RunRepository
+from station.runs.reviewing import Reviewing
 from station.runs.rounds import TrainRounds
 from station.runs.service import RunService
 from station.runs.volumes import VolumeKeeper
@@ -99,6 +103,7 @@ class Station:
     images: ImagesDesk
     retention: ComputeRetention
     continuity: ContinuityDesk
+    reviewing: Reviewing
     registry: RegistryClient
 
 
@@ -166,7 +171,8 @@ def assemble(
     signer = load_signer(paths.identity_key)
     gatekeeper, continuity = _gate(home, books, lines, signer)
     books.needed.policies = lambda: gatekeeper.policy_set(fresh=False)
-    trains = _trains(home, books, lines, gatekeeper)
+    reviewing = _reviewing(home, books, gatekeeper)
+    trains = _trains(home, books, lines, gatekeeper, reviewing)
     chains = Chains(settings.name, database, load_identity(paths.identity_key), system_clock, paths.work)
     desk = StationDesk(
         settings, gatekeeper, books.catalogue, books.runs, trains.warm, books.releases, audit, chains, launcher,
@@ -190,6 +196,7 @@ def assemble(
         images=ImagesDesk(lines.images, books.needed, settings.images.quota_mib * MIB, system_clock),
         retention=_retention(home, trains.warm),
         continuity=continuity,
+        reviewing=reviewing,
         registry=lines.registry,
     )
 
@@ -265,7 +272,24 @@ def _gate(home: _Home, books: _Books, lines: _Lines, signer: Signer) -> tuple[Ga
     return gatekeeper, ContinuityDesk(database, records, messenger, reconciler, gatekeeper)
 
 
-def _trains(home: _Home, books: _Books, lines: _Lines, gatekeeper: Gatekeeper) -> _Trains:
+def _reviewing(home: _Home, books: _Books, gatekeeper: Gatekeeper) -> Reviewing:
+    queue = ReviewQueue(home.database, home.audit, home.paths.reviews)
+    differing = Differing(Differences(home.database, system_clock))
+    return Reviewing(
+        home.settings,
+        gatekeeper,
+        books.catalogue,
+        books.runs,
+        books.releases,
+        differing,
+        queue,
+        home.paths.work,
+    )
+
+
+def _trains(
+    home: _Home, books: _Books, lines: _Lines, gatekeeper: Gatekeeper, reviewing: Reviewing
+) -> _Trains:
     paths, settings, audit, launcher = home.paths, home.settings, home.audit, home.launcher
     volumes = VolumeCache(paths.volumes, settings.retention.cache_gib << 30)
     volumes.sweep()
@@ -279,7 +303,13 @@ def _trains(home: _Home, books: _Books, lines: _Lines, gatekeeper: Gatekeeper) -
         CohortKey.load(paths.cohort_key), audit, clock, volumes,
     )  # fmt: skip
     releasing = Releasing(
-        gatekeeper, books.catalogue, books.runs, books.releases, Charging(books.privacy)
+        gatekeeper,
+        books.catalogue,
+        books.runs,
+        books.releases,
+        reviewing.differing,
+        reviewing,
+        Charging(books.privacy),
     )
     rounds = TrainRounds(
         settings, gatekeeper, books.runs, books.releases, books.ledger, audit, lines.blobs, books.outbox, clock,

@@ -18,6 +18,7 @@ from station.cohorts import sweep
 from station.layout import StationPaths
 from station.runs.accesses import AccessDesk
 from station.runs.repository import STATION_ACTOR
+from station.runs.review_desk import ReviewDesk
 from station.sandbox.launcher.client import LauncherClient
 from station.sandbox.spec import Launcher
 from station.selftest.recording import SelftestDesk
@@ -30,6 +31,7 @@ from station.web.catalogue_api import add_catalogue_routes
 from station.web.continuity_api import add_continuity_routes
 from station.web.gpus_api import add_gpu_routes
 from station.web.images_api import add_image_routes
+from station.web.reviews_api import add_review_routes
 from station.web.selftest_api import add_selftest_routes
 from station.web.server import read_token, serve_local
 
@@ -42,6 +44,9 @@ _IDLE_EVERY_S = 5.0
 """Between two looks at whether a GPU is held by a train that nobody asks anything."""
 _ENDINGS_EVERY_S = 1.0
 """Between two looks at whether a run that is prepared is over; it asks nobody."""
+
+_REVIEWS_EVERY_S = 5.0
+"""Between two looks at whether what waits for a person waited too long, or may not leave any more."""
 
 _IMAGES_EVERY_S = 60.0
 """Between two looks at whether it is time to look at the images."""
@@ -66,6 +71,7 @@ def serve(home: Path) -> None:
     station = assemble(paths, settings, database, audit, launcher)
     station.warm.recover()
     station.releases.sweep()
+    station.reviewing.queue.sweep()
     _look_back(station)
     ending = threading.Event()
     _start_watching(station, settings, audit, ending)
@@ -78,6 +84,7 @@ def serve(home: Path) -> None:
         add_selftest_routes(api, SelftestDesk(audit))
         add_gpu_routes(api, launcher)
         add_image_routes(api, station.images)
+        add_review_routes(api, ReviewDesk(station.reviewing, station.releases, audit))
         serve_local(api, paths.api_socket)
     finally:
         ending.set()
@@ -140,6 +147,7 @@ def _start_watching(
     - The policy repository is asked again.
     - Runs whose policy or order is over by what is known are ended; this waits for no answer of the repository.
     - Trains that hold a GPU and are asked nothing give it back.
+    - What waits for a person is withheld when its time is over, and wiped where it may not leave any more.
     - Images that nothing needs go when their time is over.
     - The station's records are stated, and held against what was countersigned of them.
     """
@@ -157,5 +165,6 @@ def _start_watching(
     watch("endings", endings, min(_ENDINGS_EVERY_S, settings.polling.handover_s), stop)
     watch("idle", (lambda: warm.end_idle(idle),), _IDLE_EVERY_S, stop)
     watch_policies(gatekeeper, settings.polling.handover_s, stop)
+    watch("reviews", (station.reviewing.look,), min(_REVIEWS_EVERY_S, settings.polling.handover_s), stop)
     watch("images", (station.images.look,), _IMAGES_EVERY_S, stop)
     watch("records", (station.continuity.messenger.look, audit.thinned.flush), _RECORDS_EVERY_S, stop)

@@ -54,16 +54,20 @@ from station.admission.gatekeeper import Gatekeeper
 from station.admission.gpus import LeasableGpus
 from station.assembly import Counters
 from station.audit import AuditLog
+from station.egress.differencing.differences import Differences
 from station.egress.records.ledger import EgressLedger
 from station.egress.records.releases import ReleaseStore
+from station.egress.review.queue import ReviewQueue
 from station.layout import StationPaths
 from station.runs import Decision, RunRepository
 from station.runs.canary import Canary
 from station.runs.charging import Charging, privacy_ledger
 from station.runs.clock import RunClock
+from station.runs.differing import Differing
 from station.runs.outbox import Outbox
 from station.runs.preparation import Preparation
 from station.runs.releasing import Releasing
+from station.runs.reviewing import Reviewing
 from station.runs.rounds import TrainRounds
 from station.runs.service import RunService
 from station.runs.warm import WarmRuns
@@ -166,8 +170,14 @@ class StationKit:
             self.settings, paths, self.gatekeeper, self.catalogue, shelf, shelf, launcher, sandbox, KEY, self.audit,
             run_clock,
         )  # fmt: skip
+        differing = Differing(Differences(self.database, self.clock))
+        self.reviewing = Reviewing(
+            self.settings, self.gatekeeper, self.catalogue, self.runs, self.releases, differing,
+            ReviewQueue(self.database, self.audit, paths.reviews, self.clock), paths.work,
+        )  # fmt: skip
         self.releasing = Releasing(
-            self.gatekeeper, self.catalogue, self.runs, self.releases, Charging(self.privacy)
+            self.gatekeeper, self.catalogue, self.runs, self.releases, differing, self.reviewing,
+            Charging(self.privacy),
         )
         self.rounds = TrainRounds(
             self.settings, self.gatekeeper, self.runs, self.releases, self.ledger, self.audit, shelf, outbox, run_clock,
@@ -192,6 +202,7 @@ class StationKit:
         _clear(self.paths)
         self.warm.recover()
         self.releases.sweep()
+        self.reviewing.queue.sweep()
 
     # -- the orchestrator's side -----------------------------------------------------------------------------
 

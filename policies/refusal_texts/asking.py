@@ -143,10 +143,6 @@ TEXTS: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
             "The policy demands secure aggregation, which this version cannot do safely yet.",
             "Run it when the project has the protocol; a policy without it says whom that leaves to trust.",
         ),
-        _C.REVIEW_UNSUPPORTED: CatalogueEntry(
-            "The policy demands that a person looks at each release, which this station cannot arrange yet.",
-            "Update the station once its version supports it.",
-        ),
         _C.INTERFACE_UNSUPPORTED: CatalogueEntry(
             "The train speaks an interface that this station does not serve.",
             "Use an interface that the station's version supports, or update the station.",

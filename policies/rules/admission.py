@@ -184,8 +184,6 @@ def _features(facts: Facts) -> list[Reason]:
     found = []
     if release.secure_aggregation:
         found.append(Reason(RefusalCode.SECURE_AGGREGATION_UNSUPPORTED))
-    if release.human_review:
-        found.append(Reason(RefusalCode.REVIEW_UNSUPPORTED))
     if facts.manifest.interface not in SUPPORTED_INTERFACES:
         found.append(Reason(RefusalCode.INTERFACE_UNSUPPORTED, facts.manifest.interface))
     return found

@@ -1,8 +1,8 @@
 """What one run may release: the closed list that both the manifest declares and the policy permits.
 
 Made before the train has said anything, from documents that are signed and from the shapes of the inbound weights. Pure.
-Invariants: nothing is in the contract that is not in both documents; what a station cannot yet enforce (secure aggregation,
-human review) makes a contract under which nothing leaves, see `ReleaseContract.problems`.
+Invariants: nothing is in the contract that is not in both documents; what a station cannot yet enforce (secure
+aggregation) makes a contract under which nothing leaves, see `ReleaseContract.problems`.
 """
 
 from collections.abc import Mapping
@@ -103,7 +103,7 @@ class ReleaseContract:
         minimum_patients_per_metric: of a metric's or table's split.
         minimum_cell_count: the policy's; a table's own may be higher.
         count_rounding: counts in tables leave as multiples of this.
-        aggregates: every table that the station makes of a map train's rows; `permitted_tables` names these too.
+        aggregates: every table that the station makes of patients' rows; `permitted_tables` names these too.
         error_codes: of the train's own, those that the policy grants; any other is counted as a crash.
         dominance: when a sum tells too much of few patients.
         manifest: of a train of rows, which the station counts by it.
@@ -234,11 +234,6 @@ def _unenforceable(manifest: TrainManifest, policy: Policy) -> list[Reason]:
             release.secure_aggregation,
             RefusalCode.SECURE_AGGREGATION_UNSUPPORTED,
             "the policy asks for secure aggregation",
-        ),
-        (
-            release.human_review,
-            RefusalCode.REVIEW_UNSUPPORTED,
-            "the policy asks for a person to review each release",
         ),
     ]
     return [Reason(code, detail) for applies, code, detail in found if applies]

@@ -24,7 +24,8 @@ from station.egress.contract import STAGES_OF_KIND, CohortCounts, ReleaseContrac
 from station.egress.figures import Figures, check_figures, count_figures
 from station.egress.privacy.blurring import REPLY_ROOM, Blurring, Passed, nobody_charges
 from station.egress.privacy.drawing import Charge
-from station.egress.release import Release, ReleasedArrays, Withheld
+from station.egress.release import Decimal, Release, ReleasedArrays, Suppressed, Withheld
+from station.egress.review.parked import ParkedRelease, beside_of
 from station.egress.training.noising import MeasuredUpdate, measure_update
 from station.egress.training.updates import release_update
 
@@ -218,8 +219,8 @@ class Guard:
             suppressed=tuple(figures.suppressed),
             num_examples=rounded_examples(self._examples(request.stage)),
             rules_digest=self._contract.rules_digest,
-            capacity_bits=self._contract.capacity_bits[request.stage],
             counted=figures.counted,
+            capacity_bits=self._contract.capacity_bits[request.stage],
         )
 
     def _examples(self, stage: Stage) -> int:
@@ -228,6 +229,29 @@ class Guard:
         private = self._contract.privacy is not None
         return sum(count.patients if private else count.images for count in counts)
 
+
+def release_again(parked: ParkedRelease, arrays: ReleasedArrays | None) -> Release:
+    """Make the release again that the guard made and that waited for a person.
+
+    Args:
+        parked: as it was parked; whoever calls holds its bytes to the digest they were parked under.
+        arrays: the file that was parked beside it, held to its digest too.
+    """
+    return Release(
+        order_digest=parked.order_digest,
+        round=parked.round,
+        stage=parked.stage,
+        arrays=arrays,
+        metrics={
+            key: value if isinstance(value, int) else Decimal(value) for key, value in parked.metrics.items()
+        },
+        tables=parked.tables,
+        suppressed=tuple(Suppressed(item.key, item.code) for item in parked.suppressed),
+        num_examples=parked.num_examples,
+        rules_digest=parked.rules_digest,
+        capacity_bits=parked.capacity_bits,
+        beside=beside_of(parked),
+    )
 
 
 def keep_here(release: Release, *reasons: Reason) -> Withheld:

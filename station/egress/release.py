@@ -12,6 +12,7 @@ from policies.order import Stage
 from policies.refusals import Reason, RefusalCode
 from policies.wire.instructions import Blob, Kind, StationReply, Status
 from station.egress.analyses.exact import ExactTable
+from station.egress.differencing.comparing import Verdict
 
 Table = tuple[tuple[int | float, ...], ...]
 Decimal = NewType("Decimal", float)
@@ -56,6 +57,7 @@ class Release:
         rules_digest: the rule set it passed.
         counted: of each table, what the station counted before anything was hidden of it. It never leaves: later releases are held
             against it.
+        beside: what of it was held against earlier releases; None where it was not, and is not to be.
         capacity_bits: an upper bound on what it can carry out of the train's choosing, by these rules and its own tensors.
     """
 
@@ -70,6 +72,7 @@ class Release:
     rules_digest: str
     capacity_bits: int
     counted: tuple[ExactTable, ...] = ()
+    beside: Verdict | None = None
 
     def without(self, keys: Collection[str], code: RefusalCode) -> Self:
         """Return the release with some of its metrics and tables left out, by the rule that the code names."""
@@ -80,6 +83,11 @@ class Release:
             suppressed=(*self.suppressed, *(Suppressed(key, code) for key in sorted(keys))),
             counted=tuple(exact for exact in self.counted if exact.key not in keys),
         )
+
+    def beside_others(self, verdict: Verdict) -> Self:
+        """Return the release without what may not be told beside earlier ones, and with what is told by it."""
+        kept = self.without(verdict.left_out, RefusalCode.RELEASE_DIFFERENCE)
+        return replace(kept, beside=verdict)
 
 
 @dataclass(frozen=True, slots=True)

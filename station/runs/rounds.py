@@ -33,6 +33,7 @@ from station.egress.guard import GuardRequest, keep_here
 from station.egress.records.ledger import EgressLedger, LedgerEntry, MessageType
 from station.egress.records.releases import ReleaseStore, StoredRelease
 from station.egress.release import Release, Withheld
+from station.egress.review.reviews import Review
 from station.runs.canary import Canary, Trained
 from station.runs.clock import RunClock
 from station.runs.outbox import Outbox
@@ -88,6 +89,9 @@ class TrainRounds:
         )
         if stored is None:
             return None
+        if self.releasing.reviewing.is_first_answer(instruction):
+            # Recorded when a person released it; nobody has been sent it before.
+            return self._send(stored)
         self.audit.thinned.append(
             AuditRecord(
                 event=AuditEvent.RELEASE_REPEATED,
@@ -113,6 +117,22 @@ class TrainRounds:
         )
         return self._send(stored)
 
+    def under_review(self, instruction: Instruction, run: Run) -> Answer | None:
+        """Return what is answered where a person is to look at what the train returned; None where the train is to be asked."""
+        found = self.releasing.reviewing.answer(instruction)
+        return None if found is None else (self.outbox.status(instruction, *found, run), None)
+
+    def waits_for_a_person(self, order_digest: str) -> bool:
+        """Whether something that this order's train returned waits for a person."""
+        return self.releasing.reviewing.waits(order_digest)
+
+    def _under_review(self, instruction: Instruction, run: Run) -> StationReply:
+        status, code = self.releasing.reviewing.answer(instruction) or (
+            Status.FAILED,
+            RefusalCode.STATION_FAULT,
+        )
+        return self.outbox.status(instruction, status, code, run)
+
     def answer(self, instruction: Instruction, arrays: bytes | None, run: Run, prepared: Prepared) -> Answer:
         """Give one message to the warm train and return what may leave.
 
@@ -120,7 +140,8 @@ class TrainRounds:
         2. Use of the data is audited; the train is asked, under ceilings and a deadline.
         3. The guard judges the answer; where the policy has a limit, the canary scores the update.
         4. Policy, consent and budget are asked once more in the transaction that records the release.
-        5. The arrays are pushed; then the reply may go.
+        5. Where a person is to look at it, it is parked instead, and the answer is that it waits.
+        6. The arrays are pushed; then the reply may go.
 
         Raises:
             NetworkError: the orchestrator's blobs do not answer.
@@ -153,6 +174,8 @@ class TrainRounds:
         if isinstance(release, Withheld):
             return self._withhold(instruction, run, release, prepared.admitted), None
         recorded = self.releasing.record(answered, release)
+        if isinstance(recorded, Review):
+            return self._under_review(instruction, run), None
         if isinstance(recorded, Refused):
             return self.outbox.status(instruction, Status.WITHHELD, recorded.code, run), None
         return self._send(recorded)

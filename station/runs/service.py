@@ -65,6 +65,12 @@ class Rounds(Protocol):
     def count_failure(self, run: Run, failure: TrainFailure) -> None:
         """Count a container that did not start."""
 
+    def under_review(self, instruction: Instruction, run: Run) -> tuple[StationReply, bytes | None] | None:
+        """Return what is answered while and after a person looks at what the train returned, or None."""
+
+    def waits_for_a_person(self, order_digest: str) -> bool:
+        """Whether something that this order's train returned waits for a person."""
+
 
 class RunService:
     """Implements the agent's `InstructionHandler` on the station's state."""
@@ -88,6 +94,8 @@ class RunService:
         self._runs_at_once = runs_at_once
         self._workers: dict[str, threading.Thread] = {}
         self._admitting = threading.Lock()
+        # Orders whose next message prepares them again, which takes a place too.
+        self._resuming: set[str] = set()
         # What a preparation in the background was refused for, until the next prepare has told it.
         self._untold: dict[str, Refused] = {}
 
@@ -182,6 +190,9 @@ class RunService:
             return self._not_now(instruction, run, decision)
         if run.state is RunState.READY and self._warm.has(run.order_digest):
             return self._outbox.status(instruction, Status.ACCEPTED, None, run)
+        if run.state is RunState.PREPARING and self._rounds.waits_for_a_person(run.order_digest):
+            # It is prepared again when a message needs it.
+            return self._outbox.status(instruction, Status.ACCEPTED, None, run)
         # Nothing is at work under the lock: what is not ready is left over, and made again.
         self._warm.let_go(run.order_digest, RunEvent.RECOVER)
         with self._admitting:
@@ -243,7 +254,7 @@ class RunService:
 
     def _is_full(self, besides: str) -> bool:
         # What is held now, not what is on record: an order that nobody carries on must not keep others out.
-        held = self._warm.orders() | frozenset(self._workers)
+        held = self._warm.orders() | frozenset(self._workers) | frozenset(self._resuming)
         return len(held - {besides}) >= self._runs_at_once
 
     def _work_on(self, run: Run, admitted: Admitted) -> None:
@@ -307,10 +318,27 @@ class RunService:
             return recorded
         if reason := _outside_the_order(instruction, admitted.value):
             return self._refuse(instruction, Refused((reason,))), None
+        if (review := self._rounds.under_review(instruction, run)) is not None:
+            self._let_go_while_waiting(run.order_digest)
+            return review
+        with self._admitting:
+            if not self._warm.has(run.order_digest) and self._is_full(run.order_digest):
+                # Its place went to another while nothing of it was warm.
+                return self._refuse(instruction, Refused.because(RefusalCode.RESOURCES_BUSY)), None
+            self._resuming.add(run.order_digest)
         try:
-            prepared = self._warm.warm(run, admitted.value)
+            return self._ask(instruction, arrays, run, admitted.value)
+        finally:
+            self._resuming.discard(run.order_digest)
+
+    def _ask(
+        self, instruction: Instruction, arrays: bytes | None, run: Run, admitted: Admitted
+    ) -> tuple[StationReply, bytes | None]:
+        """Give a message to the run's train."""
+        try:
+            prepared = self._warm.warm(run, admitted)
         except TrainStartError as error:
-            failed = self._rounds.failed(instruction, run, error.failure, admitted.value)
+            failed = self._rounds.failed(instruction, run, error.failure, admitted)
             self._let_go_if_spent(run.order_digest)
             return failed, None
         if isinstance(prepared, Refused):
@@ -325,7 +353,13 @@ class RunService:
             prepared.value.last_message = self._gatekeeper.now()
             self._runs.transition(run.order_digest, RunEvent.ANSWERED)
             self._let_go_if_spent(run.order_digest)
+            self._let_go_while_waiting(run.order_digest)
             self._warm.end_if_dead(run)
+
+    def _let_go_while_waiting(self, order_digest: str) -> None:
+        """A person takes hours: container, GPU, cohort and place are free for others meanwhile, and no run hours pass."""
+        if self._warm.has(order_digest) and self._rounds.waits_for_a_person(order_digest):
+            self._warm.let_go(order_digest, RunEvent.RECOVER)
 
     def _readmit(self, run: Run) -> Permitted[Admitted] | Refused:
         """Ask every rule again, as for each message (invariant I7); a run whose policy is gone ends here."""

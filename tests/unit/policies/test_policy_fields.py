@@ -175,7 +175,6 @@ CASES: dict[str, tuple[Facts, RefusalCode]] = {
         facts({"release.secure_aggregation": True}),
         RefusalCode.SECURE_AGGREGATION_UNSUPPORTED,
     ),
-    "release.human_review": (facts({"release.human_review": True}), RefusalCode.REVIEW_UNSUPPORTED),
     "resources.memory_mib": (facts({"resources.memory_mib": 1024}), RefusalCode.HOSPITAL_RESOURCES),
     "resources.cpus": (facts({"resources.cpus": 0.5}), RefusalCode.HOSPITAL_RESOURCES),
     "valid_from": (facts(now=NOW - timedelta(days=2)), RefusalCode.POLICY_NOT_YET_VALID),

@@ -58,7 +58,6 @@ def noisy(**changes: Any) -> Facts:
 
 REFUSED: list[tuple[str, str, Facts]] = [
     ("features", "SECURE_AGGREGATION_UNSUPPORTED", facts_under({"release.secure_aggregation": True})),
-    ("features", "REVIEW_UNSUPPORTED", facts_under({"release.human_review": True})),
     ("features", "INTERFACE_UNSUPPORTED", facts(manifest=manifest().model_copy(update={"interface": "sparse"}))),
     ("time", "POLICY_NOT_YET_VALID", facts(now=NOW - timedelta(days=2))),
     ("time", "POLICY_EXPIRED", facts(now=NOW + timedelta(days=100))),

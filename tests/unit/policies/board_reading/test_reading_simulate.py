@@ -147,7 +147,6 @@ def test_without_the_train_less_is_known() -> None:
         (profile(quiet_hours=[["12:00", "14:00"]]), {}, {"hospital": "HOSPITAL_QUIET_HOURS"}),
         (profile(), {"data__minimum_patients": 50}, {"data": "DATA_TOO_FEW_PATIENTS"}),
         (profile(), {"valid_until": format_moment(NOW - timedelta(hours=1))}, {"time": "POLICY_EXPIRED", "order": "ORDER_BEYOND_POLICY"}),
-        (profile(), {"release__human_review": True}, {"features": "REVIEW_UNSUPPORTED"}),
         (profile(engine={"name": "podman", "version": "4", "architecture": "x", "unfit": ["memory"]}), {}, {"engine": "The container engine cannot enforce memory"}),
     ],
 )  # fmt: skip
