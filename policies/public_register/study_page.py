@@ -10,6 +10,7 @@ from policies.public_register.markup import Content, Html, join, tag
 from policies.public_register.words import Language, day, number, say
 from policies.rules.capacity import bits_in_words
 
+_LARGEST_EPSILON = 50.0
 _UNITS_APART = 1.0
 
 
@@ -243,7 +244,15 @@ class _Writer:
         private = policy.release.differential_privacy
         if private is None:
             return self._say("privacy_none")
-        return self._say("privacy_noise", epsilon=f"{private.epsilon:g}", delta=f"{private.delta:g}")
+        return self._say(
+            "privacy_noise",
+            factor=self._decimal(f"{math.exp(min(private.epsilon, _LARGEST_EPSILON)):.3g}"),
+            epsilon=self._decimal(f"{private.epsilon:g}"),
+            delta=self._decimal(f"{private.delta:g}"),
+        )
+
+    def _decimal(self, text: str) -> str:
+        return text.replace(".", ",") if self._language is Language.NL else text
 
     def _capacity(self, study: Study) -> str:
         return self._say(
@@ -254,8 +263,7 @@ class _Writer:
         )
 
     def _bits(self, bits: float) -> str:
-        text = bits_in_words(bits)
-        return text.replace(".", ",") if self._language is Language.NL else text
+        return self._decimal(bits_in_words(bits))
 
     def _radiographs(self, count: float) -> str:
         if count < _UNITS_APART:

@@ -33,6 +33,7 @@ from policies.rules.channels import (
     table_bits,
     whole_bits,
 )
+from policies.rules.privacy_words import NOT_COVERED
 from policies.wire.arrays import TensorShape
 from policies.wire.releases import ReleaseTensor, TensorRole, release_tensors
 
@@ -309,6 +310,11 @@ def _several_tables(policy: Policy, manifest: TrainManifest) -> bool:
 
 def trust_in_words(policy: Policy, manifest: TrainManifest | None = None) -> str:
     """Say whom the capacity leaves to trust; the train's manifest, where it is at hand, says how it is run."""
+    trusted = _trusted(policy, manifest)
+    return trusted if policy.release.differential_privacy is None else f"{trusted} {NOT_COVERED}"
+
+
+def _trusted(policy: Policy, manifest: TrainManifest | None) -> str:
     if manifest is not None and manifest.interface is Interface.MAP:
         counted = (
             "The train sees one patient at a time and counts nobody: each station counts its rows. That no small number of "

@@ -13,6 +13,7 @@ from policies.documents import format_moment
 from policies.manifest import AggregateOutput, Interface, MetricOutput, Resources, TrainManifest
 from policies.policy import Policy, ReleaseRules, ResourceGrant
 from policies.rules.capacity import Capacity, bits_in_words, capacity, in_words, trust_in_words
+from policies.rules.privacy_words import noise_attention, noise_in_words
 from policies.wire.arrays import TensorShape
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def review_policy(
         sections.append(_changes(previous, policy))
     attention = [
         *_policy_attention(policy, data),
+        *noise_attention(policy, train.manifest if train else None),
         *((*_mismatches(policy, train), *_code_attention(train)) if train else ()),
     ]
     if previous is not None:
@@ -201,13 +203,10 @@ def _release(policy: Policy, found: Capacity, train: Train | None) -> Section:
             f"The change of the model's weights, as {rules.tensors.precision}, {clipping}, no number beyond "
             f"{rules.tensors.maximum_absolute:g}; float buffers: {rules.tensors.float_buffers}, integer buffers: {rules.tensors.integer_buffers}."
         )
-    noise = rules.differential_privacy
     lines += [
         f"Error codes of a failed train: {', '.join(rules.error_codes) or 'none, only in which way it failed'}.",
         f"Numbers rest on {rules.minimum_patients_per_metric} patients or more, cells on {rules.minimum_cell_count}.",
-        "No differential privacy."
-        if noise is None
-        else f"Differential privacy: epsilon {noise.epsilon:g}, delta {noise.delta:g}.",
+        *(noise_in_words(policy, train.manifest if train else None) or ("No differential privacy.",)),
         (
             f"Secure aggregation: {'required' if rules.secure_aggregation else 'no'}; "
             f"a person looks at each release: {'yes' if rules.human_review else 'no'}."
