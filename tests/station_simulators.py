@@ -125,7 +125,7 @@ class SessionSimulator:
             self._alive = self._alive and not outcome[0].session_ended
             return outcome[0]
         if request.kind == "score":
-            return TrainReply({}, {}, None, 0, 0.1, tuple(outcome[0][0]["scores"]))
+            return TrainReply({}, {}, None, 0, 0.1, tuple(outcome[0][0].get("scores", ())))
         metrics, rows, tensors = outcome[0]
         if tensors is None:
             return TrainReply(metrics, rows, None, 0, 0.1)
