@@ -8,7 +8,7 @@ export PYTHON
 DATA ?=
 STAGE = @bash .ci/stage
 
-.PHONY: help setup engine engines reader tools images demo gpu-check test test-rootless lint fast fuzz bench-round bench-data bench-map clean
+.PHONY: help setup engine engines reader tools images demo gpu-check test test-rootless lint fast fuzz bench-round bench-data bench-map bench-guard clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ bench-round: setup engine images ## round overhead against stock Flower, as a ra
 
 bench-map: setup engine ## what a container per patient costs, as ratios
 	$(PY) -m tests.bench.bench_map
+
+bench-guard: setup ## the egress guard at 100 and 400 MB against one read of the bytes, as ratios
+	$(PY) -m tests.bench.bench_guard
 
 bench-data: setup tools ## pseudonymisation, reception and cohorts against their peers, as ratios
 	$(PY) -m tests.bench.bench_data

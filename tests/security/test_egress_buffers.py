@@ -103,6 +103,16 @@ def test_a_counter_that_jumps_is_withheld(bench: Bench, name: str, value: np.int
     assert outcome.code is RefusalCode.RELEASE_TENSOR_RANGE
 
 
+def test_a_difference_that_would_wrap_to_a_small_one_is_withheld(tmp_path: Path) -> None:
+    ends = np.iinfo(np.int64)
+    bench = Bench(tmp_path, {"w": np.zeros(2, np.float32), "steps": np.array([ends.max, 0], np.int64)})
+    reply = {"w": np.zeros(2, np.float32), "steps": np.array([ends.min, 0], np.int64)}
+    guard = bench.guard(rules=policy(tensors={"integer_buffers": "release"}))
+    outcome = guard.check(bench.request(), head(), bench.answer(reply))
+    assert isinstance(outcome, Withheld)
+    assert outcome.code is RefusalCode.RELEASE_TENSOR_RANGE
+
+
 def test_whole_numbers_declared_as_parameters_are_buffers_all_the_same(bench: Bench) -> None:
     """The manifest calls nothing a buffer: the floats are parameters, and clipped; the whole numbers stay buffers."""
     train = manifest(metrics=[METRIC], tensors={"layout": "same-as-input"})
