@@ -59,6 +59,10 @@ class RealSandbox:
         self.started.append(session)
         return session
 
+    def stop(self, run_id: str) -> None:
+        """Kill and remove a container."""
+        self.inner.stop(run_id)
+
 
 class ImagesAreThere(LauncherCore):
     """The real launcher; the image that an order names is not the one that this station holds."""
