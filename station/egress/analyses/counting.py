@@ -68,7 +68,8 @@ def count_tables(contract: ReleaseContract, tally: Tally, items: Sequence[Aggreg
             counted.left_out[item.key] = _TOO_SMALL
         else:
             exact.append(table)
-    hidden = _hidden(exact, HidingRules(contract.minimum_cell_count, contract.dominance))
+    # Together: what one hides, another may not tell. Quantiles beside a count that hides anything are left out.
+    hidden = hide(exact, HidingRules(contract.minimum_cell_count, contract.dominance))
     told = []
     for table in exact:
         item = next(item for item in items if item.key == table.key)
@@ -81,42 +82,6 @@ def count_tables(contract: ReleaseContract, tally: Tally, items: Sequence[Aggreg
             told.append(replace(table, told=found.told))
     counted.exact = tuple(told)
     return counted
-
-
-def _hidden(tables: Sequence[ExactTable], rules: HidingRules) -> dict[str, Hidden]:
-    """Return what of each table may be told: looked at together, split by split.
-
-    Quantiles by themselves need nothing hidden: bins that are too small are put together. Beside another table of their column
-    they are held to what a count of their bins would be: it tells all that they do.
-    """
-    hidden: dict[str, Hidden] = {}
-    for split in dict.fromkeys(table.split for table in tables):
-        together = [table for table in tables if table.split is split]
-        linked = [
-            table
-            for table in together
-            if table.measure != "quantiles" or any(_shares(table, other) for other in together)
-        ]
-        hidden |= hide(linked, rules)
-        for table in together:
-            if table not in linked:
-                hidden[table.key] = Hidden(np.ones(table.shape, np.bool_), None)
-            elif table.measure == "quantiles" and not _all_told(hidden[table.key]):
-                hidden[table.key] = Hidden(None, hidden[table.key].code or _TOO_SMALL)
-    return hidden
-
-
-def _shares(table: ExactTable, other: ExactTable) -> bool:
-    mine, others = _columns(table), _columns(other)
-    return table is not other and bool(mine & others)
-
-
-def _columns(table: ExactTable) -> set[str]:
-    return {d.column for d in table.dimensions} | ({table.value_column} if table.value_column else set())
-
-
-def _all_told(found: Hidden) -> bool:
-    return found.told is not None and bool(found.told.all())
 
 
 def _told(
