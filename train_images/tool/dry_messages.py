@@ -15,6 +15,7 @@ from station.cohorts.roster import Roster
 from station.egress.analyses.tally import stated_cells
 from station.egress.contract import CohortCounts, ReleaseContract
 from station.egress.guard import Guard, GuardRequest
+from station.egress.privacy.blurring import everybody_pays
 from station.egress.release import Release, Suppressed, Withheld
 from station.sandbox.mapping import MapReply, MapSession, MapTerms
 from station.sandbox.session import TrainSandbox, TrainSession
@@ -29,6 +30,7 @@ from station.sandbox.spec import (
     head_bytes,
 )
 from station.sandbox.without_program import StationSession
+from train_images.tool.dry_privacy import UpdateNoise, update_noise
 from train_images.tool.folders import PackedTrain
 from train_images.tool.initial_weights import Weights
 from train_images.tool.peak_memory import peak_memory_bytes
@@ -67,6 +69,7 @@ class DryMessage:
         num_examples: the station's own count, rounded.
         arrays_bytes: size of the released deltas.
         seconds: from asking to the whole answer.
+        noise: on the update, beside the update; None where the policy has none.
     """
 
     round: int
@@ -79,6 +82,7 @@ class DryMessage:
     num_examples: int = 0
     arrays_bytes: int = 0
     seconds: float = 0.0
+    noise: UpdateNoise | None = None
 
     @property
     def code(self) -> str:
@@ -172,7 +176,8 @@ def _container(
 
 def _rounds(home: SandboxHome, terms: DryTerms, session: Session, progress: Progress) -> Iterator[DryMessage]:
     counts = CohortCounts.from_cohort(terms.cohort.patients_by_split, terms.cohort.images_by_split)
-    guard = Guard(terms.contract, counts, terms.roster)
+    # Patients who do not exist have no privacy to lose: the noise is drawn, nobody is charged.
+    guard = Guard(terms.contract, counts, terms.roster, everybody_pays)
     inbound = None if terms.weights is None else terms.weights.path
     for number in range(1, terms.rounds + 1):
         for stage in stages_of(terms.train.manifest):
@@ -207,10 +212,12 @@ def _ask(
     )
     if isinstance(reply, TrainFailure):
         return _failed(request.round, request.stage, reply, manifest), None
+    noise = None
     if isinstance(reply, MapReply):
         result = guard.count(request, reply.tally)
     else:
         head = {"type": "reply", "metrics": dict(reply.metrics), "rows": dict(reply.rows), "error": None}
+        noise = update_noise(terms.contract, reply.arrays, request.inbound)
         result = guard.check(request, head, reply.arrays)
     seconds = round(reply.seconds, 3)
     if isinstance(result, Withheld):
@@ -225,6 +232,7 @@ def _ask(
         num_examples=result.num_examples,
         arrays_bytes=0 if result.arrays is None else result.arrays.size,
         seconds=seconds,
+        noise=noise,
     )
     return released, result
 

@@ -22,6 +22,7 @@ from station.egress.contract import ReleaseContract
 from station.sandbox.spec import MIB
 from train_images.tool.dry_cohort import FINDING, DryCases, make_cases
 from train_images.tool.dry_messages import DryMessage, DryTerms, Outcome, converse
+from train_images.tool.dry_privacy import DryPrivacy, dry_privacy
 from train_images.tool.dry_terms import dry_policy, patients_for
 from train_images.tool.folders import PackedTrain
 from train_images.tool.hyperparameters import choose
@@ -69,6 +70,7 @@ class DryReport:
         peak_memory_bytes: of the container with its tmpfs and cached files; None where the machine does not show it.
         memory_limit_bytes: what the train asked for.
         log: the end of what the train printed.
+        privacy: what the policy's noise costs patients and does to figures; None where it has none.
     """
 
     train: str
@@ -83,6 +85,7 @@ class DryReport:
     peak_memory_bytes: int | None
     memory_limit_bytes: int
     log: str
+    privacy: DryPrivacy | None = None
 
     @property
     def problem(self) -> DryMessage | None:
@@ -139,6 +142,7 @@ def dry_run(train: PackedTrain, choice: DryChoice, progress: Progress) -> DryRep
         peak_memory_bytes=said.peak_memory_bytes,
         memory_limit_bytes=manifest.resources.memory_mib * MIB,
         log=said.log,
+        privacy=dry_privacy(policy, manifest),
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from policies.refusal_texts import CATALOGUE
 from policies.refusals import RefusalCode
 from train_images.tool.dry_messages import DryMessage
+from train_images.tool.dry_privacy import cost_lines, update_line
 from train_images.tool.dry_run import DryReport
 
 COLUMNS = ("round", "message", "outcome", "what would leave", "seconds")
@@ -43,6 +44,13 @@ def lines_after(report: DryReport) -> Iterator[str]:
     for message in report.messages:
         for each in message.suppressed:
             yield f"Left out of round {message.round}, {message.stage}: {each.key} ({each.code})"
+    if report.privacy is not None:
+        yield from cost_lines(report.privacy)
+        yield from (
+            update_line(message.round, message.noise)
+            for message in report.messages
+            if message.noise is not None
+        )
     if report.peak_memory_bytes is not None:
         limit = report.memory_limit_bytes // _MIB
         yield f"Memory: at most {report.peak_memory_bytes // _MIB} MiB (cached files counted) of {limit} MiB"
