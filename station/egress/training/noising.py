@@ -22,7 +22,6 @@ range withholds everything, so that a train can still say one thing by failing; 
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -33,28 +32,24 @@ from numpy.typing import NDArray
 
 from policies.manifest import DType
 from policies.privacy import Query, QueryKind
+from policies.privacy.utility import SHARE_OF_NORM
 from policies.refusals import Reason, RefusalCode
 from policies.wire.arrays import Array, TensorShape
 from policies.wire.arrays_writing import ArraysWriter, WrittenArrays
 from policies.wire.floats import from_float
 from policies.wire.releases import TensorRole
 from station.egress.contract import ReleaseContract
-from station.egress.figures import TENSOR_NAME, shown
 from station.egress.privacy.drawing import ChargedNoise
 from station.egress.privacy.randomness import RandomBits
+from station.egress.training.measuring import LARGEST, measure
 from station.egress.training.pairing import TensorPair, pair_tensors
+from station.egress.training.pieces import PairFiles, pieces_of
 
 UPDATE: Final = Query(QueryKind.UPDATE)
 
 _COARSEST: Final = 2.0**-11
 _SHARE_OF_ROUNDING: Final = 1 / 16
-_ROOM: Final = 0.99
 _NORMS: Final = (2.0**-80, 2.0**80)
-_LARGEST_RELEASED: Final[dict[DType, float]] = {
-    "bfloat16": float(np.array(0x7F7F0000, np.uint32).view(np.float32)),
-    "float16": float(np.finfo(np.float16).max),
-    "float32": float(np.finfo(np.float32).max),
-}
 _UNIFORM: Final = 2.0**-32
 # Numbers at a time: what belongs to them stays in a processor's own memory.
 _PIECE: Final = 1 << 15
@@ -121,15 +116,14 @@ class MeasuredUpdate:
         pairs = {pair.name: pair for pair in self.pairs}
         shapes = [TensorShape(pair.name, pair.released, pair.rule.reply.shape) for pair in self.pairs]
         rounding = _Rounding(self.grid, self.norm * self.scale)
-        with np.errstate(all="ignore"), ArraysWriter(out, shapes) as writer:
-            for entry in writer.layout.entries:
-                pair = pairs[entry.name]
-                for chunk in pair.deltas():
+        with np.errstate(all="ignore"), PairFiles(self.pairs) as files, ArraysWriter(out, shapes) as writer:
+            for piece in pieces_of(pairs[entry.name] for entry in writer.layout.entries):
+                for chunk in files.deltas(piece):
                     for start in range(0, chunk.size, _PIECE):
-                        piece = chunk[start : start + _PIECE] * np.float64(self.scale)
-                        whole = rounding.rounded(piece)
+                        part = chunk[start : start + _PIECE] * np.float64(self.scale)
+                        whole = rounding.rounded(part)
                         whole += sampler.draw(whole.size)
-                        writer.write(pair.name, _released(whole, self.grid.step, pair.released))
+                        writer.write(piece.pair.name, _released(whole, self.grid.step, piece.pair.released))
             if rounding.squares > self.grid.bound**2:
                 return (Reason(RefusalCode.STATION_FAULT, "the norm of an update went over its bound"),)
             return writer.close()
@@ -161,37 +155,13 @@ def measure_update(
         return paired
     if any(pair.rule.role is not TensorRole.PARAMETER for pair in paired):
         return (Reason(RefusalCode.RELEASE_NOT_PERMITTED, "buffers do not leave with noise"),)
-    with np.errstate(all="ignore"):  # infinities and NaN are looked for, not warned about
-        squares = _measured(paired, rules.maximum_absolute)
+    squares = measure(paired, rules)
     if isinstance(squares, tuple):
         return squares
     length = math.sqrt(squares)
-    scale = min(1.0, _ROOM * norm / length) if length > 0.0 else 1.0
+    scale = min(1.0, SHARE_OF_NORM * norm / length) if length > 0.0 else 1.0
     grid = NoiseGrid.of(norm, sum(pair.rule.reply.elements for pair in paired))
     return MeasuredUpdate(tuple(paired), grid, scale, length)
-
-
-def _measured(pairs: Sequence[TensorPair], bound: float) -> float | tuple[Reason, ...]:
-    found: dict[RefusalCode, list[str]] = {}
-    squares = 0.0
-    for pair in pairs:
-        problem = None
-        for delta in pair.deltas():
-            # Minimum and maximum both propagate NaN, so they answer finiteness and range together.
-            low, high = float(delta.min()), float(delta.max())
-            if not (math.isfinite(low) and math.isfinite(high)):
-                problem = RefusalCode.RELEASE_TENSOR_NOT_FINITE
-                break
-            if max(-low, high) > bound:
-                problem = RefusalCode.RELEASE_TENSOR_RANGE
-            wide = delta.astype(np.float64)
-            squares += _squares(wide)
-        if problem is not None:
-            found.setdefault(problem, []).append(pair.name)
-    if not found and not math.isfinite(squares):
-        found[RefusalCode.RELEASE_TENSOR_RANGE] = [pair.name for pair in pairs]
-    reasons = tuple(Reason(code, shown(names, TENSOR_NAME)) for code, names in found.items())
-    return reasons or squares
 
 
 class _Rounding:
@@ -235,6 +205,6 @@ def _squares(values: NDArray[np.float64]) -> float:
 def _released(whole: NDArray[np.int64], step: float, dtype: DType) -> Array:
     values = whole.astype(np.float64)
     values *= step
-    largest = _LARGEST_RELEASED[dtype]
+    largest = LARGEST[dtype]
     np.clip(values, -largest, largest, out=values)
     return from_float(values, dtype)

@@ -1,9 +1,9 @@
 """What a training reply must hold, found in the reply and in the inbound weights: tensor beside tensor.
 
-Nothing is computed here but differences, in pieces; the rules on them are `updates` and, with noise, `noising`.
+Nothing is computed here; `pieces` reads them, the rules on them are `measuring`, `updates` and, with noise, `noising`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +14,11 @@ from policies.errors import WireError
 from policies.manifest import DType
 from policies.refusals import Reason, RefusalCode
 from policies.wire.arrays import (
-    Array,
     ArrayLayout,
     ArrayLimits,
     TensorEntry,
-    chunks_of,
-    open_tensor,
     read_layout,
 )
-from policies.wire.floats import as_float
 from policies.wire.releases import ReleaseTensor, TensorRole
 from station.egress.contract import ReleaseContract
 from station.egress.figures import TENSOR_NAME, shown
@@ -48,18 +44,6 @@ class TensorPair:
     def is_parameter(self) -> bool:
         """Whether it is trained, so that clipping and noise are for it."""
         return self.rule.role is TensorRole.PARAMETER
-
-    def chunks(self) -> Iterator[tuple[Array, Array]]:
-        """Yield reply and inbound items, raw, in the same pieces."""
-        yield from zip(
-            chunks_of(open_tensor(*self.reply)), chunks_of(open_tensor(*self.inbound)), strict=True
-        )
-
-    def deltas(self) -> Iterator[Floats]:
-        """Yield reply minus inbound of a float tensor."""
-        dtype = self.rule.reply.dtype
-        for reply, inbound in self.chunks():
-            yield as_float(reply, dtype) - as_float(inbound, dtype)
 
 
 def pair_tensors(

@@ -58,6 +58,12 @@ def jobs_of(pairs: Iterable[TensorPair]) -> Iterator[tuple[Piece, ...]]:
         yield tuple(job)
 
 
+def pieces_of(pairs: Iterable[TensorPair]) -> Iterator[Piece]:
+    """Divide tensors into the pieces of which jobs consist, for whoever takes one after the other."""
+    for job in jobs_of(pairs):
+        yield from job
+
+
 class PairFiles:
     """The two files, open for reading; use it as a context manager.
 
