@@ -13,18 +13,23 @@ from policies.privacy.costs import (
     queries_of_stage,
     unbounded_outputs,
 )
+from policies.privacy.utility import ExpectedError, UpdateUtility, expected_errors, update_utility
 
 __all__ = [
     "NOTHING",
+    "ExpectedError",
     "PolicyCost",
     "Query",
     "QueryKind",
     "Spent",
+    "UpdateUtility",
     "cost_of",
     "cost_of_policy",
     "epsilon",
+    "expected_errors",
     "queries_of_stage",
     "releases_within",
     "spendable",
     "unbounded_outputs",
+    "update_utility",
 ]

@@ -1,0 +1,197 @@
+"""What a policy with noise asks and costs, from its documents alone; and how useful the answers are expected to be."""
+
+import math
+from typing import Any
+
+import pytest
+from egress_documents import METRIC, manifest, policy
+
+from policies.aggregates import AggregateOutput
+from policies.manifest import Interface, TrainManifest
+from policies.policy import Policy
+from policies.privacy import (
+    PolicyCost,
+    Query,
+    QueryKind,
+    Spent,
+    cost_of,
+    cost_of_policy,
+    epsilon,
+    expected_errors,
+    queries_of_stage,
+    unbounded_outputs,
+    update_utility,
+)
+from policies.privacy.utility import sensitivity_of
+from station.egress.privacy.mechanisms import COUNTS_SENSITIVITY_SQUARED, SummedGrid, metric_steps
+
+NOISE = {"noise_multiplier": 2.0, "epsilon": 500.0, "delta": 1e-6}
+ROWS = {
+    "columns": [
+        {"name": "age", "type": "int", "minimum": 18, "maximum": 100},
+        {"name": "shift", "type": "float", "minimum": -10, "maximum": 4},
+        {"name": "sex", "type": "category", "categories": ["F", "M"]},
+    ]
+}
+AGGREGATES = [
+    {"key": "ages", "column": "age", "edges": [40, 65], "by": "sex", "split": "training"},
+    {"key": "age_sum", "column": "age", "measure": "sum", "by": "sex", "decimals": 0, "split": "training"},
+    {"key": "shift_sum", "column": "shift", "measure": "sum", "decimals": 2, "split": "training"},
+    {"key": "medians", "column": "age", "measure": "quantiles", "edges": [40, 65], "probabilities": [0.5], "split": "training"},
+    {"key": "endings", "column": "outcome", "split": "training"},
+]  # fmt: skip
+TABLES = ["ages", "age_sum", "shift_sum", "medians", "endings"]
+
+
+def training(**release: Any) -> tuple[Policy, TrainManifest]:
+    later = {**METRIC, "key": "auc", "stage": "evaluate", "split": "validation", "maximum": 1.0}
+    optional = {**METRIC, "key": "steps", "required": False}
+    rules = {
+        "metrics": ["loss", "auc"],
+        "tensors": {"clipping_norm": 1.0, "float_buffers": "withhold"},
+        "timing_quantum_s": 60.0,
+        "differential_privacy": NOISE,
+    }
+    return policy(**{**rules, **release}), manifest(metrics=[METRIC, optional, later])
+
+
+def analysis(interface: str = "map", **release: Any) -> tuple[Policy, TrainManifest]:
+    rules = {
+        "metrics": [],
+        "tables": TABLES,
+        "timing_quantum_s": 60.0,
+        "differential_privacy": NOISE,
+        "trust_statement": None,
+    }
+    train = manifest("analysis", metrics=[], rows=ROWS, aggregates=AGGREGATES)
+    changed = train.model_copy(update={"interface": Interface(interface)})
+    return policy("analysis", **{**rules, **release}), changed
+
+
+def cost(documents: tuple[Policy, TrainManifest]) -> PolicyCost:
+    found = cost_of_policy(*documents)
+    assert found is not None
+    return found
+
+
+def test_the_update_and_every_permitted_metric_are_queries() -> None:
+    documents = training()
+    assert [str(query) for query in queries_of_stage(*documents, "train")] == ["update", "metric:loss"]
+    assert [str(query) for query in queries_of_stage(*documents, "evaluate")] == ["metric:auc"]
+    assert queries_of_stage(*documents, "analyse") == ()
+    assert [str(query) for query in queries_of_stage(*training(metrics=["steps"]), "train")] == [
+        "update",
+        "metric:steps",
+    ]
+
+
+def test_a_sum_is_three_queries_and_other_tables_are_one() -> None:
+    queries = queries_of_stage(*analysis(), "analyse")
+    assert [str(query) for query in queries] == [
+        "count:ages",
+        "sum-patients:age_sum",
+        "sum:age_sum",
+        "sum-of-squares:age_sum",
+        "sum-patients:shift_sum",
+        "sum:shift_sum",
+        "sum-of-squares:shift_sum",
+        "quantiles:medians",
+        "count:endings",
+    ]
+    assert [str(query) for query in queries_of_stage(*analysis(tables=["medians"]), "analyse")] == [
+        "quantiles:medians"
+    ]
+
+
+def test_a_policy_costs_every_release_of_every_round_and_run() -> None:
+    found = cost(training())
+    one = Spent.of(2.0)
+    assert found.per_release == {"train": one.times(2), "evaluate": one}
+    assert found.per_round == one.times(3)
+    assert found.per_run == one.times(3 * 20)
+    # 200 releases, fewer than ten runs of twenty rounds of two: the dearest each.
+    assert found.in_total == one.times(2 * 200)
+    assert 0 < found.epsilon_per_round < found.epsilon_per_run < found.epsilon_in_total
+    assert found.epsilon_in_total == epsilon(one.times(400), 1e-6)
+
+
+def test_what_asks_nothing_costs_nothing() -> None:
+    documents = training(differential_privacy=None)
+    assert cost_of_policy(*documents) is None
+    assert expected_errors(*documents, "train", 100) == ()
+    privacy = training()[0].release.differential_privacy
+    assert privacy is not None
+    assert cost_of(privacy, ()) == Spent(0)
+
+
+@pytest.mark.parametrize("interface", ["map", "station"])
+def test_rows_of_one_patient_at_a_time_can_be_made_private(interface: str) -> None:
+    assert unbounded_outputs(*analysis(interface)) == ()
+
+
+@pytest.mark.parametrize("interface", ["flower", "command"])
+def test_rows_of_a_program_that_sees_everybody_cannot(interface: str) -> None:
+    documents = analysis(interface)
+    assert unbounded_outputs(*documents) == tuple(TABLES)
+    policy_, train = analysis(interface, tables=["medians"])
+    assert unbounded_outputs(policy_, train) == ("medians",)
+    assert unbounded_outputs(policy_, _clinical(train)) == ()
+
+
+def _clinical(train: TrainManifest) -> TrainManifest:
+    rows = train.outputs.rows
+    assert rows is not None
+    columns = tuple(column.model_copy(update={"source": "clinical"}) for column in rows.columns)
+    outputs = train.outputs.model_copy(update={"rows": rows.model_copy(update={"columns": columns})})
+    return train.model_copy(update={"outputs": outputs})
+
+
+def test_an_update_in_numbers() -> None:
+    found = update_utility(5.0, 1.0, 0.5, 10_000, 25)
+    assert found.kept == pytest.approx(0.99 / 5)
+    assert found.signal == pytest.approx(0.99)
+    assert found.noise == pytest.approx(0.5 * 2 * 100)
+    assert found.ratio == pytest.approx(0.0099)
+    assert found.averaged_ratio == pytest.approx(0.0495)
+    assert found.projection_ratio == pytest.approx(0.99)
+    small = update_utility(0.5, 1.0, 0.5, 10_000)
+    assert (small.kept, small.signal) == (1.0, 0.5)
+    assert update_utility(0.0, 1.0, 0.5, 10).ratio == 0.0
+    with pytest.raises(ValueError, match="positive"):
+        update_utility(1.0, 0.0, 0.5, 10)
+
+
+def test_errors_of_metrics_and_tables() -> None:
+    documents = training()
+    (metric,) = expected_errors(*documents, "evaluate", 90, 4)
+    assert metric.query == Query(QueryKind.METRIC, "auc")
+    assert (metric.standard_error, metric.relative, metric.averaged) == (2.0, 2.0, 1.0)
+    errors = {str(item.query): item for item in expected_errors(*analysis(), "analyse", 100, 9)}
+    assert errors["count:ages"].standard_error == pytest.approx(2 * math.sqrt(2))
+    assert errors["count:ages"].relative == pytest.approx(0.02 * math.sqrt(2))
+    assert errors["count:ages"].averaged == pytest.approx(0.02 * math.sqrt(2) / 3)
+    assert errors["sum:age_sum"].standard_error == pytest.approx(2 * math.sqrt(2) * 100)
+    assert errors["sum:shift_sum"].standard_error == pytest.approx(2 * math.sqrt(2) * 10)
+    assert errors["sum-of-squares:shift_sum"].standard_error == pytest.approx(2 * math.sqrt(2) * 100)
+    assert all(item.in_words().startswith(str(item.query)) for item in errors.values())
+    with pytest.raises(ValueError, match="positive"):
+        expected_errors(*documents, "train", 0)
+
+
+def test_what_is_expected_is_what_stations_do() -> None:
+    """The sensitivities on the stations' grids are these, rounded up to whole steps."""
+    documents = analysis()
+    train = documents[1]
+    item = AggregateOutput(**{**AGGREGATES[2], "split": train.outputs.aggregates[2].split})
+    for kind, (low, high) in ((QueryKind.SUM, (-10.0, 4.0)), (QueryKind.SUM_OF_SQUARES, (0.0, 100.0))):
+        grid = SummedGrid.of(low, high, item.decimals or 0)
+        expected = sensitivity_of(Query(kind, item.key), train)
+        assert expected is not None
+        assert math.sqrt(grid.sensitivity_squared) * float(grid.step) == pytest.approx(expected[0], rel=1e-3)
+    counts = sensitivity_of(Query(QueryKind.COUNT, "ages"), train)
+    assert counts == (pytest.approx(math.sqrt(COUNTS_SENSITIVITY_SQUARED)), 1.0)
+    metric = training()[1].outputs.metrics[0]
+    expected = sensitivity_of(Query(QueryKind.METRIC, metric.key), training()[1])
+    assert expected is not None
+    assert metric_steps(metric) * 10.0**-metric.decimals == pytest.approx(expected[0])
+    assert sensitivity_of(Query(QueryKind.UPDATE), train) is None
