@@ -16,6 +16,8 @@ HomeOption = Annotated[
     typer.Option("--home", envvar="PHT_HOME", help="The station's folder.", file_okay=False),
 ]
 
+LOGIN = Path("/proc/self/loginuid")
+"""Where the kernel says who logged in."""
 _NO_LOGIN = 0xFFFFFFFF
 
 
@@ -33,7 +35,7 @@ def operator_name() -> str:
 def _behind_root() -> str:
     """Return who became root: by the login that the kernel remembers over su and sudo, or by sudo's word."""
     try:
-        login = int(Path("/proc/self/loginuid").read_text("ascii"))
+        login = int(LOGIN.read_text("ascii"))
         if login not in {0, _NO_LOGIN}:
             return pwd.getpwuid(login).pw_name
     except (OSError, ValueError, KeyError):
