@@ -51,6 +51,7 @@ from station.runs.charging import Charging, privacy_ledger
 from station.runs.clock import RunClock
 from station.runs.desk import StationDesk
 from station.runs.differing import Differing
+from station.runs.moments import Moments
 from station.runs.needed_images import NeededImages
 from station.runs.outbox import Outbox
 from station.runs.preparation import Preparation
@@ -297,10 +298,10 @@ def _trains(
         volumes, books.catalogue, audit, modes=settings.consent_modes,
         keep_for=timedelta(days=settings.retention.cache_days), clock=system_clock,
     )  # fmt: skip
-    clock = RunClock(home.database)
+    clock, moments = RunClock(home.database), Moments()
     preparation = Preparation(
         settings, paths, gatekeeper, books.catalogue, lines.images, lines.blobs, launcher, TrainSandbox(launcher),
-        CohortKey.load(paths.cohort_key), audit, clock, volumes,
+        CohortKey.load(paths.cohort_key), audit, clock, volumes, moments=moments,
     )  # fmt: skip
     releasing = Releasing(
         gatekeeper,
@@ -313,7 +314,7 @@ def _trains(
     )
     rounds = TrainRounds(
         settings, gatekeeper, books.runs, books.releases, books.ledger, audit, lines.blobs, books.outbox, clock,
-        releasing, Canary(preparation),
+        releasing, Canary(preparation), moments=moments,
     )  # fmt: skip
     warm = WarmRuns(gatekeeper, books.runs, preparation, audit)
     service = RunService(
@@ -321,7 +322,7 @@ def _trains(
     )
     pace = Pace(idle_s=settings.polling.idle_s, slow_s=max(settings.polling.active_s, 0.1))
     connection = AnnouncedConnection(lines.fleet, books.calls)
-    return _Trains(keeper, warm, clock, Agent(connection, service, paths.agent, pace))
+    return _Trains(keeper, warm, clock, Agent(connection, service, paths.agent, pace, moments.stop))
 
 
 def _retention(home: _Home, warm: WarmRuns) -> ComputeRetention:

@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,11 +56,14 @@ class Agent:
         handler: InstructionHandler,
         state_path: Path,
         pace: Pace | None = None,
+        interrupt: Callable[[], None] | None = None,
     ) -> None:
         self._connection = connection
         self._handler = handler
         self._spool = Spool(state_path)
         self._pace = pace or Pace()
+        # Ends what the handler waits for, once nothing is answered any more.
+        self._interrupt = interrupt
         self._lock = threading.Lock()
         self._runs: dict[int, _Run] = {}
         self._stopping = threading.Event()
@@ -91,6 +95,8 @@ class Agent:
         """Stop polling and delivering. What is unanswered stays stored; the node stays registered and active."""
         self._stopping.set()
         self._wake.set()
+        if self._interrupt is not None:
+            self._interrupt()
         self._connection.interrupt()
         with self._lock:
             workers = [run.thread for run in self._runs.values() if run.thread is not None]

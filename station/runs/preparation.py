@@ -6,7 +6,7 @@ its inputs) in a new container. Nothing here talks to a train beyond its hello.
 
 import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -44,6 +44,7 @@ from station.images.store import LayerStore
 from station.layout import StationPaths
 from station.runs.clock import RunClock
 from station.runs.mapping import map_session
+from station.runs.moments import Moments
 from station.runs.repository import STATION_ACTOR, Run, count_as_started
 from station.runs.usage import note_use
 from station.sandbox.mapping import MapSession
@@ -114,6 +115,7 @@ class Preparation:
     audit: AuditLog
     clock: RunClock
     volumes: VolumeCache | None = None
+    moments: Moments = field(default_factory=Moments)
 
     def prepare(self, run: Run, admitted: Admitted) -> Permitted[Prepared] | Refused:
         """Fetch, verify, freeze and start.
@@ -201,7 +203,8 @@ class Preparation:
         # When it says hello is the train's own to choose, and its cohort is there by then.
         quantum = policy.release.timing_quantum_s
         try:
-            prepared.session = self.sandbox.start(spec)
+            with self.moments.holding(self.moments.now(), quantum):
+                prepared.session = self.sandbox.start(spec)
             prepared.has_gpu = prepared.session.has_gpu
             prepared.last_message = self.gatekeeper.now()
         except TrainStartError as error:

@@ -7,7 +7,7 @@ a release leaves only after it is recorded; a recorded one is sent again as it i
 """
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +36,7 @@ from station.egress.release import Release, Withheld
 from station.egress.review.reviews import Review
 from station.runs.canary import Canary, Trained
 from station.runs.clock import RunClock
+from station.runs.moments import Moments
 from station.runs.outbox import Outbox
 from station.runs.preparation import Prepared
 from station.runs.releasing import Answered, Releasing
@@ -81,6 +82,7 @@ class TrainRounds:
     clock: RunClock
     releasing: Releasing
     canary: Canary
+    moments: Moments = field(default_factory=Moments)
 
     def recorded(self, instruction: Instruction) -> Answer | None:
         """Return the release that answers this (order, round, kind), sent again as it is, or None."""
@@ -143,29 +145,35 @@ class TrainRounds:
         5. Where a person is to look at it, it is parked instead, and the answer is that it waits.
         6. The arrays are pushed; then the reply may go.
 
+        With the policy's quantum, 4 begins at its next multiple, counted from when the station took the instruction up.
+
         Raises:
             NetworkError: the orchestrator's blobs do not answer.
             StorageError: the disk.
         """
-        stage = _STAGES[instruction.kind.value]
+        since = self.moments.now()
         inbound = self._inbound(instruction, arrays, prepared)
         if isinstance(inbound, Refused):
             return self.outbox.status(instruction, Status.REFUSED, inbound.code, run), None
         self._note(run, prepared, AuditEvent.DATA_USED, instruction)
-        reply = self._ask(instruction, run, prepared, inbound)
-        if isinstance(reply, TrainFailure):
+        quantum = prepared.admitted.verified.in_force.policy.release.timing_quantum_s
+        with self.moments.holding(since, quantum, lambda: prepared.ended_by is not None) as held:
+            reply = self._ask(instruction, run, prepared, inbound)
+            outcome: TrainFailure | tuple[Answered, Release | Withheld]
+            if isinstance(reply, TrainFailure):
+                outcome = reply
+            else:
+                outcome = self._judged(Answered(instruction, run, prepared, reply), inbound)
+        if held.over and prepared.ended_by is not None:
+            # As where it was still computing: whether it was done by then is not told.
+            return self.outbox.status(instruction, Status.FAILED, prepared.ended_by, run), None
+        if isinstance(outcome, TrainFailure):
             if prepared.ended_by is not None:
                 return self.outbox.status(instruction, Status.FAILED, prepared.ended_by, run), None
             if self.clock.is_spent(run.order_digest, _run_hours(prepared)):
                 return self._end_of_time(instruction, run), None
-            return self.failed(instruction, run, reply, prepared.admitted), None
-        asked = GuardRequest(
-            run.order_digest, instruction.round, stage, inbound, prepared.work / "release.safetensors"
-        )
-        answered = Answered(instruction, run, prepared, reply)
-        release = self.releasing.judge(answered, asked)
-        if isinstance(release, Release):
-            release = self._scored(Trained(instruction, run, prepared, inbound, release))
+            return self.failed(instruction, run, outcome, prepared.admitted), None
+        answered, release = outcome
         if isinstance(release, Withheld) and release.code is RefusalCode.RELEASE_UNSCORED:
             if prepared.ended_by is not None:
                 return self.outbox.status(instruction, Status.FAILED, prepared.ended_by, run), None
@@ -173,12 +181,23 @@ class TrainRounds:
                 return self._end_of_time(instruction, run), None
         if isinstance(release, Withheld):
             return self._withhold(instruction, run, release, prepared.admitted), None
-        recorded = self.releasing.record(answered, release)
+        told = replace(answered.reply, seconds=held.seconds(answered.reply.seconds))
+        recorded = self.releasing.record(replace(answered, reply=told), release)
         if isinstance(recorded, Review):
             return self._under_review(instruction, run), None
         if isinstance(recorded, Refused):
             return self.outbox.status(instruction, Status.WITHHELD, recorded.code, run), None
         return self._send(recorded)
+
+    def _judged(self, answered: Answered, inbound: Path | None) -> tuple[Answered, Release | Withheld]:
+        """Hold what a train answered to every rule that takes time."""
+        instruction, run, prepared = answered.instruction, answered.run, answered.prepared
+        stage, out = _STAGES[instruction.kind.value], prepared.work / "release.safetensors"
+        asked = GuardRequest(run.order_digest, instruction.round, stage, inbound, out)
+        release = self.releasing.judge(answered, asked)
+        if isinstance(release, Withheld):
+            return answered, release
+        return answered, self._scored(Trained(instruction, run, prepared, inbound, release))
 
     def _scored(self, trained: Trained) -> Release | Withheld:
         """Let what was trained leave only where it tells its own patients no better than the policy permits."""

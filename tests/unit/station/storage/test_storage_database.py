@@ -16,10 +16,11 @@ from sqlalchemy.exc import IntegrityError
 import station.audit.tables
 import station.catalogue
 import station.continuity.tables
+import station.egress.differencing.tables
 import station.egress.privacy.tables
 import station.egress.records.tables
-import station.runs.clock
 import station.egress.review.tables
+import station.runs.clock
 import station.runs.tables
 import station.runs.usage
 from policies.errors import StateError, StorageError
@@ -29,11 +30,12 @@ TABLES = (
     station.audit.tables,
     station.catalogue,
     station.continuity.tables,
+    station.egress.differencing.tables,
     station.egress.privacy.tables,
     station.egress.records.tables,
+    station.egress.review.tables,
     station.runs.clock,
     station.runs.tables,
-    station.egress.review.tables,
     station.runs.usage,
 )
 
