@@ -19,7 +19,7 @@ from station.egress.suppression.demands import Bounds, insider, outsider, protec
 from station.egress.suppression.flows import OutOfWork, Work
 from station.egress.suppression.lines import Counts, Mask, has_small, room
 
-_START: Final = 2_000
+_START: Final = 12_000
 """What starting one linear program costs, in the units of one hidden cell."""
 _TOGETHER: Final = 12
 """So many programs ask for many cells at once before each cell is asked for alone."""
@@ -48,7 +48,7 @@ class Attack:
         Raises:
             OutOfWork: there is no work left for it.
         """
-        self._work.spend(_START + 4 * len(wanted))
+        self._work.spend(_START + 24 * len(wanted))
         found = linprog(
             -wanted, A_eq=self._sums, b_eq=self._known,
             bounds=np.stack([self._lower, self._upper], axis=1), method="highs",
@@ -78,11 +78,16 @@ class Attack:
             )
             self.push(wanted)
         for cell in unmet():
-            for sign in (1.0, -1.0):
-                wanted = np.zeros(len(low))
-                wanted[cell] = sign
-                self.push(wanted)
+            self._push_alone(int(cell), int(low[cell]), int(high[cell]), int(spread[cell]))
         return len(unmet()) == 0
+
+    def _push_alone(self, cell: int, low: int, high: int, spread: int) -> None:
+        wanted = np.zeros(len(self.least))
+        wanted[cell] = 1.0
+        if self.most[cell] < high or self.most[cell] - self.least[cell] < spread:
+            self.push(wanted)
+        if self.least[cell] > low or self.most[cell] - self.least[cell] < spread:
+            self.push(-wanted)
 
 
 def crosstab_is_safe(

@@ -4,6 +4,8 @@ With all margins known, a cell can grow by as much as can flow from its line to 
 one and up in the next (Gusfield, "A graph theoretic approach to statistical data security", 1988). Exact, and in whole patients.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
@@ -36,6 +38,22 @@ class Work:
         self.left -= steps
         if self.left < 0:
             raise OutOfWork
+
+
+class Allowance:
+    """Steps for several searches, one after the other."""
+
+    def __init__(self, steps: int, searches: int) -> None:
+        self._left, self._searches = steps, max(1, searches)
+
+    @contextmanager
+    def part(self) -> Iterator[Work]:
+        """Give the next search its part of what is left."""
+        work = Work(self._left // self._searches)
+        before = work.left
+        yield work
+        self._left -= before - max(0, work.left)
+        self._searches = max(1, self._searches - 1)
 
 
 class Slack:

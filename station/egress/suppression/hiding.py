@@ -24,15 +24,17 @@ from policies.refusals import RefusalCode
 from station.egress.analyses.exact import ExactTable
 from station.egress.suppression.audit import crosstab_is_safe, line_is_safe
 from station.egress.suppression.crosstabs import hide_crosstab
-from station.egress.suppression.flows import Work
+from station.egress.suppression.flows import Allowance, Work
 from station.egress.suppression.lines import Mask, hide_line
 from station.egress.suppression.population import Key, Population, is_outcome, keys_of
 from station.egress.suppression.rules import Hidden, HidingRules, Values, sum_problem
 from station.egress.suppression.sums import hide_sums, sums_are_safe, tells_few
 
-_CHOOSING: Final = 60_000_000
-_ATTACKING: Final = 20_000_000
-"""Steps for all tables of a split together, in equal parts."""
+_CHOOSING: Final = 120_000_000
+_ATTACKING: Final = 120_000_000
+"""Steps for all tables of a split together; each may take its part, and what those before it left."""
+_LINE: Final = 2_000_000
+"""Steps for attacking one column."""
 
 _SMALL: Final = RefusalCode.RELEASE_CELL_TOO_SMALL
 _DOMINATED: Final = RefusalCode.RELEASE_DOMINATED
@@ -60,7 +62,10 @@ class _Together:
     def __init__(self, tables: Sequence[ExactTable], rules: HidingRules) -> None:
         self._tables, self._rules = tables, rules
         self._people = Population(tables)
-        self._share = max(1, len(tables))
+        self._choosing, self._attacking = (
+            Allowance(_CHOOSING, len(tables)),
+            Allowance(_ATTACKING, len(tables)),
+        )
         self._lines: dict[Key, Mask] = {}
         self._crosstabs: dict[Place, Mask | None] = {}
         self._columns = dict(self._people.columns)
@@ -151,8 +156,7 @@ class _Together:
             known = np.zeros(len(counts), dtype=bool)
             minimum = self._minimum[(key,)]
             hidden = hide_line(counts, minimum, known)
-            attack = Work(_ATTACKING // self._share)
-            if hidden is None or not line_is_safe(counts, hidden, minimum, known, attack):
+            if hidden is None or not line_is_safe(counts, hidden, minimum, known, Work(_LINE)):
                 hidden = ~known
             self._lines[key] = hidden
         return self._lines[key]
@@ -161,10 +165,11 @@ class _Together:
         first, second = place
         counts = self._people.crosstab(self._columns[first], self._columns[second])
         lines, columns, minimum = self._line(first), self._line(second), self._minimum[place]
-        hidden = hide_crosstab(counts, minimum, lines, columns, Work(_CHOOSING // self._share))
-        attack = Work(_ATTACKING // self._share)
-        if hidden is not None and not crosstab_is_safe(counts, hidden, minimum, lines, columns, attack):
-            hidden = None
+        with self._choosing.part() as work:
+            hidden = hide_crosstab(counts, minimum, lines, columns, work)
+        with self._attacking.part() as work:
+            if hidden is not None and not crosstab_is_safe(counts, hidden, minimum, lines, columns, work):
+                hidden = None
         self._crosstabs[place] = hidden
 
     def _break_circles(self) -> None:
@@ -216,8 +221,7 @@ class _Together:
             for cell in range(len(counts))
         ])  # fmt: skip
         hidden = hide_line(counts, minimum, known)
-        attack = Work(_ATTACKING // self._share)
-        if hidden is None or not line_is_safe(counts, hidden, minimum, known, attack):
+        if hidden is None or not line_is_safe(counts, hidden, minimum, known, Work(_LINE)):
             return _of(None)
         return _of(~hidden.reshape(table.shape))
 

@@ -1,0 +1,139 @@
+"""Attack: a cell that one table hides is had from another table of the same patients."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from suppression_kit import Attacker, category, count_of, number, released, sum_of
+
+from policies.refusals import RefusalCode
+
+MINIMUM = 10
+A, B, C = category("a", 4), category("b", 3), category("c", 3)
+
+
+def people(seed: int, *, rare: int = 3, size: int = 400) -> list[dict[str, Any]]:
+    """Patients by three columns; few have the last bin of `a`."""
+    generator = np.random.default_rng(seed)
+    codes = [
+        np.concatenate([np.full(rare, 3), generator.integers(0, 3, size - rare)]),
+        generator.integers(0, 3, size), generator.integers(0, 3, size),
+    ]  # fmt: skip
+    return [
+        dict(zip("abc", (str(code) for code in patient), strict=True)) for patient in zip(*codes, strict=True)
+    ]
+
+
+def counted(rows: list[dict[str, Any]], *columns: str) -> Any:
+    sizes = {"a": 4, "b": 3, "c": 3}
+    counts = np.zeros([sizes[name] for name in columns], dtype=int)
+    for row in rows:
+        counts[tuple(int(row[name]) for name in columns)] += 1
+    return counts
+
+
+def solver(rows: list[dict[str, Any]]) -> Attacker:
+    made = Attacker(a=4, b=3, c=3)
+    made.knows(len(rows))
+    return made
+
+
+def test_a_hidden_bin_from_the_margin_of_a_crosstab() -> None:
+    rows = people(1)
+    alone = released([A, B, C], [count_of("a")], rows).tables["a"]
+    crosstab = counted(rows, "a", "b")
+    victim = solver(rows)
+    victim.reads(alone, "a")
+    # The crosstab's own three other lines, had it hidden nothing for the sake of the table beside it.
+    for place, count in np.ndenumerate(crosstab):
+        if place[0] < 3:
+            victim.knows(int(count), a=place[0], b=place[1])
+    assert victim.interval(a=3) == (3, 3)
+
+    tables = released([A, B, C], [count_of("a"), count_of("a", "b")], rows).tables
+    attack = solver(rows)
+    attack.reads(tables["a"], "a")
+    attack.reads(tables["a_b"], "a", "b")
+    for code, total in enumerate(counted(rows, "b")):
+        attack.knows(int(total), b=code)
+    low, high = attack.interval(a=3)
+    assert low == 0
+    assert high >= MINIMUM
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_from_two_crosstabs_that_share_a_column(seed: int) -> None:
+    rows = people(seed, size=260)
+    wanted = [count_of("a"), count_of("b"), count_of("a", "b"), count_of("b", "c")]
+    tables = released([A, B, C], wanted, rows).tables
+    assert "b" in tables
+    attack = solver(rows)
+    for key, table in tables.items():
+        attack.reads(table, *key.split("_"))
+    for code in range(4):
+        low, high = attack.interval(a=code)
+        if 0 < counted(rows, "a")[code] < MINIMUM:
+            assert low == 0
+            assert high >= MINIMUM
+    for place, count in np.ndenumerate(counted(rows, "a", "b")):
+        if 0 < count < MINIMUM and "a_b" in tables:
+            low, high = attack.interval(a=place[0], b=place[1])
+            assert low == 0
+            assert high > low
+
+
+def test_of_tables_in_a_circle_one_is_left_out() -> None:
+    """Every patient of c=2 has b=2 and every one of b=2 has a=2: two tables nearly tell the third."""
+    rows = [{"a": str(n % 3), "b": str(n % 3), "c": str(n % 3)} for n in range(120)]
+    rows += [{"a": "0", "b": "1", "c": "1"}] * 4
+    crosstab = counted(rows, "a", "c")
+    victim = solver(rows)
+    for pair in (("a", "b"), ("b", "c")):
+        for place, count in np.ndenumerate(counted(rows, *pair)):
+            victim.knows(int(count), **dict(zip(pair, place, strict=True)))
+    assert crosstab[0, 1] == 4
+    assert victim.interval(a=0, c=1) == (4, 4)  # and its own table may hide what it likes
+
+    wanted = [count_of("a", "b"), count_of("b", "c"), count_of("a", "c")]
+    release = released([A, B, C], wanted, rows)
+    assert "a_c" not in release.tables
+    assert RefusalCode.RELEASE_CELL_TOO_SMALL in {
+        item.code for item in release.suppressed if item.key == "a_c"
+    }
+
+
+def test_a_sum_does_not_tell_the_number_of_patients_that_a_count_hides() -> None:
+    rows = [{**row, "size": float(20 + 3 * place % 17)} for place, row in enumerate(people(2))]
+    tables = released([A, B, C, number("size", 0, 100)], [count_of("a"), sum_of("size", "a")], rows).tables
+    hidden = [line[0] == -1 for line in tables["a"]]
+    assert hidden[3]
+    assert sum(hidden) >= 2
+    for line, hide in zip(tables["sum_size_a"], hidden, strict=True):
+        assert not hide or tuple(line) == (-1, 0.0, 0.0)
+
+
+def test_a_patient_left_out_of_one_of_two_sums() -> None:
+    """A train that gives the second column no value for one patient: the difference of the sums is what that one has."""
+    rows = [{"size": float(20 + 7 * place % 31), "other": float(20 + 7 * place % 31)} for place in range(60)]
+    rows[17]["other"] = None
+    exact = [sum(row[name] or 0.0 for row in rows) for name in ("size", "other")]
+    assert exact[0] - exact[1] == rows[17]["size"]
+
+    columns = [number("size", 0, 100), number("other", 0, 100, missing=True)]
+    tables = released(columns, [sum_of("size"), sum_of("other")], rows).tables
+    assert set(tables) == {"sum_size_all"}
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (0.5, 3.0)])
+def test_a_column_that_is_like_another_but_for_one_patient(scale: float, shift: float) -> None:
+    rows = [{"size": float(20 + 7 * place % 31)} for place in range(60)]
+    for row in rows:
+        row["other"] = row["size"] * scale + shift
+    rows[17]["other"] = 0.0
+    told = [sum(row[name] for row in rows) for name in ("size", "other")]
+    assert (told[0] * scale + shift * 60 - told[1] - shift) / scale == pytest.approx(rows[17]["size"])
+
+    columns = [number("size", 0, 100), number("other", 0, 100)]
+    release = released(columns, [sum_of("size"), sum_of("other")], rows)
+    assert set(release.tables) == {"sum_size_all"}
+    assert [item.code for item in release.suppressed] == [RefusalCode.RELEASE_DOMINATED]
