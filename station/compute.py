@@ -15,6 +15,7 @@ from station.assembly import Station, assemble
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
 from station.cohorts import sweep
+from station.egress.privacy.spending import SpendingDesk
 from station.layout import StationPaths
 from station.runs.accesses import AccessDesk
 from station.runs.repository import STATION_ACTOR
@@ -31,6 +32,7 @@ from station.web.catalogue_api import add_catalogue_routes
 from station.web.continuity_api import add_continuity_routes
 from station.web.gpus_api import add_gpu_routes
 from station.web.images_api import add_image_routes
+from station.web.privacy_api import add_privacy_routes
 from station.web.reviews_api import add_review_routes
 from station.web.selftest_api import add_selftest_routes
 from station.web.server import read_token, serve_local
@@ -85,6 +87,7 @@ def serve(home: Path) -> None:
         add_gpu_routes(api, launcher)
         add_image_routes(api, station.images)
         add_review_routes(api, ReviewDesk(station.reviewing, station.releases, audit))
+        add_privacy_routes(api, SpendingDesk(database, settings.privacy.epsilon, settings.privacy.delta))
         serve_local(api, paths.api_socket)
     finally:
         ending.set()
