@@ -13,7 +13,7 @@ from policies.privacy.costs import (
     queries_of_stage,
     unbounded_outputs,
 )
-from policies.privacy.utility import ExpectedError, UpdateUtility, expected_errors, update_utility
+from policies.privacy.sensitivities import sensitivity_of, spread_of
 
 __all__ = [
     "NOTHING",
@@ -29,7 +29,9 @@ __all__ = [
     "expected_errors",
     "queries_of_stage",
     "releases_within",
+    "sensitivity_of",
     "spendable",
+    "spread_of",
     "unbounded_outputs",
     "update_utility",
 ]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from policies.manifest import TrainManifest
 from policies.policy import DifferentialPrivacy, Policy
-from policies.privacy import cost_of, cost_of_policy, epsilon
+from policies.privacy import QueryKind, cost_of, cost_of_policy, epsilon, spread_of
 from policies.rules.privacy_rules import granted
-from policies.rules.privacy_words import count_spread, metric_spread
+from policies.rules.privacy_words import metric_spread
 from station.egress.contract import ReleaseContract
 from station.egress.training.noising import MeasuredUpdate, measure_update
 
@@ -52,7 +52,7 @@ class DryPrivacy:
         epsilon: the policy's, over all runs.
         runs: how many whole runs it lasts for, of those that the policy permits.
         metrics: standard deviation of one station's noise on each permitted metric, beside its range.
-        tables: likewise on each cell of counts.
+        tables: likewise on each number of each query that a table asks, beside the most that one patient adds to it.
     """
 
     delta: float
@@ -61,7 +61,7 @@ class DryPrivacy:
     epsilon: float
     runs: tuple[int, int]
     metrics: dict[str, tuple[float, float]]
-    tables: dict[str, float]
+    tables: dict[str, tuple[float, float]]
 
 
 def dry_privacy(policy: Policy, manifest: TrainManifest) -> DryPrivacy | None:
@@ -86,9 +86,10 @@ def dry_privacy(policy: Policy, manifest: TrainManifest) -> DryPrivacy | None:
             if metric.key in policy.release.metrics
         },
         tables={
-            item.key: count_spread(privacy)
-            for item in manifest.outputs.aggregates
-            if item.key in policy.release.tables
+            str(query): spread
+            for queries in cost.stages.values()
+            for query in queries
+            if query.kind is not QueryKind.METRIC and (spread := spread_of(privacy, query, manifest))
         },
     )
 
@@ -129,8 +130,8 @@ def cost_lines(found: DryPrivacy) -> list[str]:
         for key, (spread, width) in found.metrics.items()
     ]
     lines += [
-        f"Noise on {key}: standard deviation {spread:.3g} patients in each cell"
-        for key, spread in found.tables.items()
+        f"Noise on {query}: standard deviation {spread:.3g} of each number, where one patient counts for up to {most:g}"
+        for query, (spread, most) in found.tables.items()
     ]
     return [cost, *lines]
 

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from policies.manifest import DType
 from policies.privacy import Query, QueryKind
-from policies.privacy.utility import SHARE_OF_NORM
+from policies.privacy.sensitivities import SHARE_OF_NORM
 from policies.refusals import Reason, RefusalCode
 from policies.wire.arrays import Array, TensorShape
 from policies.wire.arrays_writing import ArraysWriter, WrittenArrays

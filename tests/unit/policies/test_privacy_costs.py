@@ -1,4 +1,4 @@
-"""What a policy with noise asks and costs, from its documents alone; and how useful the answers are expected to be."""
+"""What a policy with noise asks and costs, from its documents alone; and how wide the noise is."""
 
 import math
 from typing import Any
@@ -17,12 +17,11 @@ from policies.privacy import (
     cost_of,
     cost_of_policy,
     epsilon,
-    expected_errors,
     queries_of_stage,
+    sensitivity_of,
+    spread_of,
     unbounded_outputs,
-    update_utility,
 )
-from policies.privacy.utility import sensitivity_of
 from station.egress.privacy.mechanisms import COUNTS_SENSITIVITY_SQUARED, SummedGrid, metric_steps
 
 NOISE = {"noise_multiplier": 2.0, "epsilon": 500.0, "delta": 1e-6}
@@ -118,7 +117,6 @@ def test_a_policy_costs_every_release_of_every_round_and_run() -> None:
 def test_what_asks_nothing_costs_nothing() -> None:
     documents = training(differential_privacy=None)
     assert cost_of_policy(*documents) is None
-    assert expected_errors(*documents, "train", 100) == ()
     privacy = training()[0].release.differential_privacy
     assert privacy is not None
     assert cost_of(privacy, ()) == Spent(0)
@@ -146,36 +144,24 @@ def _clinical(train: TrainManifest) -> TrainManifest:
     return train.model_copy(update={"outputs": outputs})
 
 
-def test_an_update_in_numbers() -> None:
-    found = update_utility(5.0, 1.0, 0.5, 10_000, 25)
-    assert found.kept == pytest.approx(0.99 / 5)
-    assert found.signal == pytest.approx(0.99)
-    assert found.noise == pytest.approx(0.5 * 2 * 100)
-    assert found.ratio == pytest.approx(0.0099)
-    assert found.averaged_ratio == pytest.approx(0.0495)
-    assert found.projection_ratio == pytest.approx(0.99)
-    small = update_utility(0.5, 1.0, 0.5, 10_000)
-    assert (small.kept, small.signal) == (1.0, 0.5)
-    assert update_utility(0.0, 1.0, 0.5, 10).ratio == 0.0
-    with pytest.raises(ValueError, match="positive"):
-        update_utility(1.0, 0.0, 0.5, 10)
-
-
-def test_errors_of_metrics_and_tables() -> None:
-    documents = training()
-    (metric,) = expected_errors(*documents, "evaluate", 90, 4)
-    assert metric.query == Query(QueryKind.METRIC, "auc")
-    assert (metric.standard_error, metric.relative, metric.averaged) == (2.0, 2.0, 1.0)
-    errors = {str(item.query): item for item in expected_errors(*analysis(), "analyse", 100, 9)}
-    assert errors["count:ages"].standard_error == pytest.approx(2 * math.sqrt(2))
-    assert errors["count:ages"].relative == pytest.approx(0.02 * math.sqrt(2))
-    assert errors["count:ages"].averaged == pytest.approx(0.02 * math.sqrt(2) / 3)
-    assert errors["sum:age_sum"].standard_error == pytest.approx(2 * math.sqrt(2) * 100)
-    assert errors["sum:shift_sum"].standard_error == pytest.approx(2 * math.sqrt(2) * 10)
-    assert errors["sum-of-squares:shift_sum"].standard_error == pytest.approx(2 * math.sqrt(2) * 100)
-    assert all(item.in_words().startswith(str(item.query)) for item in errors.values())
-    with pytest.raises(ValueError, match="positive"):
-        expected_errors(*documents, "train", 0)
+def test_how_wide_noise_is() -> None:
+    rules, train = analysis()
+    privacy = rules.release.differential_privacy
+    assert privacy is not None
+    spreads = {
+        str(query): spread_of(privacy, query, train) for query in queries_of_stage(rules, train, "analyse")
+    }
+    cells, patients = (pytest.approx(2 * math.sqrt(2)), 1.0), pytest.approx(2 * math.sqrt(2) * 100)
+    for key in ("count:ages", "sum-patients:age_sum", "quantiles:medians", "count:endings"):
+        assert spreads[key] == cells
+    assert spreads["sum:age_sum"] == (patients, 100.0)
+    assert spreads["sum:shift_sum"] == (pytest.approx(2 * math.sqrt(2) * 10), 10.0)
+    assert spreads["sum-of-squares:shift_sum"] == (pytest.approx(2 * math.sqrt(2) * 100), 100.0)
+    metric = Query(QueryKind.METRIC, "auc")
+    assert spread_of(privacy, metric, training()[1]) == (2.0, 1.0)
+    assert spread_of(privacy, Query(QueryKind.UPDATE), training()[1]) is None
+    assert spread_of(privacy, Query(QueryKind.METRIC, "other"), train) is None
+    assert spread_of(privacy, Query(QueryKind.SUM, "other"), train) is None
 
 
 def test_what_is_expected_is_what_stations_do() -> None:

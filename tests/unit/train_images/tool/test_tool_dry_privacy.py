@@ -39,8 +39,11 @@ def test_of_tables_it_says_the_noise_in_patients() -> None:
     rules = noisy_policy("analysis", 200, metrics=[], tables=["lung_shares"], trust_statement=None)
     found = dry_privacy(rules, map_manifest())
     assert found is not None
-    assert found.tables == {"lung_shares": pytest.approx(MULTIPLIER * math.sqrt(2))}
-    assert "70.7 patients in each cell" in " ".join(cost_lines(found))
+    assert found.tables == {"count:lung_shares": (pytest.approx(MULTIPLIER * math.sqrt(2)), 1.0)}
+    assert (
+        "count:lung_shares: standard deviation 70.7 of each number, where one patient counts for up to 1"
+        in " ".join(cost_lines(found))
+    )
 
 
 def test_the_noise_on_an_update_is_as_long_as_it_says(tmp_path: Path) -> None:
