@@ -108,15 +108,21 @@ def releases(home: HomeOption, as_json: JsonOption = False) -> None:
         return
     say_table(
         "Releases",
-        ("released", "policy", "round", "stage", "bytes", "metrics", "suppressed"),
+        ("released", "policy", "round", "stage", "bytes", "could carry", "metrics", "suppressed"),
         [
             [
-                row["released"], row["policy"], row["round"], row["stage"], row["size"],
+                row["released"], row["policy"], row["round"], row["stage"], row["size"], _at_most(row["capacity_bits"]),
                 " ".join(f"{key}={value}" for key, value in row["metrics"].items()), " ".join(row["suppressed"]),
             ]
             for row in rows
         ],
     )  # fmt: skip
+
+
+def _at_most(bits: int | None) -> str:
+    from policies.rules.capacity import bits_in_words  # noqa: PLC0415 - not for every command
+
+    return "" if bits is None else f"at most {bits_in_words(bits)}"
 
 
 def _anonymity(api: Any, order: str) -> dict[str, Any] | None:  # noqa: ANN401 - LocalApi, imported late

@@ -128,7 +128,7 @@ class ReleaseContract:
     count_rounding: int = 1
     aggregates: tuple[AggregateOutput, ...] = ()
     error_codes: frozenset[str] = frozenset()
-    dominance: DominanceRules = DominanceRules()
+    dominance: DominanceRules = field(default_factory=DominanceRules)
     manifest: TrainManifest | None = None
     capacity_bits: Mapping[str, int] = field(default_factory=dict)
     privacy: DifferentialPrivacy | None = None

@@ -172,6 +172,7 @@ class StationDesk:
                 metrics={key: float(value) for key, value in decode_reply(stored.reply).metrics.items()},
                 suppressed=[],
                 released=stored.recorded,
+                capacity_bits=self.release_store.capacity_bits(stored),
             )
             for stored in self.release_store.list()
         ]

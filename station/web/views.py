@@ -74,6 +74,8 @@ class ReleaseView(StrictModel):
     metrics: dict[str, float]
     suppressed: list[str]
     released: Moment
+    capacity_bits: int | None = None
+    """The most that it could carry out of the train's choosing; None of releases from before that was counted."""
 
 
 class CollectionView(StrictModel):

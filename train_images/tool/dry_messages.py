@@ -69,6 +69,8 @@ class DryMessage:
         num_examples: the station's own count, rounded.
         arrays_bytes: size of the released deltas.
         seconds: from asking to the whole answer.
+        capacity_bits: the most that a release could carry.
+        membership: how well its update tells whom it was trained on; None where the train does not say.
         noise: on the update, beside the update; None where the policy has none.
     """
 
@@ -82,6 +84,8 @@ class DryMessage:
     num_examples: int = 0
     arrays_bytes: int = 0
     seconds: float = 0.0
+    capacity_bits: int | None = None
+    membership: MembershipScore | Unscored | None = None
     noise: UpdateNoise | None = None
 
     @property
@@ -232,6 +236,7 @@ def _ask(
         num_examples=result.num_examples,
         arrays_bytes=0 if result.arrays is None else result.arrays.size,
         seconds=seconds,
+        capacity_bits=result.capacity_bits,
         noise=noise,
     )
     return released, result

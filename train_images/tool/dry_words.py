@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 from policies.refusal_texts import CATALOGUE
 from policies.refusals import RefusalCode
+from policies.rules.capacity import bits_in_words
+from station.egress.canary.decision import MembershipScore, Unscored
 from train_images.tool.dry_messages import DryMessage
 from train_images.tool.dry_privacy import cost_lines, update_line
 from train_images.tool.dry_run import DryReport
@@ -80,6 +82,8 @@ def _released(message: DryMessage) -> str:
     if message.arrays_bytes:
         parts.append(f"update of {_size(message.arrays_bytes)}")
     parts.append(f"about {message.num_examples} images")
+    if message.capacity_bits is not None:
+        parts.append(f"room for {bits_in_words(message.capacity_bits)}")
     return ", ".join(parts)
 
 

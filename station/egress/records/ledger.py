@@ -129,6 +129,15 @@ class EgressLedger:
         with self._database.read() as session:
             return [_stored(link) for link in islice(LEDGER_CHAIN.links(session, after), limit)]
 
+    def entry(self, seq: int) -> LedgerEntry | None:
+        """Return one entry, or None where there is none of that number.
+
+        Raises:
+            StateError: what is stored is not an entry.
+        """
+        found = self.entries(seq - 1, 1)
+        return found[0].entry if found and found[0].seq == seq else None
+
 
 def verify_ledger(database: Database, known: ChainHead | None = None) -> Permitted[ChainHead] | ChainBreak:
     """Check the stored ledger from its first entry, and that it still holds a head kept elsewhere."""

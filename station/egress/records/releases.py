@@ -136,6 +136,11 @@ class ReleaseStore:
         with self._database.read() as session:
             return [self._stored(row) for row in session.scalars(query)]
 
+    def capacity_bits(self, stored: StoredRelease) -> int | None:
+        """Return the most that a release could carry, as the ledger says; None where it was not counted yet."""
+        entry = self._ledger.entry(stored.ledger_seq)
+        return None if entry is None else entry.capacity_bits
+
     def releases_used(self, policy_id: str) -> int:
         """Return how many releases a policy has used here, over all its runs and versions."""
         with self._database.read() as session:

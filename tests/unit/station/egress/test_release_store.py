@@ -46,6 +46,8 @@ def test_a_release_is_recorded_with_audit_ledger_and_counter(records: Records, t
         stored.arrays_digest,
         release.rules_digest,
     )
+    assert entry.entry.capacity_bits == release.capacity_bits == records.store.capacity_bits(stored)
+    assert release.capacity_bits > 8 * 4 * 16, "of sixteen numbers and more"
     assert records.audit.events()[-1].record.event is AuditEvent.RELEASE_RECORDED
     assert reply.audit_head == records.audit.head().digest
     assert records.store.releases_used("cxr-finding") == 1

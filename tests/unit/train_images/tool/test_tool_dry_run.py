@@ -160,11 +160,12 @@ def test_a_report_in_words() -> None:
     released = DryMessage(
         1, "train", "released", metrics={"loss": 0.5}, tables={"t": ((1, 2), (3, 4))}, num_examples=30,
         suppressed=(Suppressed("auc", RefusalCode.RELEASE_TOO_FEW_PATIENTS),), arrays_bytes=388, seconds=1.25,
+        capacity_bits=2_500,
     )  # fmt: skip
     found = report(released)
     (row,) = dry_words.rows(found)
     assert row == (
-        "1", "train", "released", "loss 0.5, table t, 2 rows, update of 388 bytes, about 30 images",
+        "1", "train", "released", "loss 0.5, table t, 2 rows, update of 388 bytes, about 30 images, room for 2.5 kbit",
         "1.25",
     )  # fmt: skip
     assert "Left out: 2 label-missing" in list(dry_words.lines_before(found))
