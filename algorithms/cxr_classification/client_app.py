@@ -1,4 +1,4 @@
-"""The train's Flower ClientApp: train on `training`, evaluate on `validation`.
+"""The train's Flower ClientApp: train on `training`, evaluate on `validation`, say how well weights fit each case.
 
 The process stays warm over all rounds, and so do the images and the model. Counts are left to the station, which has its own.
 """
@@ -11,7 +11,7 @@ from torch import nn
 from algorithms.cxr_classification.data import data_folder, load_split
 from algorithms.cxr_classification.messages import arrays_of, settings_of
 from algorithms.cxr_classification.model import build_model, device, load_weights, read_weights
-from algorithms.cxr_classification.training import Recipe, auc, score, train
+from algorithms.cxr_classification.training import Recipe, auc, case_losses, score, train
 
 app = ClientApp()
 
@@ -56,3 +56,15 @@ def evaluate_round(message: Message, context: Context) -> Message:  # noqa: ARG0
     if (area := auc(probabilities, labels)) is not None:
         metrics["auc"] = area
     return Message(content=RecordDict({"metrics": metrics}), reply_to=message)
+
+
+@app.query("score")
+def score_cases(message: Message, context: Context) -> Message:  # noqa: ARG001 - Flower's signature
+    """Answer the loss of each case with the inbound weights, in the order of the datalist."""
+    settings = settings_of(message)
+    data = load_split(data_folder(), "validation", int(settings["image_size"]))
+    model = _model()
+    load_weights(model, arrays_of(message))
+    losses = case_losses(model, data, device())
+    content = RecordDict({"scores": MetricRecord({"loss": losses.tolist()})})
+    return Message(content=content, reply_to=message)

@@ -77,11 +77,25 @@ def score(
     model: nn.Module, data: TensorDataset, place: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Return probabilities (N,), labels (N,) and the mean loss."""
-    images, labels = data.tensors
-    model.to(place).eval()
-    logits = torch.cat([model(batch.to(place)).float().cpu() for batch in torch.split(images, 32)])
+    labels = data.tensors[1]
+    logits = _logits(model, data, place)
     loss = nn.functional.binary_cross_entropy_with_logits(logits, labels).item()
     return torch.sigmoid(logits).squeeze(1), labels.squeeze(1), loss
+
+
+@torch.inference_mode()
+def case_losses(model: nn.Module, data: TensorDataset, place: torch.device) -> torch.Tensor:
+    """Return each case's own loss (N,): without augmentation, and whatever the other cases are."""
+    losses = nn.functional.binary_cross_entropy_with_logits(
+        _logits(model, data, place), data.tensors[1], reduction="none"
+    )
+    return losses.squeeze(1)
+
+
+def _logits(model: nn.Module, data: TensorDataset, place: torch.device) -> torch.Tensor:
+    model.to(place).eval()
+    images = data.tensors[0]
+    return torch.cat([model(batch.to(place)).float().cpu() for batch in torch.split(images, 32)])
 
 
 def auc(probabilities: torch.Tensor, labels: torch.Tensor) -> float | None:

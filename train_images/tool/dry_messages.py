@@ -2,7 +2,8 @@
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final, Literal
 
 from policies.documents import digest_of
@@ -13,6 +14,7 @@ from policies.wire.deltas import apply_delta
 from station.cohorts import FrozenCohort, PatientFolders
 from station.cohorts.roster import Roster
 from station.egress.analyses.tally import stated_cells
+from station.egress.canary.decision import MembershipScore, Unscored, membership_reason
 from station.egress.contract import CohortCounts, ReleaseContract
 from station.egress.guard import Guard, GuardRequest
 from station.egress.privacy.blurring import everybody_pays
@@ -30,6 +32,7 @@ from station.sandbox.spec import (
     head_bytes,
 )
 from station.sandbox.without_program import StationSession
+from train_images.tool.dry_canary import DryUpdate, dry_score
 from train_images.tool.dry_privacy import UpdateNoise, update_noise
 from train_images.tool.folders import PackedTrain
 from train_images.tool.initial_weights import Weights
@@ -69,6 +72,7 @@ class DryMessage:
         num_examples: the station's own count, rounded.
         arrays_bytes: size of the released deltas.
         seconds: from asking to the whole answer.
+        membership: how well its update tells whom it was trained on; None where the train does not say.
         capacity_bits: the most that a release could carry.
         membership: how well its update tells whom it was trained on; None where the train does not say.
         noise: on the update, beside the update; None where the policy has none.
@@ -84,6 +88,7 @@ class DryMessage:
     num_examples: int = 0
     arrays_bytes: int = 0
     seconds: float = 0.0
+    membership: MembershipScore | Unscored | None = None
     capacity_bits: int | None = None
     membership: MembershipScore | Unscored | None = None
     noise: UpdateNoise | None = None
@@ -106,6 +111,7 @@ class DryTerms:
     rounds: int
     weights: Weights | None
     failed_share: float = 0.0
+    membership_limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,13 +194,40 @@ def _rounds(home: SandboxHome, terms: DryTerms, session: Session, progress: Prog
             progress(f"round {number}: {stage}")
             request = GuardRequest(_ORDER, number, stage, inbound, home.work / f"release-{number}-{stage}")
             message, release = _ask(home, terms, session, guard, request)
-            yield message
-            if release is None:
-                return
-            if release.arrays is not None and inbound is not None:
+            ahead = inbound
+            if release is not None and release.arrays is not None and inbound is not None:
                 ahead = home.work / f"weights-{number}.safetensors"
                 apply_delta(inbound, release.arrays.path, ahead)
-                inbound = ahead
+                message = _scored(home, terms, session.run_id, message, (inbound, ahead))
+            yield message
+            if message.outcome != "released":
+                return
+            inbound = ahead
+
+
+def _scored(
+    home: SandboxHome, terms: DryTerms, run_id: str, message: DryMessage, weights: tuple[Path, Path]
+) -> DryMessage:
+    """Return a message with what the canary says of its update; withheld where a station would."""
+    manifest = terms.train.manifest
+    if not manifest.outputs.membership_scores or manifest.program is None:
+        return message
+    timeout_s = float(manifest.resources.message_timeout_s)
+    update = DryUpdate(message.round, dict(terms.config), *weights, timeout_s)
+    score = dry_score(home, terms.cohort, _container(home, terms, run_id, manifest.program), update)
+    limit = terms.membership_limit
+    reason = None if limit is None else membership_reason(score, limit)
+    scored = replace(message, membership=score)
+    if reason is None:
+        return scored
+    return DryMessage(
+        message.round,
+        message.stage,
+        "withheld",
+        (reason,),
+        seconds=message.seconds,
+        membership=score,
+    )
 
 
 def _ask(

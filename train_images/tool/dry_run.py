@@ -99,7 +99,7 @@ def dry_run(train: PackedTrain, choice: DryChoice, progress: Progress) -> DryRep
     1. The policy, the hyperparameters and the engine are there.
     2. Phantoms are made and a cohort is frozen from them, as the policy grants it.
     3. The weights are given or made, and fit what the manifest says it returns.
-    4. The container starts and is asked round by round; the guard judges each answer.
+    4. The container starts and is asked round by round; the guard judges each answer, and the canary each update.
 
     Raises:
         RefusedError: a rule says no before the train runs.
@@ -125,7 +125,8 @@ def dry_run(train: PackedTrain, choice: DryChoice, progress: Progress) -> DryRep
                 raise _refusal(contract.problems)
             # 4
             share = policy.runs.failed_patients_share
-            terms = DryTerms(train, cohort, roster, contract, config, choice.rounds, weights, share)
+            limit = policy.release.membership_limit
+            terms = DryTerms(train, cohort, roster, contract, config, choice.rounds, weights, share, limit)
             said = converse(home, terms, progress)
         finally:
             wipe(cohort)

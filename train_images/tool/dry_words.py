@@ -6,6 +6,7 @@ from policies.refusal_texts import CATALOGUE
 from policies.refusals import RefusalCode
 from policies.rules.capacity import bits_in_words
 from station.egress.canary.decision import MembershipScore, Unscored
+from station.egress.canary.decision import MembershipScore, Unscored
 from train_images.tool.dry_messages import DryMessage
 from train_images.tool.dry_privacy import cost_lines, update_line
 from train_images.tool.dry_run import DryReport
@@ -46,6 +47,8 @@ def lines_after(report: DryReport) -> Iterator[str]:
     for message in report.messages:
         for each in message.suppressed:
             yield f"Left out of round {message.round}, {message.stage}: {each.key} ({each.code})"
+        if message.membership is not None:
+            yield f"Membership, round {message.round}: {_membership(message.membership)}"
     if report.privacy is not None:
         yield from cost_lines(report.privacy)
         yield from (
@@ -85,6 +88,15 @@ def _released(message: DryMessage) -> str:
     if message.capacity_bits is not None:
         parts.append(f"room for {bits_in_words(message.capacity_bits)}")
     return ", ".join(parts)
+
+
+def _membership(score: MembershipScore | Unscored) -> str:
+    if isinstance(score, Unscored):
+        return f"no score: {score.value}"
+    return (
+        f"the update tells its own patients from as many others with an area of {score.area:.2f} under the ROC curve "
+        f"(0.5 is not at all; {score.patients} made-up patients a side, give or take {score.uncertainty:.2f})"
+    )
 
 
 def _size(count: int) -> str:

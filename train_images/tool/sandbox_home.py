@@ -72,6 +72,9 @@ def sandbox_home(train: PackedTrain, engine: Path = DEFAULT_ENGINE) -> Iterator[
         UnavailableError: no container engine answers.
     """
     resources, together = train.manifest.resources, containers_at_once(train.manifest)
+    if train.manifest.outputs.membership_scores:
+        # One that trains, and one beside it that scores.
+        together = 2
     settings = LauncherSettings(
         station="dry-run",
         engine_socket=engine,

@@ -108,6 +108,21 @@ def test_the_evaluation_train_answers_a_row_of_each_testing_patient(cohort: Path
     assert all(0 <= score <= 1 for score in stated["score"])
 
 
+def test_each_case_has_its_own_loss_whatever_stands_beside_it(cohort: Path) -> None:
+    losses = client_app.app(message("query.score", initial_weights()), context()).content["scores"]["loss"]
+    evaluated = client_app.app(message("evaluate", initial_weights()), context()).content["metrics"]["loss"]
+    assert len(losses) == 6
+    assert np.mean(losses) == pytest.approx(evaluated, abs=1e-5)
+    # In another order, and one of them twice: what the station holds an answer to.
+    path = cohort / "datalist.json"
+    listed = json.loads(path.read_text())
+    listed["validation"] = [listed["validation"][at] for at in (3, 0, 3, 5)]
+    path.write_text(json.dumps(listed))
+    load_split.cache_clear()
+    others = client_app.app(message("query.score", initial_weights()), context()).content["scores"]["loss"]
+    assert others == pytest.approx([losses[at] for at in (3, 0, 3, 5)], abs=1e-5)
+
+
 def test_foreign_weights_are_refused(cohort: Path) -> None:
     weights = initial_weights()
     weights.pop(next(iter(weights)))
