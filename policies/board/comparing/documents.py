@@ -174,6 +174,7 @@ _MEANINGS: Final = (
     (r"release\.timing_quantum_s", "how coarsely durations are told"),
     (r"release\.human_review", "whether a person looks at each release"),
     (r"release\.secure_aggregation", "whether single updates stay unseen"),
+    (r"release\.review_hours", "hours in which a person may let a release go"),
     (r"release\.trust_statement", "whom the release rules leave to trust"),
     (r"release\.tensors\.clipping_norm", "how far one update may move the model"),
     (r"release\.tensors\.precision", "how finely weights are told"),

@@ -190,6 +190,19 @@ def _runs(policy: Policy) -> Section:
     )
 
 
+def person_in_words(rules: ReleaseRules) -> str:
+    """Say whether a person looks at what leaves, and what becomes of it where nobody does."""
+    if rules.human_review:
+        return (
+            "At each hospital a person looks at every release before it leaves, and may withhold it. What nobody has released "
+            f"within {rules.review_hours} hours is withheld: the run goes on without that hospital's answer."
+        )
+    return (
+        "No person has to look at a release before it leaves. A hospital may ask for one of its own; then its answer takes up "
+        f"to {rules.review_hours} hours, and is withheld after that."
+    )
+
+
 def _release(policy: Policy, found: Capacity, train: Train | None) -> Section:
     rules = policy.release
     lines = [f"Numbers: {', '.join(rules.metrics) or 'none'}. Tables: {', '.join(rules.tables) or 'none'}."]
@@ -207,10 +220,8 @@ def _release(policy: Policy, found: Capacity, train: Train | None) -> Section:
         f"Error codes of a failed train: {', '.join(rules.error_codes) or 'none, only in which way it failed'}.",
         f"Numbers rest on {rules.minimum_patients_per_metric} patients or more, cells on {rules.minimum_cell_count}.",
         *(noise_in_words(policy, train.manifest if train else None) or ("No differential privacy.",)),
-        (
-            f"Secure aggregation: {'required' if rules.secure_aggregation else 'no'}; "
-            f"a person looks at each release: {'yes' if rules.human_review else 'no'}."
-        ),
+        f"Secure aggregation: {'required' if rules.secure_aggregation else 'no'}.",
+        person_in_words(rules),
         f"With every release: how many images it rests on, rounded; how the train ended, by its code; {_duration(rules)}.",
         f"A release holds at most {rules.maximum_bytes / _MIB:.3g} MiB.",
         f"What a hostile train could carry out: {in_words(found)}; {bits_in_words(found.bits_in_total)} in all.",
