@@ -8,7 +8,7 @@ export PYTHON
 DATA ?=
 STAGE = @bash .ci/stage
 
-.PHONY: help setup engine engines reader tools images demo gpu-check test test-rootless lint fast fuzz bench-round bench-data bench-map bench-guard clean
+.PHONY: help setup engine engines reader tools images demo gpu-check test test-rootless lint fast fuzz bench-round bench-data bench-map bench-guard bench-noise clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ bench-map: setup engine ## what a container per patient costs, as ratios
 
 bench-guard: setup ## the egress guard at 100 and 400 MB against one read of the bytes, as ratios
 	$(PY) -m tests.bench.bench_guard
+
+bench-noise: setup ## what noise costs: draws, and an update of 100 MB beside the same without, as ratios
+	$(PY) -m tests.bench.bench_noise
 
 bench-data: setup tools ## pseudonymisation, reception and cohorts against their peers, as ratios
 	$(PY) -m tests.bench.bench_data

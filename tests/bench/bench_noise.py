@@ -9,7 +9,6 @@ number at a time. Beside the noisy update stand one read of its bytes with SHA-2
 import argparse
 import hashlib
 import json
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -127,13 +126,11 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         update = Update(Path(folder), given.megabytes)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         releases = {
             "read_and_hash_s": cpu_s(update.read, given.repeats),
             "clipped_s": cpu_s(update.plain, given.repeats),
             "noisy_s": cpu_s(update.noisy, given.repeats),
         }
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1000
     found = {
         **draws,
         **releases,
@@ -141,7 +138,6 @@ def main() -> None:
         "draws_over_published": draws["draws_per_s"] / draws["published_sampler_per_s"],
         "noisy_over_clipped": releases["noisy_s"] / releases["clipped_s"],
         "noisy_over_read": releases["noisy_s"] / releases["read_and_hash_s"],
-        "memory_grown_mb": grown,
     }
     table = Table("what", "value", title=f"noise, sigma {SIGMA} steps; an update of {given.megabytes} MB")
     for name, value in found.items():
