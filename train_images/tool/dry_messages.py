@@ -72,7 +72,6 @@ class DryMessage:
         num_examples: the station's own count, rounded.
         arrays_bytes: size of the released deltas.
         seconds: from asking to the whole answer.
-        membership: how well its update tells whom it was trained on; None where the train does not say.
         capacity_bits: the most that a release could carry.
         membership: how well its update tells whom it was trained on; None where the train does not say.
         noise: on the update, beside the update; None where the policy has none.
@@ -88,7 +87,6 @@ class DryMessage:
     num_examples: int = 0
     arrays_bytes: int = 0
     seconds: float = 0.0
-    membership: MembershipScore | Unscored | None = None
     capacity_bits: int | None = None
     membership: MembershipScore | Unscored | None = None
     noise: UpdateNoise | None = None
