@@ -91,16 +91,15 @@ TEXTS: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
             "A returned metric lies outside its declared range.", _RESEARCHER_FIXES
         ),
         _C.RELEASE_TABLE_EXTRA: CatalogueEntry(
-            "The train returned a table that is not declared and permitted.", _RESEARCHER_FIXES
-        ),
-        _C.RELEASE_TABLE_MISSING: CatalogueEntry(
-            "The train did not return a table that its manifest declares.", _RESEARCHER_FIXES
+            "A station sent a table that the train does not declare.",
+            "Ask the hospital which version its station runs.",
         ),
         _C.RELEASE_TABLE_SHAPE: CatalogueEntry(
-            "A returned table has another shape than declared.", _RESEARCHER_FIXES
+            "A station sent a table of another shape, or of numbers that none of its measure can be.",
+            "Ask the hospital which version its station runs.",
         ),
         _C.RELEASE_CELL_TOO_SMALL: CatalogueEntry(
-            "A cell of a returned table counts fewer patients than the policy's minimum cell count.",
+            "A cell of the table counts fewer patients than the minimum, and nothing can be told that does not tell it.",
             "Use coarser categories, or more patients.",
         ),
         _C.RELEASE_TOO_FEW_PATIENTS: CatalogueEntry(

@@ -315,6 +315,8 @@ def trust_in_words(policy: Policy, manifest: TrainManifest | None = None) -> str
 
 
 def _trusted(policy: Policy, manifest: TrainManifest | None) -> str:
+    if manifest is not None and manifest.program is None:
+        return "No program runs: each station's own code counts its clinical data, so nobody's code is to be trusted."
     if manifest is not None and manifest.interface is Interface.MAP:
         counted = (
             "The train sees one patient at a time and counts nobody: each station counts its rows. That no small number of "

@@ -18,7 +18,8 @@ Verdict = Callable[[JsonValue, JsonValue], Direction]
 
 _KEYS: Final = {
     "outputs.metrics": ("stage", "key"),
-    "outputs.tables": ("stage", "key"),
+    "outputs.aggregates": ("key",),
+    "outputs.rows.columns": ("name",),
     "outputs.tensors.listed": ("name",),
     "images": ("variant",),
     "elsi": ("question",),
@@ -26,7 +27,7 @@ _KEYS: Final = {
 """Lists of mappings whose items are told apart by these keys."""
 
 _GROUPS: Final = re.compile(
-    r"^((?:outputs\.(?:metrics|tables|tensors\.listed)|images|elsi)\[[^\]]*\]|runs\.hyperparameters\.\w+|hyperparameters\.\w+)"
+    r"^((?:outputs\.(?:metrics|aggregates|rows\.columns|tensors\.listed)|images|elsi)\[[^\]]*\]|runs\.hyperparameters\.\w+|hyperparameters\.\w+)"
 )
 """What is added or removed as a whole."""
 
@@ -117,7 +118,9 @@ _RULES: Final[tuple[tuple[str, Verdict], ...]] = (
     (r"data\.view_positions", _empty_is_all),
     (r"data\.minimum_patients|runs\.minimum_stations|release\.minimum_cell_count", _less()),
     (r"release\.(minimum_patients_per_metric|timing_quantum_s|count_rounding)", _less()),
-    (r"runs\.failed_patients_share", _more()),
+    (r"runs\.failed_patients_share|release\.(dominance\.share|review_hours)", _more()),
+    (r"release\.dominance\.(largest|p_percent)", _less()),
+    (r"release\.membership_limit", _more(_INFINITE)),
     (r"release\.differential_privacy\.noise_multiplier", _less(0.0)),
     (r"release\.differential_privacy\.(epsilon|delta)|release\.tensors\.clipping_norm", _more(_INFINITE)),
     (r"release\.(maximum_bytes|tensors\.maximum_absolute)|runs\.(runs|rounds|releases)", _more()),
@@ -134,8 +137,9 @@ _RULES: Final[tuple[tuple[str, Verdict], ...]] = (
     (r"valid_from", _earlier),
     (r"(runs\.)?hyperparameters\.\w+\.maximum", _more()),
     (r"(runs\.)?hyperparameters\.\w+\.minimum", _less()),
-    (r"outputs\.(metrics|tables)\[.*\]\.(maximum|decimals|rows|columns)", _more()),
-    (r"outputs\.(metrics|tables|aggregates)\[.*\]\.(minimum|minimum_cell_count)", _less()),
+    (r"outputs\.(metrics|aggregates)\[.*\]\.(maximum|decimals)", _more()),
+    (r"outputs\.(metrics|aggregates)\[.*\]\.(minimum|minimum_cell_count)", _less()),
+    (r"outputs\.aggregates\[.*\]\.(edges|probabilities)", _longer),
 )  # fmt: skip
 _COMPILED: Final = tuple((re.compile(pattern), verdict) for pattern, verdict in _RULES)
 
@@ -161,20 +165,26 @@ _MEANINGS: Final = (
     (r"runs\.strategies", "how updates may be combined"),
     (r"runs\.failed_patients_share", "patients for whom a train may fail before nothing leaves"),
     (r"release\.metrics|outputs\.metrics\[[^]]*\]", "numbers that leave"),
-    (r"release\.tables|outputs\.(tables|aggregates)\[[^]]*\]", "tables that leave"),
-    (r"outputs\.rows\.[\w.]+", "what a train may say of one patient"),
+    (r"release\.tables|outputs\.aggregates\[[^]]*\]", "tables that leave"),
+    (
+        r"outputs\.aggregates\[[^]]*\]\.(edges|probabilities|decimals|by|column|measure)",
+        "what a table tells, and how finely",
+    ),
+    (r"outputs\.rows\..+", "what a train may say of one patient"),
     (r"release\.error_codes", "ways of failing that are told by name"),
     (r"release\.count_rounding", "how finely counts are told"),
     (
-        r"release\.minimum_cell_count|outputs\.(tables|aggregates)\[.*\]\.minimum_cell_count",
+        r"release\.minimum_cell_count|outputs\.aggregates\[.*\]\.minimum_cell_count",
         "patients behind each cell of a table",
     ),
     (r"release\.minimum_patients_per_metric", "patients behind each number"),
+    (r"release\.dominance\.\w+", "how much of a sum few patients may make up"),
+    (r"release\.membership_limit", "how well an update may tell who it was trained on"),
     (r"release\.maximum_bytes", "bytes of one release"),
     (r"release\.timing_quantum_s", "how coarsely durations are told"),
     (r"release\.human_review", "whether a person looks at each release"),
-    (r"release\.secure_aggregation", "whether single updates stay unseen"),
     (r"release\.review_hours", "hours in which a person may let a release go"),
+    (r"release\.secure_aggregation", "whether single updates stay unseen"),
     (r"release\.trust_statement", "whom the release rules leave to trust"),
     (r"release\.tensors\.clipping_norm", "how far one update may move the model"),
     (r"release\.tensors\.precision", "how finely weights are told"),

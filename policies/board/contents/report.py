@@ -4,6 +4,7 @@ Invariant: all that is reported was read from bytes whose digests the image's co
 bundle names; a bundle of other bytes is refused.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -159,15 +160,15 @@ def layers_named_in(path: Path) -> frozenset[str]:
     rootfs = top.get("RootFS") if isinstance(top, dict) else None
     if isinstance(rootfs, dict):
         top = {"rootfs": {"diff_ids": rootfs.get("Layers")}}
-    try:
-        if named := diff_ids_of(top):
-            return frozenset(named)
-        raise DocumentError(f"{path.name}: names no layers")
-    except DocumentError as error:
+    named: tuple[str, ...] = ()
+    with contextlib.suppress(DocumentError):
+        named = diff_ids_of(top)
+    if not named:
         raise DocumentError(
             f"{path.name}: names no layers",
             hint="Give a bundle, an image config, or the output of `docker image inspect`.",
-        ) from error
+        )
+    return frozenset(named)
 
 
 def read_contents(bundle: Bundle) -> ImageContents:

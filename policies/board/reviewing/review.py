@@ -301,6 +301,9 @@ def _outputs(train: Train) -> Section:
     if outputs.rows is not None:
         columns = ", ".join(f"{column.name} ({column.type})" for column in outputs.rows.columns)
         lines.append(f"Of each patient one row, which stays: {columns}.")
+    if outputs.rows is not None and outputs.rows.clinical:
+        names = ", ".join(column.name for column in outputs.rows.clinical)
+        lines.append(f"Filled in by the station from its clinical data, whatever the train says: {names}.")
     lines += [_aggregate_line(item, train.manifest) for item in outputs.aggregates]
     codes = ", ".join(train.manifest.error_codes)
     lines.append(f"Error codes: {codes or 'none'}.")
@@ -317,6 +320,18 @@ def _metric_line(metric: MetricOutput) -> str:
 
 def _aggregate_line(item: AggregateOutput, manifest: TrainManifest) -> str:
     lines, columns = manifest.aggregate_lines(item), manifest.aggregate_columns(item)
+    if item.measure == "sum":
+        divided = "" if item.by is None else f" by {item.by} ({', '.join(lines)})"
+        return (
+            f"patients, sum and sum of squares of {item.column}{divided}, {item.key}: {item.decimals} decimals, {item.split} patients, "
+            f"{item.minimum_cell_count} or more to a line, and none that few make up"
+        )
+    if item.measure == "quantiles":
+        edges = ", ".join(f"{edge:g}" for edge in item.edges)
+        return (
+            f"between which edges of {edges} the quantiles {', '.join(lines)} of {item.column} lie, {item.key}: {item.split} patients, "
+            f"{item.minimum_cell_count} or more between two edges"
+        )
     by = "" if item.by is None else f" and {item.by} ({', '.join(columns)})"
     return (
         f"patients counted by the station, {item.key}: per {item.column} ({'; '.join(lines)}){by}, {item.split} patients, "
