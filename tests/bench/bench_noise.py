@@ -83,7 +83,9 @@ class Update:
             self.reply,
         )
 
-    def contract(self, *, noisy: bool) -> ReleaseContract:
+        self.clipped, self.blurred = self._contract(noisy=False), self._contract(noisy=True)
+
+    def _contract(self, *, noisy: bool) -> ReleaseContract:
         """Return what may leave."""
         privacy = {"noise_multiplier": 1.0, "epsilon": 500.0, "delta": 1e-5} if noisy else None
         rules = policy(
@@ -100,13 +102,11 @@ class Update:
 
     def plain(self) -> None:
         """Release it clipped, without noise."""
-        assert isinstance(
-            release_update(self.contract(noisy=False), self.reply, self.inbound, self.out), WrittenArrays
-        )
+        assert isinstance(release_update(self.clipped, self.reply, self.inbound, self.out), WrittenArrays)
 
     def noisy(self) -> None:
         """Release it with noise."""
-        update = measure_update(self.contract(noisy=True), self.reply, self.inbound)
+        update = measure_update(self.blurred, self.reply, self.inbound)
         assert isinstance(update, MeasuredUpdate)
         noise = ChargedNoise(Fraction(1), [Query(QueryKind.UPDATE)])
         assert isinstance(update.write(noise, self.out), WrittenArrays)
