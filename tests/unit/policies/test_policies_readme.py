@@ -92,7 +92,8 @@ def test_a_row_names_a_real_code_and_a_real_test(field: str) -> None:
     where, code, test = (ROWS | OTHER_ROWS)[field]
     assert where
     assert code == "-" or code.strip("`") in set(RefusalCode)
-    assert (ROOT / test.strip("`").replace("U/", "tests/unit/")).is_file()
+    path = test.strip("`").replace("U/", "tests/unit/").replace("S/", "tests/security/")
+    assert (ROOT / path).is_file()
 
 
 def test_the_walk_through_works_as_it_stands(
