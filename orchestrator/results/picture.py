@@ -1,4 +1,4 @@
-"""Draws the metrics of a run over its rounds: one small chart per metric, one line per station, the mean in black.
+"""Draws the metrics of a run over its rounds, and the tables of its last: one small chart each, one line per station, the mean in black.
 
 What the stations suppressed is not there, and so is not drawn.
 """
@@ -13,23 +13,33 @@ mpl.use("Agg")
 
 from matplotlib import pyplot as plt
 
+from orchestrator.results.tables import draw_table, drawable
+from policies.manifest import TrainManifest
+
 MAX_CHARTS = 12
 _COLUMNS = 3
 _STAGES = ("train", "evaluate", "analyse")
 
 
-def draw_metrics(rounds: Sequence[Mapping[str, Any]], title: str, to: Path) -> None:
-    """Write the picture (PNG) of all metrics of all stages."""
+def draw_metrics(
+    rounds: Sequence[Mapping[str, Any]], title: str, to: Path, manifest: TrainManifest | None = None
+) -> None:
+    """Write the picture (PNG) of all metrics of all stages; with the train's manifest, of its tables too."""
     charts = _charts(rounds)[:MAX_CHARTS]
-    columns = min(_COLUMNS, max(1, len(charts)))
-    rows = max(1, -(-len(charts) // columns))
+    tables = [] if manifest is None or not rounds else drawable(manifest, rounds[-1])[:MAX_CHARTS]
+    shown = len(charts) + len(tables)
+    columns = min(_COLUMNS, max(1, shown))
+    rows = max(1, -(-shown // columns))
     figure, grid = plt.subplots(rows, columns, figsize=(4.2 * columns, 3.0 * rows), squeeze=False)
     places = [place for row in grid for place in row]
     for place, (stage, metric) in zip(places, charts, strict=False):
         _draw(place, rounds, stage, metric)
-    for place in places[len(charts) :]:
+    for place, item in zip(places[len(charts) :], tables, strict=False):
+        if manifest is not None:
+            draw_table(place, manifest, item, rounds[-1])
+    for place in places[shown:]:
         place.axis("off")
-    if not charts:
+    if not shown:
         places[0].text(0.5, 0.5, "no metrics were released", ha="center", va="center")
     figure.suptitle(title, fontsize=10)
     figure.tight_layout()

@@ -13,6 +13,7 @@ from orchestrator.federation.orders import AcceptedOrder, RunFolder, RunProgress
 from orchestrator.results.folder import METRICS, MODEL, PICTURE, PROVENANCE, result_folder
 from orchestrator.results.picture import draw_metrics
 from orchestrator.results.provenance import provenance_statement
+from orchestrator.results.tables import described
 from policies.bundle import BlobFolder
 from policies.documents import canonical_json, digest_of_file
 from policies.errors import StateError, StorageError, TrustError
@@ -40,7 +41,7 @@ def write_result(run_folder: Path, blobs: BlobFolder) -> Path:
     names = [METRICS, PICTURE]
     write_atomically(folder / METRICS, canonical_json(metrics_document(accepted, rounds)) + b"\n")
     title = f"{accepted.manifest.name} {accepted.manifest.version}, order {accepted.order_digest[7:19]}"
-    _whole(folder / PICTURE, lambda path: draw_metrics(rounds, title, path))
+    _whole(folder / PICTURE, lambda path: draw_metrics(rounds, title, path, accepted.manifest))
     if "train" in accepted.order.stages:
         _write_model(progress, blobs, folder / MODEL)
         names.append(MODEL)
@@ -59,6 +60,7 @@ def metrics_document(accepted: AcceptedOrder, rounds: list[dict[str, Any]]) -> d
         "train": {"name": accepted.manifest.name, "version": accepted.manifest.version},
         "stages": list(accepted.order.stages),
         "stations": list(accepted.order.stations),
+        "tables": described(accepted.manifest),
         "rounds": rounds,
         "final": rounds[-1].get("means", {}) if rounds else {},
     }

@@ -136,7 +136,8 @@ def converse(home: SandboxHome, terms: DryTerms, progress: Progress) -> Conversa
         StorageError: the disk.
     """
     first = stages_of(terms.train.manifest)[0]
-    progress("starting the train in the sandbox")
+    if terms.train.manifest.program is not None:
+        progress("starting the train in the sandbox")
     run_id = f"dry-{secrets.token_hex(6)}"
     try:
         session = _start(home, terms, run_id)

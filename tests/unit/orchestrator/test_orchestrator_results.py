@@ -3,11 +3,14 @@ import logging
 from pathlib import Path
 
 import pytest
+from map_documents import BY_SEX, SHARES, map_manifest
 
 from orchestrator.logs import JsonLines
 from orchestrator.results.folder import wants_result
 from orchestrator.results.picture import draw_metrics
+from orchestrator.results.tables import described, drawable
 from policies.errors import StateError
+from policies.rows import HIDDEN
 
 ROUNDS = [
     {
@@ -24,6 +27,31 @@ ROUNDS = [
 def test_a_picture_is_drawn_whatever_was_released(tmp_path: Path, rounds: list[dict[str, object]]) -> None:
     draw_metrics(rounds, "trivial 1.0.0", tmp_path / "metrics.png")
     assert (tmp_path / "metrics.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_tables_are_described_and_drawn_with_what_was_hidden_left_out(tmp_path: Path) -> None:
+    summed = {"lung_shares": [[12], [HIDDEN], [HIDDEN], [0]], "total": [[20, 30.0, 50.0]]}
+    quantiles = {"quartiles": [[0.0, 0.25], [0.25, 0.5], [0.25, 1.0]]}
+    total = {"key": "total", "column": "nodules", "measure": "sum", "decimals": 1, "split": "training"}
+    quartiles = {
+        "key": "quartiles", "column": "lung_share", "measure": "quantiles", "edges": [0.25, 0.5],
+        "probabilities": [0.25, 0.5, 0.75], "split": "training",
+    }  # fmt: skip
+    manifest = map_manifest(aggregates=[SHARES, BY_SEX, total, quartiles])
+    entry = {
+        "round": 1,
+        "summed_tables": {"analyse": summed},
+        "tables": {"analyse": {"amstel": quantiles, "berkel": quantiles}},
+    }
+    assert [item.key for item in drawable(manifest, entry)] == ["lung_shares", "total", "quartiles"]
+    draw_metrics([entry], "who 1.0.0", tmp_path / "with.png", manifest)
+    draw_metrics([{"round": 1}], "who 1.0.0", tmp_path / "without.png", manifest)
+    with_tables, without = ((tmp_path / name).read_bytes() for name in ("with.png", "without.png"))
+    assert with_tables.startswith(b"\x89PNG")
+    assert len(with_tables) > len(without)
+    told = described(manifest)
+    assert told["lung_shares"]["lines"] == ["0 to 0.25", "0.25 to 0.5", "0.5 to 1", "missing"]
+    assert told["total"]["columns"] == ["patients", "sum", "sum_of_squares"]
 
 
 @pytest.mark.parametrize(
