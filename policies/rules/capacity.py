@@ -77,6 +77,7 @@ class Capacity:
         bits_in_total: all runs that the policy permits.
         radiographs: of `BITS_PER_RADIOGRAPH` bits each, that fit into one run.
         parts: what a round's bits consist of, before the ceiling on bytes.
+        without_noise: one round, were there no noise; None where the policy has none.
     """
 
     bits_per_round: float
@@ -84,6 +85,7 @@ class Capacity:
     bits_in_total: float
     radiographs: float
     parts: tuple[CapacityPart, ...]
+    without_noise: float | None = None
 
     @property
     def radiographs_per_round(self) -> float:
@@ -92,7 +94,7 @@ class Capacity:
 
 
 def capacity(
-    policy: Policy, manifest: TrainManifest | None = None, weights: Iterable[TensorShape] | None = None
+    policy: Policy, manifest: TrainManifest | None = None, weights: Sequence[TensorShape] | None = None
 ) -> Capacity:
     """Bound what one station's releases can carry out under a policy.
 
@@ -116,7 +118,11 @@ def capacity(
     )
     parts = [part for stage in per_stage for part in stage]
     parts += [CapacityPart(_SIGNAL, signal) for _ in stages]
-    return Capacity(per_round, per_run, total, per_run / BITS_PER_RADIOGRAPH, tuple(parts))
+    plain: float | None = None
+    if rules.differential_privacy is not None:
+        without = rules.model_copy(update={"differential_privacy": None})
+        plain = capacity(policy.model_copy(update={"release": without}), manifest, weights).bits_per_round
+    return Capacity(per_round, per_run, total, per_run / BITS_PER_RADIOGRAPH, tuple(parts), plain)
 
 
 def release_bits(
@@ -275,6 +281,11 @@ def in_words(found: Capacity) -> str:
         f"at most {bits_in_words(found.bits_per_round)} per station and round "
         f"({_about(found.radiographs_per_round)}), {bits_in_words(found.bits_per_run)} per run "
         f"({_about(found.radiographs)})"
+    ) + (
+        ""
+        if found.without_noise is None
+        else f"; without the station's noise it would be {bits_in_words(found.without_noise)} per round "
+        f"({_about(found.without_noise / BITS_PER_RADIOGRAPH)})"
     )
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.documents import load_yaml
-from policies.manifest import TrainManifest
-from policies.policy import Policy
+from policies.manifest import TensorOutputs, TensorSpec, TrainManifest
+from policies.policy import Policy, TensorRules
 from policies.refusals import RefusalCode
 from policies.rules.capacity import (
     BITS_PER_RADIOGRAPH,
@@ -18,9 +18,12 @@ from policies.rules.capacity import (
     bits_in_words,
     capacity,
     in_words,
+    release_bits,
     trust_in_words,
 )
+from policies.rules.channels import noisy_bits
 from policies.wire.arrays import TensorShape
+from policies.wire.releases import release_tensors
 
 MANIFEST = load_yaml(
     TrainManifest,
@@ -133,6 +136,85 @@ def test_an_evaluation_carries_little() -> None:
     assert found.radiographs_per_round < 1
     assert "less than one radiograph" in in_words(found)
     assert trust_in_words(evaluation).startswith("Whoever wrote")
+
+
+def private(multiplier: float, **tensors: object) -> Policy:
+    return policy(
+        release__metrics=["loss"],
+        release__differential_privacy={"noise_multiplier": multiplier, "epsilon": 8.0, "delta": 0.00001},
+        release__tensors={"clipping_norm": 1.0, "float_buffers": "withhold", **tensors},
+        runs__runs=1,
+        runs__rounds=1,
+    )
+
+
+@pytest.mark.parametrize("elements", [10, 10**4, 10**7])
+def test_noise_leaves_less_than_a_bit_of_any_update(elements: int) -> None:
+    found = capacity(private(50.0), MANIFEST, weights(elements))
+    (update,) = (part for part in found.parts if part.what.startswith("parameters"))
+    assert update.bits == noisy_bits(50.0) < 0.001
+    assert "under the station's noise" in update.what
+    (loss,) = (part for part in found.parts if part.what == "metric loss (train)")
+    assert loss.bits < 0.001
+    assert found.without_noise is not None
+    assert found.without_noise > elements * 25
+    assert "without the station's noise it would be" in in_words(found)
+    # What is left is how messages end and how long they take.
+    signals = math.fsum(part.bits for part in found.parts if part.what.startswith("outcome"))
+    assert found.bits_per_round == pytest.approx(signals, abs=0.01)
+
+
+def test_noise_on_an_update_of_unknown_size_bounds_it_too() -> None:
+    found = capacity(private(50.0), MANIFEST)
+    assert found.radiographs_per_round < 1
+    assert capacity(policy(), MANIFEST).radiographs_per_round > 1000
+
+
+def test_each_kind_of_tensor_counts_by_its_own_rule() -> None:
+    tensors = [
+        TensorShape("conv.weight", "float32", (100,)),
+        TensorShape("norm.running_mean", "float32", (10,)),
+        TensorShape("norm.num_batches_tracked", "int64", ()),
+        TensorShape("mask", "bool", (50,)),
+    ]
+    train = MANIFEST.model_copy(
+        update={
+            "outputs": MANIFEST.outputs.model_copy(
+                update={"tensors": TensorOutputs(layout="same-as-input", buffers=("*.running_*",))}
+            )
+        }
+    )
+
+    def parts(**rules: object) -> dict[str, float]:
+        found = capacity(policy(release__tensors=rules), train, tensors)
+        return {part.what.split(":")[0]: part.bits for part in found.parts}
+
+    everything = parts(integer_buffers="release", maximum_absolute=1000.0)
+    assert everything["integer buffers"] == pytest.approx(math.log2(2001) + 50)
+    assert everything["float buffers"] * 10 == pytest.approx(everything["parameters"])
+    closed = parts(float_buffers="withhold", clipping_norm=0.1)
+    assert {"float buffers", "integer buffers"}.isdisjoint(closed)
+    assert closed["parameters"] < everything["parameters"]
+
+
+def test_other_weights_than_the_trains_carry_nothing() -> None:
+    """No station releases a difference from weights that are not those the manifest lists."""
+    spec = TensorSpec(name="w", shape=(4,), dtype="float32")
+    listed = TensorOutputs(layout="listed", listed=(spec,))
+    train = MANIFEST.model_copy(update={"outputs": MANIFEST.outputs.model_copy(update={"tensors": listed})})
+    own = capacity(policy(), train)
+    assert capacity(policy(), train, [TensorShape("w", "float32", (4,))]) == own
+    assert capacity(policy(), train, [TensorShape("w", "float32", (9,))]).bits_per_round < own.bits_per_round
+
+
+def test_a_station_counts_what_the_board_was_shown() -> None:
+    rules = policy(release__metrics=["loss", "cases"])
+    tensors = release_tensors(
+        TensorOutputs(layout="same-as-input"), rules.release.tensors or TensorRules(), weights(1000)
+    )
+    each = [release_bits(rules.release, MANIFEST, stage, tensors) for stage in ("train", "evaluate")]
+    shown = capacity(rules, MANIFEST, weights(1000)).bits_per_round
+    assert shown <= sum(each) < shown + 2
 
 
 def test_the_words_name_who_is_trusted() -> None:
