@@ -300,6 +300,32 @@ def test_a_wrong_answer_ends_the_session(
     session.stop()
 
 
+@pytest.mark.parametrize(
+    ("kind", "head", "detail"),
+    [
+        ("train", {"scores": [0.5]}, "it scored what nobody asked it to score"),
+        ("score", {"scores": [0.5], "error": "TOO_FEW"}, "it scored what nobody asked it to score"),
+        ("score", {"scores": [0.5], "metrics": {"loss": 1}}, "its scores came with results"),
+        ("score", {"scores": [0.5], "rows": {"t": [1]}}, "its scores came with results"),
+    ],
+)
+def test_scores_come_alone_and_where_they_are_asked_for(
+    spec: ContainerSpec, tmp_path: Path, kind: Any, head: dict[str, Any], detail: str
+) -> None:
+    session, _ = begin(answering(message(reply(**head))), spec)
+    answer = session.exchange(TrainRequest(kind, 1), ReplyLimits(tmp_path / "reply", 0), 60)
+    assert answer == TrainFailure(ExitClass.PROTOCOL, detail=detail)
+    session.stop()
+
+
+def test_scores_are_read_as_they_are(spec: ContainerSpec, tmp_path: Path) -> None:
+    session, _ = begin(answering(message(reply(scores=[0.5, 1, "x", None]))), spec)
+    answer = session.exchange(TrainRequest("score", 1), ReplyLimits(tmp_path / "reply", 0), 60)
+    assert isinstance(answer, TrainReply)
+    assert answer.scores == (0.5, 1, "x", None)
+    session.stop()
+
+
 def test_what_was_sent_unasked_ends_the_session(spec: ContainerSpec, tmp_path: Path) -> None:
     sent = threading.Event()
 

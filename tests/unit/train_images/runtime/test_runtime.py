@@ -71,6 +71,14 @@ def query(message, context):
     if message.content["config"].get("complex"):
         arrays["complex"] = Array(np.zeros(2, complex))
     return Message(RecordDict({"arrays": ArrayRecord(arrays)}), reply_to=message)
+
+
+@app.query("score")
+def score(message, context):
+    losses = message.content["arrays"]["w"].numpy().tolist()
+    if message.content["config"].get("bare"):
+        return Message(RecordDict({"metrics": MetricRecord({"loss": losses})}), reply_to=message)
+    return Message(RecordDict({"scores": MetricRecord({"loss": losses})}), reply_to=message)
 """
 
 
@@ -184,6 +192,21 @@ def test_tables_and_metrics_are_told_apart(flower: Station) -> None:
     assert reply.arrays is None
 
 
+def test_score_is_a_query_of_that_name_and_its_answer_one_list(flower: Station) -> None:
+    save_file({"w": np.array([0.5, 2.0], np.float32)}, flower.folder / "weights.safetensors")
+    reply = flower.ask("score", {}, flower.folder / "weights.safetensors")
+    assert (reply.head["scores"], reply.head["metrics"], reply.head["error"]) == ([0.5, 2.0], {}, None)
+    assert reply.arrays is None
+    assert "scores" not in flower.ask("evaluate", {"loss": 0.5}).head
+    bare = flower.ask("score", {"bare": True}, flower.folder / "weights.safetensors")
+    assert bare.head["error"] == "UNCAUGHT"
+    # What JSON has no form for is no answer.
+    save_file({"w": np.array([0.5, np.nan], np.float32)}, flower.folder / "weights.safetensors")
+    none = flower.ask("score", {}, flower.folder / "weights.safetensors")
+    assert none.head["error"] == "UNCAUGHT"
+    assert "scores" not in none.head
+
+
 def test_arrays_of_any_layout_are_sent_as_safetensors(flower: Station) -> None:
     assert flower.ask("analyse").head["error"] is None
     arrays = load_file(flower.folder / "reply.safetensors")
@@ -242,6 +265,10 @@ if config.get("crash"):
     sys.exit(3)
 if pathlib.Path("request/arrays.safetensors").exists():
     shutil.copy("request/arrays.safetensors", "reply/arrays.safetensors")
+if request["type"] == "score":
+    pathlib.Path("reply/arrays.safetensors").unlink(missing_ok=True)
+    pathlib.Path("reply/head.json").write_text(json.dumps({"scores": [1.5, 2.5]}))
+    sys.exit(0)
 pathlib.Path("reply/head.json").write_text(json.dumps({"metrics": {"round": request["round"]}, "rows": {"t": [1]}}))
 """
 
@@ -261,7 +288,9 @@ def test_a_program_gets_files_and_answers_with_files(command: Station) -> None:
     assert reply.head["rows"] == {"t": [1]}
     assert load_file(command.folder / "reply.safetensors")["w"].tolist() == [1, 1, 1]
     assert command.ask("analyse").arrays is None
-    assert [path.name for path in (command.folder / "scratch").iterdir()] == ["2"]
+    assert command.ask("score", {}, command.folder / "weights.safetensors").head["scores"] == [1.5, 2.5]
+    assert command.ask("analyse").arrays is None
+    assert [path.name for path in (command.folder / "scratch").iterdir()] == ["4"]
 
 
 @pytest.mark.parametrize(
