@@ -23,7 +23,7 @@ _START: Final = 12_000
 """What starting one linear program costs, in the units of one hidden cell."""
 _TOGETHER: Final = 12
 """So many programs ask for many cells at once before each cell is asked for alone."""
-_RECTANGLES: Final = 4
+_RECTANGLES: Final = 16
 """So many rectangles are tried with a cell before a program is solved for it."""
 
 Floats = NDArray[np.float64]
@@ -144,25 +144,26 @@ def _attacked(
     up = np.where(bounds.hidden, bounds.upper - counts.reshape(bounds.hidden.shape), 0)
     for cell in cells:
         place = np.unravel_index(where[cell], bounds.hidden.shape)
-        attack.most[cell] += _moved(place, down, up, work)
-        attack.least[cell] -= _moved(place, up, down, work)
+        spread, here = int(bounds.spread[place]), int(counts[where[cell]])
+        attack.most[cell] += _moved(place, down, up, max(spread, int(bounds.reach_high[place]) - here), work)
+        attack.least[cell] -= _moved(place, up, down, max(spread, here - int(bounds.reach_low[place])), work)
     low, high = bounds.reach_low.ravel()[where], bounds.reach_high.ravel()[where]
     return attack.meets(low, high, bounds.spread.ravel()[where], cells)
 
 
-def _moved(place: tuple[np.intp, ...], beside: Counts, across: Counts, work: Work) -> int:
+def _moved(place: tuple[np.intp, ...], beside: Counts, across: Counts, need: int, work: Work) -> int:
     """Return by how much a cell moves for sure: patients thought around rectangles that share no other line or column.
 
     Such a table can be written down: the cell and the corners across get more, the corners beside it get less (or the reverse).
     """
     line, column = place
-    work.spend(beside.size // 16 + 1)
     in_line, in_column, moved = beside[line].copy(), beside[:, column].copy(), 0
     in_line[column] = in_column[line] = 0
     for _ in range(_RECTANGLES):
+        work.spend(beside.size // 16 + 1)
         amounts = np.minimum(np.minimum(in_line[None, :], in_column[:, None]), across)
         other_line, other_column = np.unravel_index(int(amounts.argmax()), amounts.shape)
-        if amounts[other_line, other_column] == 0:
+        if amounts[other_line, other_column] == 0 or moved >= need:
             break
         moved += int(amounts[other_line, other_column])
         in_line[other_column] = in_column[other_line] = 0

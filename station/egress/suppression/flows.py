@@ -17,6 +17,8 @@ from station.egress.suppression.lines import Counts, Mask
 
 _STEP: Final = 200
 """What starting one flow costs, in the units of one hidden cell."""
+_RECTANGLES: Final = 16
+"""So many rectangles are tried before a flow is looked for."""
 
 
 class OutOfWork(Exception):  # noqa: N818 - an outcome, not an error
@@ -83,17 +85,24 @@ class Slack:
         """`beside`: what the cells of the same line and column give; `across`: what the fourth corner takes."""
         if need <= 0:
             return 0
-        self._work.spend(beside.size // 16 + 1)
         in_line, in_column, corners = beside[line].copy(), beside[:, column].copy(), across.copy()
         in_line[column] = in_column[line] = 0
-        corners[line] = corners[:, column] = 0
-        one = int(np.minimum(np.minimum(in_line[None, :], in_column[:, None]), corners).max())
-        if one >= need:
-            return need
         most = min(int(in_line.sum()), int(in_column.sum()), need)
-        if most <= one:
-            return one
-        return min(most, self._flow(line, column, beside, across))
+        if most < need:
+            return 0 if most == 0 else min(most, self._flow(line, column, beside, across))
+        # Rectangles that share no line or column are a flow that is quickly found.
+        found = 0
+        for _ in range(_RECTANGLES):
+            self._work.spend(beside.size // 16 + 1)
+            amounts = np.minimum(np.minimum(in_line[None, :], in_column[:, None]), corners)
+            other_line, other_column = np.unravel_index(int(amounts.argmax()), amounts.shape)
+            found += int(amounts[other_line, other_column])
+            if found >= need:
+                return need
+            if amounts[other_line, other_column] == 0:
+                break
+            in_line[other_column] = in_column[other_line] = 0
+        return min(need, self._flow(line, column, beside, across))
 
     def _flow(self, line: int, column: int, beside: Counts, across: Counts) -> int:
         lines, columns = self._cells

@@ -30,7 +30,7 @@ from station.egress.suppression.population import Key, Population, is_outcome, k
 from station.egress.suppression.rules import Hidden, HidingRules, Values, sum_problem
 from station.egress.suppression.sums import hide_sums, sums_are_safe, tells_few
 
-_CHOOSING: Final = 120_000_000
+_CHOOSING: Final = 60_000_000
 _ATTACKING: Final = 120_000_000
 """Steps for all tables of a split together; each may take its part, and what those before it left."""
 _LINE: Final = 2_000_000
