@@ -11,6 +11,7 @@ from board_kit import https_server
 from cryptography.hazmat.primitives.asymmetric import ec
 from images_kit import ImageStation, layer_of
 
+from policies.bundle import config_without_program
 from policies.documents import digest_of
 from policies.errors import NetworkError, NotFoundError, WireError
 from station.agent.blobs import BlobClient
@@ -113,6 +114,18 @@ def test_the_manifest_that_the_policy_names_is_found_among_several(
     shelves.asked.clear()
     assert bundles.manifest(IMAGE, digest_of(wanted)) == wanted
     assert shelves.asked == [], "kept, so that a message asks no network"
+
+
+def test_of_a_train_without_a_program_the_manifest_comes_and_no_image(
+    bundles: LayerStore, shelves: Shelves, tmp_path: Path
+) -> None:
+    config = config_without_program("who", "1.0.0")
+    shelves.blobs[digest_of(config)] = config
+    shelves.bundles = {"bundles": [index(config=blob(config), layers=())]}
+    assert bundles.manifest(digest_of(config), digest_of(MANIFESTS[0])) == MANIFESTS[0]
+    with pytest.raises(WireError):
+        bundles.fetch(digest_of(config))
+    assert stored(tmp_path) == {digest_of(MANIFESTS[0])}
 
 
 def test_a_manifest_that_is_not_there(bundles: LayerStore, shelves: Shelves) -> None:
