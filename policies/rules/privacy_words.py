@@ -90,6 +90,10 @@ def noise_attention(policy: Policy, manifest: TrainManifest | None) -> tuple[str
             f"delta is {privacy.delta:g}: for that share of {policy.data.minimum_patients} patients or more the promise may fail; "
             "well below one by their number is usual."
         )
+    if policy.release.membership_limit is not None:
+        points.append(
+            "membership_limit looks at patients without noise: that it keeps an update back is one bit more than epsilon says."
+        )
     if manifest is None:
         return tuple(points)
     if tables := unbounded_outputs(policy, manifest):

@@ -7,15 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy.orm import Session
+
 from policies.order import Stage
 from policies.policy import Policy
 from policies.privacy import Query, cost_of, spendable
-from policies.refusals import Refused
+from policies.refusals import RefusalCode, Refused
 from policies.rules.privacy_rules import granted
 from station.audit.log import AuditLog, system_clock
 from station.egress.privacy.blurring import nobody_charges
 from station.egress.privacy.drawing import Charge
-from station.egress.privacy.ledger import PrivacyCharge, PrivacyLedger
+from station.egress.privacy.ledger import PrivacyCharge, PrivacyLedger, charged_in
+from station.egress.release import Release
 from station.runs.repository import Run
 from station.settings import StationSettings
 from station.storage.database import Database
@@ -30,6 +33,20 @@ def privacy_ledger(
     """Return the ledger that holds every patient to what the hospital grants."""
     budget = settings.privacy
     return PrivacyLedger(database, audit, lambda: spendable(budget.epsilon, budget.delta).units, clock)
+
+
+def unpaid_in(session: Session, policy: Policy, release: Release) -> Refused | None:
+    """Refuse to record numbers under a policy with noise for which nobody was charged: they would have none.
+
+    The guard draws nothing uncharged; this holds whatever it did, in the transaction that makes the release.
+    """
+    has_numbers = bool(release.metrics or release.tables or release.arrays)
+    if policy.release.differential_privacy is None or not has_numbers:
+        return None
+    answer = (release.order_digest, release.round, release.stage)
+    if charged_in(session, answer):
+        return None
+    return Refused.because(RefusalCode.BUDGET_PRIVACY, "nobody was charged for this answer")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from station.egress.guard import Guard, GuardRequest
 from station.egress.records.releases import ChainDigests, ReleaseStore, ReleaseTerms, StoredRelease
 from station.egress.release import Release, ReplyStamp, Withheld, released_reply
 from station.egress.review.reviews import Review
-from station.runs.charging import Charging
+from station.runs.charging import Charging, unpaid_in
 from station.runs.differing import Differing
 from station.runs.preparation import Prepared
 from station.runs.repository import Run, RunRepository
@@ -125,4 +125,5 @@ class Releasing:
             return consenting
         if not consenting.covers(prepared.used):
             return Refused((Reason(RefusalCode.CONSENT_WITHDRAWN),))
-        return self.differing.settle_in(session, prepared.admitted.verified.in_force.policy, release)
+        policy = prepared.admitted.verified.in_force.policy
+        return unpaid_in(session, policy, release) or self.differing.settle_in(session, policy, release)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from egress_documents import METRIC, ORDER, Bench, head, manifest, moved, weights
 from map_documents import BY_SEX, ENDS, MAP_ROWS, SHARES, map_manifest, row
-from privacy_kit import MULTIPLIER, noisy_policy
+from privacy_kit import MULTIPLIER, Books, noisy_policy
 from roster_kit import roster
 
 from policies.manifest import Split
@@ -23,6 +23,7 @@ from station.egress.analyses.tally import Tally
 from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts
 from station.egress.guard import Guard, GuardRequest
 from station.egress.release import Release, Withheld
+from station.runs.charging import unpaid_in
 
 OPTIONAL = {**METRIC, "key": "extra", "required": False}
 UNPERMITTED = {**METRIC, "key": "unpermitted", "required": False}
@@ -200,6 +201,23 @@ def test_buffers_stay_and_examples_are_patients(station: Station) -> None:
     assert contract.tensors is not None
     kept = {rule.reply.name for rule in contract.tensors if rule.released is None}
     assert kept == {"norm.running_mean", "norm.num_batches_tracked"}
+
+
+def test_numbers_without_a_charge_are_not_recorded_whoever_made_them(tmp_path: Path) -> None:
+    """As if the guard had a hole: a release that another ledger was asked for, brought to this station's records."""
+    books = Books(tmp_path)
+    release = books.answer(then=None)
+    assert isinstance(release, Release)
+    with books.records.database.read() as session:
+        assert unpaid_in(session, books.rules, release) is None
+    (tmp_path / "elsewhere").mkdir()
+    elsewhere = Books(tmp_path / "elsewhere")
+    with elsewhere.records.database.read() as session:
+        refused = unpaid_in(session, books.rules, release)
+    assert refused is not None
+    assert refused.code is RefusalCode.BUDGET_PRIVACY
+    books.close()
+    elsewhere.close()
 
 
 def test_rows_that_a_program_writes_who_sees_everybody_make_no_private_table(tmp_path: Path) -> None:

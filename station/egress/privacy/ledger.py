@@ -207,6 +207,17 @@ class PrivacyLedger:
         session.flush()
 
 
+def charged_in(session: Session, answer: tuple[str, int, Stage]) -> bool:
+    """Tell whether patients were charged for an answer, named by its order, round and stage."""
+    order_digest, round_, stage = answer
+    query = select(PrivacyDrawRow.number).where(
+        PrivacyDrawRow.order_digest == order_digest,
+        PrivacyDrawRow.round == round_,
+        PrivacyDrawRow.stage == stage,
+    )
+    return session.scalar(query.limit(1)) is not None
+
+
 def privacy_spent_in(session: Session, policy_id: str) -> int:
     """Return what all draws under a policy cost together, inside the caller's transaction; it only grows."""
     row = session.get(CounterRow, (PRIVACY_COUNTER, policy_id))
