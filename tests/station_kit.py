@@ -64,6 +64,7 @@ from station.runs.canary import Canary
 from station.runs.charging import Charging, privacy_ledger
 from station.runs.clock import RunClock
 from station.runs.differing import Differing
+from station.runs.moments import Moments
 from station.runs.outbox import Outbox
 from station.runs.preparation import Preparation
 from station.runs.releasing import Releasing
@@ -118,6 +119,7 @@ class StationKit:
     launcher: LauncherSimulator = field(default_factory=LauncherSimulator)
     orders: int = 0
     boot: str = "this-boot"
+    moments: Moments = field(default_factory=Moments)
 
     @classmethod
     def make(
@@ -168,7 +170,7 @@ class StationKit:
         run_clock = RunClock(self.database, self.clock, lambda: self.clock().timestamp(), lambda: self.boot)
         self.preparation = Preparation(
             self.settings, paths, self.gatekeeper, self.catalogue, shelf, shelf, launcher, sandbox, KEY, self.audit,
-            run_clock,
+            run_clock, moments=self.moments,
         )  # fmt: skip
         differing = Differing(Differences(self.database, self.clock))
         self.reviewing = Reviewing(
@@ -181,7 +183,7 @@ class StationKit:
         )
         self.rounds = TrainRounds(
             self.settings, self.gatekeeper, self.runs, self.releases, self.ledger, self.audit, shelf, outbox, run_clock,
-            self.releasing, Canary(self.preparation),
+            self.releasing, Canary(self.preparation), moments=self.moments,
         )  # fmt: skip
         self.warm = WarmRuns(self.gatekeeper, self.runs, self.preparation, self.audit)
         self.service = RunService(

@@ -72,15 +72,17 @@ class ImagesAreThere(LauncherCore):
 
 
 @contextmanager
-def warm_station(folder: Path, policy: Mapping[str, object] | None = None) -> Iterator[StationKit]:
+def warm_station(
+    folder: Path, policy: Mapping[str, object] | None = None, *, app: str = APP, tag: str = TAG
+) -> Iterator[StationKit]:
     """Yield a station kit with a launcher and trains that are real."""
-    build_image(TAG, DOCKERFILE, DESCRIPTION, **{"app.py": APP})
+    build_image(tag, DOCKERFILE, DESCRIPTION, **{"app.py": app})
     kit = StationKit.make(folder, policy=policy)
     paths: StationPaths = kit.paths
     paths.layers.mkdir(exist_ok=True)
     launcher = ImagesAreThere(folder / "home", LauncherSettings(station="warm", compute_uid=0))
     try:
-        image = store_image(TAG, BlobFolder(paths.layers))
+        image = store_image(tag, BlobFolder(paths.layers))
         kit.launcher = launcher  # type: ignore[assignment]
         kit.sandbox = RealSandbox(TrainSandbox(launcher), image)  # type: ignore[assignment]
         kit.database.close()

@@ -1,0 +1,151 @@
+"""When answers leave: multiples of a quantum, by a clock that the test moves."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from moments_kit import SkippingClock
+from station_kit import Answered, StationKit, Train, TrainEndsError, honest, in_the_middle
+
+from policies.errors import UnavailableError
+from policies.wire.instructions import Kind, Status
+from station.runs.moments import Moments
+from station.sandbox.spec import ExitClass, TrainFailure, TrainRequest
+
+QUANTUM = 3600.0
+
+
+@dataclass
+class Time:
+    """A clock whose waits pass at once."""
+
+    now: float = 100.0
+    waits: list[float] = field(default_factory=list)
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> bool:
+        self.waits.append(seconds)
+        self.now += seconds
+        return False
+
+
+@given(st.floats(0, 1e4), st.floats(0.01, 3))
+def test_an_answer_leaves_at_a_multiple_and_after_it_was_there(taken: float, quantum: float) -> None:
+    time = Time(taken)
+    quanta = Moments(time, time.wait).hold(0.0, quantum)
+    assert quanta is not None
+    assert quanta >= 1
+    assert time.now >= taken
+    assert time.now == pytest.approx(quanta * quantum)
+    assert time.now - taken <= quantum * (1 + 1e-9) + 1e-9
+
+
+def test_all_within_one_quantum_leave_at_the_same_moment() -> None:
+    ends = set()
+    for taken in (0.0, 0.001, 3.7, 9.999):
+        time = Time()
+        time.now += taken
+        assert Moments(time, time.wait).hold(100.0, 10.0) == 1
+        ends.add(round(time.now, 6))
+    assert ends == {110.0}
+
+
+def test_without_a_quantum_nothing_waits() -> None:
+    time = Time()
+    assert Moments(time, time.wait).hold(100.0, 0.0, lambda: True) == 0
+    assert time.waits == []
+
+
+def test_the_wait_ends_for_what_comes_from_outside_and_with_the_station() -> None:
+    assert Moments().hold(0.0, 3600.0, lambda: True) is None
+    moments = Moments()
+    threading.Timer(0.01, moments.stop).start()
+    with pytest.raises(UnavailableError):
+        moments.hold(moments.now(), 3600.0)
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[StationKit]:
+    """A station under a quantum of an hour, which passes at once."""
+    clock = SkippingClock()
+    made = StationKit.make(tmp_path, {"release.timing_quantum_s": QUANTUM})
+    made.moments = Moments(clock, clock.wait)
+    made.database.close()
+    made.open()
+    yield made
+    made.close()
+
+
+def crashes(request: object, cohort: Path) -> Answered:
+    raise TrainEndsError(TrainFailure(ExitClass.CRASH, session_ended=False))
+
+
+def undeclared(request: object, cohort: Path) -> Answered:
+    return {"auc": 0.75, "more": 1.0}, {}, None
+
+
+@pytest.mark.parametrize(
+    ("train", "status"),
+    [(honest, Status.RELEASED), (crashes, Status.FAILED), (undeclared, Status.WITHHELD)],
+)
+def test_whatever_it_answers_it_leaves_at_a_multiple(held: StationKit, train: Train, status: Status) -> None:
+    envelope = held.ready()
+    recorded: list[tuple[int, int]] = []
+
+    def noted(request: TrainRequest, cohort: Path) -> Answered:
+        recorded.append((held.ledger.head().seq, held.audit.head().seq))
+        return train(request, cohort)
+
+    held.sandbox.train = noted
+    heads: list[tuple[int, int]] = []
+    hold = held.moments.hold
+
+    def before(*args: object) -> int | None:
+        quanta = hold(*args)  # type: ignore[arg-type]
+        heads.append((held.ledger.head().seq, held.audit.head().seq))
+        return quanta
+
+    held.moments.hold = before  # type: ignore[method-assign,assignment]
+    began = held.moments.now()
+    reply, _ = held.message(envelope, Kind.EVALUATE)
+    taken = held.moments.now() - began
+    assert reply.status is status
+    assert int(taken // QUANTUM) == 1
+    assert heads == recorded, "nothing is on record before the moment"
+    if status is Status.RELEASED:
+        assert reply.compute_s == QUANTUM
+        again, _ = held.message(envelope, Kind.EVALUATE, attempt=2)
+        assert again == reply
+        assert int((held.moments.now() - began) // QUANTUM) == 1, "what is recorded goes at once"
+
+
+def test_a_container_s_hello_counts_like_an_answer(held: StationKit) -> None:
+    began = held.moments.now()
+    held.ready()
+    assert int((held.moments.now() - began) // QUANTUM) == 1
+
+
+def test_a_withdrawal_in_the_wait_is_answered_as_one_in_the_computation(held: StationKit) -> None:
+    envelope = held.ready()
+    waits = threading.Event()
+
+    def wait(_: float) -> bool:
+        waits.set()
+        return threading.Event().wait(0.01)
+
+    held.moments._wait = wait
+    with in_the_middle(held, envelope, Kind.EVALUATE) as (busy, replies):
+        busy.go_on.set()
+        assert waits.wait(60), "the train has answered, and its answer waits"
+        assert held.releases.list() == []
+        held.intake.consent(p1="objection")
+        held.catalogue.sync()
+        held.warm.withdraw(held.gatekeeper.consenting)
+    assert [(reply.status, reply.code) for reply, _ in replies] == [(Status.FAILED, "CONSENT_WITHDRAWN")]
+    assert held.releases.list() == []
