@@ -262,9 +262,13 @@ def _aggregate_bits(item: AggregateOutput, manifest: TrainManifest, rules: Relea
 
 
 def _signal_bits(rules: ReleaseRules, timeout_s: float, manifest: TrainManifest | None) -> float:
-    """Return what a train can say by how long it takes and how it ends."""
+    """Return what a train can say by how long it takes and how it ends.
+
+    With a quantum the reply says after how many of them it leaves, and leaves then: its train's time-out, and at most as long again for the
+    station to look at it, which follows the answer too. Without one the moment is as fine as clocks are.
+    """
     quantum = rules.timing_quantum_s
-    duration = NUMBER_BITS if quantum == 0 else math.log2(math.ceil(timeout_s / quantum) + 1)
+    duration = NUMBER_BITS if quantum == 0 else math.log2(2 * math.ceil(timeout_s / quantum) + 1)
     granted = set(rules.error_codes)
     codes = len(granted if manifest is None else granted & set(manifest.error_codes))
     # A release, a granted code, or one of the closed list: which of those a train can bring about is not relied upon.

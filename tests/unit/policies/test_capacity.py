@@ -95,8 +95,8 @@ def test_each_output_counts_by_what_it_can_say() -> None:
     assert 31_000 < numbers < 32_000
     assert bits["metric loss (train)"] == math.log2(1001)
     assert bits["metric cases (evaluate)"] == 8
-    # duration in steps of 1 s up to 1023 s; released, one of two codes of its own, or any of the closed list
-    signal = 10 + math.log2(3 + len(RefusalCode))
+    # steps of 1 s up to twice 1023 s; released, one of two codes of its own, or any of the closed list
+    signal = math.log2(2047) + math.log2(3 + len(RefusalCode))
     assert bits["outcome and duration of a message"] == signal
     assert found.bits_per_round == pytest.approx(numbers + math.log2(1001) + 8 + 2 * signal)
     assert found.bits_per_run == pytest.approx(found.bits_per_round * 20 + FAILED_MESSAGES * signal)

@@ -1,7 +1,11 @@
 """The guard on arrays: deltas, clipping, precision, buffers, canonical form."""
 
+import os
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ from egress_documents import COUNTS, ORDER, Bench, head, manifest, moved, policy
 from safetensors.numpy import load_file, save, save_file
 
 from policies.documents import digest_of_file
+from policies.errors import StorageError
 from policies.refusals import RefusalCode
 from policies.wire.arrays import TensorShape, open_tensor, read_layout
 from policies.wire.arrays_writing import ArraysWriter
@@ -16,6 +21,7 @@ from policies.wire.floats import float32_from_bfloat16
 from station.egress.contract import ReleaseContract
 from station.egress.guard import Guard, GuardRequest
 from station.egress.release import Release, Withheld
+from station.egress.training.pairing import pair_tensors
 
 COUNTER = "norm.num_batches_tracked"
 
@@ -293,3 +299,72 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert isinstance(outcome, Release)
     assert peak < 12 << 20
+
+
+ONE_TENSOR = """
+import resource, sys
+from pathlib import Path
+from egress_documents import Bench, policy
+from station.egress.training.updates import release_update
+from policies.wire.arrays import read_layout
+import numpy as np
+
+bench = Bench(Path(sys.argv[1]), {"w": np.zeros(4, np.float32)})
+for name in ("inbound", "reply"):
+    setattr(bench, name, Path(sys.argv[1]) / f"large-{name}")
+contract = bench.contract(rules=policy(tensors={"clipping_norm": 1.0}))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+made = release_update(contract, bench.reply, bench.inbound, bench.out)
+print(type(made).__name__, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_one_large_tensor_takes_no_more_of_the_process_than_many_small_ones(tmp_path: Path) -> None:
+    """As the kernel counts it: pages of mapped files too, which tracemalloc does not see."""
+    shape = TensorShape("w", "float32", (1 << 24,))
+    for name, value in (("inbound", 1.0), ("reply", 1.5)):
+        with ArraysWriter(tmp_path / f"large-{name}", [shape]) as writer:
+            for _ in range(16):
+                writer.write("w", np.full(1 << 20, value, np.float32))
+            writer.close()
+    tests = Path(__file__).parents[3]
+    paths = {"PYTHONPATH": f"{tests}:{tests.parent}"}
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_TENSOR, str(tmp_path)],
+        check=True, capture_output=True, text=True, env={**os.environ, **paths},
+    )  # fmt: skip
+    kind, grown_kib = done.stdout.split()
+    assert kind == "WrittenArrays"
+    assert int(grown_kib) < 40 << 10, "of two files of 64 MiB each"
+
+
+@pytest.mark.parametrize("cut", [1, 1000])
+@pytest.mark.parametrize("which", ["reply", "inbound"])
+def test_a_file_that_shrinks_while_it_is_read_is_a_fault_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str, cut: int
+) -> None:
+    bench = Bench(tmp_path, {"w": np.ones(1 << 20, np.float32)})
+    bench.answer({"w": np.zeros(1 << 20, np.float32)})
+    whole = pair_tensors
+
+    def shrunk(*given: Any) -> Any:
+        found = whole(*given)
+        path = bench.reply if which == "reply" else bench.inbound
+        os.truncate(path, path.stat().st_size - cut)
+        return found
+
+    monkeypatch.setattr("station.egress.training.updates.pair_tensors", shrunk)
+    with pytest.raises(StorageError, match="cannot be read any more"):
+        bench.guard().check(bench.request(), head(), bench.reply)
+    assert {path.name for path in tmp_path.iterdir()} == {"reply.safetensors", "inbound.safetensors"}
+
+
+def test_twenty_thousand_tensors_scalars_and_empty_ones(tmp_path: Path) -> None:
+    inbound = {f"t{number:05}": np.full((number % 3,), number, np.float32) for number in range(20_000)}
+    bench = Bench(tmp_path, inbound)
+    guard = bench.guard(rules=policy(tensors={"clipping_norm": 1e9}))
+    deltas = released(
+        guard.check(bench.request(), head(), bench.answer({n: v + 1 for n, v in inbound.items()}))
+    )
+    assert len(deltas) == 20_000
+    assert all((delta == 1).all() for delta in deltas.values())
