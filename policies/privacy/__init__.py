@@ -17,21 +17,17 @@ from policies.privacy.sensitivities import sensitivity_of, spread_of
 
 __all__ = [
     "NOTHING",
-    "ExpectedError",
     "PolicyCost",
     "Query",
     "QueryKind",
     "Spent",
-    "UpdateUtility",
     "cost_of",
     "cost_of_policy",
     "epsilon",
-    "expected_errors",
     "queries_of_stage",
     "releases_within",
     "sensitivity_of",
     "spendable",
     "spread_of",
     "unbounded_outputs",
-    "update_utility",
 ]
