@@ -49,6 +49,7 @@ def test_a_release_is_recorded_with_audit_ledger_and_counter(records: Records, t
     assert entry.entry.capacity_bits == release.capacity_bits == records.store.capacity_bits(stored)
     assert release.capacity_bits > 8 * 4 * 16, "of sixteen numbers and more"
     assert records.audit.events()[-1].record.event is AuditEvent.RELEASE_RECORDED
+    assert records.audit.events()[-1].record.numbers["capacity_bits"] == release.capacity_bits
     assert reply.audit_head == records.audit.head().digest
     assert records.store.releases_used("cxr-finding") == 1
     assert isinstance(verify(records.database), Permitted)
