@@ -123,3 +123,25 @@ def test_an_honest_mean_is_told() -> None:
     assert count == 80
     assert total == pytest.approx(sum(values), abs=0.001)
     assert nearest((count, total, squares), sorted(values)[-2], max(values)) > 0.1
+
+
+def test_a_sum_beside_narrow_bins_of_its_own_column() -> None:
+    """The bins tell what nearly all add; what is left of the sum is one bin's, and one patient makes that up."""
+    values = [1000.0, 2000.0, 3000.0] * 70 + [10.0] * 9 + [900.0]
+    rows = [{"size": value, "sex": "0"} for value in values]
+    edges = [10.0, 1000.0, 1001.0, 2000.0, 2001.0, 3000.0, 3001.0]
+    bins = {"key": "sizes", "column": "size", "edges": edges, "split": "training", "minimum_cell_count": 1}
+    counts = [line[0] for line in released([SIZE, SEX], [bins], rows).tables["sizes"]]
+    ((_, total, _),) = released([SIZE, SEX], [sum_of("size")], rows).tables["sum_size_all"]
+    left = total - sum(
+        edge * count for edge, count in zip([0.0, *edges], counts, strict=True) if edge >= 1000
+    )
+    assert counts[1] == 10
+    assert abs(left - 9 * 10.0 - 900.0) < 1e-6
+
+    release = released([SIZE, SEX], [bins, sum_of("size")], rows)
+    assert set(release.tables) == {"sizes"}
+    assert [item.code for item in release.suppressed] == [RefusalCode.RELEASE_DOMINATED]
+    # Beside wide bins it is told: they leave open what the others add.
+    wide = {**bins, "edges": [1500.0, 2500.0]}
+    assert set(released([SIZE, SEX], [wide, sum_of("size")], rows).tables) == {"sizes", "sum_size_all"}

@@ -137,3 +137,32 @@ def test_a_column_that_is_like_another_but_for_one_patient(scale: float, shift: 
     release = released(columns, [sum_of("size"), sum_of("other")], rows)
     assert set(release.tables) == {"sum_size_all"}
     assert [item.code for item in release.suppressed] == [RefusalCode.RELEASE_DOMINATED]
+
+
+def test_one_content_under_two_names() -> None:
+    """The second column puts the rare bin together with a large one: what the first hides is a difference of two told numbers."""
+    rows = [{"a": str(code), "b": str(1 if code == 1 else 0)} for code in [0] * 3 + [1] * 20 + [2] * 30]
+    first, second = counted(rows, "a"), counted(rows, "b")
+    victim = Attacker(a=4, b=3)
+    victim.knows(len(rows))
+    alone = released([A, B], [count_of("a")], rows).tables["a"]
+    assert [line[0] for line in alone][2:] == [30, -1]
+    for code in range(4):  # the train's author knows what the columns mean
+        for other in range(3):
+            if other != (1 if code == 1 else 0):
+                victim.knows(0, a=code, b=other)
+    victim.knows(0, a=3)
+    victim.reads(alone, "a")
+    for code, total in enumerate(second):
+        victim.knows(int(total), b=code)
+    assert victim.interval(a=0) == (3, 3) == (int(first[0]), int(first[0]))
+
+    release = released([A, B], [count_of("a"), count_of("b")], rows)
+    assert set(release.tables) == {"a"}
+    assert [item.code for item in release.suppressed] == [RefusalCode.RELEASE_CELL_TOO_SMALL]
+
+
+def test_columns_that_have_nothing_to_do_with_each_other_are_all_told() -> None:
+    rows = [{"a": str(n % 4), "b": str(n // 4 % 3), "c": str(n // 12 % 3)} for n in range(720)]
+    wanted = [count_of("a"), count_of("b"), count_of("a", "b"), count_of("c"), count_of("b", "c")]
+    assert set(released([A, B, C], wanted, rows).tables) == {item["key"] for item in wanted}

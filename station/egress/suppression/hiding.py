@@ -19,26 +19,31 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from policies.refusals import RefusalCode
 from station.egress.analyses.exact import ExactTable
 from station.egress.suppression.audit import crosstab_is_safe, line_is_safe
 from station.egress.suppression.crosstabs import hide_crosstab
-from station.egress.suppression.flows import Allowance, Work
+from station.egress.suppression.flows import Allowance, OutOfWork, Work
+from station.egress.suppression.likeness import NOBODY, bins_tell, isolates_few, sums_tell_few
 from station.egress.suppression.lines import Mask, hide_line
 from station.egress.suppression.population import Key, Population, is_outcome, keys_of
 from station.egress.suppression.rules import Hidden, HidingRules, Values, sum_problem
-from station.egress.suppression.sums import hide_sums, sums_are_safe, tells_few
+from station.egress.suppression.sums import hide_sums, sums_are_safe
 
 _CHOOSING: Final = 60_000_000
 _ATTACKING: Final = 120_000_000
 """Steps for all tables of a split together; each may take its part, and what those before it left."""
+_COMPARING: Final = 1_000_000
+"""Pairs of cells that are looked at in comparing tables of different columns."""
 _LINE: Final = 2_000_000
 """Steps for attacking one column."""
 
 _SMALL: Final = RefusalCode.RELEASE_CELL_TOO_SMALL
 _DOMINATED: Final = RefusalCode.RELEASE_DOMINATED
 
+Cells = NDArray[np.int64]
 Place = tuple[Key, ...]
 """The column, or the two columns in order, whose numbers a table tells."""
 
@@ -100,6 +105,7 @@ class _Together:
                 counted = any(name == table.value_column for name, _ in partly)
                 found[table.key] = _of(None) if counted else self._sums(table, placed[table.key])
         self._hide_likenesses(found)
+        self._hide_same_cells(found, placed)
         return found
 
     # -- where a table's numbers stand -------------------------------------------------------------------------
@@ -233,6 +239,8 @@ class _Together:
             return _of(None)
         lines = self._values_by_line(table)
         minimum, bounds, dominance = self._least(table), table.bounds, self._rules.dominance
+        if self._bins_tell(table):
+            return Hidden(None, _DOMINATED)
         hidden = hide_sums(lines, ~counted.ravel(), minimum, bounds, dominance)
         dominated = any(sum_problem(line, minimum, bounds, dominance) is _DOMINATED for line in lines)
         if hidden is None or not sums_are_safe(lines, hidden, minimum, bounds, dominance):
@@ -240,6 +248,27 @@ class _Together:
         return Hidden(
             ~hidden.reshape(table.shape), None if not hidden.any() else _DOMINATED if dominated else _SMALL
         )
+
+    def _bins_tell(self, table: ExactTable) -> bool:
+        """Whether counts of the summed column's own bins leave too little open of what one bin adds."""
+        counted = [other for other in self._tables if other.measure == "count"]
+        values, bounds = self._people.values(table), table.bounds
+        for other in counted:
+            keys = keys_of(other)
+            own = [key for key in keys if key[0] == table.value_column and key[1]]
+            if not own or bounds is None:
+                continue
+            lines = [self._people.placed[table.key]]
+            if set(keys_of(table)) & set(keys):
+                cells = self._people.cells(table)
+                lines += [cells == line for line in range(table.shape[0])]
+            bins, ends = self._columns[own[0]].codes, (bounds[0], *own[0][1], bounds[1])
+            if any(
+                bins_tell(values[line], bins[line], ends, self._least(table), self._rules.dominance)
+                for line in lines
+            ):
+                return True
+        return False
 
     def _values_by_line(self, table: ExactTable) -> list[Values]:
         cells, values = self._people.cells(table), self._people.values(table)
@@ -255,6 +284,44 @@ class _Together:
                 if self._are_alike(table, other):
                     found[table.key] = Hidden(None, _DOMINATED)
 
+    def _hide_same_cells(self, found: dict[str, Hidden], placed: Mapping[str, Place | None]) -> None:
+        """Leave out a table whose told cells are nearly those of an earlier one with other columns."""
+        accepted: dict[Place, Cells] = {}
+        work = Work(_COMPARING)
+        for table in self._tables:
+            place = placed.get(table.key)
+            if place is None or found[table.key].told is None:
+                continue
+            parts = {
+                part: self._told_cells(part) for part in {place, *((key,) for key in place)} - accepted.keys()
+            }
+            minimum = self._minimum[place]
+            try:
+                alike = any(
+                    isolates_few(accepted[other], cells, max(minimum, self._minimum[other]), work)
+                    for part, cells in sorted(parts.items())
+                    for other in accepted
+                    if not set(part) & set(other)
+                )
+            except OutOfWork:
+                alike = True
+            if alike:
+                found[table.key] = _of(None)
+            else:
+                accepted |= parts
+
+    def _told_cells(self, place: Place) -> Cells:
+        """Return each patient's cell of a column or a crosstab, or `NOBODY` where its number is told nowhere."""
+        first = self._columns[place[0]]
+        if len(place) == 1:
+            cells, hidden = first.codes, self._line(place[0])
+        else:
+            second, crosstab = self._columns[place[1]], self._crosstabs[place]
+            cells = first.codes * second.bins + second.codes
+            hidden = np.zeros(first.bins * second.bins, dtype=bool) if crosstab is None else crosstab.ravel()
+        told = np.where(hidden[cells], NOBODY, cells)
+        return told[self._people.everybody]
+
     def _are_alike(self, table: ExactTable, other: ExactTable) -> bool:
         if table.value_column == other.value_column:
             return False
@@ -265,7 +332,9 @@ class _Together:
         if keys_of(table) == keys_of(other):
             mine_at, others_at = self._people.cells(table), self._people.cells(other)
             groups += [(mine_at == line) | (others_at == line) for line in range(table.shape[0])]
-        return any(tells_few(others[group], mine[group], minimum) for group in groups)
+        return any(
+            sums_tell_few(others[group], mine[group], minimum, self._rules.dominance) for group in groups
+        )
 
 
 def _is_partly(hidden: Hidden) -> bool:

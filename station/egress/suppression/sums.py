@@ -6,17 +6,12 @@ secondary cell suppression", 2010), and apart from that each is left as uncertai
 """
 
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from policies.policy import DominanceRules
 from station.egress.suppression.lines import Mask
 from station.egress.suppression.rules import Values, protection, sum_problem
-
-_NEAR: Final = 1e-9
-"""So close, relative to what they are, two values are taken for one."""
 
 Range = tuple[float, float] | None
 
@@ -70,39 +65,3 @@ def sums_are_safe(
         for side in sides
         for number, line in enumerate(side)
     )
-
-
-def tells_few(first: Values, second: Values, minimum: int) -> bool:
-    """Whether two sums over the same patients tell of few of them together.
-
-    A train may fill one column like another but for one patient: their sums differ by that one's value, however many were summed. So
-    where most patients lie on one line (the second is a multiple of the first and a number), either all do, or enough do not.
-
-    Args:
-        first: one value of each patient; 0 where there is none.
-        second: likewise, in the same order.
-        minimum: the least patients that may be off the line.
-    """
-    if len(first) == 0:
-        return False
-    off = [_off(second - first * scale) for scale in _scales(first, second)]
-    least = min(off, default=len(first))
-    return 0 < least < minimum and 2 * least < len(first)
-
-
-def _scales(first: Values, second: Values) -> NDArray[np.float64]:
-    """Return slopes that most patients could lie on: the median between neighbours in order of size, and the plain ones."""
-    order = np.lexsort((second, first))
-    rises, runs = np.diff(second[order]), np.diff(first[order])
-    slopes = rises[runs > 0] / runs[runs > 0]
-    found = [1.0, -1.0, 0.0]
-    if len(slopes):
-        found.append(float(np.sort(slopes)[len(slopes) // 2]))
-    return np.array([slope for slope in found if np.isfinite(slope)])
-
-
-def _off(rest: Values) -> int:
-    """Return how many values are not the one in the middle."""
-    middle = float(np.sort(rest)[len(rest) // 2])
-    scale = max(1.0, float(np.abs(rest).max()))
-    return int((np.abs(rest - middle) > _NEAR * scale).sum())
