@@ -61,7 +61,9 @@ def train(message, context):
 @app.evaluate()
 def evaluate(message, context):
     values = MetricRecord({"loss": float(message.content["config"]["loss"])})
-    return Message(RecordDict({"metrics": values, "rows": MetricRecord({"histogram": [1, 2, 3]})}), reply_to=message)
+    nan = float("nan")
+    rows = MetricRecord({"score": [0.5, nan, 1.0], "count": [3.0, nan, 4.0], "label": [0, 1, 1]})
+    return Message(RecordDict({"metrics": values, "rows": rows}), reply_to=message)
 
 
 @app.query()
@@ -185,10 +187,11 @@ def test_a_client_app_answers_and_stays_warm(flower: Station) -> None:
     assert (arrays["w"] == 1).all()
 
 
-def test_tables_and_metrics_are_told_apart(flower: Station) -> None:
+def test_rows_and_metrics_are_told_apart_and_what_is_missing_is_null(flower: Station) -> None:
     reply = flower.ask("evaluate", {"loss": 0.5})
     assert reply.head["metrics"] == {"loss": 0.5}
-    assert reply.head["rows"] == {"histogram": [1, 2, 3]}
+    # Of a list with one missing, whole numbers are whole again.
+    assert reply.head["rows"] == {"score": [0.5, None, 1], "count": [3, None, 4], "label": [0, 1, 1]}
     assert reply.arrays is None
 
 
