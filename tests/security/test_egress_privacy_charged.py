@@ -13,17 +13,21 @@ import numpy as np
 import pytest
 from egress_documents import METRIC, ORDER, Bench, head, manifest, moved, weights
 from map_documents import BY_SEX, ENDS, MAP_ROWS, SHARES, map_manifest, row
-from privacy_kit import MULTIPLIER, Books, noisy_policy
+from privacy_kit import MULTIPLIER, Books, noisy, noisy_policy
 from roster_kit import roster
+from station_kit import StationKit, TrainEndsError, honest
 
 from policies.manifest import Split
 from policies.privacy import Query, Spent, cost_of
 from policies.refusals import RefusalCode, Refused
+from policies.wire.instructions import Status
 from station.egress.analyses.tally import Tally
 from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts
 from station.egress.guard import Guard, GuardRequest
 from station.egress.release import Release, Withheld
 from station.runs.charging import unpaid_in
+from station.sandbox.spec import ExitClass, TrainFailure
+from station.settings import HospitalSettings
 
 OPTIONAL = {**METRIC, "key": "extra", "required": False}
 UNPERMITTED = {**METRIC, "key": "unpermitted", "required": False}
@@ -201,6 +205,43 @@ def test_buffers_stay_and_examples_are_patients(station: Station) -> None:
     assert contract.tensors is not None
     kept = {rule.reply.name for rule in contract.tensors if rule.released is None}
     assert kept == {"norm.running_mean", "norm.num_batches_tracked"}
+
+
+def crashes(_request: Any, _cohort: Path) -> Any:
+    raise TrainEndsError(TrainFailure(ExitClass.CRASH))
+
+
+def runs_out_of_memory(_request: Any, _cohort: Path) -> Any:
+    raise TrainEndsError(TrainFailure(ExitClass.OUT_OF_MEMORY))
+
+
+def names_a_granted_error(_request: Any, _cohort: Path) -> Any:
+    raise TrainEndsError(TrainFailure(ExitClass.DECLARED_ERROR, error_code="NO_LABELS"))
+
+
+def states_too_much(request: Any, cohort: Path) -> Any:
+    return {"loss": 1e9}, *honest(request, cohort)[1:]
+
+
+def states_more(request: Any, cohort: Path) -> Any:
+    return {"loss": 0.5, "hidden": 1.0}, *honest(request, cohort)[1:]
+
+
+def test_how_a_train_fails_says_nothing(tmp_path: Path) -> None:
+    """Noise does not cover that a message failed; which of forty codes it failed with would be five bits a time."""
+    patient = HospitalSettings(operator_approval="never", consent_max_age_days=30, failed_messages=20)
+    kit = StationKit.make(tmp_path, policy=noisy(6), hospital=patient)
+    envelope = kit.ready()
+    told, ways = set(), (crashes, runs_out_of_memory, names_a_granted_error, states_too_much, states_more)
+    for attempt, train in enumerate(ways, 1):
+        kit.sandbox.train = train
+        reply, arrays = kit.message(envelope, attempt=attempt)
+        told.add((reply.status, reply.code, arrays, reply.compute_s))
+    assert told == {(Status.FAILED, RefusalCode.TRAIN_FAILED.value, None, 0.0)}
+    codes = {code for item in kit.audit.events(limit=100_000) for code in item.record.codes}
+    assert {"TRAIN_CRASHED", "TRAIN_OUT_OF_MEMORY", "RELEASE_METRIC_RANGE", "RELEASE_METRIC_EXTRA"} <= codes
+    assert kit.privacy.draws() == [], "what failed cost nobody anything"
+    kit.close()
 
 
 def test_numbers_without_a_charge_are_not_recorded_whoever_made_them(tmp_path: Path) -> None:

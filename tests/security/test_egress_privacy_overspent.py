@@ -99,6 +99,11 @@ def test_runs_spend_what_the_policy_grants_and_no_more(kit: StationKit) -> None:
     assert "less left" not in reply.model_dump_json(), "and for nobody else"
     assert most_spent(kit) == {"cxr-classification": 6, "all": 6}
     assert released(kit) == 4
+    with kit.database.read() as session:
+        given = session.scalars(text("SELECT DISTINCT patient FROM cohort_usage_patients ORDER BY 1")).all()
+    assert _accounts(kit) == [(patient, 6 * ONE) for patient in given], (
+        "everybody whom the train was given paid"
+    )
 
 
 def test_a_new_version_goes_on_where_the_last_one_stopped(kit: StationKit) -> None:
