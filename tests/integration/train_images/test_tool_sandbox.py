@@ -224,6 +224,53 @@ def test_a_given_policy_narrows(workbench: Workbench, tool: Tool, tmp_path: Path
     assert blurred["messages"][0]["noise"]["noise_norm"] > blurred["messages"][0]["noise"]["norm"] > 0
 
 
+SCORES = """
+@app.query("score")
+def score(message: Message, context: Context) -> Message:
+    images, labels = cases("validation")
+    predicted = np.clip(probabilities(images, *weights_of(message)), 1e-6, 1 - 1e-6)
+    losses = -(labels * np.log(predicted) + (1 - labels) * np.log(1 - predicted))
+    return Message(content=RecordDict({"scores": MetricRecord({"loss": losses.tolist()})}), reply_to=message)
+"""
+
+
+def test_a_researcher_sees_how_well_an_update_tells_its_members(
+    workbench: Workbench, tool: Tool, tmp_path: Path
+) -> None:
+    source, out, tag = workbench.source("scored", code=SCORES), tmp_path / "bundle", f"{PREFIX}-scored:1"
+    manifest = (source / "train.yaml").read_text()
+    (source / "train.yaml").write_text(
+        manifest.replace("  metrics:", "  membership_scores: true\n  metrics:")
+    )
+    tool("build", source, "--tag", tag)
+    tool("pack", source, out, "--tag", tag)
+    train = read_bundle(out)
+
+    def limited(limit: float) -> Path:
+        return make_policy(
+            train,
+            tmp_path / f"{limit}.yaml",
+            "ab" * 32,
+            data__minimum_patients=10,
+            release__membership_limit=limit,
+        )
+
+    # Thirty patients, sixty-four numbers each, and no end of steps: it knows them by heart.
+    by_heart = ("--set", "local_epochs=3000", "--set", "learning_rate=10")
+    tool("check", out, "--policy", limited(1.0), *by_heart)
+    assert (
+        "Membership, round 1: the update tells its own patients from as many others with an area of"
+        in tool.out
+    )
+    assert "Every message would have been released." in tool.out
+    report = checked(tool, train, "--policy", limited(0.5), *by_heart)
+    (message,) = report["messages"]
+    assert (message["outcome"], message["reasons"][0]["code"]) == ("withheld", "RELEASE_MEMBERSHIP")
+    score = message["membership"]
+    assert max(score["loss_area"], score["gain_area"]) > 0.5
+    assert score["patients"] >= 10
+
+
 def test_an_image_makes_its_own_initial_weights(workbench: Workbench, tool: Tool, tmp_path: Path) -> None:
     train = workbench.packed(tool, "tiny")
     made = tool.json("init-weights", train.path, tmp_path / "w.safetensors")
