@@ -6,34 +6,28 @@ With half the noise the same audit finds more than was promised, which is tested
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
-from fractions import Fraction
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from egress_documents import COUNTS, Bench, head, policy
+from egress_documents import COUNTS, ORDER, Bench, head, policy
+from map_documents import map_manifest
 from numpy.typing import NDArray
 from privacy_audit import Audit
+from roster_kit import roster
 from safetensors.numpy import load_file
 
-from policies.aggregates import AggregateOutput
-from policies.manifest import Split
 from policies.privacy import Spent, epsilon
-from policies.privacy.costs import queries_of_aggregate
-from station.egress.analyses.exact import Dimension, ExactTable
-from station.egress.guard import Guard
-from station.egress.privacy.drawing import ChargedNoise
-from station.egress.privacy.mechanisms import noisy_table
+from station.egress.analyses.tally import Tally
+from station.egress.contract import ReleaseContract
+from station.egress.guard import Guard, GuardRequest
 from station.egress.release import Release
 
 DELTA = 1e-5
 MULTIPLIER = 1.0
 RELEASES = 4000
 TABLES = 6000
-PATIENTS = tuple(str(number) for number in range(60))
-COUNT = AggregateOutput(key="t", column="finding", measure="count", split=Split.TRAINING)
-SUM = AggregateOutput(key="t", column="dose", measure="sum", decimals=0, split=Split.TRAINING)
 Floats = NDArray[np.float64]
 
 
@@ -100,75 +94,61 @@ def test_half_the_noise_would_be_found_in_an_update_and_in_a_metric(memory: Path
     assert both.gaussian_epsilon(DELTA, 0.0) > promised(2)
 
 
-def counted(there: bool) -> ExactTable:
-    """Sixty patients in two cells; who is replaced is in the second, or in the first."""
-    return ExactTable(
-        key="t",
-        measure="count",
-        split=Split.TRAINING,
-        dimensions=(Dimension("finding", (), 2),),
-        patients=PATIENTS,
-        cells=np.array([0] * 30 + [1] * 29 + [int(there)], np.int32),
-        values=None,
-        value_column=None,
-        minimum=10,
+ROWS = {
+    "columns": [
+        {"name": "arm", "type": "category", "categories": ["a", "b"]},
+        {"name": "dose", "type": "float", "minimum": -1000.0, "maximum": 1000.0},
+    ]
+}
+AGGREGATES = [
+    {"key": "arms", "column": "arm", "split": "training"},
+    {"key": "doses", "column": "dose", "measure": "sum", "decimals": 0, "split": "training"},
+]
+
+
+def tables(folder: Path, multiplier: float) -> tuple[Audit, Audit]:
+    """Audits of a table of counts and of a sum, of releases by the guard of what the station counted.
+
+    One patient of sixty is in the second arm and has the greatest dose; or in the first, and has the least.
+    """
+    train = map_manifest(rows=ROWS, aggregates=AGGREGATES)
+    rules = policy(
+        "analysis",
+        metrics=[],
+        tables=["arms", "doses"],
+        trust_statement=None,
+        timing_quantum_s=60.0,
+        differential_privacy={"noise_multiplier": multiplier, "epsilon": 10_000.0, "delta": DELTA},
     )
-
-
-def summed(there: bool) -> ExactTable:
-    """Sixty patients whose values add up to nothing, but for one who has the greatest, or the least."""
-    return ExactTable(
-        key="t",
-        measure="sum",
-        split=Split.TRAINING,
-        dimensions=(Dimension("all", (), 1),),
-        patients=PATIENTS,
-        cells=np.zeros(60, np.int32),
-        values=np.array([0.0] * 59 + [1000.0 if there else -1000.0]),
-        value_column="dose",
-        minimum=10,
-        bounds=(-1000.0, 1000.0),
-    )
-
-
-def tables(item: AggregateOutput, multiplier: float, told: Callable[[Floats], float]) -> Audit:
-    """An audit of one table."""
-    seen = []
-    for table in (summed(True), summed(False)) if item.measure == "sum" else (counted(True), counted(False)):
-        draws = np.empty(TABLES)
+    contract = ReleaseContract.build(train, rules, None)
+    guard = Guard(contract, COUNTS, charge=lambda _: None)
+    request = GuardRequest(ORDER, 1, "analyse", None, folder / "out")
+    seen: dict[bool, tuple[Floats, Floats]] = {}
+    for there in (True, False):
+        tally = Tally(train, roster(training=60, validation=20))
+        for number in range(59):
+            tally.answered(f"training{number}", {"arm": "ab"[number % 2], "dose": 0.0})
+        assert tally.answered("training59", {"arm": "ab"[there], "dose": 1000.0 if there else -1000.0})
+        counts, sums = np.empty(TABLES), np.empty(TABLES)
         for number in range(TABLES):
-            noise = ChargedNoise(Fraction(multiplier), queries_of_aggregate(item))
-            draws[number] = told(np.array(noisy_table(noise, item, table), np.float64))
-        seen.append(draws)
-    return Audit(seen[0], seen[1])
+            release = guard.count(request, tally)
+            assert isinstance(release, Release)
+            # In standard deviations of the promised noise, from the middle between both worlds.
+            (first,), (second,) = release.tables["arms"]
+            counts[number] = (second - first + 1.0) / (2 * MULTIPLIER)
+            sums[number] = release.tables["doses"][0][1] / (2 * 1000.0 * MULTIPLIER)
+        seen[there] = counts, sums
+    found = [Audit(seen[True][item], seen[False][item]) for item in (0, 1)]
+    return found[0], found[1]
 
 
-def moved_count(cells: Floats) -> float:
-    """In standard deviations of the promised noise, from the middle between both worlds."""
-    return float(cells[1, 0] - cells[0, 0] + 1.0) / (2 * MULTIPLIER)
+def test_tables_tell_no_more_than_was_promised_and_not_far_less(memory: Path) -> None:
+    for audit in tables(memory, MULTIPLIER):
+        assert audit.epsilon(0.1, [-0.5, 0.0, 0.5]) <= promised(1, 0.1)
+        assert 0.4 * promised(1) <= audit.gaussian_epsilon(DELTA, 0.0) <= promised(1)
 
 
-def moved_sum(cells: Floats) -> float:
-    """Likewise, of the column that holds the sum."""
-    return float(cells[0, 1]) / (2 * 1000.0 * MULTIPLIER)
-
-
-CASES = [pytest.param(COUNT, moved_count, id="count"), pytest.param(SUM, moved_sum, id="sum")]
-
-
-@pytest.mark.parametrize(("item", "told"), CASES)
-def test_a_table_tells_no_more_than_was_promised_and_not_far_less(
-    item: AggregateOutput, told: Callable[[Floats], float]
-) -> None:
-    audit = tables(item, MULTIPLIER, told)
-    assert audit.epsilon(0.1, [-0.5, 0.0, 0.5]) <= promised(1, 0.1)
-    assert 0.4 * promised(1) <= audit.gaussian_epsilon(DELTA, 0.0) <= promised(1)
-
-
-@pytest.mark.parametrize(("item", "told"), CASES)
-def test_half_the_noise_would_be_found_in_a_table_without_any_assumption(
-    item: AggregateOutput, told: Callable[[Floats], float]
-) -> None:
-    audit = tables(item, MULTIPLIER / 2, told)
-    assert audit.epsilon(0.1, [-0.5, 0.0, 0.5]) > promised(1, 0.1)
-    assert audit.gaussian_epsilon(DELTA, 0.0) > promised(1)
+def test_half_the_noise_would_be_found_in_tables_without_any_assumption(memory: Path) -> None:
+    for audit in tables(memory, MULTIPLIER / 2):
+        assert audit.epsilon(0.1, [-0.5, 0.0, 0.5]) > promised(1, 0.1)
+        assert audit.gaussian_epsilon(DELTA, 0.0) > promised(1)
