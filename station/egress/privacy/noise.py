@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from station.egress.privacy.randomness import RandomBits
 
-LARGEST_VARIANCE: Final = 1 << 68
+LARGEST_VARIANCE: Final = 1 << 72
 """Above it offsets within bins would leave too few bits to compare with."""
 SMALLEST_VARIANCE: Final = Fraction(1, 1 << 20)
 
