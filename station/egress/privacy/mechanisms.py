@@ -59,7 +59,7 @@ def noisy_metric(noise: ChargedNoise, metric: MetricOutput, stated: Number | Non
     value = low if stated is None else min(max(Fraction(stated), low), high)
     exact = round((value - low) / (high - low) * steps)
     drawn = int(noise.sampler(Query(QueryKind.METRIC, metric.key), steps**2).draw(1)[0])
-    told = float(low + Fraction(exact + drawn, steps) * (high - low))
+    told = float(min(max(low + Fraction(exact + drawn, steps) * (high - low), low), high))
     inside = min(max(round(told, decimals), metric.minimum), metric.maximum) + 0.0
     return round(inside) if metric.type == "int" else inside
 

@@ -130,6 +130,17 @@ def test_any_metric_can_be_told(minimum: float, span: float, decimals: int, kind
         assert item.minimum - 1 <= told(item, stated) <= item.maximum + 1
 
 
+@pytest.mark.parametrize(("minimum", "maximum"), [(-1e308, 1e308), (0.0, 5e-324), (1e308, 1.7e308)])
+@pytest.mark.parametrize("kind", ["int", "float"])
+@pytest.mark.parametrize("multiplier", [0.01, 1000.0])
+def test_a_metric_of_any_range_that_can_be_declared_can_be_told(
+    minimum: float, maximum: float, kind: str, multiplier: float
+) -> None:
+    item = metric(minimum=minimum, maximum=maximum, type=kind, decimals=9)
+    for stated in (None, minimum, maximum):
+        assert minimum <= told(item, stated, multiplier) <= maximum
+
+
 @given(st.lists(st.integers(-1, 5), min_size=1, max_size=60), st.data())
 def test_replacing_one_patient_moves_counts_by_no_more_than_their_sensitivity(
     cells: list[int], data: st.DataObject
