@@ -203,9 +203,7 @@ LIES: dict[str, Callable[[socket.socket, int], None]] = {
     "head-length": lambda sock, number: sock.sendall(wire.pack(b"{}", head_length=0xFFFFFFFF)),
     "magic": lambda sock, number: sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"),
     "error-with-results": _error_with_results,
-    "code-in-error": _head(
-        b'{"type":"reply","id":@,"metrics":{},"rows":{},"error":"patient Jansen, 1961"}'
-    ),
+    "code-in-error": _head(b'{"type":"reply","id":@,"metrics":{},"rows":{},"error":"patient Jansen, 1961"}'),
     "more-keys": _head(b'{"type":"reply","id":@,"metrics":{},"rows":{},"error":null,"note":"x"}'),
     "deep-json": _rows(b"[" * 50_000 + b"]" * 50_000),
     "duplicate-keys": _head(b'{"type":"reply","id":@,"id":@,"metrics":{},"rows":{},"error":null}'),

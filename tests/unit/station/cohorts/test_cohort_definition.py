@@ -32,7 +32,9 @@ def manifest(**data: Any) -> TrainManifest:
     """A manifest of which only the data part counts here."""
     needs = {"modalities": ["DX"], "profile": "thorax-1@1", "label": "pneumonia"} | data
     return TrainManifest.model_construct(
-        kind=TrainKind.TRAINING, interface=Interface.FLOWER, data=DataNeeds.model_validate_json(json.dumps(needs))
+        kind=TrainKind.TRAINING,
+        interface=Interface.FLOWER,
+        data=DataNeeds.model_validate_json(json.dumps(needs)),
     )
 
 
