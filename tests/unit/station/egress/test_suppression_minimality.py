@@ -89,6 +89,25 @@ def test_of_a_crosstab_with_every_margin_known(shape: tuple[int, int], minimum: 
     assert partly or shape == (2, 2)
 
 
+def test_a_table_that_the_rules_would_nearly_tell_is_left_out() -> None:
+    """Of these margins two tables alone would tell the same, one apart: seen by who knows how cells are chosen."""
+    lines, columns, total = (9, 9), (5, 5, 8), 18
+    alike: defaultdict[Answer, list[tuple[int, ...]]] = defaultdict(list)
+    for first, second in itertools.product(range(6), range(6)):
+        third = lines[0] - first - second
+        if 0 <= third <= columns[2]:
+            cells = (first, second, third, columns[0] - first, columns[1] - second, columns[2] - third)
+            alike[told_of_crosstab(cells, (2, 3), 4)].append(cells)
+    assert (2, 3, 4, 3, 2, 4) in alike[None]
+    for told, possible in alike.items():
+        for place in range(6) if told is not None else ():
+            if told is not None and told[place] == -1:
+                numbers = {cells[place] for cells in possible}
+                least = max(0, lines[place // 3] + columns[place % 3] - total)
+                open_by_margins = min(lines[place // 3], columns[place % 3]) - least
+                assert max(numbers) - min(numbers) >= min(room(4), open_by_margins)
+
+
 def test_a_minimum_of_two_is_held_as_three() -> None:
     """Of two patients in a cell each knows the other; and of cells of one the rules themselves would tell."""
     found = hide([of_counts([2, 30, 40, 7], "x")], rules(2))["table"].told
