@@ -34,6 +34,7 @@ from station.egress.privacy.ledger import PrivacyLedger
 from station.egress.records.calls import Call, CallLedger
 from station.egress.records.ledger import EgressLedger
 from station.egress.records.releases import ReleaseStore
+from station.egress.records.repeats import Repeats
 from station.egress.review.queue import ReviewQueue
 from station.evidence.collecting import EvidenceCollector
 from station.handover import load_public_key
@@ -106,6 +107,7 @@ class Station:
     continuity: ContinuityDesk
     reviewing: Reviewing
     registry: RegistryClient
+    repeats: Repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +201,7 @@ def assemble(
         continuity=continuity,
         reviewing=reviewing,
         registry=lines.registry,
+        repeats=books.outbox.repeats,
     )
 
 
@@ -275,7 +278,7 @@ def _gate(home: _Home, books: _Books, lines: _Lines, signer: Signer) -> tuple[Ga
 
 def _reviewing(home: _Home, books: _Books, gatekeeper: Gatekeeper) -> Reviewing:
     queue = ReviewQueue(home.database, home.audit, home.paths.reviews)
-    differing = Differing(Differences(home.database, system_clock))
+    differing = Differing(_differences(home))
     return Reviewing(
         home.settings,
         gatekeeper,
@@ -325,19 +328,27 @@ def _trains(
     return _Trains(keeper, warm, clock, Agent(connection, service, paths.agent, pace, moments.stop))
 
 
+def _differences(home: _Home) -> Differences:
+    return Differences(home.database, system_clock, everyone=home.settings.egress.compare == "everyone")
+
+
 def _retention(home: _Home, warm: WarmRuns) -> ComputeRetention:
-    paths, terms = home.paths, home.settings.retention
+    paths, terms, egress = home.paths, home.settings.retention, home.settings.egress
     return ComputeRetention(
         home.database,
         home.audit,
         Places(paths.cohorts, paths.releases, paths.compute / "backups"),
         ComputeTerms(
             cohorts=timedelta(days=terms.cohorts_days),
-            released=timedelta(days=terms.released_days),
+            released=timedelta(days=egress.keep_days),
             backups=timedelta(days=terms.backups_days),
+            differences=None
+            if egress.differences_years is None
+            else timedelta(days=366 * egress.differences_years),
         ),
         warm.cohorts,
         system_clock,
+        _differences(home),
     )
 
 

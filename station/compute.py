@@ -96,6 +96,7 @@ def serve(home: Path) -> None:
         station.warm.close()
         station.registry.close()
         audit.thinned.flush(all_of_it=True)
+        station.repeats.flush()
         audit.append(AuditRecord(event=AuditEvent.STATION_STOPPED, actor=STATION_ACTOR))
         database.close()
 

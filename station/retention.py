@@ -3,8 +3,9 @@
 Cohorts that no run holds, arrays of releases, and backups. The volume cache looks after itself (`station.runs.volumes`), intake
 after what is identified (`station.intake.retention`).
 
-A release's arrays stay as long as its order may ask for them: the term begins when the order's run is over, and counts only
-for an order that is spent. The recorded reply, the ledger and the audit are never removed.
+A release's reply and arrays stay for the hospital's term, so that a repeated instruction gets the same bytes; after it the release is
+purged: its row, its digests, its counters and its entry in the ledger stay, and who asks again is refused. Ledger and audit are never
+removed. Which patients a figure counted stays for a term of its own (`station.egress.differencing`).
 """
 
 import logging
@@ -13,16 +14,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
+from station.catalogue.tables import Instance
 from station.cohorts import wipe
 from station.cohorts.frozen import DATA
+from station.egress.differencing.differences import Differences
+from station.egress.records.releases import arrays_name
 from station.egress.records.tables import ReleaseRow
 from station.runs.repository import STATION_ACTOR
-from station.runs.states import TERMINAL
-from station.runs.tables import OrderRow
 from station.storage.database import Database
 from station.storage.files import remove_durably
 
@@ -38,6 +41,7 @@ class ComputeTerms:
     cohorts: timedelta
     released: timedelta
     backups: timedelta
+    differences: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class ComputeRetention:
         terms: how long each stays.
         held: returns the cohorts' data folders that a run holds now.
         clock: tells the time.
+        differences: which patients earlier figures counted.
     """
 
     def __init__(
@@ -69,6 +74,7 @@ class ComputeRetention:
         terms: ComputeTerms,
         held: Callable[[], Collection[Path]],
         clock: Callable[[], datetime],
+        differences: Differences | None = None,
     ) -> None:
         self._database = database
         self._audit = audit
@@ -76,6 +82,7 @@ class ComputeRetention:
         self._terms = terms
         self._held = held
         self._clock = clock
+        self._differences = differences
         self._looked: datetime | None = None
 
     def look(self) -> int:
@@ -88,22 +95,42 @@ class ComputeRetention:
         if self._looked is not None and now - self._looked < EVERY:
             return 0
         cohorts = self._idle_cohorts(now - self._terms.cohorts)
-        arrays = self._spent_arrays(now - self._terms.released)
+        released = self._due_releases(now - self._terms.released)
         backups = _older(self._places.backups, now - self._terms.backups)
-        count = len(cohorts) + len(arrays) + len(backups)
+        count = len(cohorts) + len(released) + len(backups)
         if count:
             # Recorded first (I6): what a crash leaves goes with the next look.
-            numbers = {"cohorts": len(cohorts), "released": len(arrays), "backups": len(backups)}
+            numbers = {"cohorts": len(cohorts), "released": len(released), "backups": len(backups)}
             self._audit.append(
-                AuditRecord(event=AuditEvent.RETENTION_ENFORCED, actor=STATION_ACTOR, numbers=numbers)
+                AuditRecord(event=AuditEvent.RETENTION_ENFORCED, actor=STATION_ACTOR, numbers=numbers),
+                lambda session: _purge(session, released, now),
             )
             for folder in cohorts:
                 wipe(folder / DATA)
-            for path in (*arrays, *backups):
+            for path in (*self._arrays(released), *backups):
                 remove_durably(path)
             log.info("retention.enforced", extra={"count": count})
+        count += self._old_differences(now)
         self._looked = now
         return count
+
+    def _old_differences(self, now: datetime) -> int:
+        """Remove figures over their term, and pseudonyms of whom nothing is here any more; the sets keep their numbers."""
+        if self._differences is None:
+            return 0
+        term = self._terms.differences
+
+        def note(session: Session, figures: int, pseudonyms: int) -> None:
+            numbers = {"differences": figures, "pseudonyms": pseudonyms}
+            self._audit.append_in(
+                session,
+                AuditRecord(event=AuditEvent.RETENTION_ENFORCED, actor=STATION_ACTOR, numbers=numbers),
+            )
+
+        def here(session: Session) -> set[str]:
+            return set(session.scalars(select(Instance.patient).distinct()))
+
+        return sum(self._differences.forget(None if term is None else now - term, here, note))
 
     def _idle_cohorts(self, before: datetime) -> list[Path]:
         if not self._places.cohorts.is_dir():
@@ -115,28 +142,30 @@ class ComputeRetention:
             if folder.is_dir() and folder not in held and _changed(folder) <= before
         ]
 
-    def _spent_arrays(self, before: datetime) -> list[Path]:
-        """Return the arrays of orders that are spent since before the term."""
-        spent = {state.value for state in TERMINAL}
+    def _due_releases(self, before: datetime) -> list[ReleaseRow]:
+        """Return the releases that were made before the term and are still whole."""
+        query = select(ReleaseRow).where(ReleaseRow.recorded <= before, ReleaseRow.purged.is_(None))
         with self._database.read() as session:
-            orders = session.scalars(
-                select(OrderRow.order_digest)
-                .join(ReleaseRow, ReleaseRow.order_digest == OrderRow.order_digest)
-                .where(
-                    OrderRow.state.in_(spent),
-                    OrderRow.changed <= before,
-                    ReleaseRow.arrays_digest.is_not(None),
-                )
-                .distinct()
-            ).all()
-        if not self._places.releases.is_dir():
-            return []
-        prefixes = tuple(order.removeprefix("sha256:") + "-" for order in orders)
-        return [
-            path
-            for path in sorted(self._places.releases.iterdir())
-            if prefixes and path.name.startswith(prefixes)
-        ]
+            return list(session.scalars(query.order_by(ReleaseRow.ledger_seq)))
+
+    def _arrays(self, releases: list[ReleaseRow]) -> list[Path]:
+        named = [row for row in releases if row.arrays_digest is not None]
+        paths = [self._places.releases / arrays_name(row.order_digest, row.round, row.stage) for row in named]
+        return [path for path in paths if path.exists()]
+
+
+def _purge(session: Session, releases: list[ReleaseRow], now: datetime) -> None:
+    """Let replies go; what a crash leaves of arrays after this, the next start's sweep removes."""
+    for row in releases:
+        session.execute(
+            update(ReleaseRow)
+            .where(
+                ReleaseRow.order_digest == row.order_digest,
+                ReleaseRow.round == row.round,
+                ReleaseRow.stage == row.stage,
+            )
+            .values(reply=b"", purged=now)
+        )
 
 
 def _older(folder: Path, before: datetime) -> list[Path]:

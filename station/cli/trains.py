@@ -99,32 +99,6 @@ def logs(order: OrderArgument, home: HomeOption) -> None:
     say(api.get_bytes(f"/v1/runs/{full_order(api, order)}/logs").decode("utf-8", "replace"))
 
 
-@app.command()
-def releases(home: HomeOption, as_json: JsonOption = False) -> None:
-    """Every release this station made."""
-    rows = compute_api(home).get("/v1/releases")
-    if as_json:
-        echo_json(rows)
-        return
-    say_table(
-        "Releases",
-        ("released", "policy", "round", "stage", "bytes", "could carry", "metrics", "suppressed"),
-        [
-            [
-                row["released"], row["policy"], row["round"], row["stage"], row["size"], _at_most(row["capacity_bits"]),
-                " ".join(f"{key}={value}" for key, value in row["metrics"].items()), " ".join(row["suppressed"]),
-            ]
-            for row in rows
-        ],
-    )  # fmt: skip
-
-
-def _at_most(bits: int | None) -> str:
-    from policies.rules.capacity import bits_in_words  # noqa: PLC0415 - not for every command
-
-    return "" if bits is None else f"at most {bits_in_words(bits)}"
-
-
 def _anonymity(api: Any, order: str) -> dict[str, Any] | None:  # noqa: ANN401 - LocalApi, imported late
     """Return what the operator should see before approving, or None where the order would get no cohort."""
     try:

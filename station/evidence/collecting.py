@@ -58,7 +58,6 @@ from policies.trust.verification import (
     verify_policy,
     verify_register,
 )
-from policies.wire.instructions import decode_reply
 from station.audit.chain import GENESIS, read_body
 from station.audit.log import TIME_FORMAT
 from station.audit.tables import AuditRow
@@ -294,16 +293,19 @@ def _audit(session: Session, order_digest: str) -> tuple[Head, datetime, dict[st
 def _releases(session: Session, order_digest: str, rules: dict[int, str | None]) -> Iterator[ReleaseFact]:
     query = select(ReleaseRow).where(ReleaseRow.order_digest == order_digest).order_by(ReleaseRow.ledger_seq)
     for row in session.scalars(query):
+        # As it left first: its reply may have been purged since.
+        body = session.scalar(select(LedgerRow.body).where(LedgerRow.seq == row.ledger_seq)) or b""
+        entry = read_body("egress", body)
         yield ReleaseFact.model_validate(
             {
                 "round": row.round,
                 "stage": row.stage,
-                "reply_digest": digest_of(row.reply),
-                "reply_bytes": len(row.reply),
+                "reply_digest": entry.get("digest"),
+                "reply_bytes": entry.get("size"),
                 "arrays_digest": row.arrays_digest,
                 "arrays_bytes": row.arrays_size,
                 "rules_digest": rules.get(row.ledger_seq),
-                "examples": decode_reply(row.reply).num_examples,
+                "examples": row.examples,
                 "ledger_seq": row.ledger_seq,
                 "recorded": row.recorded,
             }

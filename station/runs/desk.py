@@ -25,7 +25,7 @@ from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
 from station.catalogue.anonymity import in_words
 from station.catalogue.catalogue import Catalogue
-from station.egress.records.releases import ReleaseStore
+from station.egress.records.releases import ReleaseStore, StoredRelease
 from station.evidence.collecting import EvidenceCollector
 from station.runs.chains import Chains
 from station.runs.preparation import Preparation
@@ -161,21 +161,57 @@ class StationDesk:
 
     def releases(self) -> list[ReleaseView]:
         """Everything that left."""
-        return [
-            ReleaseView(
-                order=stored.order_digest,
-                policy=stored.policy_id,
-                round=stored.round,
-                stage=stored.stage,
-                digest=stored.arrays_digest,
-                size=len(stored.reply) + (stored.arrays_size or 0),
-                metrics={key: float(value) for key, value in decode_reply(stored.reply).metrics.items()},
-                suppressed=[],
-                released=stored.recorded,
-                capacity_bits=self.release_store.capacity_bits(stored),
-            )
-            for stored in self.release_store.list()
+        return [self._release(stored) for stored in self.release_store.list()]
+
+    def _release(self, stored: StoredRelease) -> ReleaseView:
+        entry = self.release_store.entry_of(stored)
+        told = {} if stored.purged is not None else decode_reply(stored.reply).metrics
+        run = self.run_repository.get(stored.order_digest)
+        return ReleaseView(
+            order=stored.order_digest,
+            policy=stored.policy_id,
+            round=stored.round,
+            stage=stored.stage,
+            digest=stored.arrays_digest,
+            size=entry.size + (stored.arrays_size or 0),
+            metrics={key: float(value) for key, value in told.items()},
+            suppressed=[],
+            released=stored.recorded,
+            type=entry.type.value,
+            reply_digest=entry.digest,
+            reply_size=entry.size,
+            run="" if run is None else run.correlation_id,
+            rules_digest=entry.rules_digest,
+            purged=stored.purged,
+            capacity_bits=entry.capacity_bits,
+        )
+
+    def payload(self, order: str, round_: int, stage: str, part: Literal["reply", "arrays"]) -> bytes | Path:
+        """The very bytes that left; audited first."""
+        found = [
+            stored
+            for stored in self.release_store.list(order)
+            if (stored.round, stored.stage) == (round_, stage)
         ]
+        if not found or (part == "arrays" and found[0].arrays_digest is None):
+            raise NotFoundError("there is no such release", hint="`pht-station releases list` lists them.")
+        (stored,) = found
+        if stored.purged is not None:
+            raise RefusedError(
+                RefusalCode.RELEASE_PURGED.value,
+                "what was released is kept no longer",
+                hint="egress.keep_days says how long; the ledger keeps its digest and size.",
+            )
+        self.audit.append(
+            AuditRecord(
+                event=AuditEvent.AUDIT_EXPORTED,
+                actor="operator:desk",
+                object=order,
+                numbers={"round": round_},
+                detail=f"the {part} of stage {stage} as it left",
+            )
+        )
+        return stored.reply if stored.arrays is None or part == "reply" else stored.arrays
 
     def collections(self) -> list[CollectionView]:
         """What the station holds."""

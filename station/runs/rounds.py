@@ -30,7 +30,7 @@ from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
 from station.egress.analyses.tally import stated_cells
 from station.egress.guard import GuardRequest, keep_here
-from station.egress.records.ledger import EgressLedger, LedgerEntry, MessageType
+from station.egress.records.ledger import EgressLedger
 from station.egress.records.releases import ReleaseStore, StoredRelease
 from station.egress.release import Release, Withheld
 from station.egress.review.reviews import Review
@@ -91,6 +91,9 @@ class TrainRounds:
         )
         if stored is None:
             return None
+        if stored.purged is not None:
+            run = self.runs.get(stored.order_digest)
+            return self.outbox.status(instruction, Status.REFUSED, RefusalCode.RELEASE_PURGED, run), None
         if self.releasing.reviewing.is_first_answer(instruction):
             # Recorded when a person released it; nobody has been sent it before.
             return self._send(stored)
@@ -104,18 +107,9 @@ class TrainRounds:
             ),
             stored.order_digest,
         )
-        self.ledger.append(
-            LedgerEntry(
-                type=MessageType.RELEASE,
-                digest=digest_of(stored.reply),
-                size=len(stored.reply),
-                order_digest=stored.order_digest,
-                round=stored.round,
-                stage=stored.stage,
-                arrays_digest=stored.arrays_digest,
-                arrays_size=stored.arrays_size,
-                repeated=True,
-            )
+        entry = self.releases.entry_of(stored).model_copy(update={"repeated": True})
+        self.outbox.repeats.enter(
+            "repeated", entry, code=f"{stored.stage}-{stored.round}", about=stored.order_digest
         )
         return self._send(stored)
 

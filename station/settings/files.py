@@ -45,9 +45,6 @@ class RetentionSettings(StrictModel):
         default=200,
         description="Volumes in the cache, all together; the least recently used go first. 0 keeps none.",
     )
-    released_days: Days = Field(
-        default=365, description="Released arrays, after their order is over and can be asked for no more."
-    )
     backups_days: Days = Field(
         default=90,
         description="Copies that the operator puts in compute/backups or intake/backups under the station's home.",

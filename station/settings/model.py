@@ -13,13 +13,14 @@ from policies.rules.admission import CollectionOffer, HospitalRules
 from policies.rules.hours import asks_operator, in_quiet_hours
 from station.settings.consent import ConsentSettings
 from station.settings.dicom import PacsSettings, ReceiverSettings
+from station.settings.egress import EgressSettings
 from station.settings.files import ProcessingSettings, RetentionSettings
 from station.settings.gpu import GpuSection
 from station.settings.images import ImageSettings
 from station.settings.outside import CountsSettings, DcatSettings
 from station.settings.pixels import PixelSection
-from station.settings.review import ReviewSettings
 from station.settings.privacy import PrivacySettings
+from station.settings.review import ReviewSettings
 from station.settings.sections import (
     CeilingSettings,
     CollectionSettings,
@@ -51,6 +52,7 @@ class StationSettings(StrictModel):
     polling: PollingSettings = Field(default_factory=PollingSettings)
     statements: StatementSettings = Field(default_factory=StatementSettings)
     privacy: PrivacySettings = Field(default_factory=PrivacySettings)
+    egress: EgressSettings = Field(default_factory=EgressSettings)
     counts: CountsSettings = Field(default_factory=CountsSettings)
     dcat: DcatSettings = Field(default_factory=DcatSettings)
     receiver: ReceiverSettings = Field(default_factory=ReceiverSettings)

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from fastapi import FastAPI, Query, Response
-from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi import Path as APIPath
+from fastapi.responses import FileResponse, PlainTextResponse, StreamingResponse
 from pydantic import Field
 
 from policies.documents import Name, StrictModel
+from policies.order import Stage
 from station.web.edge import put_behind_token
 from station.web.views import (
     AnonymityView,
@@ -76,6 +78,18 @@ def _reading(app: FastAPI, desk: Desk) -> None:
     @app.get("/v1/releases")
     def releases() -> list[ReleaseView]:
         return desk.releases()
+
+    @app.get("/v1/releases/{order}/{round_}/{stage}/{part}")
+    def payload(
+        order: Annotated[str, APIPath(pattern=r"^sha256:[0-9a-f]{64}$")],
+        round_: int,
+        stage: Stage,
+        part: Literal["reply", "arrays"],
+    ) -> Response:
+        content = desk.payload(order, round_, stage, part)
+        if isinstance(content, Path):
+            return FileResponse(content, media_type="application/octet-stream")
+        return Response(content, media_type="application/json")
 
     @app.get("/v1/catalogue")
     def catalogue() -> list[CollectionView]:

@@ -74,6 +74,13 @@ class ReleaseView(StrictModel):
     metrics: dict[str, float]
     suppressed: list[str]
     released: Moment
+    type: str = "release"
+    reply_digest: str = ""
+    reply_size: int = 0
+    run: str = ""
+    rules_digest: str | None = None
+    purged: Moment | None = None
+    """When its payload went; what is still said of it the ledger says."""
     capacity_bits: int | None = None
     """The most that it could carry out of the train's choosing; None of releases from before that was counted."""
 
@@ -145,6 +152,14 @@ class Desk(Protocol):
 
     def releases(self) -> list[ReleaseView]:
         """Everything that left."""
+
+    def payload(self, order: str, round_: int, stage: str, part: Literal["reply", "arrays"]) -> bytes | Path:
+        """The very bytes that left: the reply, or the file beside it; audited first.
+
+        Raises:
+            NotFoundError: there is no such release, or none of it beside the reply.
+            RefusedError: it was purged.
+        """
 
     def collections(self) -> list[CollectionView]:
         """What the station holds."""

@@ -152,12 +152,18 @@ class Differences:
             )
             session.flush()
 
-    def forget(self, before: datetime | None, usable: Callable[[set[str]], set[str]]) -> tuple[int, int]:
+    def forget(
+        self,
+        before: datetime | None,
+        usable: Callable[[Session], set[str]],
+        note: Callable[[Session, int, int], None],
+    ) -> tuple[int, int]:
         """Remove what is over the hospital's term, and the pseudonyms of those who may be used for nothing any more.
 
         Args:
             before: told last before this; None for no term.
-            usable: of these pseudonyms, those whose data are still there and may be used.
+            usable: returns the pseudonyms of whom something is still there.
+            note: puts on record how many figures and pseudonyms go, in the same transaction.
 
         Returns:
             How many figures went, and how many pseudonyms.
@@ -170,13 +176,15 @@ class Differences:
             if gone:
                 _drop_unnamed(session)
             named = {one for one in session.scalars(select(NumberedPatientRow.patient)) if one is not None}
-            over = sorted(named - usable(named))
+            over = sorted(named - usable(session)) if named else []
             for start in range(0, len(over), _PAGE):
                 session.execute(
                     update(NumberedPatientRow)
                     .where(NumberedPatientRow.patient.in_(over[start : start + _PAGE]))
                     .values(patient=None)
                 )
+            if gone or over:
+                note(session, gone, len(over))
         return gone, len(over)
 
     def _rows(self, session: Session, asker: Asker, after: int) -> list[int]:

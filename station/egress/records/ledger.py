@@ -4,7 +4,7 @@ An entry says what type of message it was, how large, its digest, for which orde
 holds no content. It is durable before the message is handed to the network (invariant I6).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -14,10 +14,11 @@ from typing import Annotated, Final
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from policies.documents import Digest, Moment, StrictModel, canonical_json, load_json
+from policies.documents import Digest, Moment, StrictModel, canonical_json, digest_of, load_json
 from policies.errors import DocumentError, StateError
 from policies.order import Stage
 from policies.refusals import Permitted
+from policies.wire.instructions import Status
 from station.audit.chain import LINK_KEYS, Chain, ChainBreak, ChainHead, Link, read_body
 from station.audit.log import TIME_FORMAT, system_clock
 from station.egress.records.tables import LedgerRow
@@ -40,6 +41,20 @@ class MessageType(StrEnum):
     DURATION = "duration"
 
 
+RULES: Final[Mapping[MessageType, str]] = {
+    kind: digest_of(canonical_json({"version": 1, "type": kind.value, "bound": bound}))
+    for kind, bound in (
+        (MessageType.RELEASE, "the contract of its run: manifest and policy"),
+        (MessageType.STATUS, [status.value for status in Status]),
+        (MessageType.COUNTS, "the fixed table of rounded counts"),
+        (MessageType.AUDIT_HEAD, "the signed statement of a station's heads and counters"),
+        (MessageType.HEARTBEAT, "calls without a message, by kind and number"),
+        (MessageType.DURATION, "a multiple of the policy's quantum"),
+    )
+}
+"""By what a message of each type is bound, where no contract of a run is at hand; by its digest."""
+
+
 class LedgerEntry(StrictModel):
     """One message as it leaves.
 
@@ -50,7 +65,7 @@ class LedgerEntry(StrictModel):
         order_digest: for whose run; None for messages of no run.
         round: of the run.
         stage: what was asked.
-        rules_digest: the rule set that a release passed.
+        rules_digest: the rule set that a release passed; of any other message, the closed list that its type is bound to (`RULES`).
         arrays_digest: of the file beside it.
         arrays_size: of that file.
         capacity_bits: of a release: an upper bound on what its train could carry out with it.
@@ -107,6 +122,8 @@ class EgressLedger:
 
     def append_in(self, session: Session, entry: LedgerEntry) -> ChainHead:
         """Write one entry inside the caller's write transaction."""
+        if entry.rules_digest is None:
+            entry = entry.model_copy(update={"rules_digest": RULES[entry.type]})
         content = entry.model_dump(mode="json", exclude_defaults=True)
         content["time"] = self._clock().astimezone(UTC).strftime(TIME_FORMAT)
         return LEDGER_CHAIN.append(session, content)

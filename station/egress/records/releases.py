@@ -65,8 +65,9 @@ class StoredRelease:
     """A recorded answer.
 
     Attributes:
-        reply: the reply's bytes, as they leave every time.
+        reply: the reply's bytes, as they leave every time; empty where it was purged.
         arrays: the file of deltas, or None.
+        purged: when reply and arrays went, because the hospital's term was over; None while they are there.
     """
 
     order_digest: str
@@ -79,6 +80,7 @@ class StoredRelease:
     arrays_size: int | None
     ledger_seq: int
     recorded: datetime
+    purged: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,11 @@ class Recorded:
 
     release: StoredRelease
     repeated: bool
+
+
+def arrays_name(order_digest: str, round_: int, stage: str) -> str:
+    """Return the name of a release's file of arrays."""
+    return f"{order_digest.removeprefix('sha256:')}-{round_}-{stage}.safetensors"
 
 
 class ReleaseStore:
@@ -186,6 +193,17 @@ class ReleaseStore:
             release.arrays.path.unlink(missing_ok=True)
         return outcome
 
+    def entry_of(self, stored: StoredRelease) -> LedgerEntry:
+        """Return the entry under which a release left first: its type, digest, size, rules and bits.
+
+        Raises:
+            StateError: the ledger does not hold it.
+        """
+        entry = self._ledger.entry(stored.ledger_seq)
+        if entry is None:
+            raise StateError("a recorded release has no entry in the ledger")
+        return entry
+
     def sweep(self) -> int:
         """Remove arrays that no recorded release names; call it at start, before any `record`.
 
@@ -193,7 +211,11 @@ class ReleaseStore:
             How many files were removed.
         """
         with self._database.read() as session:
-            rows = session.execute(select(ReleaseRow.order_digest, ReleaseRow.round, ReleaseRow.stage)).all()
+            rows = session.execute(
+                select(ReleaseRow.order_digest, ReleaseRow.round, ReleaseRow.stage).where(
+                    ReleaseRow.purged.is_(None)
+                )
+            ).all()
         kept = {self._path(*row).name for row in rows}
         orphans = [path for path in self._folder.iterdir() if path.name not in kept]
         for path in orphans:
@@ -245,6 +267,7 @@ class ReleaseStore:
             arrays_size=entry.arrays_size,
             ledger_seq=self._ledger.append_in(session, entry).seq,
             recorded=self._clock(),
+            examples=release.num_examples,
         )
         session.add(row)
         session.flush()
@@ -283,7 +306,7 @@ class ReleaseStore:
         )
 
     def _path(self, order_digest: str, round_: int, stage: str) -> Path:
-        return self._folder / f"{order_digest.removeprefix('sha256:')}-{round_}-{stage}.safetensors"
+        return self._folder / arrays_name(order_digest, round_, stage)
 
     def _whole(self, row: ReleaseRow) -> StoredRelease:
         stored = self._stored(row)
@@ -297,7 +320,8 @@ class ReleaseStore:
         return stored
 
     def _stored(self, row: ReleaseRow) -> StoredRelease:
-        arrays = self._path(row.order_digest, row.round, row.stage) if row.arrays_digest is not None else None
+        there = row.arrays_digest is not None and row.purged is None
+        arrays = self._path(row.order_digest, row.round, row.stage) if there else None
         return StoredRelease(
             order_digest=row.order_digest,
             round=row.round,
@@ -309,6 +333,7 @@ class ReleaseStore:
             arrays_size=row.arrays_size,
             ledger_seq=row.ledger_seq,
             recorded=row.recorded,
+            purged=row.purged,
         )
 
 

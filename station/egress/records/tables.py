@@ -16,7 +16,7 @@ class LedgerRow(ChainedRow):
 
 
 class ReleaseRow(Base):
-    """The one answer to (order, round, stage); never changed."""
+    """The one answer to (order, round, stage); never changed, but that its reply goes when it is purged (a trigger holds that)."""
 
     __tablename__ = "releases"
 
@@ -29,6 +29,8 @@ class ReleaseRow(Base):
     arrays_size: Mapped[int | None]
     ledger_seq: Mapped[int] = mapped_column(ForeignKey("egress_ledger.seq"))
     recorded: Mapped[datetime] = mapped_column(UtcTime)
+    examples: Mapped[int | None]
+    purged: Mapped[datetime | None] = mapped_column(UtcTime)
 
 
 class CounterRow(Base):

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from egress_documents import ORDER
 from egress_station import Records, guarded
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
-from policies.errors import StateError
+from policies.documents import digest_of
 from station.audit import AuditEvent
 from station.egress.records.releases import Recorded
 from station.retention import EVERY, ComputeRetention, ComputeTerms, Places
-from station.runs import RunEvent, RunRepository
 
 TERMS = ComputeTerms(cohorts=timedelta(days=30), released=timedelta(days=10), backups=timedelta(days=5))
 
@@ -73,30 +74,70 @@ def test_a_cohort_goes_only_when_no_run_holds_it(
     assert swept(records) == [{"cohorts": 1, "released": 0, "backups": 0}]
 
 
-def test_released_arrays_stay_while_their_order_may_ask_again(
+def test_what_was_released_stays_for_its_term_and_then_its_digests_do(
     retention: ComputeRetention, records: Records, tmp_path: Path, clock: Clock
 ) -> None:
     stored = records.record(guarded(tmp_path))
     assert isinstance(stored, Recorded)
     arrays = stored.release.arrays
     assert arrays is not None
-    clock.now += timedelta(days=400)
+    clock.now += timedelta(days=9)
     assert retention.look() == 0
     assert records.store.find(ORDER, 1, "train") == stored.release
 
-    RunRepository(records.database, records.audit, clock=clock).transition(ORDER, RunEvent.STOP)
-    clock.now += timedelta(days=9)
-    assert retention.look() == 0
     clock.now += timedelta(days=1, hours=1)
     assert retention.look() == 1
+    assert swept(records) == [{"cohorts": 0, "released": 1, "backups": 0}]
     assert not arrays.exists()
-    with pytest.raises(StateError):
-        records.store.find(ORDER, 1, "train")
+    purged = records.store.find(ORDER, 1, "train")
+    assert purged is not None
+    assert (purged.reply, purged.arrays, purged.purged) == (b"", None, clock.now)
     # What was said stays on record.
-    assert len(records.store.list(ORDER)) == 1
-    assert len(list(records.ledger.entries())) == 1
+    entry = records.store.entry_of(purged)
+    assert (entry.digest, entry.size) == (digest_of(stored.release.reply), len(stored.release.reply))
+    assert (purged.arrays_digest, purged.arrays_size) == (
+        stored.release.arrays_digest,
+        stored.release.arrays_size,
+    )
+    assert records.store.releases_used(purged.policy_id) == 1
     clock.now += EVERY
     assert retention.look() == 0
+    # It is not made again: the answer stands, without its bytes.
+    again = records.record(guarded(tmp_path))
+    assert isinstance(again, Recorded)
+    assert (again.repeated, again.release.reply) == (True, b"")
+
+
+def test_a_release_is_changed_in_no_other_way(records: Records, tmp_path: Path) -> None:
+    records.record(guarded(tmp_path))
+    for change in (
+        "UPDATE releases SET reply = x'00'",
+        "UPDATE releases SET reply = x''",
+        "UPDATE releases SET purged = 'now', reply = x'', arrays_digest = 'sha256:0'",
+        "UPDATE releases SET purged = 'now', reply = x'', examples = 9",
+        "UPDATE releases SET purged = 'now'",
+    ):
+        with pytest.raises(IntegrityError), records.database.write() as session:
+            session.execute(text(change))
+    with records.database.write() as session:
+        session.execute(text("UPDATE releases SET purged = '2026-11-22T12:00:00.000000Z', reply = x''"))
+    with pytest.raises(IntegrityError), records.database.write() as session:
+        session.execute(text("UPDATE releases SET purged = NULL, reply = x''"))
+
+
+def test_what_a_crash_left_of_a_purge_goes_at_the_next_start(
+    retention: ComputeRetention, records: Records, tmp_path: Path, clock: Clock
+) -> None:
+    stored = records.record(guarded(tmp_path))
+    assert isinstance(stored, Recorded)
+    arrays = stored.release.arrays
+    assert arrays is not None
+    data = arrays.read_bytes()
+    clock.now += timedelta(days=11)
+    retention.look()
+    arrays.write_bytes(data)
+    assert records.store.sweep() == 1
+    assert not arrays.exists()
 
 
 def test_backups_have_a_term_and_a_look_is_taken_once_an_hour(
