@@ -9,6 +9,8 @@ from policies.errors import NotFoundError
 from policies.manifest import Modality, TrainManifest
 from policies.policy import Policy
 from policies.profiles import load_profile
+from policies.profiles.bands import ExactBand, PeriodBand, RangeBand, RoundedBand, WithheldBand
+from policies.profiles.model import ProfileField
 from policies.refusals import Reason, RefusalCode
 
 RADIOGRAPHS = frozenset({Modality.DX, Modality.CR})
@@ -22,14 +24,52 @@ def cohort_reasons(policy: Policy, manifest: TrainManifest) -> list[Reason]:
     2. Every clinical field asked for is granted, and so are the label, every mask and the representation.
     3. This version can lay it out, and the minimal-dataset profile is known and has the fields: what it does not band is
        not shown.
+    4. Clinical columns of its rows are of the kind that the profile's bands show.
     """
-    return ungranted_reasons(policy, manifest) or layout_reasons(
-        manifest.data.modalities,
-        manifest.data.masks,
-        manifest.data.representation,
-        manifest.data.profile,
-        wanted_fields(manifest),
+    return (
+        ungranted_reasons(policy, manifest)
+        or layout_reasons(
+            manifest.data.modalities,
+            manifest.data.masks,
+            manifest.data.representation,
+            manifest.data.profile,
+            wanted_fields(manifest),
+        )
+        or column_reasons(manifest)
     )
+
+
+def column_reasons(manifest: TrainManifest) -> list[Reason]:
+    """Return why the station could never fill in a clinical column: every patient would be without a value of it.
+
+    Args:
+        manifest: its profile is known and has the fields.
+    """
+    rows = manifest.outputs.rows
+    if rows is None:
+        return []
+    profile, reasons = load_profile(manifest.data.profile), []
+    for column in rows.clinical:
+        field = profile.field(column.name)
+        if column.name == manifest.data.label:
+            continue  # A label is shown as it is.
+        if isinstance(field.band, WithheldBand):
+            reasons.append(f"{column.name} is never shown")
+        elif column.type != "category" and not _shows_numbers(field):
+            reasons.append(f"{column.name} is shown as {_shown_as(field)}, so its column is of categories")
+    return [Reason(RefusalCode.DATA_FIELDS, "; ".join(reasons))] if reasons else []
+
+
+def _shows_numbers(field: ProfileField) -> bool:
+    return (
+        isinstance(field.band, RoundedBand) or (field.kind == "integer" and isinstance(field.band, ExactBand))
+    )
+
+
+def _shown_as(field: ProfileField) -> str:
+    if isinstance(field.band, RangeBand | PeriodBand):
+        return "ranges"
+    return "true and false" if field.kind == "flag" else "codes"
 
 
 def wanted_fields(manifest: TrainManifest) -> tuple[str, ...]:

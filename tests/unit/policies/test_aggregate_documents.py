@@ -3,10 +3,13 @@
 from typing import Any
 
 import pytest
+from egress_documents import policy
 from map_documents import BY_SEX, ENDS, MAP_ROWS, SHARES, map_manifest
 
 from policies.errors import DocumentError
 from policies.manifest import TrainManifest
+from policies.refusals import RefusalCode
+from policies.rules.cohort_rules import cohort_reasons
 
 SUM: dict[str, Any] = {
     "key": "nodules_sum", "column": "nodules", "measure": "sum", "by": "sex", "decimals": 2, "split": "training",
@@ -121,3 +124,41 @@ def test_a_table_that_a_train_fills_in_itself_cannot_be_declared() -> None:
     table = {"key": "t", "stage": "analyse", "columns": ["a"], "rows": 1, "split": "training"}
     with pytest.raises(DocumentError, match=r"outputs\.tables"):
         map_manifest(tables=[table])
+
+
+FIELDS = ["sex", "age_years", "temperature_c", "smoker", "pneumonia"]
+COLUMNS: list[tuple[dict[str, Any], str | None]] = [
+    ({"name": "age_years", "type": "int", "minimum": 0, "maximum": 120}, "age_years is shown as ranges"),
+    ({"name": "age_years", "type": "category", "categories": ["60-69"]}, None),
+    ({"name": "smoker", "type": "int", "minimum": 0, "maximum": 1}, "shown as true and false"),
+    ({"name": "sex", "type": "int", "minimum": 0, "maximum": 1}, "shown as codes"),
+    ({"name": "temperature_c", "type": "float", "minimum": 30, "maximum": 45}, None),
+    ({"name": "pneumonia", "type": "int", "minimum": 0, "maximum": 1}, None),
+]
+
+
+@pytest.mark.parametrize(("column", "why"), COLUMNS)
+def test_a_column_that_the_profile_never_shows_so_is_refused_before_a_cohort_is_made(
+    column: dict[str, Any], why: str | None
+) -> None:
+    numbers = column["type"] != "category"
+    item = {"key": "c", "column": column["name"], "split": "training", "edges": [1] if numbers else []}
+    if column["name"] == "temperature_c":
+        item["edges"] = [37, 38]
+    if column["name"] in {"smoker", "sex", "pneumonia"}:
+        item["edges"] = [0.5]
+    manifest = map_manifest(
+        {**STATION, "data": {**NEEDS, "clinical_fields": FIELDS}},
+        rows={"columns": [{**column, "missing": True, "source": "clinical"}]},
+        aggregates=[item],
+    )
+    rules = policy(
+        "analysis",
+        data={"modalities": ["CT"], "clinical_fields": FIELDS},
+        metrics=[],
+        tables=["c"],
+        trust_statement=None,
+    )
+    found = cohort_reasons(rules, manifest)
+    assert [reason.code for reason in found] == ([] if why is None else [RefusalCode.DATA_FIELDS])
+    assert why is None or why in found[0].detail

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from policies.documents import load_yaml
-from policies.manifest import DataNeeds, Interface, Split, TrainKind, TrainManifest
+from policies.manifest import DataNeeds, Interface, Outputs, Split, TrainKind, TrainManifest
 from policies.policy import Policy
 from policies.refusals import RefusalCode, Refused
 from station.cohorts import CohortDefinition, define, rounded
@@ -34,6 +34,7 @@ def manifest(**data: Any) -> TrainManifest:
     return TrainManifest.model_construct(
         kind=TrainKind.TRAINING,
         interface=Interface.FLOWER,
+        outputs=Outputs(),
         data=DataNeeds.model_validate_json(json.dumps(needs)),
     )
 
