@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from policies.aggregates import AggregateOutput
 from policies.manifest import MetricOutput
 from policies.privacy import Query, QueryKind
+from policies.rows import MAX_PATIENTS
 from station.egress.analyses.exact import ExactTable
 from station.egress.analyses.quantiles import quantile_intervals
 from station.egress.privacy.drawing import ChargedNoise
@@ -102,7 +103,7 @@ def noisy_table(
 def _noisy_counts(noise: ChargedNoise, query: Query, table: ExactTable) -> NDArray[np.int64]:
     counts = table.counts
     drawn = noise.sampler(query, COUNTS_SENSITIVITY_SQUARED).draw(counts.size)
-    noisy: NDArray[np.int64] = np.maximum(counts + drawn.reshape(counts.shape), 0)
+    noisy: NDArray[np.int64] = np.clip(counts + drawn.reshape(counts.shape), 0, MAX_PATIENTS)
     return noisy
 
 
@@ -128,8 +129,8 @@ def _squared(low: float, high: float) -> tuple[float, float]:
 
 def _within(value: Fraction, count: int, grid: "SummedGrid", decimals: int) -> float:
     """Return a sum that so many patients can have: what is impossible would be refused where it arrives."""
-    inside = min(max(round(float(value), decimals), count * grid.low), count * grid.high)
-    return inside + 0.0
+    inside = min(max(float(value), count * grid.low), count * grid.high)
+    return round(inside, decimals) + 0.0  # no minus zero
 
 
 class SummedGrid:

@@ -18,6 +18,7 @@ from policies.manifest import MetricOutput, Split
 from policies.policy import DifferentialPrivacy
 from policies.privacy import Query, QueryKind
 from policies.privacy.costs import queries_of_aggregate
+from policies.rows import MAX_PATIENTS
 from station.egress.analyses.exact import NOWHERE, Dimension, ExactTable
 from station.egress.privacy.drawing import ChargedNoise, charged_noise
 from station.egress.privacy.mechanisms import (
@@ -211,6 +212,29 @@ def test_sums_are_those_that_so_many_patients_can_have() -> None:
     for patients, total, squares in (line for lines in noisy for line in lines):
         assert 18.0 * patients <= total <= 100.0 * patients
         assert 18.0**2 * patients <= squares <= 100.0**2 * patients
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.floats(-1e3, 1e3), st.floats(0.01, 1e3), st.integers(0, 6), st.integers(0, 40))
+def test_what_a_sum_says_is_possible_where_it_arrives(
+    low: float, span: float, decimals: int, patients: int
+) -> None:
+    """Of its decimals, and within what so many patients can have but for the rounding."""
+    high = low + span
+    squares = (0.0 if low <= 0.0 <= high else min(low * low, high * high), max(low * low, high * high))
+    counted = exact([0] * patients + [NOWHERE], 1, 1, [low + span / 3] * (patients + 1), (low, high))
+    ((count, total, of_squares),) = table(aggregate("sum", decimals=decimals), counted, 3.0)
+    slack = 0.51 * 10.0**-decimals
+    for value, (least, most) in ((total, (low, high)), (of_squares, squares)):
+        assert round(value, decimals) == value
+        assert count * least - slack <= value <= count * most + slack
+        assert math.copysign(1.0, value) == 1.0 or value < 0.0
+
+
+def test_a_count_is_no_larger_than_any_that_is_taken() -> None:
+    counted = exact([0] * 5 + [1] * (MAX_PATIENTS - 5), 2)
+    seen = [table(aggregate(), counted, 1000.0) for _ in range(40)]
+    assert max(lines[1][0] for lines in seen) == MAX_PATIENTS  # half of them would be more
 
 
 def test_a_sum_of_nobody_is_nothing() -> None:
