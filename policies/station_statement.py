@@ -5,7 +5,7 @@ A statement carries the ends of both hash chains and every counter that only gro
 was cut off, a station restored from a backup and a copy that runs twice are seen. No patient and no count of patients.
 
 Pure: bytes and values in, values out. Invariant: a statement is read only with its station's signature; `held_against` is
-the one rule of what may follow what, for orchestrator and witness alike.
+the one rule of what may follow what, for orchestrator and witness alike. Longer than most, because the rule stands beside what it compares.
 """
 
 from datetime import datetime

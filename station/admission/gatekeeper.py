@@ -38,6 +38,7 @@ from policies.trust.client import PolicyClient
 from policies.trust.policy_set import PolicySet
 from policies.trust.verification import PolicyInForce
 from station.admission.privacy import NoBooks, PrivacyBooks, with_privacy
+from station.admission.records import RecordKeeping, Unwitnessed
 from station.catalogue import Catalogue, Standing
 from station.cohorts import CaseSource, CohortDefinition, define
 from station.runs.repository import Run
@@ -56,39 +57,6 @@ class Counters(Protocol):
 
     def releases_of(self, order_digest: str) -> int:
         """Releases made under the order."""
-
-
-class RecordKeeping(Protocol):
-    """Whether the station's own records are the newest there were (`station.continuity`)."""
-
-    def reason(self) -> Reason | None:
-        """Return why nothing may run on them now; asks memory only."""
-
-    def spent(self, order_digest: str, issued: datetime) -> Reason | None:
-        """Return why an order cannot run any more because of a restoration; asks memory only."""
-
-    def note_trust(self, policies: PolicySet) -> None:
-        """Put on record which state of the board's repository is about to count.
-
-        Raises:
-            StorageError: it cannot be; then it must not count.
-        """
-
-
-class Unwitnessed:
-    """The records of a station that nobody countersigns."""
-
-    def reason(self) -> Reason | None:
-        """Nothing stands against them."""
-        return None
-
-    def spent(self, order_digest: str, issued: datetime) -> Reason | None:
-        """They were never restored."""
-        del order_digest, issued
-        return None
-
-    def note_trust(self, policies: PolicySet) -> None:
-        """Nobody asks for it."""
 
 
 class Manifests(Protocol):
@@ -334,15 +302,12 @@ class Gatekeeper:
 
     def _with_privacy(self, run: Run, facts: Facts) -> Facts:
         """Ask the books whether everybody whom the run may be computed on can be charged for what is to come."""
-        definition = define(facts.policy, facts.manifest)
-        if facts.policy.release.differential_privacy is None or isinstance(definition, Refused):
+        if facts.policy.release.differential_privacy is None:
             return facts
-        modes = self._settings.consent_modes
-        offered = {name: modes[name] for name in open_collections(facts)}
-        standing = self._catalogue.standing(definition, offered, self._settings.consent_limit, facts.now)
-        if isinstance(standing, Refused):
+        usable = self._usable(facts)
+        if isinstance(usable, Refused):
             return facts
-        return with_privacy(facts, self._privacy, standing.patients, begun=run.started)
+        return with_privacy(facts, self._privacy, usable.patients, begun=run.started)
 
     def explain(
         self, run: Run, verified: VerifiedOrder, manifest: TrainManifest, patients: int | None
@@ -390,16 +355,14 @@ class Gatekeeper:
 
     def still_usable(self, run: Run, verified: VerifiedOrder, manifest: TrainManifest) -> Standing | Refused:
         """Return the patients whose data an order may use now, and which files, whether or not it could run now."""
-        definition = define(verified.in_force.policy, manifest)
+        return self._usable(self.facts(run, verified, manifest))
+
+    def _usable(self, facts: Facts) -> Standing | Refused:
+        definition, modes = define(facts.policy, facts.manifest), self._settings.consent_modes
         if isinstance(definition, Refused):
             return definition
-        facts, modes = self.facts(run, verified, manifest), self._settings.consent_modes
-        return self._catalogue.standing(
-            definition,
-            {name: modes[name] for name in open_collections(facts)},
-            self._settings.consent_limit,
-            facts.now,
-        )
+        offered = {name: modes[name] for name in open_collections(facts)}
+        return self._catalogue.standing(definition, offered, self._settings.consent_limit, facts.now)
 
     def without_data(self, patients: frozenset[str]) -> frozenset[str]:
         """Return those of them who have nothing here any more: merged into another, or removed; not who withdrew."""
