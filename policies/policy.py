@@ -218,7 +218,10 @@ class ReleaseRules(StrictModel):
     )
     differential_privacy: DifferentialPrivacy | None = None
     secure_aggregation: bool = False
-    timing_quantum_s: Annotated[float, Field(ge=0)] = 0.0
+    timing_quantum_s: Annotated[float, Field(ge=0, le=3600)] = Field(
+        default=0.0,
+        description="Answers leave at multiples of so many seconds, and say no other duration; 0: as soon as they are there.",
+    )
     human_review: bool = False
     review_hours: Annotated[int, Field(ge=1, le=24 * 90)] = Field(
         default=72, description="With human_review: what nobody has released by then is withheld."
