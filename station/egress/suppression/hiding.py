@@ -32,10 +32,10 @@ from station.egress.suppression.population import Key, Population, is_outcome, k
 from station.egress.suppression.rules import Hidden, HidingRules, Values, sum_problem
 from station.egress.suppression.sums import hide_sums, sums_are_safe
 
-_CHOOSING: Final = 60_000_000
-_ATTACKING: Final = 120_000_000
+_CHOOSING: Final = 120_000_000
+_ATTACKING: Final = 160_000_000
 """Steps for all tables of a split together; each may take its part, and what those before it left."""
-_COMPARING: Final = 1_000_000
+_COMPARING: Final = 4_000_000
 """Pairs of cells that are looked at in comparing tables of different columns."""
 _LINE: Final = 2_000_000
 """Steps for attacking one column."""
