@@ -14,7 +14,7 @@ from typing import Final
 
 from policies.documents import canonical_json, digest_of, format_moment
 from station.audit.log import system_clock
-from station.egress.records.ledger import EgressLedger, LedgerEntry
+from station.egress.records.ledger import EgressLedger, LedgerEntry, MessageType
 
 LIMIT: Final = 20
 PERIOD: Final = timedelta(hours=1)
@@ -90,17 +90,12 @@ class Repeats:
 def _covering(key: _Key, began: datetime, entry: LedgerEntry, counts: dict[str, int]) -> LedgerEntry:
     """Return an entry for all of a kind in an hour; its digest is of what it says."""
     kind, code, about = key
+    covered: dict[str, object] = {"hour": began, "calls_before": counts, "repeated": True}
+    if entry.type is MessageType.RELEASE and about:
+        # The very bytes that left before: the entry names them, as every repeat's does.
+        return entry.model_copy(update=covered)
     told = canonical_json({"hour": format_moment(began), "kind": kind, "code": code, "order": about})
-    several = {} if about else {"order_digest": None, "round": None, "stage": None}
-    return entry.model_copy(
-        update={
-            **several,
-            "digest": digest_of(told),
-            "size": len(told),
-            "arrays_digest": None,
-            "arrays_size": None,
-            "repeated": True,
-            "hour": began,
-            "calls_before": counts,
-        }
-    )
+    covered |= {"digest": digest_of(told), "size": len(told), "arrays_digest": None, "arrays_size": None}
+    if not about:
+        covered |= {"order_digest": None, "round": None, "stage": None}
+    return entry.model_copy(update=covered)
