@@ -73,7 +73,13 @@ def count_of(column: str, by: str | None = None, **more: Any) -> dict[str, Any]:
 
 
 def sum_of(column: str, by: str | None = None, **more: Any) -> dict[str, Any]:
-    return {**count_of(column, by), "key": f"sum_{column}_{by or 'all'}", "measure": "sum", "decimals": 3, **more}
+    return {
+        **count_of(column, by),
+        "key": f"sum_{column}_{by or 'all'}",
+        "measure": "sum",
+        "decimals": 3,
+        **more,
+    }
 
 
 def released(
