@@ -61,8 +61,8 @@ def column_reasons(manifest: TrainManifest) -> list[Reason]:
 
 
 def _shows_numbers(field: ProfileField) -> bool:
-    return (
-        isinstance(field.band, RoundedBand) or (field.kind == "integer" and isinstance(field.band, ExactBand))
+    return isinstance(field.band, RoundedBand) or (
+        field.kind == "integer" and isinstance(field.band, ExactBand)
     )
 
 

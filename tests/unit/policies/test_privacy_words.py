@@ -63,9 +63,7 @@ def test_what_noise_does_not_cover_is_said_where_trust_is() -> None:
 def test_figures_that_noise_makes_useless_are_points_to_look_at() -> None:
     points = noise_attention(noisy(), manifest())
     assert any("says next to nothing" in point for point in points)
-    fine = manifest().model_copy(
-        update={"outputs": manifest().outputs.model_copy(update={"metrics": ()})}
-    )
+    fine = manifest().model_copy(update={"outputs": manifest().outputs.model_copy(update={"metrics": ()})})
     assert not any("says next to nothing" in point for point in noise_attention(noisy(), fine))
 
 
