@@ -17,6 +17,7 @@ from policies.evidence import verify_pack
 from policies.evidence.archive import DIGESTS, LEDGER
 from policies.wire.instructions import Kind
 from station.audit.events import AuditEvent, AuditRecord
+from station.egress.records.repeats import LIMIT
 from station.evidence.kept import keep_terms
 
 
@@ -77,6 +78,21 @@ def test_the_same_run_gives_the_same_bytes_whatever_happened_since(run: Evidence
     run.kit.audit.append(AuditRecord(event=AuditEvent.AUDIT_EXPORTED, actor="operator:desk"))
     run.kit.clock.forward(hours=1)
     assert run.pack("after.zip").read_bytes() == before
+
+
+def test_a_run_that_was_asked_again_without_end_and_whose_payloads_are_purged(run: EvidenceRun) -> None:
+    told = verify_pack(run.pack("before.zip"), run.root, run.kit.clock()).run
+    for attempt in range(2, LIMIT + 10):
+        run.kit.message(run.envelope, Kind.EVALUATE, 1, attempt=attempt)
+        run.kit.message(run.envelope, Kind.EVALUATE, 9, attempt=attempt)
+    run.kit.rounds.outbox.repeats.flush()
+    with run.kit.database.write() as session:
+        session.execute(text("UPDATE releases SET purged = '2026-11-22T12:00:00.000000Z', reply = x''"))
+    verdict = verify_pack(run.pack("after.zip"), run.root, run.kit.clock())
+    assert verdict.holds, verdict.findings
+    assert told is not None
+    assert verdict.run is not None
+    assert verdict.run.releases == told.releases
 
 
 def test_nothing_of_another_run_is_in_it(run: EvidenceRun) -> None:
