@@ -6,8 +6,8 @@
 
 Rectangles are what tau-Argus' hypercube method hides (Repsilber 1994; Giessing and Repsilber 2002): with all four corners hidden,
 patients can be thought from two of them into the other two, and no sum changes. The cheapest is taken, and what a cell costs is
-what the *margins* make one expect in it, not what is in it: so who knows the table that leaves and these rules can follow every
-choice, and learns nothing from it. The price is a pattern that is not always the smallest.
+what the *margins* make one expect in it, not what is in it: who knows the table that leaves and these rules can follow the choice
+without the hidden numbers. The price is a pattern that is not always the smallest.
 """
 
 from typing import Final
