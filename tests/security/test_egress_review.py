@@ -212,6 +212,16 @@ def test_nothing_leaves_after_its_time_by_a_late_word(kit: StationKit, envelope:
     assert asked(kit, envelope) == ("withheld", "REVIEW_TIMEOUT")
 
 
+def test_nothing_leaves_whose_time_ends_while_it_is_looked_at_once_more(
+    kit: StationKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kit.catalogue, "sync", lambda: later(kit, hours=HOURS))
+    with pytest.raises(UsageError, match="REVIEW_TIMEOUT"):
+        kit.reviewing.release(1, "anna")
+    assert kit.reviewing.look() == 1
+    nothing_left(kit)
+
+
 def test_the_station_ends_it_by_itself_when_nobody_asks(kit: StationKit) -> None:
     later(kit, hours=HOURS - 1)
     assert kit.reviewing.look() == 0
