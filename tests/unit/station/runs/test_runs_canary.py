@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from canary_kit import Remembers, canary_manifest, closing, make_kit
+from canary_kit import Remembers, canary_manifest, make_kit
 from catalogue_log import patient
 from cohort_files import KEY
 from egress_documents import weights
@@ -306,29 +306,42 @@ def test_run_hours_pass_while_it_scores_also_where_the_other_has_ended(make: Mak
     assert clock.left_s(digest, 2.0) == spent, "no container runs, so nothing counts"
 
 
-@pytest.mark.parametrize("word", ["stop", "hold"])
-def test_the_operators_word_ends_a_scoring(make: Make, word: str) -> None:
-    kit = make()
-    envelope = kit.ready()
-    entered, replies = threading.Event(), []
+def interrupted(kit: StationKit, envelope: bytes, act: Callable[[], object]) -> list[StationReply]:
+    """Do something while an update is being scored; the message must end by it, and not by its own time."""
+    replies: list[StationReply] = []
+    entered, go_on = threading.Event(), threading.Event()
     train = Remembers()
-    go_on = threading.Event()
 
     def waits(request: TrainRequest, cohort: Path) -> Answered:
         if request.kind == "score":
             entered.set()
-            go_on.wait(60)
+            go_on.wait(600)
         return train(request, cohort)
 
-    thread = threading.Thread(target=lambda: replies.append(asked(kit, waits, envelope)), daemon=True)
-    thread.start()
-    assert entered.wait(60)
-    kit.decide(envelope, word)
-    thread.join(60)
-    assert not thread.is_alive()
-    go_on.set()
-    (reply,) = replies
-    assert reply.code == {"stop": "RUN_STOPPED", "hold": "HOSPITAL_HELD"}[word]
+    kit.sandbox.train = waits
+    message = threading.Thread(
+        target=lambda: replies.append(kit.message(envelope, deadline_s=600)[0]), daemon=True
+    )
+    actor = threading.Thread(target=act, daemon=True)
+    try:
+        message.start()
+        assert entered.wait(60)
+        assert list(kit.paths.cohorts.rglob("blind/*/datalist.json"))
+        actor.start()
+        for thread in (actor, message):
+            thread.join(60)
+            assert not thread.is_alive(), "the scoring goes on"
+    finally:
+        go_on.set()
+    return replies
+
+
+@pytest.mark.parametrize(("word", "code"), [("stop", "RUN_STOPPED"), ("hold", "HOSPITAL_HELD")])
+def test_the_operators_word_ends_a_scoring(make: Make, word: str, code: str) -> None:
+    kit = make()
+    envelope = kit.ready()
+    (reply,) = interrupted(kit, envelope, lambda: kit.decide(envelope, word))
+    assert reply.code == code
     assert kit.releases.list() == []
     assert not kit.sandbox.running
     assert not list(kit.paths.cohorts.iterdir())
@@ -337,31 +350,38 @@ def test_the_operators_word_ends_a_scoring(make: Make, word: str) -> None:
 def test_a_withdrawal_ends_a_scoring_and_is_no_failure_of_the_train(make: Make) -> None:
     kit = make()
     envelope = kit.ready()
-    listed: list[StationReply] = []
-    entered, go_on = threading.Event(), threading.Event()
-    train = Remembers()
 
-    def waits(request: TrainRequest, cohort: Path) -> Answered:
-        if request.kind == "score":
-            entered.set()
-            go_on.wait(60)
-        return train(request, cohort)
+    def withdraw() -> None:
+        trained = next(at for at in range(1, 50) if KEY.split_of(patient(at)) is Split.TRAINING)
+        kit.intake.consent(p0="consent", **{f"p{trained}": "objection"})
+        kit.catalogue.sync()
+        kit.warm.withdraw(kit.gatekeeper.consenting)
 
-    thread = threading.Thread(target=lambda: listed.append(asked(kit, waits, envelope)), daemon=True)
-    thread.start()
-    assert entered.wait(60)
-    trained = next(at for at in range(1, 50) if KEY.split_of(patient(at)) is Split.TRAINING)
-    kit.intake.consent(p0="consent", **{f"p{trained}": "objection"})
-    kit.catalogue.sync()
-    kit.warm.withdraw(kit.gatekeeper.consenting)
-    thread.join(60)
-    assert not thread.is_alive()
-    go_on.set()
-    assert listed[0].code == "CONSENT_WITHDRAWN"
+    (reply,) = interrupted(kit, envelope, withdraw)
+    assert reply.code == "CONSENT_WITHDRAWN"
     assert kit.runs.list()[0].failures == 0
     assert kit.releases.list() == []
     # The next message freezes the cohort again, without them, and is scored.
     assert asked(kit, Remembers(), envelope).status.value == "released"
+
+
+def test_a_station_that_stops_leaves_no_container_and_no_cohort(make: Make) -> None:
+    kit = make()
+    interrupted(kit, kit.ready(), kit.warm.close)
+    assert not kit.sandbox.running
+    assert not list(kit.paths.cohorts.rglob("datalist.json"))
+
+
+def test_a_station_that_is_killed_while_it_scores_wipes_the_blind_cohort_at_its_next_start(
+    make: Make,
+) -> None:
+    kit = make()
+    kit.ready()
+    left = next(kit.paths.cohorts.iterdir()) / "blind" / "0123"
+    left.mkdir(parents=True)
+    (left / "datalist.json").write_text("{}")
+    kit.again()
+    assert not list(kit.paths.cohorts.rglob("datalist.json"))
 
 
 def test_too_few_patients_are_refused_before_a_container_starts(make: Make) -> None:
@@ -378,27 +398,3 @@ def test_a_train_that_does_not_answer_score_is_not_admitted(make: Make) -> None:
     reply = kit.prepare(kit.order())
     assert (reply.status.value, reply.code) == ("refused", "RELEASE_UNSCORED")
     assert kit.sandbox.started == []
-
-
-def test_closing_is_all_that_is_left(make: Make, tmp_path: Path) -> None:
-    """A station that is killed while it scores leaves a blind cohort, which its next start wipes."""
-    kit = make()
-    envelope = kit.ready()
-    entered, go_on = threading.Event(), threading.Event()
-    train = Remembers()
-
-    def waits(request: TrainRequest, cohort: Path) -> Answered:
-        if request.kind == "score":
-            entered.set()
-            go_on.wait(60)
-        return train(request, cohort)
-
-    thread = threading.Thread(target=lambda: asked(kit, waits, envelope), daemon=True)
-    thread.start()
-    assert entered.wait(60)
-    assert list(kit.paths.cohorts.rglob("blind/*/datalist.json"))
-    with closing(kit):
-        pass
-    go_on.set()
-    thread.join(60)
-    assert not list(kit.paths.cohorts.rglob("datalist.json"))
