@@ -6,7 +6,6 @@ from policies.refusal_texts import CATALOGUE
 from policies.refusals import RefusalCode
 from policies.rules.capacity import bits_in_words
 from station.egress.canary.decision import MembershipScore, Unscored
-from station.egress.canary.decision import MembershipScore, Unscored
 from train_images.tool.dry_messages import DryMessage
 from train_images.tool.dry_privacy import cost_lines, update_line
 from train_images.tool.dry_run import DryReport

@@ -55,7 +55,9 @@ class Room:
         sharing = [each for run, each in inside.items() if _place(run, each) == place]
         together = [each for each in sharing if each is not None]
         if len(together) < len(sharing):
-            raise RefusedError(RefusalCode.RESOURCES_BUSY, "what the run's other container may use is not known")
+            raise RefusedError(
+                RefusalCode.RESOURCES_BUSY, "what the run's other container may use is not known"
+            )
         if together:
             self._require_share([*together, spec])
         elif (
