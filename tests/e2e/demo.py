@@ -20,7 +20,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.e2e import protection
+from tests.e2e import counting, protection
 from tests.e2e.consortium import BOARD, COLLECTION, MEMBERS, Consortium, Hospital
 from tests.e2e.programs import run, run_json, stopping
 from tests.e2e.report import show_rounds, show_test, write_summary
@@ -31,6 +31,7 @@ HOSPITALS = ("hospital-a", "hospital-b", "hospital-c")
 SOURCES = (
     REPOSITORY / "train_images" / "cxr-classification",
     REPOSITORY / "train_images" / "cxr-evaluation",
+    REPOSITORY / "tests" / "e2e" / "trains" / "counts",
     REPOSITORY / "tests" / "e2e" / "trains" / "tiny",
     REPOSITORY / "tests" / "e2e" / "trains" / "hostile",
 )
@@ -213,7 +214,7 @@ def evaluate_model(demo: Demo, train: Train) -> None:
 
 
 def close_books(demo: Demo) -> None:
-    """f. Each station's verified audit and ledger, and the summary."""
+    """g. Each station's verified audit and ledger, and the summary."""
 
     def close(hospital: Hospital) -> dict[str, Any]:
         folder = demo.output / hospital.name
@@ -239,7 +240,7 @@ def close_books(demo: Demo) -> None:
 
 
 def show_register(demo: Demo, name: str = "register") -> None:
-    """d, f. What the public reads: the register of what is permitted now, and of what was withdrawn."""
+    """d, g. What the public reads: the register of what is permitted now, and of what was withdrawn."""
     register, hospital = demo.output / name, demo.consortium.hospitals[0].name
     written = run_json(
         "pht-board", "site", "--repository", demo.consortium.repository, "--out", register,
@@ -252,7 +253,7 @@ def show_register(demo: Demo, name: str = "register") -> None:
 
 
 def give_evidence(demo: Demo, order: str) -> None:
-    """f. One hospital's evidence of the training run, verified by somebody who has the board's root and nothing else."""
+    """g. One hospital's evidence of the training run, verified by somebody who has the board's root and nothing else."""
     hospital = demo.consortium.hospitals[0]
     pack = demo.output / f"evidence-{hospital.name}.zip"
     hospital.call("evidence", order, pack)
@@ -285,9 +286,13 @@ def perform(demo: Demo, data: Path) -> None:
     with demo.step("evaluate", "d. The test: an evaluation train on patients the model never saw"):
         evaluate_model(demo, workshop.trains["cxr-evaluation"])
         show_register(demo)
-    with demo.step("protect", "e. The protection at work: tried for real, refused by code"):
+    with demo.step(
+        "count", "e. An analysis without a program, and the same again after a few patients object"
+    ):
+        counting.show(demo, govern, workshop.trains["counts"])
+    with demo.step("protect", "f. The protection at work: tried for real, refused by code"):
         protection.show(demo, govern, workshop.trains, train, policy, ordered["order"])
-    with demo.step("books", "f. What is left behind"):
+    with demo.step("books", "g. What is left behind"):
         close_books(demo)
         show_register(demo, "register-after-withdrawals")
         give_evidence(demo, ordered["digest"])

@@ -129,7 +129,7 @@ def _codes(
     def code_of(hospital: Hospital) -> str | None:
         # The orchestrator does not wait for the third "no"; the third station says it all the same.
         while time.monotonic() < deadline:
-            found = [entry for entry in _audit(demo, hospital) if says(entry, digest)]
+            found = [entry for entry in audit_of(demo, hospital) if says(entry, digest)]
             if found:
                 return str(found[-1]["codes"][0])
             time.sleep(0.2)
@@ -143,7 +143,8 @@ def _codes(
     return {name: code for name, code in found.items() if code is not None}
 
 
-def _audit(demo: Demo, hospital: Hospital) -> list[dict[str, Any]]:
+def audit_of(demo: Demo, hospital: Hospital) -> list[dict[str, Any]]:
+    """Return a station's audit as it is now."""
     path = demo.consortium.root / f"{hospital.name}-audit.jsonl"
     hospital.call("audit", "export", path)
     return [json.loads(line) for line in path.read_text().splitlines()]

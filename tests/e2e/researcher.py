@@ -51,9 +51,10 @@ class Researcher:
         return self.key.with_suffix(".pub").read_text().strip()
 
     def build(self, source: Path) -> Train:
-        """Build and pack a train."""
+        """Build and pack a train; one without a program has nothing to build."""
         train = Train(source, self.folder / source.name)
-        run("pht-train", "build", source, timeout_s=1800)
+        if (source / "Dockerfile").is_file():
+            run("pht-train", "build", source, timeout_s=1800)
         run("pht-train", "pack", source, train.bundle)
         return train
 

@@ -68,6 +68,16 @@ def test_the_test_auc_is_there_per_hospital(summary: dict[str, Any]) -> None:
     assert any("auc" in metrics for metrics in entry["evaluate"].values())
 
 
+def test_what_a_few_objections_change_is_not_told_by_counting_twice(summary: dict[str, Any]) -> None:
+    counting = summary["counting"]
+    assert set(counting["told"]) == HOSPITALS
+    assert any(counting["told"].values())
+    assert set(counting["again"]) == HOSPITALS
+    # Where none of those who object was counted, the same numbers may leave again.
+    assert "RELEASE_DIFFERENCE" in counting["again"].values()
+    assert set(counting["again"].values()) <= {"RELEASE_DIFFERENCE", "as before"}
+
+
 def test_what_should_be_refused_was_refused_by_its_code(summary: dict[str, Any]) -> None:
     codes = {each["what"]: set(each["codes"].values()) for each in summary["protection"] if "codes" in each}
     assert codes == {
