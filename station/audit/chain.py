@@ -1,11 +1,13 @@
 """A hash chain over the rows of one table: the one mechanism behind the audit log and the egress ledger.
 
-Each row is ``(seq, body, digest)``. The body is canonical JSON and carries its own ``seq``, the chain's name and the digest of
-the body before it (`GENESIS` for the first); the digest is SHA-256 of the body. So a changed byte, a missing, doubled or
+Each row is ``(seq, body, digest)``. The body is canonical JSON and carries its own ``seq``, the chain's name, the digest of
+the body before it (`GENESIS` for the first) and a salt; the digest is SHA-256 of the body. Digests leave the station in heads;
+the salt keeps who has them from finding out by guessing what an entry says: how many patients, at which moment. So a changed byte, a missing, doubled or
 reordered row is found and located. What this alone cannot find is a chain cut off at its end, or rewritten as a
 whole: for that a head is compared that somebody else keeps (`station.audit.heads`).
 """
 
+import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -21,8 +23,10 @@ from station.storage.schema import Base
 
 GENESIS: Final = "sha256:" + "0" * 64
 MAX_BODY_BYTES: Final = 64 * 1024
-LINK_KEYS: Final = frozenset({"seq", "chain", "previous"})
+LINK_KEYS: Final = frozenset({"seq", "chain", "previous", "salt"})
+"""What an entry says of its own place; those made before there were salts have none."""
 _PAGE: Final = 500
+_SALT_BYTES: Final = 16
 
 
 class ChainedRow(Base):
@@ -96,7 +100,13 @@ class Chain:
             raise StateError(f"{self.name}: an entry may not name its own links")
         head = self.head(session)
         seq = head.seq + 1
-        body = canonical_json({**content, "chain": self.name, "seq": seq, "previous": head.digest})
+        links = {
+            "chain": self.name,
+            "seq": seq,
+            "previous": head.digest,
+            "salt": secrets.token_hex(_SALT_BYTES),
+        }
+        body = canonical_json({**content, **links})
         if len(body) > MAX_BODY_BYTES:
             raise StateError(f"{self.name}: an entry of {len(body)} bytes is over {MAX_BODY_BYTES}")
         digest = digest_of(body)

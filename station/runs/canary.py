@@ -42,8 +42,6 @@ _START_S: Final = 180.0
 _ATTEMPTS: Final = 2
 """A container that fails is started once more before the update is withheld for it; one that takes too long is not."""
 
-_SALT_BYTES: Final = 16
-
 
 @dataclass(frozen=True, slots=True)
 class Trained:
@@ -209,10 +207,7 @@ class Canary:
             words = f"one standard error {score.uncertainty:.3f}"
         else:
             numbers, words = {}, f"no score: {score.value} {why}".rstrip()
-        # The audit's head leaves with every reply: without a salt the few values that a score has could be tried out on it.
-        self._note(
-            trained, AuditEvent.MEMBERSHIP_SCORED, numbers, f"{words}; salt {secrets.token_hex(_SALT_BYTES)}"
-        )
+        self._note(trained, AuditEvent.MEMBERSHIP_SCORED, numbers, words)
         return membership_reason(score, limit)
 
     def _note_start(self, trained: Trained) -> None:

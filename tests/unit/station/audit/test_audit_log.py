@@ -49,6 +49,16 @@ def test_an_event_is_read_back_as_it_was_written(log: AuditLog) -> None:
     assert log.head() == ChainHead(1, stored.digest)
 
 
+def test_a_head_says_nothing_to_who_guesses_the_entry(tmp_path: Path) -> None:
+    """Heads leave the station: what an entry says, its moment included, must not follow from trying what it could be."""
+    heads = set()
+    for name in ("one", "other"):
+        log = AuditLog(open_database(tmp_path / f"{name}.db"), clock=lambda: NOW)
+        log.append(record())
+        heads.add(log.head().digest)
+    assert len(heads) == 2
+
+
 def test_an_empty_log_has_the_first_head(log: AuditLog, database: Database) -> None:
     assert log.head() == ChainHead(0, GENESIS)
     assert verify(database) == Permitted(ChainHead(0, GENESIS))

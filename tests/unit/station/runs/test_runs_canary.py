@@ -102,11 +102,6 @@ def test_the_score_is_in_the_audit_and_in_nothing_that_leaves(make: Make) -> Non
     assert b"permille" not in ledger
     run = kit.runs.list()[0]
     assert "permille" not in repr(run)
-    # The head of the audit leaves: its entries cannot be guessed.
-    details = [event.record.detail for event in scored(kit)]
-    salts = {detail.rpartition("salt ")[2] for detail in details}
-    assert len(salts) == len(details)
-    assert all(len(salt) == 32 for salt in salts)
 
 
 def _ledger(kit: StationKit) -> list[Any]:
@@ -199,7 +194,7 @@ def test_an_answer_that_is_none_withholds(make: Make) -> None:
     reply = asked(kit, honest, envelope)
     assert (reply.status.value, reply.code) == ("withheld", "RELEASE_UNSCORED")
     assert kit.releases.list() == []
-    assert len({event.record.detail.rpartition("; salt")[0] for event in scored(kit)}) == 4
+    assert len({event.record.detail for event in scored(kit)}) == 4
     assert asked(kit, Remembers(), envelope).status.value == "released"
 
 
