@@ -4,7 +4,8 @@ Pure. Patients are numbers here (`station.egress.differencing.tables` says whose
 chose them, and may have given one content two names, so what is compared is how patients lie in the cells and nothing else.
 
 1. **Populations.** The patients of the one who are not in the other, and the other way round, are none or at least the minimum:
-   a figure of all but one, beside a figure of all, tells the one's.
+   a figure of all but one, beside a figure of all, tells the one's. Also where many came meanwhile: they only add, so a count
+   that went down tells where the one was. Populations with nobody in common leave nothing to subtract.
 2. **Cells.** No combination of the told numbers of both tables depends on fewer patients than the minimum (`cuts`): other edges,
    merged categories, a cell less, and unions of any of them.
 3. **Values.** Of two sums, the values are the same, up to scale and offset, for all patients or are not for at least the minimum: a
@@ -76,6 +77,8 @@ def metric(what: str, patients: NDArray[np.int64], minimum: int) -> Told:
 def problem_between(one: Told, other: Told) -> str | None:
     """Return in words what would tell of too few patients, or None."""
     minimum = max(one.minimum, other.minimum)
+    if not len(np.intersect1d(one.patients, other.patients, assume_unique=True)):
+        return None
     if _few_apart(one.patients, other.patients, minimum):
         return f"its patients are those of {other.what}, but for fewer than {minimum}"
     if _cut(one, other, np.ones(len(one.patients), np.bool_), np.ones(len(other.patients), np.bool_)):
@@ -92,11 +95,17 @@ def _few_apart(one: NDArray[np.int64], other: NDArray[np.int64], minimum: int) -
 
 def _cut(one: Told, other: Told, mine: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> bool:
     """Whether a combination of both isolates too few of the patients who are asked for."""
-    minimum = max(one.minimum, other.minimum)
     everyone = np.union1d(one.patients[mine], other.patients[theirs])
     left = [_spread(part[mine], one.patients[mine], everyone) for part in one.parts]
     right = [_spread(part[theirs], other.patients[theirs], everyone) for part in other.parts]
+    # A cell that a laxer policy told, or a metric of few, is a cut too, of one table alone: that was its own rules' to judge.
+    minimum = min(max(one.minimum, other.minimum), *map(_smallest, (*one.parts, *other.parts)))
     return any(fewest_isolated(a, b, minimum) is not None for a in left for b in right)
+
+
+def _smallest(part: NDArray[np.int32]) -> int:
+    told = np.bincount(part[part != NOBODY])
+    return int(told[told > 0].min(initial=len(part) + 1))
 
 
 def _spread(

@@ -104,6 +104,23 @@ def test_populations_that_differ_by_a_few() -> None:
     assert problem_between(metric("auc", hundred[:90], 10), metric("auc", hundred, 11)) is not None
 
 
+def test_populations_with_nobody_in_common() -> None:
+    """A small test set's metric stands in nobody's way who counts the training patients."""
+    hundred = np.arange(100, dtype=np.int64)
+    assert problem_between(metric("auc", hundred[:6], 10), metric("f1", hundred[6:], 10)) is None
+    assert problem_between(metric("auc", hundred[:7], 10), metric("f1", hundred[6:], 10)) is not None
+
+
+def test_a_cell_that_was_told_under_a_laxer_policy_stands_in_nobodys_way() -> None:
+    hundred = np.arange(100, dtype=np.int64)
+    sex, smoker = np.repeat([0, 1], [6, 94]).astype(np.int32), np.tile([0, 1], 50).astype(np.int32)
+    lax = Told("sex", "count", 5, hundred, (sex,))
+    assert problem_between(Told("smoker", "count", 10, hundred, (smoker,)), lax) is None
+    # The same cell but for two patients is theirs by subtraction.
+    nearly = np.repeat([0, 1], [8, 92]).astype(np.int32)
+    assert problem_between(Told("other", "count", 10, hundred, (nearly,)), lax) is not None
+
+
 def test_a_sum_of_the_same_values_but_for_one_patient() -> None:
     ages = [float(20 + i % 60) for i in range(100)]
     sums = told(range(100), [0] * 100, ages, "sum")
