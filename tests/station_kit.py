@@ -178,7 +178,12 @@ class StationKit:
             ReviewQueue(self.database, self.audit, paths.reviews, self.clock), paths.work,
         )  # fmt: skip
         self.releasing = Releasing(
-            self.gatekeeper, self.catalogue, self.runs, self.releases, differing, self.reviewing,
+            self.gatekeeper,
+            self.catalogue,
+            self.runs,
+            self.releases,
+            differing,
+            self.reviewing,
             Charging(self.privacy),
         )
         self.rounds = TrainRounds(
