@@ -42,6 +42,8 @@ MAX_ROW_BYTES: Final = 64 * 1024
 _START_S: Final = 60.0
 _STOP_S: Final = 30.0
 _KILL_AGAIN_S: Final = 0.2
+_CUT_S: Final = 2.0
+"""A container's wall clock is in whole seconds and ends up to one before its message; what ends so late may have been cut short."""
 _LOG_BYTES: Final = 8 * 1024
 _LOGS: Final = 8
 
@@ -134,15 +136,20 @@ class _Message:
     def left_s(self) -> float:
         return self.deadline - time.monotonic()
 
+    def end_if_late(self) -> None:
+        """End it with its own timeout: what comes from now on may be cut short by it, and is no patient's own end."""
+        if self.left_s <= _CUT_S:
+            self.end(TrainFailure(ExitClass.TIMEOUT, detail="not every patient was done in time"))
+
     def take(self) -> OnePatient | None:
         with self.lock:
-            if not self.over and self.left_s <= 0:
-                self.failure = TrainFailure(ExitClass.TIMEOUT, detail="not every patient was done in time")
+            self.end_if_late()
             return None if self.over else next(self.waiting, None)
 
     def count(self, one: OnePatient, answer: TrainReply | TrainFailure) -> bool:
         """Count one patient's answer; returns whether it was a row."""
         with self.lock:
+            self.end_if_late()
             if isinstance(answer, TrainReply):
                 # A row and nothing else: what a program says beside it makes it none.
                 alone = not answer.rows and answer.arrays is None
@@ -226,9 +233,6 @@ class MapSession:
                 return TrainFailure(ExitClass.CRASH, detail="the station ended it")
             if message.fault is not None:
                 raise message.fault
-            if message.left_s <= 0:
-                # The last ones may have been cut short by it: theirs is no failure of their own.
-                message.end(TrainFailure(ExitClass.TIMEOUT, detail="not every patient was done in time"))
             if message.failure is not None:
                 return message.failure
             if sum(message.tally.ends.values()) != self._folders.patients:

@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from policies.errors import PhtError, StateError
 from policies.manifest import Split
 from station.cohorts import PatientFolders
 from station.cohorts.roster import Roster
+from station.sandbox import mapping
 from station.sandbox.mapping import MapReply, MapSession, MapTerms
 from station.sandbox.spec import (
     MIB,
@@ -62,6 +64,26 @@ class Short(PatientFolders):
 
     def shuffled(self) -> Any:
         return (one for one in super().shuffled() if one.patient != PATIENTS[3])
+
+
+class Cut(Answering):
+    """The last container takes until the launcher ends it, at the end of its wall clock, or some seconds less."""
+
+    def __init__(self, earlier_s: float) -> None:
+        super().__init__()
+        self.now, self.wall_clock_s, self.earlier_s = 1000.0, 0.0, earlier_s
+
+    def start(self, spec: ContainerSpec) -> Any:
+        self.wall_clock_s = spec.wall_clock_s
+        return self
+
+    def exchange(self, *_: object) -> TrainReply | TrainFailure:
+        self.asked += 1
+        if self.asked < len(PATIENTS):
+            self.now += 0.3
+            return TrainReply(row(), {}, None, 0, 0.3)
+        self.now += self.wall_clock_s - self.earlier_s
+        return TrainFailure(ExitClass.CRASH, detail="it ended with exit code 137")
 
 
 def session(folders: PatientFolders, home: Path, containers: Any, **terms: Any) -> MapSession:
@@ -116,6 +138,27 @@ def test_that_too_many_failed_tells_no_small_number(tmp_path: Path, fails: int, 
     )  # fmt: skip
     answer = asked(prepared, tmp_path)
     assert isinstance(answer, TrainFailure) is ended
+
+
+@pytest.mark.parametrize("terms", [{}, {"failed_share": 0.0}])
+def test_a_container_that_the_message_s_end_cut_short_is_no_failure_of_its_patient(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terms: dict[str, Any]
+) -> None:
+    cut = Cut(earlier_s=0.0)
+    monkeypatch.setattr(mapping, "time", SimpleNamespace(monotonic=lambda: cut.now))
+    answer = asked(session(PatientFolders(frozen(tmp_path)), tmp_path, cut, at_once=1, **terms), tmp_path)
+    assert cut.asked == len(PATIENTS)
+    assert cut.now < 1060, "it ended before the message's own time"
+    assert isinstance(answer, TrainFailure)
+    assert answer.exit_class is ExitClass.TIMEOUT
+
+
+def test_one_that_fails_in_time_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = Cut(earlier_s=2.0)
+    monkeypatch.setattr(mapping, "time", SimpleNamespace(monotonic=lambda: cut.now))
+    answer = asked(session(PatientFolders(frozen(tmp_path)), tmp_path, cut, at_once=1), tmp_path)
+    assert isinstance(answer, MapReply)
+    assert answer.tally.failures == 1
 
 
 def test_patients_come_in_an_order_drawn_anew(tmp_path: Path) -> None:
