@@ -217,7 +217,7 @@ class _Reader:
         while count:
             if until_look <= 0:
                 # Others write to the same disk meanwhile.
-                _require_room(target.fileno(), count + keep_free)
+                require_room(target.fileno(), count + keep_free)
                 until_look = _LOOK_AT_DISK_BYTES
             chunk = self._some(count)
             count -= len(chunk)
@@ -302,7 +302,16 @@ class _Writer:
             return False
 
 
-def _require_room(descriptor: int, needed: int) -> None:
-    disk = os.fstatvfs(descriptor)
+def require_room(on: int | Path, needed: int) -> None:
+    """Ask a disk for room.
+
+    Args:
+        on: a descriptor or a path of it.
+        needed: how many bytes must be free.
+
+    Raises:
+        OSError: they are not.
+    """
+    disk = os.statvfs(on)
     if disk.f_bavail * disk.f_frsize < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

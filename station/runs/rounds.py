@@ -63,6 +63,8 @@ _FAILURES = {
     ExitClass.TIMEOUT: RefusalCode.TRAIN_TIMEOUT,
     ExitClass.OUT_OF_MEMORY: RefusalCode.TRAIN_OUT_OF_MEMORY,
     ExitClass.PROTOCOL: RefusalCode.TRAIN_PROTOCOL,
+    # There was room for all that it may answer when it was asked; what it then did with the room is its own.
+    ExitClass.NO_ROOM: RefusalCode.STATION_STORAGE,
     ExitClass.PATIENTS_FAILED: RefusalCode.TRAIN_PATIENTS_FAILED,
 }
 

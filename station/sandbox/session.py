@@ -20,7 +20,7 @@ from pydantic import Field, JsonValue, ValidationError
 
 from policies.documents import StrictModel
 from policies.errors import PhtError, StorageError
-from policies.wire.frames import FrameLimits, Pace, read_message, write_message
+from policies.wire.frames import FrameLimits, Pace, read_message, require_room, write_message
 from policies.wire.heads import ProtocolError, ProtocolReason
 from station.sandbox import unix
 from station.sandbox.spec import (
@@ -233,7 +233,8 @@ class TrainSession:
             `stop`.
 
         Raises:
-            StorageError: the reply's arrays cannot be stored, or the request's not be read.
+            StorageError: the disk has no room for the longest answer that is accepted, or the request's arrays cannot be read. A
+                train has no say in either: the room is asked for before the train is. What it sends and cannot be stored is a failure.
         """
         with self._one_at_a_time:
             if not self._alive:
@@ -244,6 +245,7 @@ class TrainSession:
             self._next_id += 1
             if self._has_unasked_bytes():
                 return self._fail("it sent something that nobody asked for")
+            _require_room(limits)
             try:
                 write_message(
                     self._connection,
@@ -252,6 +254,12 @@ class TrainSession:
                     deadline=deadline,
                     pace=self._pace,
                 )
+            except ProtocolError as error:
+                return self._end(error.reason)
+            except OSError as error:
+                self._close()
+                raise StorageError(f"arrays cannot be read: {error.strerror}") from error
+            try:
                 frame = FrameLimits(
                     limits.max_head_bytes, limits.max_arrays_bytes, self._pace, limits.keep_free_bytes
                 )
@@ -262,9 +270,10 @@ class TrainSession:
             except ValidationError:
                 limits.arrays_to.unlink(missing_ok=True)
                 return self._fail("its answer has another form than a reply")
-            except OSError as error:
+            except OSError:
+                # How long its answer is was its own to choose, and so whether there was room for it.
                 self._close()
-                raise StorageError(f"arrays cannot be read or stored: {error.strerror}") from error
+                return TrainFailure(ExitClass.NO_ROOM, detail="the disk had no room for its answer")
             problem = self._problem(head, number, received.arrays is not None)
             problem = problem or _problem_with_scores(request, head, received.arrays is not None)
             if problem or head.error:
@@ -362,6 +371,17 @@ class TrainSession:
         finally:
             self._connection.close()
             shutil.rmtree(self._spec.control_dir, ignore_errors=True)
+
+
+def _require_room(limits: ReplyLimits) -> None:
+    if not limits.max_arrays_bytes:
+        return
+    try:
+        require_room(limits.arrays_to.parent, limits.max_arrays_bytes + limits.keep_free_bytes)
+    except OSError as error:
+        raise StorageError(
+            f"there is no room for an answer: {error.strerror}", hint="Free disk space."
+        ) from error
 
 
 def _problem_with_scores(request: TrainRequest, head: ReplyHead, has_arrays: bool) -> str:

@@ -272,6 +272,7 @@ class ExitClass(StrEnum):
     TIMEOUT = "timeout"
     OUT_OF_MEMORY = "oom"
     PROTOCOL = "protocol"
+    NO_ROOM = "no-room"
     PATIENTS_FAILED = "patients-failed"
     DECLARED_ERROR = "declared-error"
 

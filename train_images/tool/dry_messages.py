@@ -48,6 +48,7 @@ _FAILURES: Final = {
     ExitClass.TIMEOUT: RefusalCode.TRAIN_TIMEOUT,
     ExitClass.OUT_OF_MEMORY: RefusalCode.TRAIN_OUT_OF_MEMORY,
     ExitClass.PROTOCOL: RefusalCode.TRAIN_PROTOCOL,
+    ExitClass.NO_ROOM: RefusalCode.STATION_STORAGE,
     ExitClass.PATIENTS_FAILED: RefusalCode.TRAIN_PATIENTS_FAILED,
     ExitClass.DECLARED_ERROR: RefusalCode.TRAIN_DECLARED_ERROR,
 }

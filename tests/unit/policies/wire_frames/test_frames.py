@@ -243,13 +243,13 @@ def test_a_disk_that_fills_meanwhile_stops_the_arrays(tmp_path: Path) -> None:
     """Room was there when the message began; it is asked for again while it is written."""
     asked = []
 
-    def room(_descriptor: int, needed: int) -> None:
+    def room(_on: int, needed: int) -> None:
         asked.append(needed)
         if len(asked) == 2:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frames, "_require_room", room)
+        patch.setattr(frames, "require_room", room)
         patch.setattr(frames, "_LOOK_AT_DISK_BYTES", 1 << 16)
         with pytest.raises(OSError, match="No space left"):
             read_bytes(prefix(2, 1 << 20) + b"{}" + bytes(1 << 20), tmp_path)

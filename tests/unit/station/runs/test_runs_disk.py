@@ -4,12 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from privacy_kit import noisy
 from station_kit import StationKit
-from station_simulators import SessionSimulator
+from station_simulators import Answered, SessionSimulator, TrainEndsError
 
 from policies.wire.instructions import Kind
 from station.runs import preparation
-from station.sandbox.spec import MIB, ReplyLimits, TrainFailure, TrainReply, TrainRequest
+from station.sandbox.spec import MIB, ExitClass, ReplyLimits, TrainFailure, TrainReply, TrainRequest
 from station.settings import CeilingSettings
 
 
@@ -32,6 +33,25 @@ def test_every_answer_is_taken_under_the_hospitals_reserve(tmp_path: Path) -> No
     finally:
         SessionSimulator.exchange = exchange  # type: ignore[method-assign]
     assert [limits.keep_free_bytes for limits in asked] == [77 * MIB]
+
+
+@pytest.mark.parametrize(("policy", "code"), [({}, "STATION_STORAGE"), (noisy(60), "TRAIN_FAILED")])
+def test_an_answer_that_found_no_room_counts_as_the_train_s_failure(
+    tmp_path: Path, policy: dict[str, object], code: str
+) -> None:
+    kit = StationKit.make(tmp_path, policy)
+    envelope = kit.ready()
+
+    def fills(request: TrainRequest, cohort: Path) -> Answered:
+        raise TrainEndsError(TrainFailure(ExitClass.NO_ROOM))
+
+    kit.sandbox.train = fills
+    for _ in range(3):
+        reply, _ = kit.message(envelope)
+        assert (reply.status.value, reply.code) == ("failed", code)
+    run = kit.runs.list()[0]
+    assert (run.failures, run.state.value) == (3, "failed")
+    kit.close()
 
 
 def test_rounds_leave_nothing_behind_but_what_the_next_may_ask_for(tmp_path: Path) -> None:

@@ -418,10 +418,27 @@ def test_stop_ends_a_request_that_waits(spec: ContainerSpec, tmp_path: Path) -> 
     assert isinstance(answers[0], TrainFailure)
 
 
-def test_a_disk_that_takes_no_reply_is_a_fault_of_the_station(spec: ContainerSpec, tmp_path: Path) -> None:
+def test_room_for_the_longest_answer_is_asked_for_before_the_train_is(
+    spec: ContainerSpec, tmp_path: Path
+) -> None:
+    """So that a full disk says nothing of the answer: it would be met by a train that answers with nothing, too."""
+    session, _ = begin(answering(message(reply(2), b"abc")), spec)
+    disk = os.statvfs(tmp_path)
+    full = ReplyLimits(tmp_path / "reply", 1000, keep_free_bytes=disk.f_blocks * disk.f_frsize)
+    with pytest.raises(StorageError, match="No space left"):
+        session.exchange(TrainRequest("train", 1), full, 10)
+    assert session.alive
+    # Nobody has asked it yet: this is the first request that it takes.
+    assert isinstance(ask(session, tmp_path), TrainReply)
+    session.stop()
+
+
+def test_an_answer_that_cannot_be_stored_is_the_train_s_failure(spec: ContainerSpec, tmp_path: Path) -> None:
     session, _ = begin(answering(message(reply(), b"abc")), spec)
-    with pytest.raises(StorageError):
-        session.exchange(TrainRequest("train", 1), ReplyLimits(tmp_path / "missing" / "reply", 1000), 10)
+    (tmp_path / "reply").mkdir()
+    answer = ask(session, tmp_path)
+    assert isinstance(answer, TrainFailure)
+    assert answer.exit_class is ExitClass.NO_ROOM
     assert not session.alive
     session.stop()
 
