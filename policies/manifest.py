@@ -17,6 +17,8 @@ from policies.rows import MAX_PATIENTS, RowSchema
 
 MAX_ERROR_CODES = 32
 MAX_TENSORS = 20_000
+MAX_WHOLE = 1 << 53
+"""Whole numbers up to here are told apart by every reader of JSON, and a bound beyond it is none that a float can say."""
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 ErrorCode = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{1,47}$")]
@@ -158,6 +160,9 @@ class MetricOutput(StrictModel):
     def _consistent(self) -> "MetricOutput":
         if self.minimum >= self.maximum:
             raise ValueError("minimum must be below maximum")
+        ends = (self.minimum, self.maximum)
+        if self.type == "int" and not all(end.is_integer() and abs(end) <= MAX_WHOLE for end in ends):
+            raise ValueError("the bounds of an int are whole numbers, between -2^53 and 2^53")
         return self
 
 

@@ -110,12 +110,17 @@ def metric_bits(metric: MetricOutput) -> float:
     >>> round(2 ** metric_bits(loss), 6)
     30.0
     """
-    scale = 10 ** (metric.decimals if metric.type == "float" else 0)
+    missing = 0 if metric.required else 1
+    if metric.type == "int":
+        # A whole number is told as it is, with as many digits as its bounds let it have: no width of a type caps it.
+        return math.log2(math.floor(metric.maximum) - math.ceil(metric.minimum) + 1 + missing)
+    scale = 10**metric.decimals
     low, high = (Fraction(repr(float(end))) * scale for end in (metric.minimum, metric.maximum))
     values = max(0, math.floor(high) - math.ceil(low) + 1)
     # Rounded values are brought within the range, so that an end that is no multiple is told too.
     values += sum(1 for end in (low, high) if end.denominator != 1)
-    return min(float(NUMBER_BITS), math.log2(values + (0 if metric.required else 1)))
+    # It leaves as a float64 however wide its range: fewer than 2^64 of those are numbers, so "missing" is among so many bits.
+    return min(float(NUMBER_BITS), math.log2(values + missing))
 
 
 def noisy_bits(noise_multiplier: float) -> float:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from policies.manifest import MetricOutput, Split
 from policies.rules.channels import (
@@ -88,6 +89,40 @@ def test_a_metric_says_its_rounded_values_and_its_ends(
     seen = {min(max(round(x, decimals), low), high) for x in np.linspace(low, high, 50_001).tolist()}
     assert len(seen) == values, seen
     assert 2 ** metric_bits(metric) == pytest.approx(values)
+
+
+WHOLE = {"key": "n", "stage": "train", "type": "int", "split": Split.TRAINING}
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(-1e308, 1e308), (0.0, 2.0**53 + 2), (-(2.0**53) - 2, 0.0), (0.3, 0.7), (0.5, 4.0), (0.0, 3.5)],
+)
+def test_the_bounds_of_a_whole_number_are_whole_and_no_larger_than_a_float_can_say(
+    low: float, high: float
+) -> None:
+    with pytest.raises(ValidationError, match="whole numbers"):
+        MetricOutput(minimum=low, maximum=high, **WHOLE)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("low", "high"), [(-3.0, 3.0), (0.0, 1.0), (-(2.0**53), 2.0**53)])
+@pytest.mark.parametrize("required", [True, False])
+def test_a_whole_number_says_every_one_of_its_range(low: float, high: float, *, required: bool) -> None:
+    metric = MetricOutput(minimum=low, maximum=high, required=required, **WHOLE)  # type: ignore[arg-type]
+    assert 2 ** metric_bits(metric) == pytest.approx(int(high) - int(low) + 1 + (not required))
+
+
+def test_no_width_of_a_type_hides_what_a_whole_number_says() -> None:
+    """Were bounds ever wider, the count would say so."""
+    unchecked = MetricOutput.model_construct(
+        minimum=-1e308, maximum=1e308, required=True, decimals=4, **WHOLE
+    )
+    assert metric_bits(unchecked) > 1000
+
+
+def test_a_float_of_any_range_says_no_more_than_a_float64() -> None:
+    widest = MetricOutput(key="m", stage="train", minimum=-1e308, maximum=1e308, split=Split.TRAINING)
+    assert metric_bits(widest) == 64 > math.log2(2 * (0x7FEF_FFFF_FFFF_FFFF + 1))
 
 
 @pytest.mark.parametrize(("cells", "most", "rounding"), [(1, 9, 1), (3, 7, 1), (3, 7, 4), (4, 5, 2)])

@@ -125,14 +125,24 @@ def test_a_metric_beyond_its_range_moves_no_further_than_the_range(stated: float
 @given(st.floats(-1e9, 1e9), st.floats(1e-3, 1e9), st.integers(0, 9), st.sampled_from(["int", "float"]))
 @settings(max_examples=60, deadline=None)
 def test_any_metric_can_be_told(minimum: float, span: float, decimals: int, kind: str) -> None:
+    if kind == "int":
+        minimum, span = float(math.floor(minimum)), float(math.ceil(span))
     item = metric(type=kind, minimum=minimum, maximum=minimum + span, decimals=decimals)
     assert 1 <= metric_steps(item) <= FINEST_STEPS
     for stated in (None, minimum, minimum + span, minimum + span / 3):
         assert item.minimum - 1 <= told(item, stated) <= item.maximum + 1
 
 
-@pytest.mark.parametrize(("minimum", "maximum"), [(-1e308, 1e308), (0.0, 5e-324), (1e308, 1.7e308)])
-@pytest.mark.parametrize("kind", ["int", "float"])
+@pytest.mark.parametrize(
+    ("minimum", "maximum", "kind"),
+    [
+        (-1e308, 1e308, "float"),
+        (0.0, 5e-324, "float"),
+        (1e308, 1.7e308, "float"),
+        (-(2.0**53), 2.0**53, "int"),
+        (2.0**53 - 1, 2.0**53, "int"),
+    ],
+)
 @pytest.mark.parametrize("multiplier", [0.01, 1000.0])
 def test_a_metric_of_any_range_that_can_be_declared_can_be_told(
     minimum: float, maximum: float, kind: str, multiplier: float
