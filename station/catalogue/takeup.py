@@ -189,12 +189,18 @@ def _removals(session: Session, content: RemovedContent) -> Taken:
 
 
 def _merge(session: Session, merge: Merge) -> bool:
-    """Rewrite one pseudonym everywhere; False where it is the other one already."""
-    patient, into = merge.patient, merge.into
+    """Rewrite one pseudonym everywhere; False where it is the other one already.
+
+    Who was one stays one: what is merged are all names that either is known by, so no later merge takes a name away from the patient
+    who was charged, or who objected, under it. Each name stands for the same one, which is nobody else's.
+    """
+    patient, into = _known_as(session, merge.patient), _known_as(session, merge.into)
     if patient == into:
-        return False
-    # `into` stands for itself from now on, also where an earlier merge said otherwise.
-    session.execute(delete(MergedPatient).where(MergedPatient.patient == into))
+        if merge.patient != patient or merge.into == into:
+            return False
+        # The other way round: the same names, of which the other one stands now.
+        into = merge.into
+        session.execute(delete(MergedPatient).where(MergedPatient.patient == into))
     session.execute(update(MergedPatient).where(MergedPatient.into == patient).values(into=into))
     session.merge(MergedPatient(patient=patient, into=into))
     for table in (Instance, Label, SeriesCount):
@@ -203,6 +209,11 @@ def _merge(session: Session, merge: Merge) -> bool:
     _merge_consent(session, patient, into)
     session.flush()
     return True
+
+
+def _known_as(session: Session, patient: str) -> str:
+    merged = session.get(MergedPatient, patient)
+    return patient if merged is None else merged.into
 
 
 def _merge_clinical(session: Session, patient: str, into: str) -> None:

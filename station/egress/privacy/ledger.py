@@ -37,14 +37,19 @@ _ACTOR: Final = "station:compute"
 _FULL: Final = 1 << 62
 """Far above every limit, and what a statement can say."""
 
-# A patient whom another one was merged into brings along what both were charged. That both stood in one answer cannot be
+# A patient whom another one was merged into brings along what both were charged, under whichever of the names it is asked, and
+# the catalogue takes no name away again (`station.catalogue.takeup`). That both stood in one answer cannot be
 # ruled out any more; for a group of n the bound is n times the sum (Bun and Steinke 2016, proposition 1.9, by Cauchy-Schwarz).
 _SPENT: Final = """
     WITH asked AS (SELECT value AS patient FROM json_each(:patients)),
+    stands AS (
+        SELECT asked.patient, COALESCE(merged."into", asked.patient) AS remaining
+        FROM asked LEFT JOIN catalogue_merged AS merged ON merged.patient = asked.patient
+    ),
     kin AS (
-        SELECT patient, patient AS known_as FROM asked
+        SELECT patient, remaining AS known_as FROM stands
         UNION ALL
-        SELECT merged."into", merged.patient FROM catalogue_merged AS merged JOIN asked ON asked.patient = merged."into"
+        SELECT stands.patient, merged.patient FROM stands JOIN catalogue_merged AS merged ON merged."into" = stands.remaining
     ),
     spent AS (
         SELECT kin.patient,

@@ -162,6 +162,22 @@ def test_a_merge_the_other_way_round_ends_the_earlier(
     assert [(row.patient, row.into) for row in rows(database, MergedPatient)] == [(patient(2), patient(1))]
 
 
+@pytest.mark.parametrize("second", [(1, 3), (3, 1)])
+def test_a_name_that_was_merged_keeps_who_it_is(
+    intake: Intake, catalogue: Catalogue, database: Database, second: tuple[int, int]
+) -> None:
+    intake.instances(1, 2, 3)
+    intake.consent(p1="consent", p2="objection", p3="consent")
+    intake.merged(1, into=2)
+    intake.merged(second[0], into=second[1])
+    catalogue.sync()
+    names = {row.patient for row in rows(database, Instance)}
+    assert len(names) == 1
+    assert {row.patient for row in rows(database, MergedPatient)} | names == {patient(n) for n in (1, 2, 3)}
+    assert {row.into for row in rows(database, MergedPatient)} == names
+    assert [row.decision for row in rows(database, ConsentDecision)] == ["objection"]
+
+
 def test_two_rows_of_one_study_become_one(intake: Intake, catalogue: Catalogue, database: Database) -> None:
     from station.handover import ClinicalContent, ClinicalRow
 
