@@ -88,6 +88,10 @@ class Counters:
         """Releases made under the order."""
         return len(self.releases.list(order_digest))
 
+    def answers_of(self, order_digest: str) -> int:
+        """Messages of the order that are not asked of its train again: recorded, waiting for a person, or withheld by one."""
+        return self.releases.answers_of(order_digest)
+
 
 @dataclass(frozen=True, slots=True)
 class Station:

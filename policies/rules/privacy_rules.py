@@ -52,7 +52,7 @@ def cost_of_run(order: RunOrder, policy: Policy, manifest: TrainManifest) -> Spe
 
 
 def cost_to_come(
-    order: RunOrder, policy: Policy, manifest: TrainManifest, releases: int, *, begun: bool
+    order: RunOrder, policy: Policy, manifest: TrainManifest, answers: int, *, begun: bool
 ) -> Spent:
     """Return what must be left for an order to be taken up now.
 
@@ -63,11 +63,11 @@ def cost_to_come(
         order: verified.
         policy: in force.
         manifest: the train's.
-        releases: recorded under the order.
+        answers: of the order that stand, and are not charged again: recorded, waiting for a person, or withheld by one.
         begun: whether a container ran under it.
     """
     privacy = policy.release.differential_privacy
-    if privacy is None or releases >= len(order.stages) * order.rounds:
+    if privacy is None or answers >= len(order.stages) * order.rounds:
         return NOTHING
     if not begun:
         return cost_of_run(order, policy, manifest)

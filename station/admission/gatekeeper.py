@@ -58,6 +58,9 @@ class Counters(Protocol):
     def releases_of(self, order_digest: str) -> int:
         """Releases made under the order."""
 
+    def answers_of(self, order_digest: str) -> int:
+        """Messages of the order that are not asked of its train again: recorded, waiting for a person, or withheld by one."""
+
 
 class Manifests(Protocol):
     """Where manifests come from."""
@@ -289,10 +292,18 @@ class Gatekeeper:
         )
 
     def decide(
-        self, run: Run, verified: VerifiedOrder, manifest: TrainManifest
+        self, run: Run, verified: VerifiedOrder, manifest: TrainManifest, *, priced: bool = True
     ) -> Permitted[Admitted] | Refused:
-        """Ask every rule now."""
-        decision = decide(self._with_privacy(run, self.facts(run, verified, manifest)))
+        """Ask every rule now.
+
+        Args:
+            run: of the order.
+            verified: the order.
+            manifest: its train's.
+            priced: whether patients must have left what is to come costs them; not for an answer that was paid for.
+        """
+        facts = self.facts(run, verified, manifest)
+        decision = decide(self._with_privacy(run, facts) if priced else facts)
         if isinstance(decision, Refused):
             return decision
         definition = define(verified.in_force.policy, manifest)
@@ -307,7 +318,8 @@ class Gatekeeper:
         usable = self._usable(facts)
         if isinstance(usable, Refused):
             return facts
-        return with_privacy(facts, self._privacy, usable.patients, begun=run.started)
+        answers = self._counters.answers_of(run.order_digest)
+        return with_privacy(facts, self._privacy, usable.patients, answers=answers, begun=run.started)
 
     def explain(
         self, run: Run, verified: VerifiedOrder, manifest: TrainManifest, patients: int | None

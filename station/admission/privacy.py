@@ -24,18 +24,21 @@ class NoBooks:
         return Shortage(len(patients), len(patients), len(patients))
 
 
-def with_privacy(facts: Facts, books: PrivacyBooks, patients: Collection[str], *, begun: bool) -> Facts:
+def with_privacy(
+    facts: Facts, books: PrivacyBooks, patients: Collection[str], *, answers: int, begun: bool
+) -> Facts:
     """Return the facts with what the books say; as they are where the policy has no noise.
 
     Args:
         facts: of one order.
         books: the ledger.
         patients: everybody whose data the run may use now.
+        answers: of the order that stand: recorded, waiting for a person, or withheld by one.
         begun: whether a container ran under the order.
     """
     privacy = facts.policy.release.differential_privacy
     if privacy is None:
         return facts
-    cost = cost_to_come(facts.order, facts.policy, facts.manifest, facts.usage.releases_of_order, begun=begun)
+    cost = cost_to_come(facts.order, facts.policy, facts.manifest, answers, begun=begun)
     short = books.shortage(facts.policy.id, granted(privacy).units, cost.units, patients)
     return replace(facts, privacy=short)

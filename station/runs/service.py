@@ -181,8 +181,9 @@ class RunService:
             self._warm.end_if_revoked(instruction.order_digest, verified)
             return self._refuse(instruction, verified)
         run = self._see(verified.value, envelope)
+        waits = self._rounds.waits_for_a_person(run.order_digest)
         try:
-            decision = self._decide(run, verified.value)
+            decision = self._decide(run, verified.value, priced=not waits)
         except NetworkError as error:
             log.warning("prepare.network", extra={"reason": error.message})
             return self._outbox.status(instruction, Status.PENDING, None, run)
@@ -190,7 +191,7 @@ class RunService:
             return self._not_now(instruction, run, decision)
         if run.state is RunState.READY and self._warm.has(run.order_digest):
             return self._outbox.status(instruction, Status.ACCEPTED, None, run)
-        if run.state is RunState.PREPARING and self._rounds.waits_for_a_person(run.order_digest):
+        if run.state is RunState.PREPARING and waits:
             # It is prepared again when a message needs it.
             return self._outbox.status(instruction, Status.ACCEPTED, None, run)
         # Nothing is at work under the lock: what is not ready is left over, and made again.
@@ -223,14 +224,16 @@ class RunService:
             run = self._runs.transition(run.order_digest, RunEvent.REASSESS)
         return run
 
-    def _decide(self, run: Run, verified: VerifiedOrder) -> Permitted[Admitted] | Refused:
+    def _decide(
+        self, run: Run, verified: VerifiedOrder, *, priced: bool = True
+    ) -> Permitted[Admitted] | Refused:
         try:
             manifest = self._gatekeeper.manifest(verified)
         except (NotFoundError, TrustError) as error:
             return Refused.because(RefusalCode.IMAGE_UNAVAILABLE, error.message)
         if isinstance(manifest, Refused):
             return manifest
-        return self._gatekeeper.decide(run, verified, manifest.value)
+        return self._gatekeeper.decide(run, verified, manifest.value, priced=priced)
 
     def _not_now(self, instruction: Instruction, run: Run, refused: Refused) -> StationReply:
         if {reason.code for reason in refused.reasons} == {RefusalCode.OPERATOR_PENDING}:
@@ -311,7 +314,7 @@ class RunService:
             # Nothing is at work under the lock: the end of an earlier message could not be recorded.
             self._warm.let_go(run.order_digest, RunEvent.RECOVER)
             run = self._runs.get(run.order_digest) or run
-        admitted = self._readmit(run)
+        admitted = self._readmit(run, priced=False)
         if isinstance(admitted, Refused):
             return self._refuse(instruction, admitted), None
         if (recorded := self._rounds.recorded(instruction)) is not None:
@@ -321,6 +324,11 @@ class RunService:
         if (review := self._rounds.under_review(instruction, run)) is not None:
             self._let_go_while_waiting(run.order_digest)
             return review
+        if admitted.value.verified.in_force.policy.release.differential_privacy is not None:
+            # What stands was paid for; what the train is to be asked has its price.
+            admitted = self._readmit(run, priced=True)
+            if isinstance(admitted, Refused):
+                return self._refuse(instruction, admitted), None
         with self._admitting:
             if not self._warm.has(run.order_digest) and self._is_full(run.order_digest):
                 # Its place went to another while nothing of it was warm.
@@ -361,13 +369,18 @@ class RunService:
         if self._warm.has(order_digest) and self._rounds.waits_for_a_person(order_digest):
             self._warm.let_go(order_digest, RunEvent.RECOVER)
 
-    def _readmit(self, run: Run) -> Permitted[Admitted] | Refused:
-        """Ask every rule again, as for each message (invariant I7); a run whose policy is gone ends here."""
+    def _readmit(self, run: Run, *, priced: bool) -> Permitted[Admitted] | Refused:
+        """Ask every rule again, as for each message (invariant I7); a run whose policy is gone ends here.
+
+        Args:
+            run: of the message.
+            priced: whether patients must have left what an answer costs them; not of one that was paid for.
+        """
         verified = self._gatekeeper.verify(run.envelope, fresh=False)
         if isinstance(verified, Refused):
             self._warm.end_if_revoked(run.order_digest, verified)
             return verified
-        decision = self._decide(run, verified.value)
+        decision = self._decide(run, verified.value, priced=priced)
         if isinstance(decision, Refused):
             self._warm.let_go(run.order_digest, RunEvent.RECOVER)
         return decision

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from policies.documents import digest_of
@@ -24,6 +24,7 @@ from station.audit.log import AuditLog, system_clock
 from station.egress.records.ledger import EgressLedger, LedgerEntry, MessageType
 from station.egress.records.tables import CounterRow, ReleaseRow
 from station.egress.release import Release
+from station.egress.review.tables import ReviewRow
 from station.storage.database import Database
 from station.storage.files import move_durably, remove_durably, storage_fault
 
@@ -142,6 +143,17 @@ class ReleaseStore:
             query = query.where(ReleaseRow.order_digest == order_digest)
         with self._database.read() as session:
             return [self._stored(row) for row in session.scalars(query)]
+
+    def answers_of(self, order_digest: str) -> int:
+        """Return how many messages of an order have an answer that stands: recorded, waiting for a person, or withheld by one."""
+        recorded = select(func.count()).select_from(ReleaseRow).where(ReleaseRow.order_digest == order_digest)
+        unrecorded = (
+            select(func.count())
+            .select_from(ReviewRow)
+            .where(ReviewRow.order_digest == order_digest, ReviewRow.state.in_(("waiting", "withheld")))
+        )
+        with self._database.read() as session:
+            return session.scalars(recorded).one() + session.scalars(unrecorded).one()
 
     def capacity_bits(self, stored: StoredRelease) -> int | None:
         """Return the most that a release could carry, as the ledger says; None where it was not counted yet."""
