@@ -4,6 +4,7 @@ Each step is audited before the next begins. Preparing again after a crash gives
 its inputs) in a new container. Nothing here talks to a train beyond its hello.
 """
 
+import contextlib
 import logging
 import shutil
 from dataclasses import dataclass, field
@@ -448,8 +449,12 @@ def _kill(session: RunSession) -> None:
 def _keep_newest(folder: Path, count: int) -> None:
     """Remove the oldest files of a folder beyond a number."""
     try:
-        newest_first = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in newest_first[count:]:
+        changed: dict[Path, float] = {}
+        for path in folder.iterdir():
+            # What another thread writes beside this one has its own name by now: a run's two logs end at once.
+            with contextlib.suppress(FileNotFoundError):
+                changed[path] = path.stat().st_mtime
+        for path in sorted(changed, key=changed.__getitem__, reverse=True)[count:]:
             path.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"old logs of trains cannot be removed ({error.strerror})") from error

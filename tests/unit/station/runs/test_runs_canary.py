@@ -1,6 +1,7 @@
 """The canary in a station's run: what leaves scored, what stays, what ends a scoring, and what is left of it."""
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from policies.errors import UnavailableError
 from policies.manifest import Split
 from policies.wire.instructions import Kind, StationReply, encode
 from station.audit.log import StoredEvent
+from station.runs.preparation import _keep_newest
 from station.sandbox.spec import ExitClass, TrainFailure, TrainRequest
 from station.settings import CeilingSettings, HospitalSettings
 
@@ -340,6 +342,20 @@ def test_the_operators_word_ends_a_scoring(make: Make, word: str, code: str) -> 
     assert kit.releases.list() == []
     assert not kit.sandbox.running
     assert not list(kit.paths.cohorts.iterdir())
+
+
+def test_a_log_that_another_thread_is_writing_is_no_fault_of_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whoever ends a scoring writes the log of the train while the message writes the scoring's.
+    kept = [tmp_path / f"{number}.log" for number in range(3)]
+    for number, path in enumerate(kept):
+        path.write_text("")
+        os.utime(path, (number, number))
+    listed = [tmp_path / ".0.log.half-written", *kept]
+    monkeypatch.setattr(Path, "iterdir", lambda _folder: iter(listed))
+    _keep_newest(tmp_path, 2)
+    assert [path.exists() for path in kept] == [False, True, True]
 
 
 def test_a_withdrawal_ends_a_scoring_and_is_no_failure_of_the_train(make: Make) -> None:
