@@ -33,7 +33,7 @@ from policies.rules.channels import (
     table_bits,
     whole_bits,
 )
-from policies.rules.privacy_words import NOT_COVERED
+from policies.rules.privacy_words import not_covered
 from policies.wire.arrays import TensorShape
 from policies.wire.releases import ReleaseTensor, TensorRole, release_tensors
 
@@ -326,26 +326,22 @@ def _several_tables(policy: Policy, manifest: TrainManifest) -> bool:
 def trust_in_words(policy: Policy, manifest: TrainManifest | None = None) -> str:
     """Say whom the capacity leaves to trust; the train's manifest, where it is at hand, says how it is run."""
     trusted = _trusted(policy, manifest)
-    return trusted if policy.release.differential_privacy is None else f"{trusted} {NOT_COVERED}"
+    if policy.release.differential_privacy is None:
+        return trusted
+    return f"{trusted} {not_covered(policy, manifest)}"
 
 
 def _trusted(policy: Policy, manifest: TrainManifest | None) -> str:
     if manifest is not None and manifest.program is None:
         return "No program runs: each station's own code counts its clinical data, so nobody's code is to be trusted."
     if manifest is not None and manifest.interface is Interface.MAP:
-        counted = (
-            "The train sees one patient at a time and counts nobody: each station counts its rows. That no small number of "
-            "patients shows "
-        )
-        if not _several_tables(policy, manifest):
-            return f"{counted}does not depend on reading the train's code; what its figures mean does."
-        return counted + (
-            "in a table does not depend on reading the train's code; that none shows in the difference of two tables does: no two "
-            "columns of its rows may hold the same finding, since counts of one finding between other limits differ by single patients."
-        )
+        return _trusted_to_map(policy, manifest)
     if policy.release.tensors is None:
         return "Whoever wrote and whoever reviewed the train's code are trusted not to code data into its numbers."
-    trusted = ["whoever wrote and whoever reviewed the train's code, not to code images into the weights"]
+    numbers = " or into the numbers it states" if policy.release.metrics else ""
+    trusted = [
+        f"whoever wrote and whoever reviewed the train's code, not to code images into the weights{numbers}"
+    ]
     if not policy.release.secure_aggregation:
         if policy.release.differential_privacy is None:
             trusted.append("the orchestrator, which sees every hospital's own update, not to study it")
@@ -354,3 +350,33 @@ def _trusted(policy: Policy, manifest: TrainManifest | None) -> str:
                 "the orchestrator, which sees every hospital's own update, blurred by the station's noise"
             )
     return "This leaves to trust: " + "; ".join(trusted) + "."
+
+
+def _trusted_to_map(policy: Policy, manifest: TrainManifest) -> str:
+    words = (
+        "The train sees one patient at a time and counts nobody: each station counts its rows. That no small number of patients shows in "
+        "one table of counts does not depend on reading the train's code, but for what a program written for the purpose can signal from "
+        "one patient's container to another's on the machine that they share; what its figures mean does."
+    )
+    if sums := _train_sums(policy, manifest):
+        words += (
+            f" That none shows in a sum ({', '.join(sums)}) does depend on it: whoever writes the numbers that are added, or says whose "
+            "are, can put one patient's value into the low digits of all."
+        )
+    if _several_tables(policy, manifest):
+        words += (
+            " That none shows in the difference of two tables does depend on it too: no two columns of its rows may hold the same "
+            "finding, since counts of one finding between other limits differ by single patients."
+        )
+    return words
+
+
+def _train_sums(policy: Policy, manifest: TrainManifest) -> list[str]:
+    """Name the sums in which the train's own columns are added, or say whose values are; under noise low digits say nothing."""
+    rows = manifest.outputs.rows if policy.release.differential_privacy is None else None
+    own = set() if rows is None else {column.name for column in rows.of_train}
+    return [
+        item.key
+        for item in manifest.outputs.aggregates
+        if item.key in policy.release.tables and item.measure == "sum" and own & {item.column, item.by}
+    ]

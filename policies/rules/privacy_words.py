@@ -6,7 +6,7 @@ Describes; decides nothing. Says epsilon as what it means: how much likelier any
 import math
 from typing import Final
 
-from policies.manifest import MetricOutput, TrainManifest
+from policies.manifest import Interface, MetricOutput, TrainKind, TrainManifest
 from policies.policy import DifferentialPrivacy, Policy
 from policies.privacy import PolicyCost, cost_of_policy, epsilon, unbounded_outputs
 from policies.rules.privacy_rules import granted
@@ -16,9 +16,22 @@ _LARGE_EPSILON: Final = 10.0
 _MANY: Final = 1e6
 
 NOT_COVERED: Final = (
-    "Noise covers numbers. It does not cover how many patients take part, which is told rounded to tens; when an answer comes; "
-    "and whether a message failed, which a train can bring about on purpose, and which is told without saying how."
+    "Noise covers numbers. It does not cover how many patients take part, in all and in each part of the cohort (training, validation, "
+    "testing), which is told rounded to tens and by which a figure of too few is left out; when an answer comes; and whether a message "
+    "failed, which a train can bring about on purpose, and which is told without saying how."
 )
+ONE_KERNEL: Final = (
+    "That a train sees one patient at a time holds for what its containers are given, and they run on one kernel: a program written for "
+    "the purpose can signal from one patient's container to another's through what the host shares (load, memory pressure, timing), and "
+    "then one patient can change many rows. So for a train's own columns the promise is one about honest programs, and rests on reading "
+    "the train's code; for the station's own counting of clinical data it holds against anybody."
+)
+
+
+def not_covered(policy: Policy, manifest: TrainManifest | None) -> str:
+    """Say what a policy's noise does not cover; without the manifest, an analysis is taken for one that runs a program."""
+    mapped = policy.kind is TrainKind.ANALYSIS if manifest is None else manifest.interface is Interface.MAP
+    return f"{NOT_COVERED} {ONE_KERNEL}" if mapped else NOT_COVERED
 
 
 def noise_in_words(policy: Policy, manifest: TrainManifest | None) -> tuple[str, ...]:
@@ -35,7 +48,8 @@ def noise_in_words(policy: Policy, manifest: TrainManifest | None) -> tuple[str,
         (
             "Differential privacy: each hospital adds random noise to every number before it leaves. For each of its patients it promises "
             f"that whatever anybody concludes from all that ever leaves there under this policy is at most {likelier(privacy.epsilon)} as "
-            f"likely as if another patient had been in the place of this one (epsilon {privacy.epsilon:g}), but for a chance of "
+            f"likely as if another patient of the same part of the cohort (training, validation or testing) had been in the place of this "
+            f"one (epsilon {privacy.epsilon:g}), but for a chance of "
             f"{chance(privacy.delta)} (delta {privacy.delta:g})."
         ),
         (

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from policies.board.comparing.documents import changes_between, widest_first
 from policies.board.documents.documents_in import Train
 from policies.board.documents.placeholders import unfinished
+from policies.board.reviewing.metric_words import metric_attention, metric_line
 from policies.documents import format_moment
-from policies.manifest import AggregateOutput, Interface, MetricOutput, Resources, TrainManifest
+from policies.manifest import AggregateOutput, Interface, Resources, TrainManifest
 from policies.policy import Policy, ReleaseRules, ResourceGrant
 from policies.rules.capacity import Capacity, bits_in_words, capacity, in_words, trust_in_words
 from policies.rules.privacy_words import noise_attention, noise_in_words
@@ -53,7 +54,7 @@ def review_train(train: Train) -> Review:
     """Describe what a train asks for, without a policy."""
     manifest = train.manifest
     attention = [] if train.image_digests else ["The manifest names no image yet: it is not packed."]
-    attention += _code_attention(train)
+    attention += [*_code_attention(train), *metric_attention(train.manifest)]
     sections = (*_train_sections(train), _outputs(train))
     return Review(
         f"train {manifest.name} {manifest.version}, {train.digest}", sections, tuple(attention), None
@@ -101,6 +102,7 @@ def review_policy(
         *_policy_attention(policy, data),
         *noise_attention(policy, train.manifest if train else None),
         *((*_mismatches(policy, train), *_code_attention(train)) if train else ()),
+        *(metric_attention(train.manifest, policy.release.metrics) if train else ()),
     ]
     if previous is not None:
         attention += [
@@ -297,7 +299,7 @@ def _outputs(train: Train) -> Section:
         lines.append(
             f"Tensors: {_count(len(listed), 'named tensor') if listed else 'those of the weights it is given'}."
         )
-    lines += [_metric_line(metric) for metric in outputs.metrics]
+    lines += [metric_line(metric) for metric in outputs.metrics]
     if outputs.rows is not None:
         columns = ", ".join(f"{column.name} ({column.type})" for column in outputs.rows.columns)
         lines.append(f"Of each patient one row, which stays: {columns}.")
@@ -308,14 +310,6 @@ def _outputs(train: Train) -> Section:
     codes = ", ".join(train.manifest.error_codes)
     lines.append(f"Error codes: {codes or 'none'}.")
     return Section("What the train says it returns", tuple(lines))
-
-
-def _metric_line(metric: MetricOutput) -> str:
-    decimals = "" if metric.type == "int" else f", {metric.decimals} decimals"
-    return (
-        f"{metric.key} ({metric.stage}): {metric.type} from {metric.minimum:g} to {metric.maximum:g}{decimals}, "
-        f"on {metric.split} patients{'' if metric.required else ', optional'}"
-    )
 
 
 def _aggregate_line(item: AggregateOutput, manifest: TrainManifest) -> str:

@@ -219,6 +219,7 @@ def test_a_station_counts_what_the_board_was_shown() -> None:
 
 def test_the_words_name_who_is_trusted() -> None:
     assert "not to study it" in trust_in_words(policy())
+    assert "not to code images into the weights or into the numbers it states" in trust_in_words(policy())
     noise = {"noise_multiplier": 50.0, "epsilon": 8.0, "delta": 0.00001}
     private = policy(
         release__differential_privacy=noise,

@@ -9,7 +9,8 @@ from map_documents import BY_SEX, ENDS, MAP_ROWS, SHARES, map_manifest, row
 from policies.board.documents.documents_in import Train
 from policies.board.reviewing.review import review_policy, review_train
 from policies.errors import DocumentError
-from policies.manifest import TrainManifest
+from policies.manifest import AggregateOutput, Split, TrainManifest
+from policies.rows import RowColumn
 from policies.rules.capacity import capacity, trust_in_words
 
 NUMBER = {"name": "share", "type": "float", "minimum": 0.0, "maximum": 1.0}
@@ -157,4 +158,30 @@ def test_of_several_tables_the_board_is_told_what_is_left_to_read_in_the_code() 
         )
 
     assert "difference of two tables" not in said("lung_shares", "ends")
+    assert "low digits" not in said("lung_shares", "ends")
     assert "no two columns of its rows may hold the same finding" in said("lung_shares", "nodules_by_sex")
+
+
+SUMMED: dict[str, Any] = {"split": Split.TRAINING, "measure": "sum", "decimals": 2, "minimum_cell_count": 5}
+OF_TRAIN = {"key": "lung_sums", "column": "lung_share", **SUMMED}
+OF_CLINICAL = {"key": "ages", "column": "age_years", **SUMMED}
+DIVIDED_BY_TRAIN = {"key": "ages_by_finding", "column": "age_years", "by": "sex", **SUMMED}
+
+
+@pytest.mark.parametrize(
+    ("item", "depends"), [(OF_TRAIN, True), (DIVIDED_BY_TRAIN, True), (OF_CLINICAL, False)]
+)
+def test_a_sum_of_what_the_train_writes_always_rests_on_reading_its_code(
+    item: dict[str, Any], *, depends: bool
+) -> None:
+    plain = map_manifest()
+    assert plain.outputs.rows is not None
+    age = RowColumn(name="age_years", type="float", minimum=0, maximum=120, source="clinical")
+    rows = plain.outputs.rows.model_copy(update={"columns": (*plain.outputs.rows.columns, age)})
+    outputs = plain.outputs.model_copy(update={"rows": rows, "aggregates": (AggregateOutput(**item),)})
+    told = trust_in_words(
+        policy("analysis", metrics=[], tables=[item["key"]], trust_statement=None),
+        plain.model_copy(update={"outputs": outputs}),
+    )
+    assert (f"in a sum ({item['key']}) does depend on it" in told) is depends
+    assert "counts does not depend on reading the train's code, but for what a program" in told

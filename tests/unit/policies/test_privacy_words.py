@@ -4,10 +4,10 @@ from typing import Any
 
 from admission_facts import manifest, policy
 
-from policies.manifest import TrainManifest
+from policies.manifest import Interface, TrainKind, TrainManifest
 from policies.policy import Policy
 from policies.rules.capacity import trust_in_words
-from policies.rules.privacy_words import NOT_COVERED, noise_attention, noise_in_words
+from policies.rules.privacy_words import NOT_COVERED, noise_attention, noise_in_words, not_covered
 
 NOISY = {
     "release.tensors.clipping_norm": 1.0,
@@ -58,6 +58,26 @@ def test_what_noise_does_not_cover_is_said_where_trust_is() -> None:
     text = trust_in_words(noisy(), manifest())
     assert "whether a message failed" in text
     assert "rounded to tens" in text
+
+
+def test_the_promise_is_of_cohorts_that_are_alike_in_each_split() -> None:
+    assert "another patient of the same part of the cohort (training, validation or testing)" in said()
+    text = trust_in_words(noisy(), manifest())
+    assert "in all and in each part of the cohort" in text
+
+
+def test_of_a_train_of_one_patient_at_a_time_the_promise_is_one_about_honest_programs() -> None:
+    """Its containers run on one kernel; a training train's one container was never thought to keep patients apart."""
+    one_by_one = manifest().model_copy(update={"interface": Interface.MAP})
+    alone = manifest().model_copy(update={"interface": Interface.STATION})
+    words = "signal from one patient's container to another's through what the host shares"
+    assert words in not_covered(noisy(), one_by_one)
+    assert "holds against anybody" in not_covered(noisy(), one_by_one)
+    assert words not in not_covered(noisy(), manifest())
+    assert words not in not_covered(noisy(), alone)
+    analysis = noisy().model_copy(update={"kind": TrainKind.ANALYSIS})
+    assert words in not_covered(analysis, None)
+    assert words in trust_in_words(analysis, one_by_one)
 
 
 def test_figures_that_noise_makes_useless_are_points_to_look_at() -> None:
