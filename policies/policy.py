@@ -11,7 +11,15 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from policies.documents import Digest, Moment, Name, Sequence, StrictModel, Text
-from policies.manifest import MAX_ERROR_CODES, ErrorCode, HyperparameterSpec, MetricName, Modality, TrainKind
+from policies.manifest import (
+    MAX_ERROR_CODES,
+    ErrorCode,
+    HyperparameterSpec,
+    MetricName,
+    MetricOutput,
+    Modality,
+    TrainKind,
+)
 
 MINIMUM_TRAINING_STATIONS = 3
 """With two, each hospital can subtract its own update from the sum and read the other's."""
@@ -205,6 +213,10 @@ class ReleaseRules(StrictModel):
         default=1, description="Counts in tables leave as the nearest multiple of this."
     )
     minimum_patients_per_metric: Annotated[int, Field(ge=1)] = 10
+    metric_decimals: Annotated[int, Field(ge=0, le=9)] | None = Field(
+        default=None,
+        description="The most decimals that a metric leaves with, whatever the train declares; left out: as it declares.",
+    )
     dominance: DominanceRules = Field(
         default_factory=DominanceRules, description="Of sums and means in tables."
     )
@@ -231,6 +243,23 @@ class ReleaseRules(StrictModel):
         description="Said in words when it is signed: without secure aggregation and noise the orchestrator is "
         "trusted not to study single updates.",
     )
+
+    def narrowed(self, metric: MetricOutput) -> MetricOutput:
+        """Return a metric as it may leave: with no more decimals than the policy has."""
+        if self.metric_decimals is None or metric.decimals <= self.metric_decimals:
+            return metric
+        return metric.model_copy(update={"decimals": self.metric_decimals})
+
+    def quanta_of(self, stage: str) -> int:
+        """Return how many quanta a message of a stage takes at least; 0 without a quantum.
+
+        One is its answer's. Where a charge or a score goes on record before that, it waits for a moment of its own: one before
+        it is judged, one more when it has been scored.
+        """
+        if self.timing_quantum_s == 0:
+            return 0
+        scored = self.membership_limit is not None and stage == "train"
+        return 1 + (scored or self.differential_privacy is not None) + scored
 
 
 class ResourceGrant(StrictModel):

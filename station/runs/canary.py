@@ -50,6 +50,7 @@ class Trained:
     Attributes:
         inbound: the weights that it started from.
         release: what would leave.
+        since: when the message was taken up, in the seconds of the preparation's moments.
     """
 
     instruction: Instruction
@@ -57,6 +58,7 @@ class Trained:
     prepared: Prepared
     inbound: Path | None
     release: Release
+    since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,13 @@ class Canary:
             if prepared.ended_by is not None:
                 return TrainFailure(ExitClass.CRASH, detail="the station ended it")
             self._note_start(trained)
-            answer = container.ask(asked)
+            # When it is done is the choice of who wrote it, and its end goes on record before the answer leaves.
+            with self.preparation.moments.holding(
+                trained.since,
+                prepared.admitted.verified.in_force.policy.release.timing_quantum_s,
+                lambda: prepared.ended_by is not None,
+            ):
+                answer = container.ask(asked)
             self._note(trained, AuditEvent.CONTAINER_ENDED, {})
         finally:
             prepared.scoring = None

@@ -6,6 +6,10 @@ chains and the station's statements leave too. Recording comes after the wait fo
 and a digest that is told can be tried until the time is found. So a crash in the wait costs what a crash in the computation costs:
 the train is asked again, and nothing was told of the first answer.
 
+Some of it must be on record before the answer is: what noise costs is charged before it is drawn, and a container that scores an update
+is audited as it starts and ends. Anybody who asks for anything is told the heads of that moment. So with noise, or with a limit on
+membership, what a train answered waits for one multiple before it is judged, and its scoring for another before that is on record.
+
 A container's hello is such an answer. What the station decides by itself, before the train is asked, goes at once; so does the end that
 comes from outside (a withdrawal, the operator's word), alike whether the train was done or not.
 """

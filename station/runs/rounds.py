@@ -141,7 +141,8 @@ class TrainRounds:
         5. Where a person is to look at it, it is parked instead, and the answer is that it waits.
         6. The arrays are pushed; then the reply may go.
 
-        With the policy's quantum, 4 begins at its next multiple, counted from when the station took the instruction up.
+        With the policy's quantum, 4 begins at its next multiple, counted from when the station took the instruction up. What 3
+        puts on record (a charge, a score) waits too: it begins at a multiple of its own where the policy asks for any of that.
 
         Raises:
             NetworkError: the orchestrator's blobs do not answer.
@@ -152,14 +153,20 @@ class TrainRounds:
         if isinstance(inbound, Refused):
             return self.outbox.status(instruction, Status.REFUSED, inbound.code, run), None
         self._note(run, prepared, AuditEvent.DATA_USED, instruction)
-        quantum = prepared.admitted.verified.in_force.policy.release.timing_quantum_s
+        rules = prepared.admitted.verified.in_force.policy.release
+        quantum = rules.timing_quantum_s
+        # The heads of the chains can be asked for at any moment.
+        first = quantum if rules.quanta_of(instruction.kind.value) > 1 else 0.0
         with self.moments.holding(since, quantum, lambda: prepared.ended_by is not None) as held:
-            reply = self._ask(instruction, run, prepared, inbound)
+            with self.moments.holding(since, first, lambda: prepared.ended_by is not None) as computed:
+                reply = self._ask(instruction, run, prepared, inbound)
             outcome: TrainFailure | tuple[Answered, Release | Withheld]
             if isinstance(reply, TrainFailure):
                 outcome = reply
+            elif computed.over:
+                outcome = TrainFailure(ExitClass.CRASH, detail="the station ended it")
             else:
-                outcome = self._judged(Answered(instruction, run, prepared, reply), inbound)
+                outcome = self._judged(Answered(instruction, run, prepared, reply), inbound, since)
         if held.over and prepared.ended_by is not None:
             # As where it was still computing: whether it was done by then is not told.
             return self.outbox.status(instruction, Status.FAILED, prepared.ended_by, run), None
@@ -185,7 +192,9 @@ class TrainRounds:
             return self.outbox.status(instruction, Status.WITHHELD, recorded.code, run), None
         return self._send(recorded)
 
-    def _judged(self, answered: Answered, inbound: Path | None) -> tuple[Answered, Release | Withheld]:
+    def _judged(
+        self, answered: Answered, inbound: Path | None, since: float
+    ) -> tuple[Answered, Release | Withheld]:
         """Hold what a train answered to every rule that takes time."""
         instruction, run, prepared = answered.instruction, answered.run, answered.prepared
         stage, out = _STAGES[instruction.kind.value], prepared.work / "release.safetensors"
@@ -193,7 +202,7 @@ class TrainRounds:
         release = self.releasing.judge(answered, asked)
         if isinstance(release, Withheld):
             return answered, release
-        return answered, self._scored(Trained(instruction, run, prepared, inbound, release))
+        return answered, self._scored(Trained(instruction, run, prepared, inbound, release, since))
 
     def _scored(self, trained: Trained) -> Release | Withheld:
         """Let what was trained leave only where it tells its own patients no better than the policy permits."""

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from canary_kit import Remembers, make_kit
 from hypothesis import given
 from hypothesis import strategies as st
 from moments_kit import SkippingClock
+from privacy_kit import noisy
 from station_kit import Answered, StationKit, Train, TrainEndsError, honest, in_the_middle
 
 from policies.errors import UnavailableError
@@ -70,16 +72,48 @@ def test_the_wait_ends_for_what_comes_from_outside_and_with_the_station() -> Non
         moments.hold(moments.now(), 3600.0)
 
 
-@pytest.fixture
-def held(tmp_path: Path) -> Iterator[StationKit]:
-    """A station under a quantum of an hour, which passes at once."""
+def skipping(made: StationKit) -> StationKit:
+    """The station with a clock whose waits pass at once."""
     clock = SkippingClock()
-    made = StationKit.make(tmp_path, {"release.timing_quantum_s": QUANTUM})
     made.moments = Moments(clock, clock.wait)
     made.database.close()
     made.open()
+    return made
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[StationKit]:
+    """A station under a quantum of an hour, which passes at once."""
+    made = skipping(StationKit.make(tmp_path, {"release.timing_quantum_s": QUANTUM}))
     yield made
     made.close()
+
+
+@pytest.fixture
+def noised(tmp_path: Path) -> Iterator[StationKit]:
+    """The same with noise, which is charged for before it is drawn."""
+    made = skipping(StationKit.make(tmp_path, {**noisy(60), "release.timing_quantum_s": QUANTUM}))
+    yield made
+    made.close()
+
+
+def heads(kit: StationKit) -> tuple[int, int]:
+    return kit.ledger.head().seq, kit.audit.head().seq
+
+
+def at_moments(kit: StationKit) -> list[tuple[int, int]]:
+    """Note the heads as each wait ends."""
+    found: list[tuple[int, int]] = []
+    hold = kit.moments.hold
+
+    def before(*args: object) -> int | None:
+        quanta = hold(*args)  # type: ignore[arg-type]
+        if quanta:
+            found.append(heads(kit))
+        return quanta
+
+    kit.moments.hold = before  # type: ignore[method-assign,assignment]
+    return found
 
 
 def crashes(request: object, cohort: Path) -> Answered:
@@ -99,30 +133,94 @@ def test_whatever_it_answers_it_leaves_at_a_multiple(held: StationKit, train: Tr
     recorded: list[tuple[int, int]] = []
 
     def noted(request: TrainRequest, cohort: Path) -> Answered:
-        recorded.append((held.ledger.head().seq, held.audit.head().seq))
+        recorded.append(heads(held))
         return train(request, cohort)
 
     held.sandbox.train = noted
-    heads: list[tuple[int, int]] = []
-    hold = held.moments.hold
-
-    def before(*args: object) -> int | None:
-        quanta = hold(*args)  # type: ignore[arg-type]
-        heads.append((held.ledger.head().seq, held.audit.head().seq))
-        return quanta
-
-    held.moments.hold = before  # type: ignore[method-assign,assignment]
+    moments = at_moments(held)
     began = held.moments.now()
     reply, _ = held.message(envelope, Kind.EVALUATE)
     taken = held.moments.now() - began
     assert reply.status is status
     assert int(taken // QUANTUM) == 1
-    assert heads == recorded, "nothing is on record before the moment"
+    assert moments == recorded, "nothing is on record before the moment"
     if status is Status.RELEASED:
         assert reply.compute_s == QUANTUM
         again, _ = held.message(envelope, Kind.EVALUATE, attempt=2)
         assert again == reply
         assert int((held.moments.now() - began) // QUANTUM) == 1, "what is recorded goes at once"
+
+
+@pytest.mark.parametrize(
+    ("train", "status"),
+    [(honest, Status.RELEASED), (crashes, Status.FAILED), (undeclared, Status.FAILED)],
+)
+def test_nothing_is_charged_before_a_moment(noised: StationKit, train: Train, status: Status) -> None:
+    """A charge is on record before its answer: who asks for anything else meanwhile is told the heads of the chains."""
+    envelope = noised.ready()
+    answered: list[tuple[int, int]] = []
+
+    def noted(request: TrainRequest, cohort: Path) -> Answered:
+        answered.append(heads(noised))
+        return train(request, cohort)
+
+    noised.sandbox.train = noted
+    moments = at_moments(noised)
+    began = noised.moments.now()
+    reply, _ = noised.message(envelope, Kind.EVALUATE)
+    assert reply.status is status
+    assert moments[0] == answered[0], "nothing is on record before the first moment"
+    assert len(moments) == 2
+    # However it ended, it ended after as many.
+    assert int((noised.moments.now() - began) // QUANTUM) == 2
+    if status is Status.RELEASED:
+        assert "privacy-charged" in noised.events()
+        assert reply.compute_s == 2 * QUANTUM
+
+
+def test_a_scoring_is_on_record_at_a_moment_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit = skipping(make_kit(tmp_path, monkeypatch, {"release.timing_quantum_s": QUANTUM}))
+    envelope = kit.ready()
+    train = Remembers()
+    answered: list[tuple[int, int]] = []
+
+    def noted(request: TrainRequest, cohort: Path) -> Answered:
+        answered.append(heads(kit))
+        return train(request, cohort)
+
+    kit.sandbox.train = noted
+    moments = at_moments(kit)
+    began = kit.moments.now()
+    reply, _ = kit.message(envelope, Kind.TRAIN)
+    assert reply.status is Status.RELEASED
+    assert int((kit.moments.now() - began) // QUANTUM) == 3
+    # One request to train and two to score; what each was followed by waits for a moment.
+    assert moments == [answered[0], answered[2], moments[2]]
+    assert moments[2] > moments[1] > moments[0]
+    kit.message(envelope, Kind.EVALUATE)
+    assert len(moments) == 4, "what is not scored waits once"
+    kit.close()
+
+
+def test_a_withdrawal_in_the_first_wait_leaves_nothing_to_judge(noised: StationKit) -> None:
+    envelope = noised.ready()
+    waits = threading.Event()
+
+    def wait(_: float) -> bool:
+        waits.set()
+        return threading.Event().wait(0.01)
+
+    noised.moments._wait = wait
+    with in_the_middle(noised, envelope, Kind.EVALUATE) as (busy, replies):
+        busy.go_on.set()
+        assert waits.wait(60), "the train has answered, and its answer waits"
+        noised.intake.consent(p1="objection")
+        noised.catalogue.sync()
+        noised.warm.withdraw(noised.gatekeeper.consenting)
+    assert [(reply.status, reply.code) for reply, _ in replies] == [(Status.FAILED, "CONSENT_WITHDRAWN")]
+    assert "privacy-charged" not in noised.events()
 
 
 def test_a_container_s_hello_counts_like_an_answer(held: StationKit) -> None:
