@@ -246,7 +246,7 @@ def _of(elements: Counter[DType]) -> str:
 
 
 def _metric_bits(metric: MetricOutput, rules: ReleaseRules) -> float:
-    private = rules.differential_privacy
+    metric, private = rules.narrowed(metric), rules.differential_privacy
     return metric_bits(metric) if private is None else noisy_metric_bits(metric, private.noise_multiplier)
 
 

@@ -95,7 +95,7 @@ class ReleaseContract:
         problems: why nothing may leave under these documents at all; empty where something may.
         tensors: what a training reply must hold; None while the inbound weights are not known.
         tensor_rules: the policy's rules about them; None where it permits no tensors.
-        metrics: every metric the manifest declares.
+        metrics: every metric the manifest declares, with no more decimals than the policy has.
         permitted_metrics: their keys that the policy permits; the others are left out.
         permitted_tables: likewise.
         maximum_bytes: of one release, arrays and numbers together.
@@ -159,7 +159,7 @@ class ReleaseContract:
             problems=tuple(problems),
             tensors=tensors,
             tensor_rules=rules if outputs is not None else None,
-            metrics=manifest.outputs.metrics,
+            metrics=tuple(policy.release.narrowed(metric) for metric in manifest.outputs.metrics),
             permitted_metrics=frozenset(policy.release.metrics),
             permitted_tables=frozenset(policy.release.tables),
             maximum_bytes=policy.release.maximum_bytes,

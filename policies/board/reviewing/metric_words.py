@@ -3,10 +3,10 @@
 Describes; decides nothing.
 """
 
-from collections.abc import Iterable
 from typing import Final
 
 from policies.manifest import MetricOutput, TrainManifest
+from policies.policy import ReleaseRules
 
 USUAL_DECIMALS: Final = 4
 """A figure about many patients seldom means anything beyond so many."""
@@ -22,13 +22,20 @@ def metric_line(metric: MetricOutput) -> str:
     )
 
 
-def metric_attention(manifest: TrainManifest, permitted: Iterable[str] | None = None) -> list[str]:
-    """Say of which of the metrics that may leave the form says more than a figure about many patients needs."""
-    metrics = [metric for metric in manifest.outputs.metrics if permitted is None or metric.key in permitted]
+def metric_attention(manifest: TrainManifest, rules: ReleaseRules | None = None) -> list[str]:
+    """Say of which of the metrics that may leave the form says more than a figure about many patients needs.
+
+    Args:
+        manifest: the train's.
+        rules: the policy's; None for the train by itself.
+    """
+    metrics = manifest.outputs.metrics
+    if rules is not None:
+        metrics = tuple(rules.narrowed(metric) for metric in metrics if metric.key in rules.metrics)
     return [
         (
             f"{metric.key} ({metric.stage}) leaves with {metric.decimals} decimals: more than {USUAL_DECIMALS} have room for one patient's "
-            "value."
+            "value. A policy may have fewer (release.metric_decimals)."
         )
         for metric in metrics
         if metric.type == "float" and metric.decimals > USUAL_DECIMALS

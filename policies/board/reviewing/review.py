@@ -102,7 +102,7 @@ def review_policy(
         *_policy_attention(policy, data),
         *noise_attention(policy, train.manifest if train else None),
         *((*_mismatches(policy, train), *_code_attention(train)) if train else ()),
-        *(metric_attention(train.manifest, policy.release.metrics) if train else ()),
+        *(metric_attention(train.manifest, policy.release) if train else ()),
     ]
     if previous is not None:
         attention += [
@@ -235,6 +235,8 @@ def _release(policy: Policy, found: Capacity, train: Train | None) -> Section:
             f"above an area under the ROC curve of {rules.membership_limit:g} it is withheld. This finds a train that "
             "overfits, not one that is built to lie."
         )
+    if rules.metric_decimals is not None:
+        lines.append(f"Numbers leave with {_count(rules.metric_decimals, 'decimal')} at most.")
     if rules.count_rounding > 1:
         lines.append(f"Counts in tables are rounded to multiples of {rules.count_rounding}.")
     if train is not None and train.manifest.interface is Interface.MAP:

@@ -52,3 +52,11 @@ def test_many_decimals_and_whole_numbers_are_points_to_look_at(changes: dict[str
 def test_what_the_policy_does_not_grant_is_no_point_of_it() -> None:
     _, granted = reviews(declaring(decimals=9), metrics=[])
     assert not [point for point in granted.attention if point.startswith("auc")]
+
+
+def test_a_policy_with_fewer_decimals_says_so_and_settles_the_point() -> None:
+    alone, granted = reviews(declaring(decimals=9), metric_decimals=3)
+    assert [point for point in alone.attention if "9 decimals" in point]
+    assert not [point for point in granted.attention if "decimals" in point]
+    lines = [line for section in granted.sections for line in section.lines]
+    assert "Numbers leave with 3 decimals at most." in lines
