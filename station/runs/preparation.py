@@ -7,6 +7,8 @@ its inputs) in a new container. Nothing here talks to a train beyond its hello.
 import contextlib
 import logging
 import shutil
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -81,6 +83,7 @@ class Prepared:
         has_gpu: whether the container holds a GPU.
         last_message: when the last one was answered, or the container started.
         scoring: the container that scores an update while a message is under way; ended with everything else.
+        ending: held while its container is ended, so that whoever else ends it finds it gone.
     """
 
     admitted: Admitted
@@ -98,6 +101,7 @@ class Prepared:
     last_message: datetime | None = None
     killed: RunSession | None = None
     scoring: ScoringContainer | None = None
+    ending: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,9 @@ class Preparation:
     volumes: VolumeCache | None = None
     moments: Moments = field(default_factory=Moments)
 
-    def prepare(self, run: Run, admitted: Admitted) -> Permitted[Prepared] | Refused:
+    def prepare(
+        self, run: Run, admitted: Admitted, begun: Callable[[Prepared], None] = lambda _: None
+    ) -> Permitted[Prepared] | Refused:
         """Fetch, verify, freeze and start.
 
         1. What permits the run is kept, as evidence of it.
@@ -127,7 +133,12 @@ class Preparation:
         4. The cohort is frozen from patients who consent now.
         5. The initial weights, by the digest that the requester signed.
         6. The contract, from the signed documents and the shapes of those weights.
-        7. The container, once.
+        7. The container, once. Whoever ends runs is told first: a hello may be an hour coming.
+
+        Args:
+            run: to prepare.
+            admitted: what permits it.
+            begun: told what is prepared before its container starts; that may be ended from then on, and `ended_by` says so.
 
         Raises:
             NetworkError: no source of images answers; worth asking again.
@@ -148,7 +159,7 @@ class Preparation:
         frozen = self._freeze(run, admitted)
         if isinstance(frozen, Refused):
             return frozen
-        return self._equip_or_wipe(run, admitted, *frozen.value)
+        return self._equip_or_wipe(run, admitted, *frozen.value, begun)
 
     def _bring_image(self, run: Run, admitted: Admitted) -> Refused | None:
         order = admitted.order
@@ -166,6 +177,8 @@ class Preparation:
 
     def start(self, run: Run, prepared: Prepared) -> RunSession:
         """Start the run's container (again), audited first; a map train's are started patient by patient.
+
+        Where something ends the run meanwhile (`ended_by`), its container is ended too, and what is returned takes no message.
 
         Raises:
             TrainStartError: it did not get as far as its hello.
@@ -204,13 +217,20 @@ class Preparation:
         # When it says hello is the train's own to choose, and its cohort is there by then.
         quantum = policy.release.timing_quantum_s
         try:
-            with self.moments.holding(self.moments.now(), quantum):
+            with self.moments.holding(self.moments.now(), quantum, lambda: prepared.ended_by is not None):
                 prepared.session = self.sandbox.start(spec)
             prepared.has_gpu = prepared.session.has_gpu
             prepared.last_message = self.gatekeeper.now()
+            if prepared.ended_by is not None:
+                # Whoever ended it may have found no container yet.
+                self.end_container(run, prepared, prepared.ended_by)
         except TrainStartError as error:
             if error.log:
                 self._write_log(run, error.log)
+            raise
+        except BaseException:
+            # It may live: the station stops in the wait.
+            self.end_container(run, prepared)
             raise
         finally:
             if prepared.session is None or not prepared.session.alive:
@@ -264,20 +284,22 @@ class Preparation:
         """Audit a container's end, keep the end of its log, and kill it; killed also where the audit fails."""
         if prepared.scoring is not None:
             prepared.scoring.end()
-        session = prepared.session
-        if session is None or session is prepared.killed:
-            return
-        if isinstance(session, StationSession):
-            session.stop()
-            prepared.killed = session
-            return
-        try:
-            self._note(run, AuditEvent.CONTAINER_ENDED, prepared.admitted.order.image_config_digest, {}, why)
-            self._keep_log(run, session)
-        finally:
-            _kill(session)
-            prepared.killed = session
-            self.clock.stop(run.order_digest)
+        with prepared.ending:
+            session = prepared.session
+            if session is None or session is prepared.killed:
+                return
+            if isinstance(session, StationSession):
+                session.stop()
+                prepared.killed = session
+                return
+            try:
+                image = prepared.admitted.order.image_config_digest
+                self._note(run, AuditEvent.CONTAINER_ENDED, image, {}, why)
+                self._keep_log(run, session)
+            finally:
+                _kill(session)
+                prepared.killed = session
+                self.clock.stop(run.order_digest)
 
     def end_idle(self, run: Run, prepared: Prepared) -> None:
         """End a container that holds a GPU and is asked nothing: audited as what it is, and no failure of the train's."""
@@ -355,11 +377,16 @@ class Preparation:
         return cohort_anonymity(definition, cases, self.cohort_key, wanted=self.settings.hospital.minimum_k)
 
     def _equip_or_wipe(
-        self, run: Run, admitted: Admitted, cohort: FrozenCohort, used: Standing
+        self,
+        run: Run,
+        admitted: Admitted,
+        cohort: FrozenCohort,
+        used: Standing,
+        begun: Callable[[Prepared], None],
     ) -> Permitted[Prepared] | Refused:
         result: Permitted[Prepared] | Refused | None = None
         try:
-            result = self._equip(run, admitted, cohort, used)
+            result = self._equip(run, admitted, cohort, used, begun)
         finally:
             if not isinstance(result, Permitted):
                 self._discard(run, cohort)
@@ -375,7 +402,12 @@ class Preparation:
                 shutil.rmtree(folder / self.run_id(run), ignore_errors=True)
 
     def _equip(
-        self, run: Run, admitted: Admitted, cohort: FrozenCohort, used: Standing
+        self,
+        run: Run,
+        admitted: Admitted,
+        cohort: FrozenCohort,
+        used: Standing,
+        begun: Callable[[Prepared], None],
     ) -> Permitted[Prepared] | Refused:
         work = self.paths.work / self.run_id(run)
         _fresh_folder(work, 0o700)
@@ -401,6 +433,7 @@ class Preparation:
         )
         roster = Roster.of(cohort, admitted.definition, self.cohort_key)
         prepared = Prepared(admitted, cohort, roster, used, counts, work, initial, layout, contract, None)
+        begun(prepared)
         self.start(run, prepared)
         return Permitted(prepared)
 

@@ -82,11 +82,23 @@ class WarmRuns:
             return Refused.because(RefusalCode.RUN_STOPPED)
         if self._preparation.is_out_of_time(current, admitted):
             return self._end_of_time(current)
-        result = self._preparation.prepare(current, admitted)
+
+        def begun(prepared: Prepared) -> None:
+            self._prepared[run.order_digest] = prepared
+
+        result: Permitted[Prepared] | Refused | None = None
+        try:
+            result = self._preparation.prepare(current, admitted, begun)
+        finally:
+            if not isinstance(result, Permitted):
+                self._prepared.pop(run.order_digest, None)
         if isinstance(result, Refused):
             self.refuse(run.order_digest, result)
             return result
-        self._prepared[run.order_digest] = result.value
+        if why := _why_ended(result.value):
+            ended = self._ended(run.order_digest, why)
+            self._stop_if_revoked(run.order_digest, why)
+            return ended
         try:
             self._runs.transition(run.order_digest, RunEvent.PREPARED)
         except PhtError as error:

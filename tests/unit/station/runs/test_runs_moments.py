@@ -1,7 +1,7 @@
 """When answers leave: multiples of a quantum, by a clock that the test moves."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,9 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moments_kit import SkippingClock
 from privacy_kit import noisy
-from station_kit import Answered, StationKit, Train, TrainEndsError, honest, in_the_middle
+from station_kit import (
+    Answered,
+    StationKit,
+    Train,
+    TrainEndsError,
+    honest,
+    in_the_middle,
+    order_digest,
+    prepare,
+)
 
 from policies.errors import UnavailableError
+from policies.refusals import Reason, RefusalCode
 from policies.wire.instructions import Kind, Status
 from station.runs.moments import Moments
 from station.sandbox.spec import ExitClass, TrainFailure, TrainRequest
@@ -247,3 +257,62 @@ def test_a_withdrawal_in_the_wait_is_answered_as_one_in_the_computation(held: St
         held.warm.withdraw(held.gatekeeper.consenting)
     assert [(reply.status, reply.code) for reply, _ in replies] == [(Status.FAILED, "CONSENT_WITHDRAWN")]
     assert held.releases.list() == []
+
+
+def withdraws(kit: StationKit, envelope: bytes) -> None:
+    kit.intake.consent(p1="objection")
+    kit.catalogue.sync()
+    assert kit.warm.withdraw(kit.gatekeeper.consenting) == [order_digest(envelope)]
+
+
+def revokes(kit: StationKit, envelope: bytes) -> None:
+    kit.warm.revoke(lambda _: Reason(RefusalCode.POLICY_REVOKED))
+
+
+def stops(kit: StationKit, envelope: bytes) -> None:
+    kit.decide(envelope, "stop")
+
+
+def closes(kit: StationKit, envelope: bytes) -> None:
+    kit.warm.close()
+
+
+def station_stops(kit: StationKit, envelope: bytes) -> None:
+    kit.moments.stop()
+    kit.until(lambda: not kit.sandbox.running)
+
+
+@pytest.mark.parametrize(
+    ("ends", "state"),
+    [
+        (withdraws, "preparing"),
+        (revokes, "stopped"),
+        (stops, "stopped"),
+        (closes, "preparing"),
+        (station_stops, "refused"),
+    ],
+)
+def test_what_ends_a_run_ends_its_container_in_the_hello_s_wait(
+    held: StationKit, ends: Callable[[StationKit, bytes], None], state: str
+) -> None:
+    waits, clock = threading.Event(), held.moments._wait
+
+    def wait(_: float) -> bool:
+        waits.set()
+        return held.moments._stopping.wait(0.01)
+
+    held.moments._wait = wait
+    envelope = held.order()
+    assert held.service.handle(prepare(envelope), None)[0].status is Status.PENDING
+    assert waits.wait(60), "the container has said hello, and waits"
+    assert len(held.sandbox.running) == 1
+    ends(held, envelope)
+    assert held.sandbox.running == []
+    held.until(lambda: not held.service._workers)
+    assert held.events().count("container-ended") == 1
+    assert list(held.paths.cohorts.iterdir()) == []
+    assert held.warm.orders() == frozenset()
+    assert held.state(envelope) == state
+    if state == "preparing":
+        held.moments._wait = clock
+        assert held.prepare(envelope).status is Status.ACCEPTED
