@@ -98,6 +98,7 @@ class Patience:
         deadline_s: for each station.
         enough: how many answers make waiting for the rest optional.
         grace_s: how long the rest may take after that, or as long as it took until then if that is more.
+        quantum_s: at multiples of which stations answer; the rest have one more, since an answer comes when a quantum is over.
         pending_s: before a station that answered "pending" is asked again; slowly grows to 15 s.
         silence_s: before a silent station is asked again; doubles.
         tries: how many answers "failed" end the question at a station.
@@ -111,6 +112,7 @@ class Patience:
     silence_s: float = 30.0
     tries: int = 3
     review_pace_s: float = _REVIEW_PACE_S
+    quantum_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -235,7 +237,8 @@ class _Asking:
             self.enough_at = now
         if self.enough_at is None or any(entry.under_review for entry in open_):
             return False
-        return now - self.enough_at >= max(self.patience.grace_s, self.enough_at - self.started)
+        rest_s = max(self.patience.grace_s, self.enough_at - self.started)
+        return now - self.enough_at >= rest_s + self.patience.quantum_s
 
     def longest_wait_s(self) -> float:
         """How long one may look away: where only people are waited for, longer."""

@@ -43,7 +43,8 @@ class Timing(StrictModel):
     prepare_grace_s: Seconds = Field(default=60.0, description="For the rest, once enough have accepted.")
     answer_s: Seconds | None = Field(
         default=None,
-        description="For one answer; the manifest's message timeout and two minutes where not given.",
+        description="For one answer; where not given, the manifest's message timeout, what the policy adds to it (the scoring of an "
+        "update, its quantum) and two minutes.",
     )
     straggler_s: Seconds = Field(
         default=120.0,

@@ -6,6 +6,7 @@ round has so far) and after evaluation (`rounds.jsonl`). A crash between them as
 """
 
 import logging
+import math
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,6 +45,8 @@ log = logging.getLogger(__name__)
 _FINISH_S = 20.0
 _PREPARE_SILENCE_S = 5.0
 _LATE_JOINER_S = 2.0
+_MARGIN_S = 120.0
+_SCORER_START_S = 180.0
 _OVER = frozenset(
     {RefusalCode.TRAIN_FAILED_TOO_OFTEN, RefusalCode.RUN_TIME_SPENT, RefusalCode.RUN_STOPPED, "STOPPED"}
 )
@@ -171,7 +174,7 @@ class Rounds:
         self, kind: Kind, round_: int, weights: Blob | None, entry: dict[str, Any]
     ) -> dict[str, StationReply]:
         """Ask who takes part; write what they released into the round's entry."""
-        deadline_s = self._answer_s()
+        deadline_s = self._answer_s(kind)
         question = self._instruction(kind, round_, weights if kind is not Kind.ANALYSE else None, deadline_s)
         inbound = self._blobs.path(weights.digest) if weights and kind is Kind.TRAIN else None
         expected = self._expected(inbound) if inbound is not None else ()
@@ -179,6 +182,7 @@ class Rounds:
             deadline_s=deadline_s,
             enough=self._order.minimum_stations,
             grace_s=self._accepted.timing.straggler_s,
+            quantum_s=self._accepted.release.timing_quantum_s,
         )
 
         def judge(_: str, answered: Answered) -> Outcome:
@@ -292,9 +296,26 @@ class Rounds:
         except WireError as error:
             raise RunFailedError("WEIGHTS_DO_NOT_FIT") from error
 
-    def _answer_s(self) -> float:
+    def _answer_s(self, kind: Kind) -> float:
+        """How long a station may take over one message, by what order and policy say.
+
+        It computes, and scores what was trained where the policy has a limit. With a quantum each of the moments that it waits for
+        is rounded up, and a container that is started for the message says hello at one of its own.
+        """
         given = self._accepted.timing.answer_s
-        return given if given is not None else self._accepted.manifest.resources.message_timeout_s + 120.0
+        if given is not None:
+            return given
+        rules, timeout_s = self._accepted.release, float(self._accepted.manifest.resources.message_timeout_s)
+        scored = rules.membership_limit is not None and kind is Kind.TRAIN
+        # Started again once where it fails; asked for both sets of weights.
+        steps = [timeout_s, 2 * (_SCORER_START_S + 2 * timeout_s)] if scored else [timeout_s]
+        quantum = rules.timing_quantum_s
+        if quantum == 0:
+            return sum(steps) + _MARGIN_S
+        quanta = sum(math.floor(step / quantum) + 1 for step in steps)
+        # What follows the last step has one quantum, where that has one of its own; the hello has one.
+        quanta += rules.quanta_of(kind.value) - len(steps) + 1
+        return quanta * quantum + _MARGIN_S
 
     def _review_s(self) -> float:
         given = self._accepted.timing.review_s

@@ -10,7 +10,16 @@ from flwr.app import Error
 from flwr.supercore.task_identity import TaskIdentity
 from grid_simulator import Answer, GridSimulator
 
-from orchestrator.federation.exchange import Answered, Exchange, Missing, Outcome, Patience, StoppedError
+from orchestrator.federation.exchange import (
+    Answered,
+    Exchange,
+    Missing,
+    Outcome,
+    Patience,
+    StoppedError,
+    _Asking,
+)
+from orchestrator.federation.reviews import NoReviews
 from policies.wire.instructions import Blob, Instruction, Kind, StationReply, Status
 
 NODES = {name: number + 1 for number, name in enumerate(NAMES)}
@@ -183,3 +192,18 @@ def test_the_first_answer_of_a_station_counts() -> None:
     found = _ask(grid, patience)
     assert isinstance(found["amstel"], Answered)
     assert found["amstel"].reply.attempt == 2
+
+
+def test_the_rest_of_a_quantum_s_stations_are_not_cut_off_at_its_end() -> None:
+    """Stations answer at multiples: who needs one quantum more answers just after as long again as the first ones took."""
+    question = Instruction(kind=Kind.TRAIN, order_digest=DIGEST, round=1, deadline_s=60)
+    patience = Patience(deadline_s=1000.0, enough=2, grace_s=10.0, quantum_s=100.0)
+    asking = _Asking(
+        _grid(), question, None, patience, lambda _, answered: answered, NoReviews(), started=0.0
+    )
+    asking.expect(NODES)
+    for name in NAMES[:2]:
+        asking.stations[name].outcome = Answered(_reply(question), None)
+    assert not asking.is_over(100.0)
+    assert not asking.is_over(200.5)
+    assert asking.is_over(300.5)

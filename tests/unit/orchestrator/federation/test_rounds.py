@@ -16,7 +16,7 @@ from orchestrator.federation.orders import AcceptedOrder, FolderQueue, RunFolder
 from orchestrator.federation.rounds import Rounds, RunFailedError
 from policies.bundle import BlobFolder
 from policies.documents import digest_of
-from policies.policy import ReleaseRules, TensorRules
+from policies.policy import DifferentialPrivacy, ReleaseRules, TensorRules
 from policies.wire.instructions import Blob, Instruction, Kind, StationReply, Status
 
 NODES = {name: number + 1 for number, name in enumerate(NAMES)}
@@ -241,3 +241,37 @@ def test_missing_initial_weights_fail_the_order(world: World) -> None:
     folder = world.accept(initial_weights={"digest": "sha256:" + "0" * 64, "size": 3})
     with pytest.raises(RunFailedError, match="WEIGHTS_ABSENT"):
         world.rounds(folder).run()
+
+
+NOISE = DifferentialPrivacy(noise_multiplier=1.0, epsilon=1.0, delta=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rules", "kind", "answer_s"),
+    [
+        ({}, Kind.TRAIN, 600 + 120),
+        # Done within the 2nd quantum, and one for the hello.
+        ({"timing_quantum_s": 500.0}, Kind.TRAIN, 3 * 500 + 120),
+        # Judged in a quantum of its own.
+        ({"timing_quantum_s": 500.0, "differential_privacy": NOISE}, Kind.EVALUATE, 4 * 500 + 120),
+        # Scored twice over, from the container's start to both answers: 2760 s.
+        ({"membership_limit": 0.9}, Kind.TRAIN, 600 + 2760 + 120),
+        ({"membership_limit": 0.9}, Kind.EVALUATE, 600 + 120),
+        ({"timing_quantum_s": 500.0, "membership_limit": 0.9}, Kind.TRAIN, (2 + 6 + 1 + 1) * 500 + 120),
+    ],
+)
+def test_a_station_has_the_time_that_its_policy_takes(
+    world: World, rules: dict[str, object], kind: Kind, answer_s: float
+) -> None:
+    folder = world.accept()
+    accepted = folder.read_order()
+    patient = accepted.manifest.resources.model_copy(update={"message_timeout_s": 600})
+    rounds = world.rounds(folder)
+    rounds._accepted = accepted.model_copy(
+        update={
+            "manifest": accepted.manifest.model_copy(update={"resources": patient}),
+            "release": accepted.release.model_copy(update=rules),
+            "timing": Timing(),
+        }
+    )
+    assert rounds._answer_s(kind) == answer_s

@@ -9,7 +9,7 @@ import pytest
 from link_simulator import LinkSimulator, OverLink
 
 from policies.errors import DataError, StorageError
-from policies.wire.instructions import Blob, Instruction, Kind, StationReply, Status
+from policies.wire.instructions import Blob, Instruction, Kind, StationReply, Status, encode
 from station.agent import Agent, Pace
 from station.agent.spool import Spool
 
@@ -319,3 +319,19 @@ def test_an_expired_message_of_an_earlier_life_is_forgotten(
     _until(lambda: len(link.answers) == 1)
     assert [entry.round for entry in station.asked] == [2]
     assert _left(tmp_path) == []
+
+
+def test_repeats_that_nobody_waits_for_any_more_are_not_asked_of_the_station(
+    link: LinkSimulator, station: Station, start: Callable[..., Agent], tmp_path: Path
+) -> None:
+    """A message may take hours: what was sent again meanwhile waits behind it, and its time passes there."""
+    station.hold.clear()
+    link.ask(_train())
+    start()
+    _until(lambda: len(station.asked) == 1)
+    link.send(encode(_train()), life_s=-1.0)
+    link.ask(_train(2))
+    station.hold.set()
+    _until(lambda: len(link.answers) == 2)
+    assert [instruction.round for instruction in station.asked] == [1, 2]
+    _until(lambda: _left(tmp_path) == [])
