@@ -89,6 +89,11 @@ class RowSchema(StrictModel):
         default=120,
         description="A map train's seconds for one patient; `message_timeout_s` holds for all together.",
     )
+    complete: bool = Field(
+        default=False,
+        description="Patients who lack any column stand in no table: one population for all tables. Such a patient has no row, "
+        "which counts as `row` in how it ended, and as a patient that a map train failed for.",
+    )
 
     @model_validator(mode="after")
     def _once(self) -> "RowSchema":

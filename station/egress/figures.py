@@ -15,6 +15,7 @@ from policies.order import Stage
 from policies.refusals import Reason, RefusalCode
 from station.egress.analyses.counting import count_tables
 from station.egress.analyses.exact import ExactTable
+from station.egress.analyses.explaining import why_left_out
 from station.egress.analyses.tally import Tally
 from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts
 from station.egress.release import Decimal, Suppressed, Table
@@ -123,5 +124,9 @@ def count_figures(contract: ReleaseContract, tally: Tally) -> Figures:
     counted = count_tables(contract, tally, tuple(items))
     figures.tables.update(counted.tables)
     figures.counted = counted.exact
-    figures.suppressed += [Suppressed(key, code) for key, code in counted.left_out.items()]
+    for item in items:
+        if (code := counted.left_out.get(item.key)) is not None:
+            minimum = max(contract.minimum_cell_count, item.minimum_cell_count)
+            why = why_left_out(item, code, tally, minimum, counted.exact)
+            figures.suppressed.append(Suppressed(item.key, code, why))
     return figures

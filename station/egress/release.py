@@ -26,10 +26,12 @@ class Suppressed:
     Attributes:
         key: the output's declared key.
         code: the rule.
+        detail: why, in words; for the screen of a dry run, and never part of a reply, a parked release or a record.
     """
 
     key: str
     code: RefusalCode
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,8 @@ def lines_after(report: DryReport) -> Iterator[str]:
     """Yield what a rule left out, what it took, and where something went wrong, what."""
     for message in report.messages:
         for each in message.suppressed:
-            yield f"Left out of round {message.round}, {message.stage}: {each.key} ({each.code})"
+            why = each.detail or CATALOGUE[each.code].means
+            yield f"Left out of round {message.round}, {message.stage}: {each.key} ({each.code}): {why}"
         if message.membership is not None:
             yield f"Membership, round {message.round}: {_membership(message.membership)}"
     if report.privacy is not None:

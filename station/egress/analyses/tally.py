@@ -70,7 +70,9 @@ class Tally:
         if place is None:
             return False
         full = None if row is None else self._with_clinical(patient, row)
-        if full is None:
+        # Without a row they are in no table, as whoever a program failed for: the rules on those hold for these.
+        lacks = full is not None and schema is not None and schema.complete and None in full.values()
+        if full is None or lacks:
             self.failed(patient, _ROW)
             return False
         for name, value in full.items():

@@ -1,5 +1,6 @@
 """From rows to tables that may leave: sums, quantiles and counts under a policy, and what is left out of them."""
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,13 @@ import pytest
 from egress_documents import ORDER, policy
 from hypothesis import given
 from hypothesis import strategies as st
-from map_documents import ENDS, SHARES, map_manifest, row
+from map_documents import ENDS, MAP_ROWS, SHARES, map_manifest, row
 from roster_kit import roster
 
 from policies.manifest import Split
 from policies.refusals import RefusalCode
 from policies.rows import HIDDEN
+from station.egress.analyses.exact import NOWHERE
 from station.egress.analyses.tally import Tally
 from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts
 from station.egress.guard import Guard, GuardRequest
@@ -36,16 +38,25 @@ QUARTILES: dict[str, Any] = {
 ALL = [SHARES, ENDS, SUM, TOTAL, QUARTILES]
 
 
-def counted(rows: list[dict[str, Any]], *items: dict[str, Any], **release: Any) -> Release:
-    manifest = map_manifest(aggregates=list(items))
+def counted(
+    answers: list[dict[str, Any]],
+    *items: dict[str, Any],
+    rows: dict[str, Any] = MAP_ROWS,
+    crashed: int = 0,
+    **release: Any,
+) -> Release:
+    """Count answers under a policy; of the last ones, so many gave none at all."""
+    manifest = map_manifest(aggregates=list(items), rows=rows)
     rules = {
         "metrics": [],
         "tables": [item["key"] for item in items],
         "trust_statement": None,
         "minimum_cell_count": 5,
     }
-    tally = Tally(manifest, roster(training=len(rows)))
-    for number, each in enumerate(rows):
+    tally = Tally(manifest, roster(training=len(answers)))
+    for number, each in enumerate(answers):
+        if number >= len(answers) - crashed:
+            tally.failed(f"training{number}", "crash")
         tally.answered(f"training{number}", each)
     contract = ReleaseContract.build(manifest, policy("analysis", **{**rules, **release}), None)
     outcome = Guard(contract, COUNTS).count(REQUEST, tally)
@@ -89,6 +100,87 @@ def test_few_without_a_value_leave_the_sum_out_whole() -> None:
     ]
     many = counted([*women(20), *men(25), *[row(None, 1, "F")] * 9], TOTAL)
     assert many.tables["shares_sum"][0][0] == 45
+
+
+EDGES = [0.15, 0.25, 0.4, 0.6]
+LACKING = (
+    "1 to 4 patients lack lung_share: declare the rows `complete: true` (who lacks a column has no row then), "
+    "or leave the column out"
+)
+HIDES = "lung_shares, a count of the same column, hides bins: merge its outer bins or drop one of the two"
+DOMINATED = (
+    "few patients make up most of a number of it, or it follows nearly from another table: "
+    "use fewer lines or narrower bounds, or drop one of the two"
+)
+SMALL = (
+    "cells hold 1 to 9 patients, and with what has to be hidden beside them nothing is left: "
+    "use fewer and wider bins, or leave the second column out"
+)
+WHY: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]], str]] = {
+    "lacking": ([*women(20), *men(25), row(None, 1, "F")], [TOTAL], LACKING),
+    "lacking, counted": ([*[row(0.1)] * 9, row(None)], [SHARES], LACKING),
+    "hiding count": (
+        [*[row(0.1)] * 20, *[row(0.2)] * 20, *[row(0.3)] * 3, *[row(0.5)] * 2, *[row(0.8)] * 20],
+        [{**SHARES, "edges": EDGES}, {**QUARTILES, "edges": EDGES}],
+        HIDES,
+    ),
+    "dominated": (
+        [*[row(0.001 * number, 0, "F") for number in range(20)], row(1.0, 99, "F")],
+        [TOTAL],
+        DOMINATED,
+    ),
+    "small": (
+        [*[row(0.1)] * 9, *[row(0.3)] * 2, *[row(0.6)] * 3],
+        [{**SHARES, "minimum_cell_count": 10}],
+        SMALL,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", sorted(WHY))
+def test_what_is_left_out_says_why_and_what_helps_to_no_one_but_who_looks(case: str) -> None:
+    answers, items, why = WHY[case]
+    release = counted(answers, *items)
+    assert release.suppressed[-1].detail == why
+    reply = released_reply(release, ReplyStamp(1, "abc", 0.0, None, None))
+    assert why not in reply.model_dump_json()
+
+
+def test_of_rows_that_are_to_be_complete_all_tables_have_one_population() -> None:
+    lacking = [row(None, 1, "F"), row(0.5, 2, None), row(None, 3, None)]
+    answers = [*women(20), *men(25), *lacking]
+    whole = {**MAP_ROWS, "complete": True}
+    release = counted(answers, *ALL, rows=whole)
+    assert release.tables["shares_sum"][0][0] == 45
+    assert {key: release.tables[key] for key in ("lung_shares", "shares_sum", "quartiles")} == {
+        key: counted([*women(20), *men(25)], *ALL).tables[key]
+        for key in ("lung_shares", "shares_sum", "quartiles")
+    }
+    # Three without a row are told by no line of how it ended.
+    assert all(line[0] in {45, HIDDEN, 0} for line in release.tables.get("ends", ()))
+    assert not [
+        table for table in release.counted if table.key != "ends" and (table.cells[45:] != NOWHERE).any()
+    ]
+    assert "shares_sum" not in counted(answers, *ALL).tables
+
+
+def test_of_who_lacks_a_column_no_small_number_follows_from_all_tables_together() -> None:
+    # Every small cohort: so many complete, so many who lack a column, so many whose program failed.
+    worlds: dict[str, set[int]] = {}
+    items = [{**SHARES, "minimum_cell_count": 3}, {**ENDS, "minimum_cell_count": 3}]
+    for size, lacking in itertools.product(range(4, 11), range(5)):
+        for failed in range(min(5, size - lacking + 1)):
+            answers = [
+                *[row(0.1)] * (size - lacking - failed), *[row(0.1, 0, None)] * lacking, *[{"no": "row"}] * failed,
+            ]  # fmt: skip
+            release = counted(
+                answers, *items, rows={**MAP_ROWS, "complete": True}, crashed=failed,
+                minimum_cell_count=3, minimum_patients_per_metric=1,
+            )  # fmt: skip
+            told = repr((size, sorted(release.tables.items())))
+            worlds.setdefault(told, set()).add(lacking)
+    assert len(worlds) > 20
+    assert not [numbers for numbers in worlds.values() if len(numbers) == 1 and 0 < min(numbers) < 3]
 
 
 def test_one_patient_who_is_nearly_all_of_a_sum_is_not_told() -> None:

@@ -170,7 +170,10 @@ def test_a_report_in_words() -> None:
     )  # fmt: skip
     assert "Left out: 2 label-missing" in list(dry_words.lines_before(found))
     after = list(dry_words.lines_after(found))
-    assert after[0] == "Left out of round 1, train: auc (RELEASE_TOO_FEW_PATIENTS)"
+    assert after[0] == (
+        "Left out of round 1, train: auc (RELEASE_TOO_FEW_PATIENTS): "
+        "The result rests on fewer patients than the policy's minimum."
+    )
     assert after[-1] == "Every message would have been released."
     assert found.problem is None
 
