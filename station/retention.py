@@ -9,10 +9,12 @@ removed. Which patients a figure counted stays for a term of its own (`station.e
 """
 
 import logging
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -23,15 +25,20 @@ from station.catalogue.tables import Instance
 from station.cohorts import wipe
 from station.cohorts.frozen import DATA
 from station.egress.differencing.differences import Differences
-from station.egress.records.releases import arrays_name
-from station.egress.records.tables import ReleaseRow
+from station.egress.records.releases import arrays_name, sweep_arrays
+from station.egress.records.tables import CounterRow, ReleaseRow
 from station.runs.repository import STATION_ACTOR
+from station.runs.states import TERMINAL
+from station.runs.tables import OrderRow
+from station.steady import SteadyClock
 from station.storage.database import Database
 from station.storage.files import remove_durably
 
 log = logging.getLogger("station.compute")
 
 EVERY = timedelta(hours=1)
+BEFORE_PURGES: Final = "releases-before-purges"
+"""The counter that migration 0011 sets: the ledger's last entry of a release whose arrays the earlier retention may have removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +69,9 @@ class ComputeRetention:
         places: where the kinds lie.
         terms: how long each stays.
         held: returns the cohorts' data folders that a run holds now.
-        clock: tells the time.
+        clock: tells the time; what it leaps is not believed at once.
         differences: which patients earlier figures counted.
+        monotonic: the clock that nobody sets.
     """
 
     def __init__(
@@ -75,13 +83,14 @@ class ComputeRetention:
         held: Callable[[], Collection[Path]],
         clock: Callable[[], datetime],
         differences: Differences | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._audit = audit
         self._places = places
         self._terms = terms
         self._held = held
-        self._clock = clock
+        self._clock = SteadyClock(clock, monotonic)
         self._differences = differences
         self._looked: datetime | None = None
 
@@ -92,10 +101,11 @@ class ComputeRetention:
             StorageError: something cannot be removed, or the audit cannot be written; the next look tries again.
         """
         now = self._clock()
-        if self._looked is not None and now - self._looked < EVERY:
+        if self._looked is not None and abs(now - self._looked) < EVERY:
             return 0
         cohorts = self._idle_cohorts(now - self._terms.cohorts)
         released = self._due_releases(now - self._terms.released)
+        released += self._gone_before(released)
         backups = _older(self._places.backups, now - self._terms.backups)
         count = len(cohorts) + len(released) + len(backups)
         if count:
@@ -105,11 +115,13 @@ class ComputeRetention:
                 AuditRecord(event=AuditEvent.RETENTION_ENFORCED, actor=STATION_ACTOR, numbers=numbers),
                 lambda session: _purge(session, released, now),
             )
-            for folder in cohorts:
-                wipe(folder / DATA)
-            for path in (*self._arrays(released), *backups):
-                remove_durably(path)
             log.info("retention.enforced", extra={"count": count})
+        # Arrays by their own records, also those that an earlier look could not remove; the others are due again.
+        sweep_arrays(self._database, self._places.releases)
+        for folder in cohorts:
+            wipe(folder / DATA)
+        for path in backups:
+            remove_durably(path)
         count += self._old_differences(now)
         self._looked = now
         return count
@@ -148,14 +160,33 @@ class ComputeRetention:
         with self._database.read() as session:
             return list(session.scalars(query.order_by(ReleaseRow.ledger_seq)))
 
-    def _arrays(self, releases: list[ReleaseRow]) -> list[Path]:
-        named = [row for row in releases if row.arrays_digest is not None]
-        paths = [self._places.releases / arrays_name(row.order_digest, row.round, row.stage) for row in named]
-        return [path for path in paths if path.exists()]
+    def _gone_before(self, besides: list[ReleaseRow]) -> list[ReleaseRow]:
+        """Return the releases of ended orders that lost their arrays to the retention there was before releases were purged.
+
+        Nothing said so in their rows. What was recorded since then and lacks its file is damage, and stays an error.
+        """
+        query = (
+            select(ReleaseRow)
+            .join(OrderRow, OrderRow.order_digest == ReleaseRow.order_digest)
+            .where(
+                ReleaseRow.ledger_seq
+                <= select(CounterRow.value).where(CounterRow.name == BEFORE_PURGES).scalar_subquery(),
+                ReleaseRow.purged.is_(None),
+                ReleaseRow.arrays_digest.is_not(None),
+                OrderRow.state.in_([state.value for state in TERMINAL]),
+            )
+        )
+        known = {row.ledger_seq for row in besides}
+        with self._database.read() as session:
+            rows = [row for row in session.scalars(query) if row.ledger_seq not in known]
+        return [row for row in rows if not self._arrays_of(row).exists()]
+
+    def _arrays_of(self, row: ReleaseRow) -> Path:
+        return self._places.releases / arrays_name(row.order_digest, row.round, row.stage)
 
 
 def _purge(session: Session, releases: list[ReleaseRow], now: datetime) -> None:
-    """Let replies go; what a crash leaves of arrays after this, the next start's sweep removes."""
+    """Let replies go; what a crash leaves of arrays after this, the next sweep removes."""
     for row in releases:
         session.execute(
             update(ReleaseRow)

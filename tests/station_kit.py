@@ -175,7 +175,10 @@ class StationKit:
         differing = Differing(Differences(self.database, self.clock))
         self.reviewing = Reviewing(
             self.settings, self.gatekeeper, self.catalogue, self.runs, self.releases, differing,
-            ReviewQueue(self.database, self.audit, paths.reviews, self.clock), paths.work,
+            ReviewQueue(
+                self.database, self.audit, paths.reviews, self.clock, lambda: self.clock().timestamp()
+            ),
+            paths.work,
         )  # fmt: skip
         self.releasing = Releasing(
             self.gatekeeper,

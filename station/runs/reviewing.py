@@ -255,6 +255,8 @@ class Reviewing:
         if isinstance(recorded, Refused):
             return recorded
         if recorded.repeated:
+            # Two last words at once: the other one was first.
+            self.queue.still_waiting(review.number)
             raise StateError("its message was answered before, which cannot be", hint="Withhold it.")
         return None
 
@@ -285,7 +287,7 @@ class Reviewing:
             else:
                 continue
             ended += 1
-        self.queue.sweep()
+        self.queue.sweep_when_due()
         return ended
 
     def _no_longer(self, review: Review) -> Reason | None:
@@ -321,13 +323,13 @@ class Reviewing:
         """Return what a parked release rests on: its order verified, its train's manifest, whose data it was made from."""
         if (known := self._known.get(review.number)) is not None:
             return known
-        document = self.queue.document(review.number)
         verified = self.gatekeeper.verify(self._run(review).envelope, fresh=False)
         if isinstance(verified, Refused):
             return verified
         manifest = self.gatekeeper.manifest(verified.value)
         if isinstance(manifest, Refused):
             return manifest
+        document = self.queue.document(review.number)
         used = None if document.used is None else _standing(document.used)
         known = self._known[review.number] = _Known(verified.value, manifest.value, used)
         return known

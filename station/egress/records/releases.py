@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from policies.documents import digest_of
-from policies.errors import StateError
+from policies.errors import StateError, StorageError
 from policies.order import Stage
 from policies.refusals import RefusalCode, Refused
 from station.audit.events import AuditEvent, AuditRecord
@@ -95,6 +95,37 @@ class Recorded:
 def arrays_name(order_digest: str, round_: int, stage: str) -> str:
     """Return the name of a release's file of arrays."""
     return f"{order_digest.removeprefix('sha256:')}-{round_}-{stage}.safetensors"
+
+
+def sweep_arrays(database: Database, folder: Path) -> int:
+    """Remove files of arrays that no recorded release names, because it was never recorded or is purged; safe at any time.
+
+    Returns:
+        How many files were removed.
+
+    Raises:
+        StorageError: a file cannot be removed; the others are.
+    """
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return 0
+    named = select(ReleaseRow.order_digest, ReleaseRow.round, ReleaseRow.stage).where(
+        ReleaseRow.purged.is_(None)
+    )
+    count, fault = 0, None
+    # Inside a write transaction: none is being recorded meanwhile.
+    with database.write() as session:
+        kept = {arrays_name(*row) for row in session.execute(named)}
+        for path in sorted(folder.iterdir()):
+            if path.name in kept:
+                continue
+            try:
+                remove_durably(path)
+                count += 1
+            except StorageError as error:
+                fault = error
+    if fault is not None:
+        raise fault
+    return count
 
 
 class ReleaseStore:
@@ -217,22 +248,8 @@ class ReleaseStore:
         return entry
 
     def sweep(self) -> int:
-        """Remove arrays that no recorded release names; call it at start, before any `record`.
-
-        Returns:
-            How many files were removed.
-        """
-        with self._database.read() as session:
-            rows = session.execute(
-                select(ReleaseRow.order_digest, ReleaseRow.round, ReleaseRow.stage).where(
-                    ReleaseRow.purged.is_(None)
-                )
-            ).all()
-        kept = {self._path(*row).name for row in rows}
-        orphans = [path for path in self._folder.iterdir() if path.name not in kept]
-        for path in orphans:
-            remove_durably(path)
-        return len(orphans)
+        """Remove arrays that no recorded release names, see `sweep_arrays`; returns how many files."""
+        return sweep_arrays(self._database, self._folder)
 
     def _look_again(self, session: Session, release: Release, terms: ReleaseTerms) -> Refused | None:
         refused = terms.check(session)

@@ -10,8 +10,9 @@ waits; what was parked never changes; a review ends once, and what it ends with 
 waiting review names is removed.
 """
 
+import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from policies.documents import digest_of
-from policies.errors import UsageError
+from policies.errors import PhtError, UsageError
 from policies.order import Stage
 from policies.refusals import RefusalCode, Refused
 from station.audit.events import AuditEvent, AuditRecord
@@ -42,10 +43,12 @@ from station.egress.review.reviews import (
     standing,
 )
 from station.egress.review.tables import ReviewRow, ReviewWordRow
+from station.steady import SteadyClock
 from station.storage.database import Database
 from station.storage.files import move_durably, remove_durably, storage_fault
 
 _STATION: Final = "station:compute"
+_SWEEP_EVERY: Final = timedelta(hours=1)
 
 
 class ReviewQueue:
@@ -56,6 +59,7 @@ class ReviewQueue:
         audit: the station's audit log, over the same database.
         folder: for the arrays; made when missing, the station's alone, on one file system with the guard's output.
         clock: returns the moment it is.
+        monotonic: the clock that nobody sets; against it, a leap of the other is seen.
     """
 
     def __init__(
@@ -64,11 +68,15 @@ class ReviewQueue:
         audit: AuditLog,
         folder: Path,
         clock: Callable[[], datetime] = system_clock,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._audit = audit
         self._folder = folder
         self._clock = clock
+        self._steady = SteadyClock(clock, monotonic)
+        # Whether something ended whose file may still be there; when the folder was looked at last.
+        self._ended, self._swept = True, clock()
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
@@ -95,7 +103,8 @@ class ReviewQueue:
         Raises:
             StorageError: nothing was parked.
         """
-        placed = False
+        # Encoded before the transaction: nobody else writes meanwhile.
+        data, placed = encode_parked(document), False
         with self._database.write() as session:
             key = (release.order_digest, release.round, release.stage)
             if session.get(ReleaseRow, key) is not None:
@@ -107,7 +116,7 @@ class ReviewQueue:
                 self._audit.append_in(session, _event(AuditEvent.RELEASE_REFUSED, release, terms, codes))
                 outcome = refused
             else:
-                row = self._insert(session, release, document, terms)
+                row = self._insert(session, release, data, terms)
                 if release.arrays is not None:
                     # Not undone when the transaction fails: `sweep` removes it, or the next one of its number takes its place.
                     move_durably(release.arrays.path, self._path(row.number))
@@ -117,10 +126,8 @@ class ReviewQueue:
             release.arrays.path.unlink(missing_ok=True)
         return outcome
 
-    def _insert(
-        self, session: Session, release: Release, document: ParkedRelease, terms: ReviewTerms
-    ) -> ReviewRow:
-        data, now, arrays = encode_parked(document), self._clock(), release.arrays
+    def _insert(self, session: Session, release: Release, data: bytes, terms: ReviewTerms) -> ReviewRow:
+        now, arrays = self._clock(), release.arrays
         row = ReviewRow(
             order_digest=release.order_digest,
             round=release.round,
@@ -197,18 +204,30 @@ class ReviewQueue:
         document = self.document(number)
         path = self._path(number) if row.arrays_digest is not None else None
         if not is_whole(path, row):
+            self.still_waiting(number)
             raise changed()
         return Payload(document, path)
+
+    def still_waiting(self, number: int) -> None:
+        """Look once more, where something of a review is not there: another word may have ended it meanwhile.
+
+        Raises:
+            UsageError: it does not wait any more.
+        """
+        review = self.get(number)
+        if review.state is not ReviewState.WAITING:
+            raise over(review.state, review.code)
 
     def document(self, number: int) -> ParkedRelease:
         """Return what would leave without its arrays; raises what `payload` does."""
         with self._database.read() as session:
             row = row_of(session, number)
-        if row.document is None:
-            raise over(ReviewState(row.state))
-        if digest_of(row.document) != row.document_digest:
+            document = row.document
+        if document is None:
+            raise over(ReviewState(row.state), None if row.code is None else RefusalCode(row.code))
+        if digest_of(document) != row.document_digest:
             raise changed()
-        return decode_parked(row.document)
+        return decode_parked(document)
 
     def arrays_of(self, review: Review, payload: Payload, path: Path) -> ReleasedArrays | None:
         """Return the parked arrays as a release holds them, under another name.
@@ -225,6 +244,9 @@ class ReviewQueue:
         try:
             path.unlink(missing_ok=True)
             path.hardlink_to(payload.arrays)
+        except FileNotFoundError as error:
+            self.still_waiting(review.number)
+            raise storage_fault(error, path.name) from error
         except OSError as error:
             raise storage_fault(error, path.name) from error
         return ReleasedArrays(path, review.arrays_digest, review.arrays_size)
@@ -361,8 +383,8 @@ class ReviewQueue:
         return ended
 
     def is_over(self, review: Review) -> bool:
-        """Whether a review's time is over."""
-        return self._clock() >= review.until
+        """Whether a review's time is over, so that it ends for good; a leap of the clock is not believed at once."""
+        return self._steady() >= review.until
 
     def told(self, number: int) -> None:
         """Remember that the orchestrator has heard how a review ended."""
@@ -375,6 +397,20 @@ class ReviewQueue:
         Returns:
             How many files were removed.
         """
+        self._ended, self._swept = False, self._clock()
+        try:
+            return self._sweep()
+        except PhtError:
+            self._ended = True
+            raise
+
+    def sweep_when_due(self) -> int:
+        """Sweep where something ended since the last time, and once an hour; returns how many files were removed."""
+        if self._ended or abs(self._clock() - self._swept) >= _SWEEP_EVERY:
+            return self.sweep()
+        return 0
+
+    def _sweep(self) -> int:
         if not any(self._folder.iterdir()):
             return 0
         # Inside a write transaction: none is being parked meanwhile.
@@ -393,6 +429,7 @@ class ReviewQueue:
         # With its end its payload goes: what was released is recorded, what was not must not be.
         row.document = None
         session.flush()
+        self._ended = True
 
     def _note_end(
         self, session: Session, row: ReviewRow, event: AuditEvent, *, actor: str, detail: str

@@ -139,11 +139,10 @@ def is_whole(path: Path | None, row: ReviewRow) -> bool:
     """Tell whether a parked file has the bytes that it was parked with."""
     if path is None:
         return True
-    return (
-        path.is_file()
-        and path.stat().st_size == row.arrays_size
-        and digest_of_file(path) == row.arrays_digest
-    )
+    try:
+        return path.stat().st_size == row.arrays_size and digest_of_file(path) == row.arrays_digest
+    except FileNotFoundError:
+        return False
 
 
 def row_of(session: Session, number: int) -> ReviewRow:

@@ -36,7 +36,8 @@ class ReviewRow(Base):
     policy_version: Mapped[int]
     requester: Mapped[str | None] = mapped_column(String(128))
     purpose: Mapped[str | None] = mapped_column(String(64))
-    document: Mapped[bytes | None] = mapped_column(LargeBinary)
+    # Tens of megabytes: read where it is asked for by name, never with its row.
+    document: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
     document_digest: Mapped[str] = mapped_column(String(71))
     arrays_digest: Mapped[str | None] = mapped_column(String(71))
     arrays_size: Mapped[int | None]

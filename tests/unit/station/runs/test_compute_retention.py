@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from policies.documents import digest_of
+from policies.errors import StorageError
 from station.audit import AuditEvent
 from station.egress.records.releases import Recorded
 from station.retention import EVERY, ComputeRetention, ComputeTerms, Places
@@ -21,7 +22,16 @@ class Clock:
     """A clock that the test moves."""
 
     def __init__(self) -> None:
-        self.now = datetime.now(UTC)
+        self.now = self.began = datetime.now(UTC)
+        self.leapt = timedelta(0)
+
+    def monotonic(self) -> float:
+        return (self.now - self.began - self.leapt).total_seconds()
+
+    def leap(self, by: timedelta) -> None:
+        """The wall clock alone moves."""
+        self.now += by
+        self.leapt += by
 
     def __call__(self) -> datetime:
         return self.now
@@ -45,7 +55,9 @@ def held() -> set[Path]:
 @pytest.fixture
 def retention(records: Records, tmp_path: Path, held: set[Path], clock: Clock) -> ComputeRetention:
     places = Places(tmp_path / "cohorts", tmp_path / "releases", tmp_path / "backups")
-    return ComputeRetention(records.database, records.audit, places, TERMS, lambda: held, clock)
+    return ComputeRetention(
+        records.database, records.audit, places, TERMS, lambda: held, clock, monotonic=clock.monotonic
+    )
 
 
 def cohort(tmp_path: Path, name: str) -> Path:
@@ -138,6 +150,55 @@ def test_what_a_crash_left_of_a_purge_goes_at_the_next_start(
     arrays.write_bytes(data)
     assert records.store.sweep() == 1
     assert not arrays.exists()
+
+
+def test_arrays_that_could_not_be_removed_go_with_a_later_look(
+    retention: ComputeRetention, records: Records, tmp_path: Path, clock: Clock
+) -> None:
+    arrays = []
+    for round_ in (1, 2, 3):
+        stored = records.record(guarded(tmp_path, round_))
+        assert isinstance(stored, Recorded)
+        assert stored.release.arrays is not None
+        arrays.append(stored.release.arrays)
+    # Where the second one was there is what no unlink removes.
+    stuck = sorted(arrays)[1]
+    stuck.unlink()
+    stuck.mkdir()
+    clock.now += timedelta(days=11)
+    with pytest.raises(StorageError):
+        retention.look()
+    assert sorted((tmp_path / "releases").iterdir()) == [stuck], "those after it went"
+    stuck.rmdir()
+    stuck.write_bytes(b"what could not be removed")
+    # Everything is purged already; no start of compute is needed.
+    assert retention.look() == 0
+    assert list((tmp_path / "releases").iterdir()) == []
+    assert swept(records) == [{"cohorts": 0, "released": 3, "backups": 0}]
+
+
+def test_what_a_leaping_clock_calls_over_stays_until_the_leap_has_stood(
+    retention: ComputeRetention, records: Records, tmp_path: Path, clock: Clock
+) -> None:
+    stored = records.record(guarded(tmp_path))
+    assert isinstance(stored, Recorded)
+    assert retention.look() == 0
+    clock.now += EVERY
+    clock.leap(timedelta(days=400))
+    assert retention.look() == 0
+    clock.now += timedelta(minutes=50)
+    assert retention.look() == 0
+    # Set right again: nothing was lost.
+    clock.leap(timedelta(days=-400))
+    clock.now += EVERY
+    assert retention.look() == 0
+    assert records.store.find(ORDER, 1, "train") == stored.release
+    # One that stands is believed.
+    clock.leap(timedelta(days=400))
+    assert retention.look() == 0
+    clock.now += EVERY
+    assert retention.look() == 1
+    assert not list((tmp_path / "releases").iterdir())
 
 
 def test_backups_have_a_term_and_a_look_is_taken_once_an_hour(
