@@ -305,6 +305,10 @@ def _outputs(train: Train) -> Section:
     if outputs.rows is not None:
         columns = ", ".join(f"{column.name} ({column.type})" for column in outputs.rows.columns)
         lines.append(f"Of each patient one row, which stays: {columns}.")
+        if outputs.rows.complete:
+            lines.append(
+                "Patients who lack any of these stand in no table: each table counts the same patients."
+            )
     if outputs.rows is not None and outputs.rows.clinical:
         names = ", ".join(column.name for column in outputs.rows.clinical)
         lines.append(f"Filled in by the station from its clinical data, whatever the train says: {names}.")

@@ -130,6 +130,16 @@ def test_a_review_says_what_leaves_of_the_rows_and_how_many_bits_at_most() -> No
     )
 
 
+def test_the_board_reads_of_whom_tables_count_where_rows_are_to_be_complete() -> None:
+    for whole in (False, True):
+        manifest = map_manifest(rows={**MAP_ROWS, "complete": whole})
+        lines = [line for section in review_train(train(manifest)).sections for line in section.lines]
+        assert (
+            any(line.startswith("Patients who lack any of these stand in no table") for line in lines)
+            is whole
+        )
+
+
 def test_bits_are_those_of_the_cells_that_may_leave() -> None:
     manifest = map_manifest()
 
