@@ -127,7 +127,9 @@ def test_an_honest_mean_is_told() -> None:
 
 def test_a_sum_beside_narrow_bins_of_its_own_column() -> None:
     """The bins tell what nearly all add; what is left of the sum is one bin's, and one patient makes that up."""
-    values = [1000.0, 2000.0, 3000.0] * 70 + [10.0] * 9 + [900.0]
+    # All ten are odd and no multiples of five: no step tells fewer of them apart from the others.
+    small = [11.0, 13.0, 17.0, 19.0, 21.0, 23.0, 27.0, 29.0, 31.0]
+    values = [1000.0, 2000.0, 3000.0] * 70 + small + [987.0]
     rows = [{"size": value, "sex": "0"} for value in values]
     edges = [10.0, 1000.0, 1001.0, 2000.0, 2001.0, 3000.0, 3001.0]
     bins = {"key": "sizes", "column": "size", "edges": edges, "split": "training", "minimum_cell_count": 1}
@@ -137,7 +139,7 @@ def test_a_sum_beside_narrow_bins_of_its_own_column() -> None:
         edge * count for edge, count in zip([0.0, *edges], counts, strict=True) if edge >= 1000
     )
     assert counts[1] == 10
-    assert abs(left - 9 * 10.0 - 900.0) < 1e-6
+    assert abs(left - sum(small) - 987.0) < 1e-6
 
     release = released([SIZE, SEX], [bins, sum_of("size")], rows)
     assert set(release.tables) == {"sizes"}

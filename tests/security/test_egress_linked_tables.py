@@ -1,12 +1,15 @@
 """Attack: a cell that one table hides is had from another table of the same patients."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from suppression_kit import Attacker, category, count_of, number, released, sum_of
+from suppression_kit import RULES, Attacker, category, count_of, count_table, number, released, sum_of
 
 from policies.refusals import RefusalCode
+from station.egress.analyses.exact import Dimension, ExactTable, Measure
+from station.egress.suppression import hide
 
 MINIMUM = 10
 A, B, C = category("a", 4), category("b", 3), category("c", 3)
@@ -114,8 +117,8 @@ def test_a_sum_does_not_tell_the_number_of_patients_that_a_count_hides() -> None
     hidden = [line[0] == -1 for line in tables["a"]]
     assert hidden[3]
     assert sum(hidden) >= 2
-    for line, hide in zip(tables["sum_size_a"], hidden, strict=True):
-        assert not hide or tuple(line) == (-1, 0.0, 0.0)
+    for line, left_out in zip(tables["sum_size_a"], hidden, strict=True):
+        assert not left_out or tuple(line) == (-1, 0.0, 0.0)
 
 
 def test_a_patient_left_out_of_one_of_two_sums() -> None:
@@ -172,3 +175,22 @@ def test_columns_that_have_nothing_to_do_with_each_other_are_all_told() -> None:
     rows = [{"a": str(n % 4), "b": str(n // 4 % 3), "c": str(n // 12 % 3)} for n in range(720)]
     wanted = [count_of("a"), count_of("b"), count_of("a", "b"), count_of("c"), count_of("b", "c")]
     assert set(released([A, B, C], wanted, rows).tables) == {item["key"] for item in wanted}
+
+
+def test_quantiles_with_other_edges_beside_a_histogram_that_hides() -> None:
+    """No manifest asks for both; the rules do not lean on that: quantiles with other edges say where the hidden ones lie."""
+    values = np.array([20.0 + 7 * place % 31 for place in range(60)] + [65.0] * 3)
+
+    def table(key: str, measure: Measure, column: str, edges: tuple[float, ...]) -> ExactTable:
+        cells = np.searchsorted(edges, values, "right")
+        made = count_table(key, cells, (column, len(edges) + 1))
+        dimensions = (Dimension(column, edges, len(edges) + 1),)
+        return replace(made, measure=measure, dimensions=dimensions)
+
+    quantiles = table("quartiles", "quantiles", "size", (28.0, 36.0, 44.0, 52.0))
+    for column, told in (("size", False), ("other", True)):
+        found = hide([table("bins", "count", column, (30.0, 40.0, 60.0)), quantiles], RULES)
+        shown = found["bins"].told
+        assert shown is not None
+        assert shown.ravel().tolist() == [True, False, True, False]
+        assert (found["quartiles"].told is not None) is told

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from suppression_kit import Attacker, category, count_of, dealt_out, released
+from suppression_kit import Attacker, category, count_of, dealt_out, number, released, sum_of
 
 BASE = 5
 COLUMNS = [category("finding", 4), category("scanner", 3)]
@@ -60,3 +60,18 @@ def test_a_small_number_that_rounds_to_a_large_one_is_hidden_all_the_same() -> N
     counts = np.array([[9, 40, 33], [26, 25, 31], [22, 52, 27], [29, 29, 44]])
     tables = released(COLUMNS, WANTED, rows_of(counts), count_rounding=10).tables
     assert tables["finding_scanner"][0][0] == -1
+
+
+def test_a_sum_of_few_values_does_not_give_the_numbers_that_are_rounded() -> None:
+    values = [1.0] * 60 + [2.0] * 43
+    rows = [{"size": value} for value in values]
+    columns, wanted = [number("size", 0.0, 5.0)], [sum_of("size")]
+    rules = {"minimum_cell_count": 10, "dominance": {"p_percent": 5}}
+    ((_, total, squares),) = released(columns, wanted, rows, **rules).tables["sum_size_all"]
+    # Two equations, two numbers, whatever the number of all is rounded to.
+    twos = (squares - total) / 2
+    assert (total - 2 * twos, twos) == (60, 43)
+
+    assert not released(columns, wanted, rows, count_rounding=10, **rules).tables
+    many = [{"size": 1.0 + place % 17 / 5} for place in range(103)]
+    assert released(columns, wanted, many, count_rounding=10, **rules).tables["sum_size_all"][0][0] == 100

@@ -27,6 +27,8 @@ Number = int | float
 Table = tuple[tuple[Number, ...], ...]
 
 _TOO_SMALL: Final = RefusalCode.RELEASE_CELL_TOO_SMALL
+_COUNTS_GIVEN: Final = 3
+"""Of so many values the number of patients with each follows from a sum's three numbers, also where one of them is rounded."""
 _NOTHING: Final = Hidden(None, _TOO_SMALL)
 
 
@@ -51,7 +53,7 @@ def count_tables(contract: ReleaseContract, tally: Tally, items: Sequence[Aggreg
     1. Each becomes an exact table. How it ended is told by the codes that the policy grants.
     2. A sum or quantiles of a column that too few patients lack is left out: beside a count it would tell of them.
     3. Cells that are too small are hidden, with what would tell them; a table of which nothing is left is left out.
-    4. What is left is rounded, and quantiles become edges.
+    4. What is left is rounded, and quantiles become edges. A sum that would undo the rounding of its counts is left out.
 
     Args:
         contract: what may leave.
@@ -76,7 +78,9 @@ def count_tables(contract: ReleaseContract, tally: Tally, items: Sequence[Aggreg
         found = hidden.get(table.key, _NOTHING)
         made = None if found.told is None else _told(table, ~found.told, item, contract, tally)
         if made is None:
-            counted.left_out[item.key] = found.code or _TOO_SMALL
+            counted.left_out[item.key] = found.code or (
+                RefusalCode.RELEASE_DOMINATED if table.measure == "sum" else _TOO_SMALL
+            )
         else:
             counted.tables[item.key] = _all_lines(made, item, contract, tally)
             told.append(replace(table, told=found.told))
@@ -105,6 +109,8 @@ def _told(
             )
             for line in zip(counts, hides, strict=True)
         )
+    if base > 1 and _gives_counts(table, mask):
+        return None
     lines: list[tuple[Number, ...]] = []
     for number, ((count,), (hidden,)) in enumerate(zip(counts, hides, strict=True)):
         if hidden:
@@ -117,6 +123,13 @@ def _told(
             (rounded_count(int(count), base), round(total, decimals) + 0.0, round(squares, decimals) + 0.0)
         )
     return tuple(lines)
+
+
+def _gives_counts(table: ExactTable, mask: NDArray[np.bool_]) -> bool:
+    """Whether a told line has so few values that sum and sum of squares give the numbers of patients that are to be rounded."""
+    values = np.zeros(len(table.cells)) if table.values is None else table.values
+    told = np.flatnonzero(~mask.ravel() & (table.counts.ravel() > 0))
+    return any(len(np.unique(values[table.cells == line])) <= _COUNTS_GIVEN for line in told.tolist())
 
 
 def sums_of(table: ExactTable, line: int) -> tuple[float, float]:

@@ -9,8 +9,10 @@ chose them, and may have given one content two names, so what is compared is how
 2. **Cells.** No combination of the told numbers of both tables depends on fewer patients than the minimum (`cuts`): other edges,
    merged categories, a cell less, and unions of any of them.
 3. **Values.** Of two sums, the values are the same, up to scale and offset, for all patients or are not for at least the minimum: a
-   sum over values that differ for one patient is that patient's. Of the same values, a patient with zero adds nothing, so the cut is
-   asked of the others too.
+   sum over values that differ for one patient is that patient's. Of the same values, a patient with one that many have adds nothing
+   new, so the cut is asked of the others too, and what cells differ by is held to the rules of a sum (`suppression.shares`).
+4. **Values by cells.** The values summed in the one do not follow, but for fewer patients than the minimum, from the cells in which
+   the other counts them.
 
 What a metric is computed by is the train's: it tells one number of all of its patients, and the first two rules are what can be
 held of it. Noise is not looked at: where a policy has it, its accountant answers for every number, also beside others.
@@ -25,12 +27,16 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.policy import DominanceRules
 from station.egress.differencing.cuts import NOBODY, fewest_isolated
+from station.egress.suppression.shares import counts_tell, line_between, same_values_tell
 
 Measure = Literal["count", "sum", "quantiles", "metric"]
 
 _SAME: Final = 1e-9
 _EVERY_PAIR: Final = 40
+_RULES: Final = DominanceRules()
+"""Two releases may be under two policies: what their sums differ by is held to the rules that a policy has by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +87,10 @@ def problem_between(one: Told, other: Told) -> str | None:
         return None
     if _few_apart(one.patients, other.patients, minimum):
         return f"its patients are those of {other.what}, but for fewer than {minimum}"
-    if _cut(one, other, np.ones(len(one.patients), np.bool_), np.ones(len(other.patients), np.bool_)):
+    if _cut(one, other):
         return f"beside {other.what} it tells of fewer than {minimum} patients"
+    if _by_cells(one, other) or _by_cells(other, one):
+        return f"its values follow from {other.what}, but for fewer than {minimum} patients"
     if one.values is None or other.values is None:
         return None
     return _values_problem(one, other, one.values, other.values)
@@ -93,14 +101,28 @@ def _few_apart(one: NDArray[np.int64], other: NDArray[np.int64], minimum: int) -
     return 0 < len(one) - both < minimum or 0 < len(other) - both < minimum
 
 
-def _cut(one: Told, other: Told, mine: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> bool:
-    """Whether a combination of both isolates too few of the patients who are asked for."""
-    everyone = np.union1d(one.patients[mine], other.patients[theirs])
-    left = [_spread(part[mine], one.patients[mine], everyone) for part in one.parts]
-    right = [_spread(part[theirs], other.patients[theirs], everyone) for part in other.parts]
+def _cut(one: Told, other: Told) -> bool:
+    """Whether a combination of both isolates too few."""
+    everyone = np.union1d(one.patients, other.patients)
+    left = [_spread(part, one.patients, everyone) for part in one.parts]
+    right = [_spread(part, other.patients, everyone) for part in other.parts]
     # A cell that a laxer policy told, or a metric of few, is a cut too, of one table alone: that was its own rules' to judge.
     minimum = min(max(one.minimum, other.minimum), *map(_smallest, (*one.parts, *other.parts)))
     return any(fewest_isolated(a, b, minimum) is not None for a in left for b in right)
+
+
+def _by_cells(sums: Told, other: Told) -> bool:
+    """Whether the values of a sum follow, but for few, from the cells of which the other tells numbers of patients."""
+    if sums.values is None or other.measure not in {"count", "sum"}:
+        return False
+    summed = _summed(sums)
+    everyone = np.union1d(sums.patients, other.patients)
+    places = np.searchsorted(everyone, sums.patients[summed])
+    minimum = max(sums.minimum, other.minimum)
+    return any(
+        counts_tell(sums.values[summed], _spread(part, other.patients, everyone)[places], minimum, _RULES)
+        for part in other.parts
+    )
 
 
 def _smallest(part: NDArray[np.int32]) -> int:
@@ -126,9 +148,30 @@ def _values_problem(
     # A sum of squares is told beside each sum: it is a sum of other values.
     if any(off_the_line(left, right, minimum) for left in (x, x * x) for right in (y, y * y)):
         return f"its values are those of {other.what}, but for fewer than {minimum} patients"
-    if off_the_line(x, y, minimum) == 0 and _cut(one, other, mine != 0, theirs != 0):
+    line = line_between(x, y) if len(x) >= minimum else None
+    if line is not None and _shares(one, other, line):
         return f"beside {other.what} it tells what fewer than {minimum} patients add"
     return None
+
+
+def _shares(one: Told, other: Told, line: tuple[float, float]) -> bool:
+    """Whether sums of the same values, up to scale and offset, tell what too few add."""
+    slope, offset = line
+    everyone = np.union1d(one.patients, other.patients)
+    values = np.zeros(len(everyone))
+    if other.values is not None and one.values is not None:
+        values[np.searchsorted(everyone, other.patients)] = (other.values - offset) / slope
+        mine = _summed(one)
+        values[np.searchsorted(everyone, one.patients[mine])] = one.values[mine]
+    minimum = max(one.minimum, other.minimum)
+    return any(
+        same_values_tell(
+            _spread(left, one.patients, everyone), _spread(right, other.patients, everyone), values, minimum, _RULES,
+            zero=-offset / slope,
+        )
+        for left in one.parts
+        for right in other.parts
+    )  # fmt: skip
 
 
 def _summed(told: Told) -> NDArray[np.bool_]:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.refusals import RefusalCode
-from station.egress.analyses.exact import ExactTable
+from station.egress.analyses.exact import NOWHERE, ExactTable
 from station.egress.suppression.audit import crosstab_is_safe, line_is_safe
 from station.egress.suppression.crosstabs import hide_crosstab
 from station.egress.suppression.flows import Allowance, OutOfWork, Work
@@ -30,6 +30,7 @@ from station.egress.suppression.likeness import NOBODY, bins_tell, isolates_few,
 from station.egress.suppression.lines import Mask, hide_line
 from station.egress.suppression.population import Key, Population, is_outcome, keys_of
 from station.egress.suppression.rules import Hidden, HidingRules, Values, sum_problem
+from station.egress.suppression.shares import counts_tell, line_between, same_values_tell
 from station.egress.suppression.sums import hide_sums, sums_are_safe
 
 _CHOOSING: Final = 120_000_000
@@ -89,20 +90,23 @@ class _Together:
                 found[table.key] = self._outcomes(table)
             elif table.measure == "count":
                 found[table.key] = _of(self._counts_told(table, placed[table.key]))
+        # By name alone: other edges of the same column divide the same values.
         partly = {
-            key
+            name
             for table in self._tables
             if table.measure == "count" and _is_partly(found[table.key])
-            for key in keys_of(table)
+            for name, _ in keys_of(table)
         }
         for table in self._tables:
             if table.measure == "quantiles":
                 found[table.key] = _of(
-                    None if set(keys_of(table)) & partly else np.ones(table.shape, dtype=bool)
+                    None
+                    if partly & {name for name, _ in keys_of(table)}
+                    else np.ones(table.shape, dtype=bool)
                 )
             elif table.measure == "sum":
                 # Bins of a column whose numbers are hidden could be reckoned from its sums: of few values they are equations.
-                counted = any(name == table.value_column for name, _ in partly)
+                counted = table.value_column in partly
                 found[table.key] = _of(None) if counted else self._sums(table, placed[table.key])
         self._hide_likenesses(found)
         self._hide_same_cells(found, placed)
@@ -277,12 +281,30 @@ class _Together:
     def _hide_likenesses(self, found: dict[str, Hidden]) -> None:
         """Leave out a table of sums that differs from an earlier one by what few patients have."""
         sums = [table for table in self._tables if table.measure == "sum"]
+        counts = [table for table in self._tables if table.measure == "count" and not is_outcome(table)]
         for number, table in enumerate(sums):
-            for other in sums[:number]:
-                if found[table.key].told is None or found[other.key].told is None:
+            for other in [*counts, *sums[:number]]:
+                mine, others = found[table.key].told, found[other.key].told
+                if mine is None or others is None:
                     continue
-                if self._are_alike(table, other):
+                cells, other_cells = self._told_in(table, mine), self._told_in(other, others)
+                if (
+                    self._follow(table, cells, other, other_cells)
+                    or (other.measure == "sum" and self._follow(other, other_cells, table, cells))
+                    or (other.measure == "sum" and self._are_alike(table, cells, other, other_cells))
+                ):
                     found[table.key] = Hidden(None, _DOMINATED)
+
+    def _told_in(self, table: ExactTable, told: Mask) -> Cells:
+        """Return each patient's cell of a table, or `NOBODY` where nothing is told of it."""
+        cells = self._people.cells(table)
+        return np.where((cells != NOWHERE) & told.ravel()[np.maximum(cells, 0)], cells, NOBODY)
+
+    def _follow(self, table: ExactTable, cells: Cells, other: ExactTable, other_cells: Cells) -> bool:
+        """Whether the values of a sum follow, but for few, from the cells of another table."""
+        summed, minimum = cells != NOBODY, max(self._least(table), self._least(other))
+        values = self._people.values(table)[summed]
+        return counts_tell(values, other_cells[summed], minimum, self._rules.dominance)
 
     def _hide_same_cells(self, found: dict[str, Hidden], placed: Mapping[str, Place | None]) -> None:
         """Leave out a table whose told cells are nearly those of an earlier one with other columns."""
@@ -322,16 +344,25 @@ class _Together:
         told = np.where(hidden[cells], NOBODY, cells)
         return told[self._people.everybody]
 
-    def _are_alike(self, table: ExactTable, other: ExactTable) -> bool:
-        if table.value_column == other.value_column:
-            return False
+    def _are_alike(self, table: ExactTable, cells: Cells, other: ExactTable, other_cells: Cells) -> bool:
         minimum = max(self._least(table), self._least(other))
         mine, others = self._people.values(table), self._people.values(other)
+        both = (cells != NOBODY) & (other_cells != NOBODY)
+        line = line_between(mine[both], others[both]) if int(both.sum()) >= minimum else None
+        if line is not None:
+            slope, offset = line
+            values = np.where(cells != NOBODY, mine, (others - offset) / slope)
+            if same_values_tell(
+                cells, other_cells, values, minimum, self._rules.dominance, zero=-offset / slope
+            ):
+                return True
+        if table.value_column == other.value_column:
+            return False
         either = self._people.placed[table.key] | self._people.placed[other.key]
         groups = [either]
         if keys_of(table) == keys_of(other):
             mine_at, others_at = self._people.cells(table), self._people.cells(other)
-            groups += [(mine_at == line) | (others_at == line) for line in range(table.shape[0])]
+            groups += [(mine_at == number) | (others_at == number) for number in range(table.shape[0])]
         return any(
             sums_tell_few(others[group], mine[group], minimum, self._rules.dominance) for group in groups
         )

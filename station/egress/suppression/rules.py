@@ -8,11 +8,12 @@ of patients to a sum X.
 - (n, k): the n largest together are more than the share k of X;
 - p%: who contributed x2 takes it from X and comes within p% of x1: X - x1 - x2 < p/100 * x1.
 
-A sum here leaves with the number of patients and the sum of squares, and the column's bounds are public. So three more:
+A sum here leaves with the number of patients and the sum of squares, and the column's bounds are public. So four more:
 
 - a sum of what all have in common tells it of each, and one of which most is common tells what the few others have;
 - of three different values or fewer, the three numbers tell how many patients have each: each is a count and held to the minimum;
-- mean and spread bound the largest (Samuelson 1968: at most the spread times the root of the others away from the mean).
+- mean and spread bound the largest (Samuelson 1968: at most the spread times the root of the others away from the mean);
+- of whole numbers of a step but for a few, the rest of the sum by that step is what the few add (`lattices`).
 """
 
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from policies.policy import DominanceRules
 from policies.refusals import RefusalCode
+from station.egress.suppression.lattices import few_off_a_lattice
 
 Values = NDArray[np.float64]
 
@@ -123,7 +125,7 @@ def sum_problem(
         return RefusalCode.RELEASE_DOMINATED
     if signed and bounds is not None and is_bounded_closely(sides[1], rules):
         return RefusalCode.RELEASE_DOMINATED
-    return None
+    return RefusalCode.RELEASE_DOMINATED if few_off_a_lattice(values, minimum) else None
 
 
 def protection(values: Values, rules: DominanceRules) -> float:
