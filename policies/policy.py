@@ -378,6 +378,10 @@ def _contradictions(policy: Policy) -> list[str]:
             "differential_privacy keeps buffers at the station: release.tensors.float_buffers and integer_buffers must be withhold",
         ),
         *_noise_contradictions(policy),
+        (
+            _waits_longer_than_it_may_run(policy),
+            "release.timing_quantum_s is too long for resources.run_hours: waiting alone takes one run of runs.rounds rounds longer",
+        ),
         (runs.releases < runs.rounds, "runs.releases is smaller than the releases one run makes"),
         (
             release.secure_aggregation and "none" in runs.strategies,
@@ -421,6 +425,13 @@ def _noise_contradictions(policy: Policy) -> list[tuple[bool, str]]:
             "differential_privacy.epsilon is smaller than what one run of runs.rounds rounds costs",
         ),
     ]
+
+
+def _waits_longer_than_it_may_run(policy: Policy) -> bool:
+    # A container runs while its answers wait, and its hello waits once.
+    stages = ("train", "evaluate") if policy.kind is TrainKind.TRAINING else ("evaluate",)
+    quanta = 1 + policy.runs.rounds * sum(policy.release.quanta_of(stage) for stage in stages)
+    return quanta * policy.release.timing_quantum_s > policy.resources.run_hours * 3600
 
 
 def _costs_more(privacy: DifferentialPrivacy, queries: int) -> bool:

@@ -45,7 +45,7 @@ def train(message, context):
 
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StationKit]:
-    policy = {"runs.runs": 10, "runs.releases": 100}
+    policy = {"runs.runs": 10, "runs.releases": 100, "resources.run_hours": 100.0}
     with warm_station(tmp_path_factory.mktemp("timing"), policy, app=APP, tag="pht-test-timing:1") as made:
         clock = SkippingClock()
         made.moments = Moments(clock, clock.wait)

@@ -75,6 +75,15 @@ def complaint(model: type[StrictModel], data: bytes) -> str:
             "blurs numbers, and release permits none",
         ),
         ({"runs.releases": 3}, "runs.releases is smaller"),
+        # Twenty rounds of two stages, and the hello: 41 quanta do not fit into 40.
+        (
+            {"runs.rounds": 20, "release.timing_quantum_s": 90.0, "resources.run_hours": 1.0},
+            "release.timing_quantum_s is too long for resources.run_hours",
+        ),
+        (
+            {**PRIVATE, "runs.rounds": 20, "resources.run_hours": 1.0},
+            "release.timing_quantum_s is too long for resources.run_hours",
+        ),
         (
             {
                 "kind": "evaluation",

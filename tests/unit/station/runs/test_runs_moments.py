@@ -29,6 +29,7 @@ from station.runs.moments import Moments
 from station.sandbox.spec import ExitClass, TrainFailure, TrainRequest
 
 QUANTUM = 3600.0
+SLOW: dict[str, object] = {"release.timing_quantum_s": QUANTUM, "resources.run_hours": 100.0}
 
 
 @dataclass
@@ -94,7 +95,7 @@ def skipping(made: StationKit) -> StationKit:
 @pytest.fixture
 def held(tmp_path: Path) -> Iterator[StationKit]:
     """A station under a quantum of an hour, which passes at once."""
-    made = skipping(StationKit.make(tmp_path, {"release.timing_quantum_s": QUANTUM}))
+    made = skipping(StationKit.make(tmp_path, SLOW))
     yield made
     made.close()
 
@@ -102,7 +103,7 @@ def held(tmp_path: Path) -> Iterator[StationKit]:
 @pytest.fixture
 def noised(tmp_path: Path) -> Iterator[StationKit]:
     """The same with noise, which is charged for before it is drawn."""
-    made = skipping(StationKit.make(tmp_path, {**noisy(60), "release.timing_quantum_s": QUANTUM}))
+    made = skipping(StationKit.make(tmp_path, {**noisy(60), **SLOW}))
     yield made
     made.close()
 
@@ -191,7 +192,7 @@ def test_nothing_is_charged_before_a_moment(noised: StationKit, train: Train, st
 def test_a_scoring_is_on_record_at_a_moment_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kit = skipping(make_kit(tmp_path, monkeypatch, {"release.timing_quantum_s": QUANTUM}))
+    kit = skipping(make_kit(tmp_path, monkeypatch, SLOW))
     envelope = kit.ready()
     train = Remembers()
     answered: list[tuple[int, int]] = []
