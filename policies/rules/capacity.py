@@ -265,10 +265,12 @@ def _signal_bits(rules: ReleaseRules, timeout_s: float, manifest: TrainManifest 
     """Return what a train can say by how long it takes and how it ends.
 
     With a quantum the reply says after how many of them it leaves, and leaves then: its train's time-out, and at most as long again for the
-    station to look at it, which follows the answer too. Without one the moment is as fine as clocks are.
+    station to look at it, which follows the answer too. Where a charge or a score goes on record first, heads tell those moments too.
+    Without a quantum the moment is as fine as clocks are.
     """
     quantum = rules.timing_quantum_s
-    duration = NUMBER_BITS if quantum == 0 else math.log2(2 * math.ceil(timeout_s / quantum) + 1)
+    moments = max(1, rules.quanta_of("train"))
+    duration = moments * (NUMBER_BITS if quantum == 0 else math.log2(2 * math.ceil(timeout_s / quantum) + 1))
     granted = set(rules.error_codes)
     codes = len(granted if manifest is None else granted & set(manifest.error_codes))
     # A release, a granted code, or one of the closed list: which of those a train can bring about is not relied upon.

@@ -121,6 +121,18 @@ def test_without_a_quantum_the_duration_counts_in_full() -> None:
     )
 
 
+def test_each_moment_that_goes_on_record_counts() -> None:
+    def duration(limit: float | None) -> float:
+        plain = policy()
+        release = plain.release.model_copy(update={"membership_limit": limit})
+        found = capacity(plain.model_copy(update={"release": release}), None, weights(0))
+        return next(part.bits for part in found.parts if part.what == "outcome and duration of a message")
+
+    # Judged, scored, answered.
+    plain = duration(None) - math.log2(1 + len(RefusalCode))
+    assert duration(0.7) == pytest.approx(duration(None) + 2 * plain)
+
+
 def test_the_total_is_bounded_by_releases() -> None:
     few = capacity(policy(runs__releases=20), None, weights(10**6))
     many = capacity(policy(runs__releases=2000), None, weights(10**6))
