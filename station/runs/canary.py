@@ -32,8 +32,10 @@ from station.egress.canary.decision import (
 )
 from station.egress.release import Release
 from station.runs.mapping import at_once
-from station.runs.preparation import Preparation, Prepared
+from station.runs.preparation import Preparation
+from station.runs.prepared import Prepared
 from station.runs.repository import STATION_ACTOR, Run
+from station.runs.train_logs import SCORING
 from station.runs.usage import note_use
 from station.sandbox.scoring import ScoreRequest, Scores, ScoringContainer
 from station.sandbox.spec import ContainerSpec, ExitClass, TrainFailure
@@ -176,7 +178,7 @@ class Canary:
         finally:
             prepared.scoring = None
         if container.log:
-            self.preparation.keep_scoring_log(trained.run, container.log)
+            self.preparation.logs.keep(self.preparation.run_id(trained.run) + SCORING, container.log)
         return answer
 
     def _spec(self, trained: Trained, blind: BlindCohort, timeout_s: float, *, beside: bool) -> ContainerSpec:

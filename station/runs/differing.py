@@ -14,7 +14,7 @@ from policies.refusals import Reason, RefusalCode, Refused
 from station.egress.differencing.differences import Asker, Differences
 from station.egress.differencing.reading import told_by
 from station.egress.release import Release, Withheld
-from station.runs.preparation import Prepared
+from station.runs.prepared import Prepared
 
 _STAGES = frozenset({"evaluate", "analyse"})
 

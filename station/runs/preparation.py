@@ -4,13 +4,10 @@ Each step is audited before the next begins. Preparing again after a crash gives
 its inputs) in a new container. Nothing here talks to a train beyond its hello.
 """
 
-import contextlib
 import logging
 import shutil
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -24,11 +21,10 @@ from policies.errors import (
     UnavailableError,
     WireError,
 )
-from policies.files import write_atomically
 from policies.manifest import Interface
 from policies.profiles.anonymity import Anonymity
 from policies.refusals import Permitted, RefusalCode, Refused
-from policies.wire.arrays import ArrayLayout, read_layout
+from policies.wire.arrays import read_layout
 from policies.wire.instructions import Blob
 from station.admission.gatekeeper import Admitted, Gatekeeper
 from station.admission.gpus import gpu_need
@@ -48,60 +44,16 @@ from station.layout import StationPaths
 from station.runs.clock import RunClock
 from station.runs.mapping import map_session
 from station.runs.moments import Moments
+from station.runs.prepared import Prepared, RunSession
 from station.runs.repository import STATION_ACTOR, Run, count_as_started
+from station.runs.train_logs import TrainLogs
 from station.runs.usage import note_use
-from station.sandbox.mapping import MapSession
-from station.sandbox.scoring import ScoringContainer
-from station.sandbox.session import Sandbox, TrainSession
+from station.sandbox.session import Sandbox
 from station.sandbox.spec import MIB, ContainerSpec, Launcher, TrainStartError
 from station.sandbox.without_program import StationSession
 from station.settings import StationSettings
 
 log = logging.getLogger(__name__)
-
-RunSession = TrainSession | MapSession | StationSession
-
-_LOG_BYTES = 64 * 1024
-_LOGS_KEPT = 500
-"""Of the newest orders: 32 MiB at most."""
-
-
-@dataclass(slots=True)
-class Prepared:
-    """A run that is ready to take messages.
-
-    Attributes:
-        roster: its cohort's patients, by the train's names and the project's.
-        used: the patients and files that its cohort was frozen from.
-        work: the run's folder for weights and replies on their way.
-        initial: the initial weights that the order names; None for analyses.
-        layout: of `initial`: every round's weights have it.
-        session: the warm container; None between a crash and the next message.
-        ended_by: why the station itself ended the container (withdrawal, the operator), so that it is not taken for
-            the train's failure.
-        killed: the session whose end is audited and done; a later one is another.
-        has_gpu: whether the container holds a GPU.
-        last_message: when the last one was answered, or the container started.
-        scoring: the container that scores an update while a message is under way; ended with everything else.
-        ending: held while its container is ended, so that whoever else ends it finds it gone.
-    """
-
-    admitted: Admitted
-    cohort: FrozenCohort
-    roster: Roster
-    used: Standing
-    counts: CohortCounts
-    work: Path
-    initial: Path | None
-    layout: ArrayLayout | None
-    contract: ReleaseContract
-    session: RunSession | None
-    ended_by: RefusalCode | None = None
-    has_gpu: bool = False
-    last_message: datetime | None = None
-    killed: RunSession | None = None
-    scoring: ScoringContainer | None = None
-    ending: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +178,7 @@ class Preparation:
                 self.end_container(run, prepared, prepared.ended_by)
         except TrainStartError as error:
             if error.log:
-                self._write_log(run, error.log)
+                self.logs.keep(self.run_id(run), error.log)
             raise
         except BaseException:
             # It may live: the station stops in the wait.
@@ -306,23 +258,10 @@ class Preparation:
         self._note(run, AuditEvent.GPU_GIVEN_BACK, prepared.admitted.order.image_config_digest, {})
         self.end_container(run, prepared)
 
-    def kept_log(self, run: Run) -> str:
-        """Return what a train printed before its container ended; empty where nothing was kept."""
-        return self._kept(run, "")
-
-    def keep_scoring_log(self, run: Run, text: str) -> None:
-        """Keep the end of what a container wrote that failed to score, for the operator."""
-        self._write_log(run, text, "-score")
-
-    def scoring_log(self, run: Run) -> str:
-        """Return what the last container wrote that failed to score; empty where none did."""
-        return self._kept(run, "-score")
-
-    def _kept(self, run: Run, which: str) -> str:
-        try:
-            return (self.paths.train_logs / f"{self.run_id(run)}{which}.log").read_text("utf-8", "replace")
-        except FileNotFoundError:
-            return ""
+    @property
+    def logs(self) -> TrainLogs:
+        """What trains wrote, for the operator."""
+        return TrainLogs(self.paths.train_logs)
 
     def _keep_log(self, run: Run, session: RunSession) -> None:
         """Keep the end of what the train wrote, for the operator; asked before its container goes."""
@@ -330,13 +269,7 @@ class Preparation:
             text = session.logs()
         except (UnavailableError, RefusedError):
             return
-        self._write_log(run, text)
-
-    def _write_log(self, run: Run, text: str, which: str = "") -> None:
-        # Replaced characters take more bytes than what they replace.
-        kept = text.encode()[-_LOG_BYTES:]
-        write_atomically(self.paths.train_logs / f"{self.run_id(run)}{which}.log", kept, mode=0o600)
-        _keep_newest(self.paths.train_logs, _LOGS_KEPT)
+        self.logs.keep(self.run_id(run), text)
 
     @staticmethod
     def run_id(run: Run) -> str:
@@ -477,20 +410,6 @@ def _kill(session: RunSession) -> None:
     except UnavailableError:
         # The launcher removes every container of ours when it is back.
         log.warning("container.stop_failed")
-
-
-def _keep_newest(folder: Path, count: int) -> None:
-    """Remove the oldest files of a folder beyond a number."""
-    try:
-        changed: dict[Path, float] = {}
-        for path in folder.iterdir():
-            # What another thread writes beside this one has its own name by now: a run's two logs end at once.
-            with contextlib.suppress(FileNotFoundError):
-                changed[path] = path.stat().st_mtime
-        for path in sorted(changed, key=changed.__getitem__, reverse=True)[count:]:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError(f"old logs of trains cannot be removed ({error.strerror})") from error
 
 
 def _fresh_folder(path: Path, mode: int) -> None:

@@ -22,7 +22,7 @@ from station.egress.release import Release, ReplyStamp, Withheld, released_reply
 from station.egress.review.reviews import Review
 from station.runs.charging import Charging, unpaid_in
 from station.runs.differing import Differing
-from station.runs.preparation import Prepared
+from station.runs.prepared import Prepared
 from station.runs.repository import Run, RunRepository
 from station.runs.reviewing import Reviewing
 from station.runs.states import TERMINAL, Decision

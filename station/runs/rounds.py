@@ -38,7 +38,7 @@ from station.runs.canary import Canary, Trained
 from station.runs.clock import RunClock
 from station.runs.moments import Moments
 from station.runs.outbox import Outbox
-from station.runs.preparation import Prepared
+from station.runs.prepared import Prepared
 from station.runs.releasing import Answered, Releasing
 from station.runs.repository import STATION_ACTOR, Run, RunRepository
 from station.runs.states import RunEvent

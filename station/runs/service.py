@@ -24,26 +24,21 @@ from policies.errors import (
     UnavailableError,
 )
 from policies.order import PAYLOAD_TYPE
-from policies.refusals import Permitted, Reason, RefusalCode, Refused
+from policies.refusals import Permitted, RefusalCode, Refused
 from policies.signing import unsafe_payload
 from policies.wire.instructions import Instruction, Kind, StationReply, Status
 from station.admission.gatekeeper import Admitted, Gatekeeper, VerifiedOrder
 from station.audit.events import AuditEvent, AuditRecord, requester_actor
 from station.audit.log import AuditLog
 from station.runs.outbox import Outbox
-from station.runs.preparation import Prepared
+from station.runs.prepared import Prepared
 from station.runs.repository import STATION_ACTOR, NewOrder, Run, RunRepository
 from station.runs.states import RunEvent, RunState
+from station.runs.verdicts import SPENT, code_of, outside_the_order, why_spent
 from station.runs.warm import WarmRuns, describe
 from station.sandbox.spec import TrainFailure, TrainStartError
 
 log = logging.getLogger(__name__)
-
-_SPENT = {
-    RunState.FINISHED: RefusalCode.ORDER_SPENT,
-    RunState.STOPPED: RefusalCode.RUN_STOPPED,
-    RunState.FAILED: RefusalCode.TRAIN_FAILED_TOO_OFTEN,
-}
 
 
 class Rounds(Protocol):
@@ -116,7 +111,7 @@ class RunService:
             log.error("instruction.storage", extra={"reason": error.message})  # noqa: TRY400 - no text of others
             return self._outbox.status(instruction, Status.FAILED, RefusalCode.STATION_STORAGE), None
         except RefusedError as error:
-            return self._refuse(instruction, Refused.because(_code_of(error), error.message)), None
+            return self._refuse(instruction, Refused.because(code_of(error), error.message)), None
         except NetworkError as error:
             log.warning("instruction.network", extra={"reason": error.message})
             return self._outbox.status(instruction, Status.FAILED, RefusalCode.NETWORK_UNAVAILABLE), None
@@ -157,8 +152,8 @@ class RunService:
                 instruction, Refused.because(RefusalCode.ORDER_INVALID, "another order's digest")
             )
         known = self._runs.get(digest)
-        if known is not None and known.state in _SPENT:
-            return self._refuse(instruction, Refused.because(_why_spent(known)))
+        if known is not None and known.state in SPENT:
+            return self._refuse(instruction, Refused.because(why_spent(known)))
         lock = self._warm.lock(digest)
         if not lock.acquire(blocking=False):
             # Its preparation or a message holds the lock; an answer does not wait for it.
@@ -298,7 +293,7 @@ class RunService:
             refused = Refused.because(RefusalCode.TRAIN_CRASHED, error.message)
         except PhtError as error:
             log.error("preparation.failed", extra={"reason": type(error).__name__})  # noqa: TRY400
-            refused = Refused.because(_code_of(error), error.message)
+            refused = Refused.because(code_of(error), error.message)
         self._warm.refuse(run.order_digest, refused)
         return refused
 
@@ -308,8 +303,8 @@ class RunService:
         run = self._runs.get(instruction.order_digest)
         if run is None:
             return self._refuse(instruction, Refused.because(RefusalCode.INSTRUCTION_UNKNOWN_ORDER)), None
-        if run.state in _SPENT:
-            return self._refuse(instruction, Refused.because(_why_spent(run))), None
+        if run.state in SPENT:
+            return self._refuse(instruction, Refused.because(why_spent(run))), None
         if run.state is RunState.BUSY:
             # Nothing is at work under the lock: the end of an earlier message could not be recorded.
             self._warm.let_go(run.order_digest, RunEvent.RECOVER)
@@ -319,7 +314,7 @@ class RunService:
             return self._refuse(instruction, admitted), None
         if (recorded := self._rounds.recorded(instruction)) is not None:
             return recorded
-        if reason := _outside_the_order(instruction, admitted.value):
+        if reason := outside_the_order(instruction, admitted.value):
             return self._refuse(instruction, Refused((reason,))), None
         if (review := self._rounds.under_review(instruction, run)) is not None:
             self._let_go_while_waiting(run.order_digest)
@@ -387,7 +382,7 @@ class RunService:
 
     def _let_go_if_spent(self, order_digest: str) -> None:
         run = self._runs.get(order_digest)
-        if run is not None and run.state in _SPENT:
+        if run is not None and run.state in SPENT:
             self._warm.let_go(order_digest, None)
 
     # -- ends ------------------------------------------------------------------------------------------------
@@ -397,7 +392,7 @@ class RunService:
             run = self._runs.get(instruction.order_digest)
             if run is None:
                 return self._refuse(instruction, Refused.because(RefusalCode.INSTRUCTION_UNKNOWN_ORDER))
-            if run.state not in _SPENT:
+            if run.state not in SPENT:
                 self._warm.let_go(run.order_digest, None)
                 run = self._runs.transition(run.order_digest, RunEvent.FINISH)
             return self._outbox.status(instruction, Status.FINISHED, None, run)
@@ -419,44 +414,3 @@ class RunService:
                 )
             )
         return self._outbox.status(instruction, Status.REFUSED, refused.code, run)
-
-
-def _why_spent(run: Run) -> RefusalCode:
-    if run.state is RunState.FAILED and run.code == RefusalCode.RUN_TIME_SPENT:
-        return RefusalCode.RUN_TIME_SPENT
-    return _SPENT[run.state]
-
-
-def _outside_the_order(instruction: Instruction, admitted: Admitted) -> Reason | None:
-    """Return how an instruction leaves the order it claims to carry."""
-    order = admitted.order
-    if instruction.kind.value not in order.stages:
-        return Reason(RefusalCode.ORDER_KIND)
-    if instruction.round > order.rounds:
-        return Reason(RefusalCode.ORDER_ROUND)
-    if dict(instruction.config) != dict(order.hyperparameters):
-        return Reason(RefusalCode.ORDER_CONFIG, "not the hyperparameters that the order signs")
-    if (instruction.weights is None) != (order.initial_weights is None):
-        return Reason(RefusalCode.ORDER_WEIGHTS)
-    # Only training moves on from the weights that the order signs.
-    first = instruction.round == 1 and instruction.kind.value == order.stages[0]
-    unmoved = first or "train" not in order.stages
-    if unmoved and instruction.weights is not None and order.initial_weights is not None:
-        named = (order.initial_weights.digest, order.initial_weights.size)
-        if (instruction.weights.digest, instruction.weights.size) != named:
-            return Reason(RefusalCode.ORDER_WEIGHTS, "not the initial weights that the order signs")
-    return None
-
-
-def _code_of(error: PhtError) -> RefusalCode:
-    match error:
-        case RefusedError() if error.code in RefusalCode.__members__:
-            return RefusalCode(error.code)
-        case StorageError():
-            return RefusalCode.STATION_STORAGE
-        case NetworkError():
-            return RefusalCode.NETWORK_UNAVAILABLE
-        case UnavailableError():
-            return RefusalCode.ENGINE_UNAVAILABLE
-        case _:
-            return RefusalCode.STATION_FAULT

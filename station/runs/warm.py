@@ -21,9 +21,11 @@ from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
 from station.catalogue import Standing
 from station.cohorts import CaseSource, CohortDefinition
-from station.runs.preparation import Preparation, Prepared
+from station.runs.preparation import Preparation
+from station.runs.prepared import Prepared
 from station.runs.repository import STATION_ACTOR, Run, RunRepository
 from station.runs.states import HOLDS_RESOURCES, TERMINAL, Decision, RunEvent, RunState
+from station.runs.train_logs import SCORING
 
 log = logging.getLogger(__name__)
 
@@ -268,12 +270,13 @@ class WarmRuns:
     def logs(self, order_digest: str) -> str:
         """Return what the train wrote, for the operator alone."""
         prepared, run = self._prepared.get(order_digest), self._runs.get(order_digest)
-        scoring = "" if run is None else self._preparation.scoring_log(run)
+        name, logs = ("" if run is None else self._preparation.run_id(run)), self._preparation.logs
+        scoring = logs.read(name + SCORING) if name else ""
         if scoring:
             scoring = f"\n-- the last container that failed to score an update --\n{scoring}"
         if prepared is not None and prepared.session is not None:
             return prepared.session.logs() + scoring
-        kept = "" if run is None else self._preparation.kept_log(run) + scoring
+        kept = logs.read(name) + scoring if name else ""
         if not kept:
             raise NotFoundError("this train has printed nothing yet")
         return kept

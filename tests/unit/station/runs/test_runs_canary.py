@@ -23,7 +23,7 @@ from policies.errors import UnavailableError
 from policies.manifest import Split
 from policies.wire.instructions import Kind, StationReply, encode
 from station.audit.log import StoredEvent
-from station.runs.preparation import _keep_newest
+from station.runs.train_logs import TrainLogs
 from station.sandbox.spec import ExitClass, TrainFailure, TrainRequest
 from station.settings import CeilingSettings, HospitalSettings
 
@@ -352,9 +352,9 @@ def test_a_log_that_another_thread_is_writing_is_no_fault_of_this_one(
     for number, path in enumerate(kept):
         path.write_text("")
         os.utime(path, (number, number))
-    listed = [tmp_path / ".0.log.half-written", *kept]
+    listed = [tmp_path / ".0.log.half-written", *kept, tmp_path / "newest.log"]
     monkeypatch.setattr(Path, "iterdir", lambda _folder: iter(listed))
-    _keep_newest(tmp_path, 2)
+    TrainLogs(tmp_path, kept=3).keep("newest", "")
     assert [path.exists() for path in kept] == [False, True, True]
 
 

@@ -1,6 +1,7 @@
 """What trains write at a hospital: bounded per run, and never the last of the disk."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from station_simulators import Answered, SessionSimulator, TrainEndsError
 
 from policies.wire.instructions import Kind
 from station.runs import preparation
+from station.runs.train_logs import TrainLogs
 from station.sandbox.spec import MIB, ExitClass, ReplyLimits, TrainFailure, TrainReply, TrainRequest
 from station.settings import CeilingSettings
 
@@ -77,7 +79,7 @@ def test_rounds_leave_nothing_behind_but_what_the_next_may_ask_for(tmp_path: Pat
 def test_logs_of_the_newest_orders_are_kept_and_each_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preparation, "_LOGS_KEPT", 2)
+    monkeypatch.setattr(preparation, "TrainLogs", partial(TrainLogs, kept=2))
     kit = StationKit.make(tmp_path)
     for number in range(3):
         old = kit.paths.train_logs / f"run-{number}.log"
