@@ -46,6 +46,7 @@ def test_nonsense_is_refused_audited_and_entered(
 ) -> None:
     # Another hour begins: within one, what is refused without end is counted.
     kit.audit.thinned.flush(all_of_it=True)
+    kit.rounds.outbox.repeats.flush()
     audited, entered = kit.audit.head().seq, kit.ledger.head().seq
     reply, out = kit.service.handle(asked, arrays)
     assert (reply.status, out) == (Status.REFUSED, None)
