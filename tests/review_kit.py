@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from station.settings.review import ReviewSettings
 
 HOURS = 2
 REVIEWED = {"release.human_review": True, "release.review_hours": HOURS}
+PENDING = ("pending", "REVIEW_PENDING")
 
 
 class Counting:
@@ -61,7 +62,7 @@ def asked(
 def parked(kit: StationKit) -> bytes:
     """An order whose first answer waits for a person; returns its envelope."""
     envelope = kit.ready()
-    assert asked(kit, envelope) == ("pending", "REVIEW_PENDING")
+    assert asked(kit, envelope) == PENDING
     return envelope
 
 
@@ -152,6 +153,18 @@ class Standstill:
     def forget(self) -> None:
         """Remove what was kept."""
         shutil.rmtree(self._kept)
+
+
+@contextmanager
+def standing_still(
+    folder: Path, people: int = 1, begun: Callable[[StationKit], bytes] = parked
+) -> Iterator[tuple[Standstill, bytes]]:
+    """Yield a station where so many people have to release, and the order that it has begun: its first answer waits."""
+    kit = reviewed(folder, people=people)
+    envelope = begun(kit)
+    kept = Standstill(kit)
+    yield kept, envelope
+    kept.forget()
 
 
 def park_one(

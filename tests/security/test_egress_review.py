@@ -9,6 +9,7 @@ from catalogue_log import patient
 from egress_documents import policy
 from review_kit import (
     HOURS,
+    PENDING,
     REVIEWED,
     Standstill,
     asked,
@@ -23,6 +24,7 @@ from review_kit import (
     parked_files,
     review,
     reviewed,
+    standing_still,
     waiting,
     withdraws,
 )
@@ -38,49 +40,44 @@ from station.audit.events import AuditEvent
 from station.egress.review.reviews import ReviewState
 from station.settings.review import ReviewSettings
 
-PENDING = ("pending", "REVIEW_PENDING")
 SECRET = "it shows the hospital's own name"
 
 
-ENVELOPE: dict[int, bytes] = {}
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Standstill, bytes]]:
+    with standing_still(tmp_path_factory.mktemp("alone")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standstill]:
-    yield from _standstill(tmp_path_factory.mktemp("alone"), 1)
-
-
-@pytest.fixture(scope="module")
-def in_pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standstill]:
-    yield from _standstill(tmp_path_factory.mktemp("in-pairs"), 2)
-
-
-def _standstill(folder: Path, people: int) -> Iterator[Standstill]:
-    """A station where the first answer of an order waits for so many people."""
-    kit = reviewed(folder, people=people)
-    ENVELOPE[people] = parked(kit)
-    kept = Standstill(kit)
-    yield kept
-    kept.forget()
+def in_pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Standstill, bytes]]:
+    with standing_still(tmp_path_factory.mktemp("in-pairs"), people=2) as made:
+        yield made
 
 
 @pytest.fixture
-def kit(alone: Standstill) -> Iterator[StationKit]:
-    with alone.going_on() as kit:
+def kit(alone: tuple[Standstill, bytes]) -> Iterator[StationKit]:
+    with alone[0].going_on() as kit:
         yield kit
 
 
 @pytest.fixture
-def two(in_pairs: Standstill) -> Iterator[StationKit]:
-    """Where two people have to release each."""
-    with in_pairs.going_on() as kit:
-        yield kit
-
-
-@pytest.fixture
-def envelope() -> bytes:
+def envelope(alone: tuple[Standstill, bytes]) -> bytes:
     """The order whose answer waits."""
-    return ENVELOPE[1]
+    return alone[1]
+
+
+@pytest.fixture
+def two(in_pairs: tuple[Standstill, bytes]) -> Iterator[StationKit]:
+    """Where two people have to release each."""
+    with in_pairs[0].going_on() as kit:
+        yield kit
+
+
+@pytest.fixture
+def envelope_of_two(in_pairs: tuple[Standstill, bytes]) -> bytes:
+    """The order whose answer waits for two."""
+    return in_pairs[1]
 
 
 # -- before the word
@@ -274,19 +271,18 @@ def test_nobody_withholds_without_a_reason(kit: StationKit, reason: str) -> None
 
 
 @pytest.mark.parametrize("again", ["anna", "Anna", "ANNA"])
-def test_the_same_person_twice_counts_once(two: StationKit, again: str) -> None:
-    envelope = ENVELOPE[2]
+def test_the_same_person_twice_counts_once(two: StationKit, envelope_of_two: bytes, again: str) -> None:
     assert two.reviewing.release(1, "anna").state is ReviewState.WAITING
     with pytest.raises(UsageError, match="released it already"):
         two.reviewing.release(1, again)
     two.again()
     with pytest.raises(UsageError, match="released it already"):
         two.reviewing.release(1, again)
-    assert asked(two, envelope) == PENDING
+    assert asked(two, envelope_of_two) == PENDING
     assert left(two) == []
     assert two.reviewing.release(1, "bert").state is ReviewState.RELEASED
     assert review(two).released_by == ("anna", "bert")
-    assert asked(two, envelope)[0] == "released"
+    assert asked(two, envelope_of_two)[0] == "released"
 
 
 @pytest.mark.parametrize("name", ["", "___", "\x1b\n"])
@@ -296,12 +292,11 @@ def test_nobody_without_a_name_counts(two: StationKit, name: str) -> None:
     assert review(two).words == ()
 
 
-def test_one_no_is_enough_also_after_a_yes(two: StationKit) -> None:
-    envelope = ENVELOPE[2]
+def test_one_no_is_enough_also_after_a_yes(two: StationKit, envelope_of_two: bytes) -> None:
     two.reviewing.release(1, "anna")
     two.reviewing.withhold(1, "anna", "on second thought")
     nothing_left(two)
-    assert asked(two, envelope) == ("withheld", "REVIEW_WITHHELD")
+    assert asked(two, envelope_of_two) == ("withheld", "REVIEW_WITHHELD")
 
 
 def test_a_hospital_that_asks_for_two_meanwhile_gets_two(kit: StationKit) -> None:

@@ -20,7 +20,7 @@ from review_kit import (
     left,
     park_one,
     parked_files,
-    reviewed,
+    standing_still,
     withdraws,
 )
 from station_kit import StationKit, order_digest
@@ -98,11 +98,8 @@ class Model:
 @pytest.fixture(scope="module")
 def standstill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Standstill, bytes]]:
     """A station with an order that has run, and of which nothing waits yet."""
-    kit = reviewed(tmp_path_factory.mktemp("any-order"), people=PEOPLE)
-    envelope = kit.ready()
-    kept = Standstill(kit)
-    yield kept, envelope
-    kept.forget()
+    with standing_still(tmp_path_factory.mktemp("any-order"), PEOPLE, StationKit.ready) as made:
+        yield made
 
 
 @settings(

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 from privacy_kit import noisy
-from review_kit import REVIEWED, asked, digest, reviewed
+from review_kit import PENDING, REVIEWED, asked, digest, reviewed
 from station_kit import StationKit
 
 from policies.wire.instructions import Kind, Status
 from station.egress.review.reviews import ReviewState
 
-PENDING = ("pending", "REVIEW_PENDING")
 SPENT = ("refused", "BUDGET_PRIVACY")
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from review_kit import (
     HOURS,
+    PENDING,
     Standstill,
     asked,
     digest,
@@ -22,10 +23,9 @@ from review_kit import (
     loss,
     nothing_left,
     park_one,
-    parked,
     parked_files,
     review,
-    reviewed,
+    standing_still,
     waiting,
 )
 from sqlalchemy import event
@@ -100,11 +100,8 @@ def _arm(kit: StationKit, step: int) -> None:
 @pytest.fixture(scope="module")
 def standstill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Standstill, bytes]]:
     """A station where the first answer of an order waits for two people."""
-    kit = reviewed(tmp_path_factory.mktemp("killed"), people=2)
-    envelope = parked(kit)
-    kept = Standstill(kit)
-    yield kept, envelope
-    kept.forget()
+    with standing_still(tmp_path_factory.mktemp("killed"), people=2) as made:
+        yield made
 
 
 def at_every_step(standstill: Standstill, action: Action, look: Action) -> int:
@@ -131,7 +128,7 @@ def test_while_it_is_released(standstill: tuple[Standstill, bytes]) -> None:
         if review(kit).state is ReviewState.WAITING:
             # Not yet released: it is whole, every word that was taken stands, and the others are taken now.
             assert (left(kit), parked_files(kit)) == ([], ["1.safetensors"])
-            assert asked(kit, envelope) == ("pending", "REVIEW_PENDING")
+            assert asked(kit, envelope) == PENDING
             for name in ("anna", "bert"):
                 if name not in review(kit).released_by:
                     kit.reviewing.release(1, name)
@@ -151,7 +148,7 @@ def test_while_it_is_withheld(standstill: tuple[Standstill, bytes]) -> None:
 
     def look(kit: StationKit) -> None:
         if waiting(kit):
-            assert asked(kit, envelope) == ("pending", "REVIEW_PENDING")
+            assert asked(kit, envelope) == PENDING
             kit.reviewing.withhold(1, "anna", "no")
         assert asked(kit, envelope) == ("withheld", "REVIEW_WITHHELD")
         nothing_left(kit)
@@ -202,7 +199,7 @@ def test_while_a_whole_message_is_parked(standstill: tuple[Standstill, bytes]) -
 
     with kept.going_on() as kit:
         killed_at(kit, _LAST_OF_A_MESSAGE, evaluate)
-        assert asked(kit, envelope, Kind.EVALUATE) == ("pending", "REVIEW_PENDING")
+        assert asked(kit, envelope, Kind.EVALUATE) == PENDING
         assert waiting(kit) == [1, 2]
         assert left(kit) == []
 

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from review_kit import (
     HOURS,
+    PENDING,
     Standstill,
     asked,
     digest,
     later,
     left,
     park_one,
-    parked,
     parked_files,
     review,
-    reviewed,
+    standing_still,
 )
 from sqlalchemy import event, text
 from station_kit import StationKit
@@ -29,16 +29,11 @@ from station.egress.review.parked import encode_parked
 from station.egress.review.queue import ReviewQueue
 from station.egress.review.reviews import ReviewState
 
-PENDING = ("pending", "REVIEW_PENDING")
-
 
 @pytest.fixture(scope="module")
 def standstill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Standstill, bytes]]:
-    kit = reviewed(tmp_path_factory.mktemp("reviewing"))
-    envelope = parked(kit)
-    kept = Standstill(kit)
-    yield kept, envelope
-    kept.forget()
+    with standing_still(tmp_path_factory.mktemp("reviewing")) as made:
+        yield made
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from local_api_kit import served_home
-from review_kit import Standstill, asked, parked, review, reviewed
+from review_kit import PENDING, Standstill, asked, review, standing_still
 from station_kit import StationKit
 
 from policies.console import run
@@ -20,22 +20,23 @@ from station.runs.review_desk import ReviewDesk
 from station.web.api import create_api
 from station.web.reviews_api import add_review_routes
 
-ENVELOPE: list[bytes] = []
-
 
 @pytest.fixture(scope="module")
-def standstill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standstill]:
-    kit = reviewed(tmp_path_factory.mktemp("review-api"), people=2)
-    ENVELOPE[:] = [parked(kit)]
-    kept = Standstill(kit)
-    yield kept
-    kept.forget()
+def standstill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Standstill, bytes]]:
+    with standing_still(tmp_path_factory.mktemp("review-api"), people=2) as made:
+        yield made
 
 
 @pytest.fixture
-def kit(standstill: Standstill) -> Iterator[StationKit]:
-    with standstill.going_on() as kit:
+def kit(standstill: tuple[Standstill, bytes]) -> Iterator[StationKit]:
+    with standstill[0].going_on() as kit:
         yield kit
+
+
+@pytest.fixture
+def envelope(standstill: tuple[Standstill, bytes]) -> bytes:
+    """The order whose answer waits."""
+    return standstill[1]
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def test_two_people_release_it(
 
 
 def test_one_person_withholds_it_with_a_reason(
-    kit: StationKit, home: Path, capsys: pytest.CaptureFixture[str]
+    kit: StationKit, envelope: bytes, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(app, said(home, "withhold", "1")) == ExitCode.USAGE
     assert run(app, [*said(home, "withhold", "1"), "--reason", "it shows a name"]) == ExitCode.OK
@@ -123,7 +124,7 @@ def test_one_person_withholds_it_with_a_reason(
     assert "REVIEW_WITHHELD" in capsys.readouterr().out
     assert run(app, said(home, "show", "1")) == ExitCode.OK
     assert "it shows a name" in capsys.readouterr().out
-    assert asked(kit, ENVELOPE[0]) == ("withheld", "REVIEW_WITHHELD")
+    assert asked(kit, envelope) == ("withheld", "REVIEW_WITHHELD")
 
 
 @pytest.mark.parametrize("words", [("show",), ("release",), ("withhold", "--reason", "x")])
@@ -133,12 +134,12 @@ def test_what_is_not_there_is_said_to_be(home: Path, words: tuple[str, ...]) -> 
 
 
 def test_the_round_before_is_compared_with(
-    kit: StationKit, home: Path, capsys: pytest.CaptureFixture[str]
+    kit: StationKit, envelope: bytes, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("anna", "bert"):
         kit.reviewing.release(1, name)
     # The same train again, a step that is twice as long in the same direction.
-    assert asked(kit, ENVELOPE[0], Kind.TRAIN, 2) == ("pending", "REVIEW_PENDING")
+    assert asked(kit, envelope, Kind.TRAIN, 2) == PENDING
     assert run(app, said(home, "show", "2")) == ExitCode.OK
     assert "From the release of the round before: distance" in capsys.readouterr().out
     assert run(app, [*said(home, "show", "2"), "--json"]) == ExitCode.OK
