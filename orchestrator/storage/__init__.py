@@ -1,7 +1,7 @@
 """The orchestrator's database: tokens, bundles, orders, stations, and who may read which blob."""
 
 from orchestrator.storage.database import Database, open_database
-from orchestrator.storage.models import (
+from orchestrator.storage.tables import (
     BlobGrant,
     BundleRow,
     ForkRow,

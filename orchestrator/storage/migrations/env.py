@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from orchestrator.storage.models import Base
+from orchestrator.storage.tables import Base
 
 context.configure(
     connection=context.config.attributes["connection"],

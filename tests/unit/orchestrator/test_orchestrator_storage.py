@@ -8,7 +8,7 @@ from sqlalchemy import create_engine
 
 from orchestrator.registry.access import Access, Role
 from orchestrator.storage import open_database
-from orchestrator.storage.models import Base
+from orchestrator.storage.tables import Base
 from policies.errors import StateError, TrustError
 
 

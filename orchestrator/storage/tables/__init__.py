@@ -1,0 +1,20 @@
+"""The tables, a module per subject; whoever imports this package knows them all."""
+
+from orchestrator.storage.tables.base import Base
+from orchestrator.storage.tables.bundles import BlobGrant, BundleRow
+from orchestrator.storage.tables.orders import OrderRow, OrderStationRow
+from orchestrator.storage.tables.parties import StationRow, TokenRow
+from orchestrator.storage.tables.statements import ForkRow, RestorationRow, StatementRow
+
+__all__ = [
+    "Base",
+    "BlobGrant",
+    "BundleRow",
+    "ForkRow",
+    "OrderRow",
+    "OrderStationRow",
+    "RestorationRow",
+    "StatementRow",
+    "StationRow",
+    "TokenRow",
+]
