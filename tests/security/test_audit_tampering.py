@@ -2,6 +2,8 @@
 
 import shutil
 import sqlite3
+import tempfile
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -89,21 +91,20 @@ def test_untouched_it_verifies(tampered: Path, original: Path) -> None:
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_changed_byte_is_found_where_it_is(original: Path, tmp_path: Path, data: st.DataObject) -> None:
-    path = tmp_path / "station.db"
-    shutil.copy(original / "station.db", path)
-    connection = sqlite3.connect(path)
     seq = data.draw(st.integers(1, ENTRIES))
     column = data.draw(st.sampled_from(["body", "digest"]))
-    row = connection.execute("SELECT body, digest FROM audit_events WHERE seq = ?", (seq,)).fetchone()
-    value = row[0] if column == "body" else row[1]
-    raw = bytearray(value if isinstance(value, bytes) else value.encode())
-    place = data.draw(st.integers(0, len(raw) - 1))
-    raw[place] = data.draw(st.integers(0x20, 0x7E).filter(lambda byte: byte != raw[place]))
-    with connection:
-        connection.execute("DROP TRIGGER audit_events_not_changed")
+    # A folder for each example: what SQLite leaves beside a file would be read into the next copy of it.
+    path = Path(tempfile.mkdtemp(dir=tmp_path)) / "station.db"
+    shutil.copy(original / "station.db", path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        row = connection.execute("SELECT body, digest FROM audit_events WHERE seq = ?", (seq,)).fetchone()
+        value = row[0] if column == "body" else row[1]
+        raw = bytearray(value if isinstance(value, bytes) else value.encode())
+        place = data.draw(st.integers(0, len(raw) - 1))
+        raw[place] = data.draw(st.integers(0x20, 0x7E).filter(lambda byte: byte != raw[place]))
         new = (bytes(raw), row[1]) if column == "body" else (row[0], raw.decode())
+        connection.execute("DROP TRIGGER audit_events_not_changed")
         connection.execute("UPDATE audit_events SET body = ?, digest = ? WHERE seq = ?", (*new, seq))
-    connection.close()
     assert broken_at(path) == seq
 
 
