@@ -22,7 +22,7 @@ from rich.console import Console
 
 from tests.e2e import counting, protection
 from tests.e2e.consortium import BOARD, COLLECTION, MEMBERS, Consortium, Hospital
-from tests.e2e.programs import run, run_json, stopping
+from tests.e2e.programs import ProgramError, run, run_json, stopping
 from tests.e2e.report import show_rounds, show_test, write_summary
 from tests.e2e.researcher import REPOSITORY, Researcher, Train
 
@@ -312,6 +312,13 @@ def radiographs(choice: Path | None, scratch: Path, console: Console) -> Path:
     return scratch / "radiographs"
 
 
+def show_logs(consortium: Consortium, lines: int = 12) -> None:
+    """Show how each party's log ends: what a program was told is often not all there is to say."""
+    for log in sorted(consortium.root.rglob("*.log")):
+        ends = log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+        sys.stderr.write("\n".join([f"the end of {log.relative_to(consortium.root)}:", *(f"  {line[:300]}" for line in ends), ""]))
+
+
 def main() -> int:
     """Parse, perform, write the summary."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -343,6 +350,9 @@ def main() -> int:
         demo.facts["data"] = "generated" if data.is_relative_to(scratch) else data.name
         with stopping(consortium.servers):
             perform(demo, data)
+    except ProgramError:
+        show_logs(consortium)
+        raise
     finally:
         if choices.keep:
             console.print(f"the parties' folders are kept in {scratch}")

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,9 +110,13 @@ class Researcher:
     def watch(self, digest: str, *, expect: int | None = 0) -> int:
         """Show a run's progress until it is over, on this process's own terminal; returns the exit code."""
         command = [str(BIN / "pht-train"), "watch", digest, *map(str, self.registry)]
-        done = subprocess.run(command, env=environment(), check=False, timeout=1800)
+        # Its progress goes to our terminal as it comes; why it ended is kept, to be said again where it is not expected.
+        done = subprocess.run(
+            command, env=environment(), check=False, timeout=1800, stderr=subprocess.PIPE, text=True
+        )
+        sys.stderr.write(done.stderr)
         if expect is not None and done.returncode != expect:
-            raise ProgramError(command, done.returncode, "", "")
+            raise ProgramError(command, done.returncode, "", done.stderr)
         return done.returncode
 
     def results(self, digest: str, out: Path) -> Path:

@@ -35,7 +35,9 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
         timeout=1400,
     )
     sys.stdout.write(done.stdout)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    if done.returncode:
+        # What went wrong comes last: of a long log often only the end is seen.
+        pytest.fail(f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}", pytrace=False)
     return out
 
 
