@@ -2,6 +2,7 @@
 
 from orchestrator.storage.tables.base import Base
 from orchestrator.storage.tables.bundles import BlobGrant, BundleRow
+from orchestrator.storage.tables.oci import OciBlobRow, OciManifestRow
 from orchestrator.storage.tables.orders import OrderRow, OrderStationRow
 from orchestrator.storage.tables.parties import StationRow, TokenRow
 from orchestrator.storage.tables.statements import ForkRow, RestorationRow, StatementRow
@@ -11,6 +12,8 @@ __all__ = [
     "BlobGrant",
     "BundleRow",
     "ForkRow",
+    "OciBlobRow",
+    "OciManifestRow",
     "OrderRow",
     "OrderStationRow",
     "RestorationRow",
