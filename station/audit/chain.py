@@ -1,32 +1,45 @@
 """A hash chain over the rows of one table: the one mechanism behind the audit log and the egress ledger.
 
-Each row is ``(seq, body, digest)``. The body is canonical JSON and carries its own ``seq``, the chain's name, the digest of
-the body before it (`GENESIS` for the first) and a salt; the digest is SHA-256 of the body. Digests leave the station in heads;
-the salt keeps who has them from finding out by guessing what an entry says: how many patients, at which moment. So a changed byte, a missing, doubled or
-reordered row is found and located. What this alone cannot find is a chain cut off at its end, or rewritten as a
-whole: for that a head is compared that somebody else keeps (`station.audit.heads`).
+How entries are linked and checked is `policies.chains`; here they are rows ``(seq, body, digest)``.
 """
 
-import secrets
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Final
 
 from pydantic import JsonValue
 from sqlalchemy import LargeBinary, String, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from policies.documents import canonical_json, digest_of, parse_json
-from policies.errors import DocumentError, StateError
+from policies.chains import (
+    EMPTY,
+    GENESIS,
+    LINK_KEYS,
+    MAX_BODY_BYTES,
+    ChainBreak,
+    ChainHead,
+    Link,
+    next_link,
+    read_body,
+    verify_links,
+)
 from policies.refusals import Permitted
 from station.storage.schema import Base
 
-GENESIS: Final = "sha256:" + "0" * 64
-MAX_BODY_BYTES: Final = 64 * 1024
-LINK_KEYS: Final = frozenset({"seq", "chain", "previous", "salt"})
-"""What an entry says of its own place; those made before there were salts have none."""
+__all__ = [
+    "EMPTY",
+    "GENESIS",
+    "LINK_KEYS",
+    "MAX_BODY_BYTES",
+    "Chain",
+    "ChainBreak",
+    "ChainHead",
+    "ChainedRow",
+    "Link",
+    "read_body",
+    "verify_links",
+]
+
 _PAGE: Final = 500
-_SALT_BYTES: Final = 16
 
 
 class ChainedRow(Base):
@@ -37,39 +50,6 @@ class ChainedRow(Base):
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     body: Mapped[bytes] = mapped_column(LargeBinary)
     digest: Mapped[str] = mapped_column(String(71))
-
-
-@dataclass(frozen=True, slots=True)
-class ChainHead:
-    """The end of a chain: how many entries it has and the digest of the last; (0, `GENESIS`) when empty."""
-
-    seq: int
-    digest: str
-
-
-EMPTY: Final = ChainHead(0, GENESIS)
-
-
-@dataclass(frozen=True, slots=True)
-class ChainBreak:
-    """Where a chain does not hold, and why.
-
-    Attributes:
-        seq: the first entry that is not what it should be.
-        problem: one sentence, made here.
-    """
-
-    seq: int
-    problem: str
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """One entry as stored: what `verify_links` asks."""
-
-    seq: int
-    body: bytes
-    digest: str
 
 
 class Chain:
@@ -96,23 +76,10 @@ class Chain:
         Raises:
             StateError: the content uses a key of the chain, or is too large.
         """
-        if LINK_KEYS & content.keys():
-            raise StateError(f"{self.name}: an entry may not name its own links")
-        head = self.head(session)
-        seq = head.seq + 1
-        links = {
-            "chain": self.name,
-            "seq": seq,
-            "previous": head.digest,
-            "salt": secrets.token_hex(_SALT_BYTES),
-        }
-        body = canonical_json({**content, **links})
-        if len(body) > MAX_BODY_BYTES:
-            raise StateError(f"{self.name}: an entry of {len(body)} bytes is over {MAX_BODY_BYTES}")
-        digest = digest_of(body)
-        session.add(self._row(seq=seq, body=body, digest=digest))
+        link = next_link(self.name, content, self.head(session))
+        session.add(self._row(seq=link.seq, body=link.body, digest=link.digest))
         session.flush()
-        return ChainHead(seq, digest)
+        return ChainHead(link.seq, link.digest)
 
     def digest_at(self, session: Session, seq: int) -> str | None:
         """Return the digest of one entry, or None where the chain does not reach it."""
@@ -135,68 +102,3 @@ class Chain:
     def verify(self, session: Session, known: ChainHead | None = None) -> Permitted[ChainHead] | ChainBreak:
         """Check the whole stored chain, see `verify_links`."""
         return verify_links(self.name, self.links(session), known)
-
-
-def verify_links(
-    name: str, links: Iterable[Link], known: ChainHead | None = None
-) -> Permitted[ChainHead] | ChainBreak:
-    """Check a chain from its first entry.
-
-    1. Entries count from 1 without gap.
-    2. Each digest is that of its body, and the body is one canonical JSON object of this chain with its own number.
-    3. Each body names the digest of the one before it.
-    4. The chain reaches the head known from elsewhere, and passes through it.
-
-    Args:
-        name: the chain's name.
-        links: the entries in order.
-        known: a head seen earlier, for example one that was signed and kept elsewhere.
-    """
-    head = EMPTY
-    seen_known = known is None or known == EMPTY
-    for link in links:
-        expected = head.seq + 1
-        if link.seq != expected:
-            return ChainBreak(expected, f"entry {expected} is missing")
-        if problem := _problem_with(name, link, head):
-            return ChainBreak(expected, problem)
-        head = ChainHead(link.seq, link.digest)
-        if known is not None and known.seq == head.seq:
-            if known.digest != head.digest:
-                return ChainBreak(head.seq, "the entry is not the one whose digest was kept elsewhere")
-            seen_known = True
-    if not seen_known and known is not None:
-        return ChainBreak(
-            head.seq + 1, f"the chain ends here; entries up to {known.seq} were known elsewhere"
-        )
-    return Permitted(head)
-
-
-def read_body(name: str, body: bytes) -> dict[str, JsonValue]:
-    """Return an entry's content with its links.
-
-    Raises:
-        StateError: it is not an entry.
-    """
-    try:
-        value = parse_json(body, what=name, max_bytes=MAX_BODY_BYTES)
-    except DocumentError as error:
-        raise StateError(f"{name}: an entry is not JSON") from error
-    if not isinstance(value, dict):
-        raise StateError(f"{name}: an entry is not a JSON object")
-    return value
-
-
-def _problem_with(name: str, link: Link, before: ChainHead) -> str | None:
-    if digest_of(link.body) != link.digest:
-        return "the entry's bytes are not those of its digest"
-    try:
-        value = read_body(name, link.body)
-        canonical = canonical_json(value) == link.body
-    except (StateError, ValueError):
-        return "the entry is not JSON"
-    if not canonical or value.get("chain") != name or value.get("seq") != link.seq:
-        return "the entry is not of this chain and place"
-    if value.get("previous") != before.digest:
-        return "the entry does not follow the one before it"
-    return None
