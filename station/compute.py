@@ -73,7 +73,7 @@ def serve(home: Path) -> None:
     station = assemble(paths, settings, database, audit, launcher)
     station.warm.recover()
     station.releases.sweep()
-    station.reviewing.queue.sweep()
+    station.reviewing.queue.files.sweep()
     _look_back(station)
     ending = threading.Event()
     _start_watching(station, settings, audit, ending)

@@ -212,7 +212,7 @@ class StationKit:
         _clear(self.paths)
         self.warm.recover()
         self.releases.sweep()
-        self.reviewing.queue.sweep()
+        self.reviewing.queue.files.sweep()
 
     # -- the orchestrator's side -----------------------------------------------------------------------------
 

@@ -208,7 +208,7 @@ class Reviewing:
                 raise RefusedError(refused.code.value, "it may not leave any more, and was wiped")
             raise RefusedError(refused.code.value, "it may not leave now; it waits on")
         self._forget(number)
-        self.queue.wipe(number)
+        self.queue.files.wipe(number)
         return self.queue.get(number)
 
     def withhold(self, number: int, actor: str, reason: str) -> Review:
@@ -287,7 +287,7 @@ class Reviewing:
             else:
                 continue
             ended += 1
-        self.queue.sweep_when_due()
+        self.queue.files.sweep_when_due()
         return ended
 
     def _no_longer(self, review: Review) -> Reason | None:

@@ -6,27 +6,27 @@
        └─────it may not leave any more──> lapsed     a patient withdrew, the policy is gone, the run was stopped
 
 Decides nothing about consent or policy. Invariants: a release is durable, with its audit event, before anybody is told that it
-waits; what was parked never changes; a review ends once, and what it ends with is durable before its payload goes; a file that no
-waiting review names is removed.
+waits; what was parked never changes; a review ends once, and what it ends with is durable before its payload goes.
 """
 
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from policies.documents import digest_of
-from policies.errors import PhtError, UsageError
+from policies.errors import UsageError
 from policies.order import Stage
 from policies.refusals import RefusalCode, Refused
-from station.audit.events import AuditEvent, AuditRecord
+from station.audit.events import AuditEvent
 from station.audit.log import AuditLog, system_clock
 from station.egress.records.tables import ReleaseRow
 from station.egress.release import Release, ReleasedArrays
+from station.egress.review.events import STATION, end_event, release_event, word_event
+from station.egress.review.files import ParkedFiles
 from station.egress.review.parked import ParkedRelease, decode_parked, encode_parked
 from station.egress.review.reviews import (
     MAX_REASON,
@@ -45,10 +45,7 @@ from station.egress.review.reviews import (
 from station.egress.review.tables import ReviewRow, ReviewWordRow
 from station.steady import SteadyClock
 from station.storage.database import Database
-from station.storage.files import move_durably, remove_durably, storage_fault
-
-_STATION: Final = "station:compute"
-_SWEEP_EVERY: Final = timedelta(hours=1)
+from station.storage.files import storage_fault
 
 
 class ReviewQueue:
@@ -57,7 +54,7 @@ class ReviewQueue:
     Args:
         database: the station's compute database.
         audit: the station's audit log, over the same database.
-        folder: for the arrays; made when missing, the station's alone, on one file system with the guard's output.
+        folder: for the arrays, see `ParkedFiles`.
         clock: returns the moment it is.
         monotonic: the clock that nobody sets; against it, a leap of the other is seen.
     """
@@ -72,15 +69,9 @@ class ReviewQueue:
     ) -> None:
         self._database = database
         self._audit = audit
-        self._folder = folder
         self._clock = clock
         self._steady = SteadyClock(clock, monotonic)
-        # Whether something ended whose file may still be there; when the folder was looked at last.
-        self._ended, self._swept = True, clock()
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise storage_fault(error, folder.name) from error
+        self.files = ParkedFiles(database, folder, clock)
 
     # -- parking ---------------------------------------------------------------------------------------------
 
@@ -113,13 +104,15 @@ class ReviewQueue:
                 outcome = review_of(session, row)
             elif refused := check(session):
                 codes = tuple(reason.code.value for reason in refused.reasons)
-                self._audit.append_in(session, _event(AuditEvent.RELEASE_REFUSED, release, terms, codes))
+                self._audit.append_in(
+                    session, release_event(AuditEvent.RELEASE_REFUSED, release, terms, codes)
+                )
                 outcome = refused
             else:
                 row = self._insert(session, release, data, terms)
                 if release.arrays is not None:
-                    # Not undone when the transaction fails: `sweep` removes it, or the next one of its number takes its place.
-                    move_durably(release.arrays.path, self._path(row.number))
+                    # Not undone when the transaction fails: the next sweep removes it, or the next one of its number takes its place.
+                    self.files.take(row.number, release.arrays)
                     placed = True
                 outcome = review_of(session, row)
         if release.arrays is not None and not placed:
@@ -150,7 +143,7 @@ class ReviewQueue:
         )
         session.add(row)
         session.flush()
-        self._audit.append_in(session, _event(AuditEvent.RELEASE_PARKED, release, terms, (), row))
+        self._audit.append_in(session, release_event(AuditEvent.RELEASE_PARKED, release, terms, (), row))
         return row
 
     # -- reading ---------------------------------------------------------------------------------------------
@@ -202,7 +195,7 @@ class ReviewQueue:
         with self._database.read() as session:
             row = row_of(session, number)
         document = self.document(number)
-        path = self._path(number) if row.arrays_digest is not None else None
+        path = self.files.path(number) if row.arrays_digest is not None else None
         if not is_whole(path, row):
             self.still_waiting(number)
             raise changed()
@@ -294,15 +287,7 @@ class ReviewQueue:
         session.flush()
         self._audit.append_in(
             session,
-            AuditRecord(
-                event=AuditEvent.REVIEW_WORD,
-                actor=f"operator:{operator}",
-                on_behalf_of=row.requester,
-                purpose=row.purpose,
-                object=row.order_digest,
-                numbers={"review": number, "round": row.round, "missing": missing},
-                detail=f"{word}: {reason}" if reason else word,
-            ),
+            word_event(row, operator, f"{word}: {reason}" if reason else word, missing),
         )
 
     def say(self, number: int, operator: str, people: int) -> bool:
@@ -350,15 +335,11 @@ class ReviewQueue:
             self.say_in(session, number, operator, "withhold", reason)
             row = row_of(session, number)
             self._end_in(session, row, ReviewState.WITHHELD, RefusalCode.REVIEW_WITHHELD)
-            self._note_end(
-                session,
-                row,
-                AuditEvent.RELEASE_WITHHELD,
-                actor=f"operator:{operator}",
-                detail=f"review {number} stage {row.stage}: {reason}",
+            self._audit.append_in(
+                session, end_event(AuditEvent.RELEASE_WITHHELD, row, f"operator:{operator}", reason)
             )
             ended = review_of(session, row)
-        self.wipe(number)
+        self.files.wipe(number)
         return ended
 
     def end(self, number: int, code: RefusalCode, detail: str = "") -> Review:
@@ -375,11 +356,9 @@ class ReviewQueue:
             if row.state == ReviewState.WAITING.value:
                 self._end_in(session, row, ReviewState.WITHHELD if timed_out else ReviewState.LAPSED, code)
                 event = AuditEvent.RELEASE_WITHHELD if timed_out else AuditEvent.REVIEW_LAPSED
-                self._note_end(
-                    session, row, event, actor=_STATION, detail=f"review {number} stage {row.stage}: {detail}"
-                )
+                self._audit.append_in(session, end_event(event, row, STATION, detail))
             ended = review_of(session, row)
-        self.wipe(number)
+        self.files.wipe(number)
         return ended
 
     def is_over(self, review: Review) -> bool:
@@ -391,92 +370,9 @@ class ReviewQueue:
         with self._database.write() as session:
             row_of(session, number).told = True
 
-    def sweep(self) -> int:
-        """Remove every file that no waiting review names; safe at any time.
-
-        Returns:
-            How many files were removed.
-        """
-        self._ended, self._swept = False, self._clock()
-        try:
-            return self._sweep()
-        except PhtError:
-            self._ended = True
-            raise
-
-    def sweep_when_due(self) -> int:
-        """Sweep where something ended since the last time, and once an hour; returns how many files were removed."""
-        if self._ended or abs(self._clock() - self._swept) >= _SWEEP_EVERY:
-            return self.sweep()
-        return 0
-
-    def _sweep(self) -> int:
-        if not any(self._folder.iterdir()):
-            return 0
-        # Inside a write transaction: none is being parked meanwhile.
-        with self._database.write() as session:
-            waiting = session.scalars(
-                select(ReviewRow.number).where(ReviewRow.state == ReviewState.WAITING.value)
-            )
-            kept = {self._path(number).name for number in waiting}
-            orphans = [path for path in self._folder.iterdir() if path.name not in kept]
-            for path in orphans:
-                remove_durably(path)
-        return len(orphans)
-
     def _end_in(self, session: Session, row: ReviewRow, state: ReviewState, code: RefusalCode | None) -> None:
         row.state, row.code, row.ended = state.value, None if code is None else code.value, self._clock()
         # With its end its payload goes: what was released is recorded, what was not must not be.
         row.document = None
         session.flush()
-        self._ended = True
-
-    def _note_end(
-        self, session: Session, row: ReviewRow, event: AuditEvent, *, actor: str, detail: str
-    ) -> None:
-        self._audit.append_in(
-            session,
-            AuditRecord(
-                event=event,
-                actor=actor,
-                outcome="refused",
-                on_behalf_of=row.requester,
-                purpose=row.purpose,
-                object=row.order_digest,
-                codes=() if row.code is None else (row.code,),
-                numbers={"review": row.number, "round": row.round},
-                detail=detail,
-            ),
-        )
-
-    def wipe(self, number: int) -> None:
-        """Remove the arrays of a review that ended; what a crash leaves goes with `sweep`."""
-        remove_durably(self._path(number))
-
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{number}.safetensors"
-
-
-def _event(
-    event: AuditEvent,
-    release: Release,
-    terms: ReviewTerms,
-    codes: tuple[str, ...],
-    row: ReviewRow | None = None,
-) -> AuditRecord:
-    numbers = {"round": release.round}
-    detail = f"stage {release.stage} under policy {terms.policy[0]} v{terms.policy[1]}"
-    if row is not None:
-        numbers |= {"review": row.number, "people": row.people, "arrays_bytes": row.arrays_size or 0}
-        detail += f", document {row.document_digest}, arrays {row.arrays_digest or 'none'}"
-    return AuditRecord(
-        event=event,
-        actor=_STATION,
-        outcome="refused" if codes else "success",
-        on_behalf_of=terms.on_behalf_of,
-        purpose=terms.purpose,
-        object=release.order_digest,
-        codes=codes,
-        numbers=numbers,
-        detail=detail,
-    )
+        self.files.one_ended()
