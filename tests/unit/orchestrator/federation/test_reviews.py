@@ -273,7 +273,7 @@ def test_an_order_whose_server_app_dies_while_a_person_looks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next life shows it, waits for it, and averages what was released in the meantime; nothing is asked twice of others."""
-    monkeypatch.setattr("orchestrator.federation.rounds.Patience", partial(Patience, review_pace_s=0.01))
+    monkeypatch.setattr("orchestrator.federation.stages.Patience", partial(Patience, review_pace_s=0.01))
     world = World(tmp_path)
     folder = world.accept()
     honest = world.answer(REVIEWER)

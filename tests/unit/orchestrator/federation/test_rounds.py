@@ -11,6 +11,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from grid_simulator import Answer, GridSimulator
 from safetensors.numpy import load_file, save
 
+from orchestrator.federation import deadlines
 from orchestrator.federation.exchange import Exchange
 from orchestrator.federation.orders import AcceptedOrder, FolderQueue, RunFolder, RunState, Timing
 from orchestrator.federation.rounds import Rounds, RunFailedError
@@ -263,15 +264,13 @@ NOISE = DifferentialPrivacy(noise_multiplier=1.0, epsilon=1.0, delta=1e-6)
 def test_a_station_has_the_time_that_its_policy_takes(
     world: World, rules: dict[str, object], kind: Kind, answer_s: float
 ) -> None:
-    folder = world.accept()
-    accepted = folder.read_order()
+    accepted = world.accept().read_order()
     patient = accepted.manifest.resources.model_copy(update={"message_timeout_s": 600})
-    rounds = world.rounds(folder)
-    rounds._accepted = accepted.model_copy(
+    changed = accepted.model_copy(
         update={
             "manifest": accepted.manifest.model_copy(update={"resources": patient}),
             "release": accepted.release.model_copy(update=rules),
             "timing": Timing(),
         }
     )
-    assert rounds._answer_s(kind) == answer_s
+    assert deadlines.answer_s(changed, kind) == answer_s
