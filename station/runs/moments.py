@@ -2,9 +2,9 @@
 
 How long a train computes is its own to choose, so the moment of an answer could tell what it found. With a quantum, everything that the
 train can have influenced waits: a release, a failure, what is withheld, and what is recorded of any of them, since the heads of the
-chains and the station's statements leave too. Recording comes after the wait for that reason: an entry's time stands in its digest,
-and a digest that is told can be tried until the time is found. So a crash in the wait costs what a crash in the computation costs:
-the train is asked again, and nothing was told of the first answer.
+chains and the station's statements leave too. Recording comes after the wait for that reason: a head that moves tells when something was
+recorded, whatever its salt hides of the entry. So a crash in the wait costs what a crash in the computation costs: the train is asked
+again, and nothing was told of the first answer.
 
 Some of it must be on record before the answer is: what noise costs is charged before it is drawn, and a container that scores an update
 is audited as it starts and ends. Anybody who asks for anything is told the heads of that moment. So with noise, or with a limit on
