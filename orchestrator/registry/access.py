@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from sqlalchemy import select
-from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import Session
 
 from orchestrator.storage import BlobGrant, Database, OrderRow, OrderStationRow, StationRow, TokenRow
+from orchestrator.storage.dialects import insert_missing
 from policies.documents import Digest, digest_of
 from policies.errors import NotFoundError, TrustError
 
@@ -162,7 +162,7 @@ def owner_scope(principal: Principal) -> str:
 def add_grants(session: Session, digests: Iterable[Digest], scope: str) -> None:
     """Add grants within a transaction; one that is there already stays."""
     for digest in digests:
-        session.execute(insert(BlobGrant).values(digest=digest, scope=scope).on_conflict_do_nothing())
+        insert_missing(session, BlobGrant, digest=digest, scope=scope)
 
 
 def unreadable(session: Session, principal: Principal, digests: Iterable[Digest]) -> list[Digest]:

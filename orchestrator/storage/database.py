@@ -1,101 +1,208 @@
 """Opens the database, brings its tables up to date, and gives transactions.
 
-Knows no use case. SQLite in WAL mode with full synchronisation: what was answered to a peer survives a power cut.
+Knows no use case. Invariants, on SQLite and PostgreSQL alike: one transaction writes at a time, so what it read is still
+true when it commits, and none fails because of another; who reads sees one state and waits for no writer; what was
+committed survives a power cut; an error of the driver is one of ours, and leaves nothing half done.
+
+On SQLite that is WAL mode with `BEGIN IMMEDIATE`; on PostgreSQL a writer first takes an advisory lock of its
+transaction, and a reader's transaction is repeatable-read. A connection that was lost is replaced; the transaction that
+lost it is an error, which its caller's client repeats.
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
-from sqlalchemy import Connection, create_engine, event
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from policies.errors import StateError
+from orchestrator.storage import upgrading
+from orchestrator.storage.faults import explained
+from orchestrator.storage.location import Location, file_location
+from policies.errors import UnavailableError
 
-_READING = "pht_reading"
-_MIGRATIONS = Path(__file__).parent / "migrations"
+WRITER_WAIT_S: Final = 10
+"""How long a writer waits for the one before it."""
+CONNECT_S: Final = 5
+_READING: Final = "pht_reading"
+_WRITER_LOCK: Final = 7_230_001
+"""Of a transaction, in PostgreSQL: advisory locks are numbers, per database."""
+
+_SERVER_OPTIONS: Final = {
+    "timezone": "UTC",
+    "lock_timeout": f"{WRITER_WAIT_S}s",
+    # A writer whose machine vanished must not keep the others out.
+    "idle_in_transaction_session_timeout": "300s",
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+}
+_PRAGMAS: Final = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "foreign_keys=ON",
+    f"busy_timeout={WRITER_WAIT_S * 1000}",
+)
 
 
 class Database:
-    """Transactions over one SQLite file; safe to use from several threads and processes."""
+    """Transactions over one database; safe to use from several threads and processes."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._engine = create_engine(f"sqlite:///{path}")
-        event.listen(self._engine, "connect", _prepare_connection)
-        event.listen(self._engine, "begin", _begin)
+    def __init__(self, location: Location | Path) -> None:
+        self.location = file_location(location) if isinstance(location, Path) else location
+        self._engine = make_engine(self.location)
         self._writing = sessionmaker(self._engine, expire_on_commit=False)
         self._reading = sessionmaker(
             self._engine.execution_options(**{_READING: True}), expire_on_commit=False
         )
 
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return self.location.name
+
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """One transaction that may write: committed at the end, rolled back on any exception."""
-        with self._writing.begin() as session:
+        """One transaction that may write: committed at the end, rolled back on any exception.
+
+        Raises:
+            StorageError, UnavailableError, StateError: see `orchestrator.storage.faults`; nothing was changed, but for a
+                connection that was lost during the commit, where nobody can know.
+        """
+        with explained(self.name), self._writing.begin() as session:
             yield session
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """One transaction that sees one state and waits for no writer."""
-        with self._reading.begin() as session:
-            yield session
-
-    def migrate(self) -> None:
-        """Bring the tables to this version's form.
+        """One transaction that sees one state, changes nothing and waits for no writer.
 
         Raises:
-            StateError: the file is not ours, damaged, or written by a later version.
+            UnavailableError, StorageError, StateError: as for `transaction`.
         """
-        config = Config()
-        config.set_main_option("script_location", str(_MIGRATIONS))
-        config.set_main_option("path_separator", "os")
-        try:
-            with self._engine.connect() as connection:
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
-        except (DatabaseError, OperationalError) as error:
-            raise StateError(
-                f"{self.path.name}: cannot be opened as the orchestrator's database",
-                hint="Restore it from a backup, or start with a new home.",
-            ) from error
-        except CommandError as error:
-            raise StateError(
-                f"{self.path.name}: was written by a later version of this program",
-                hint="Install that version.",
-            ) from error
+        with explained(self.name), self._reading.begin() as session:
+            yield session
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A bare connection in one transaction that writes, for migrations and copies."""
+        with explained(self.name), self._engine.begin() as connection:
+            yield connection
+
+    def migrate(self) -> None:
+        """Bring the tables to this version's form: all of it or nothing.
+
+        Raises:
+            StateError: the database is not ours, damaged, or written by a later version.
+            UnavailableError, StorageError: it cannot be reached or written.
+        """
+        with explained(self.name):
+            with self._engine.execution_options(**{_READING: True}).begin() as connection:
+                if upgrading.is_current(connection, self.name):
+                    return
+            with self._engine.begin() as connection:
+                upgrading.upgrade(connection, self.name)
+
+    def revision(self) -> str | None:
+        """Return which version of the tables stands; None where there are none."""
+        with self.reading() as session:
+            return upgrading.revision(session.connection())
 
     def close(self) -> None:
         """Drop all connections."""
         self._engine.dispose()
 
 
-def open_database(path: Path) -> Database:
+def open_database(
+    location: Location | Path, *, patience_s: float = 0.0, waiting: Callable[[str], None] | None = None
+) -> Database:
     """Open (and make, where absent) the database.
 
+    Args:
+        location: a SQLite file, or what `location_of` returned.
+        patience_s: how long a server that does not answer is waited for.
+        waiting: told once why, when that begins.
+
     Raises:
-        StateError: as in `Database.migrate`.
+        StateError, UnavailableError, StorageError: as in `Database.migrate`.
     """
-    database = Database(path)
-    database.migrate()
-    return database
+    database = Database(location)
+    end = time.monotonic() + patience_s
+    pause_s = 0.1
+    try:
+        while True:
+            try:
+                database.migrate()
+            except UnavailableError as error:
+                if time.monotonic() + pause_s > end:
+                    raise
+                if waiting is not None:
+                    waiting(error.message)
+                    waiting = None
+                time.sleep(pause_s)
+                pause_s = min(pause_s * 2, 2.0)
+            else:
+                return database
+    except BaseException:
+        database.close()
+        raise
 
 
-def _prepare_connection(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's own type
+def make_engine(location: Location) -> Engine:
+    """Return an engine whose transactions begin as this module says."""
+    if location.is_file:
+        engine = create_engine(location.url)
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    options = " ".join(f"-c {key}={value}" for key, value in _SERVER_OPTIONS.items())
+    engine = create_engine(
+        location.url,
+        connect_args=location.arguments
+        | {
+            "options": options,
+            "connect_timeout": CONNECT_S,
+            "application_name": "pht-orchestrator",
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 30_000,
+            # Prepared statements outlive neither a restart nor a connection pooler in between.
+            "prepare_threshold": None,
+        },
+        pool_pre_ping=True,
+        pool_size=5,
+        max_overflow=25,
+        pool_timeout=WRITER_WAIT_S,
+        isolation_level="READ COMMITTED",
+        hide_parameters=True,
+    )
+    event.listen(engine, "begin", _begin_postgresql)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's own type
     # The driver would begin transactions by itself, lazily; we say when, and which.
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+    for pragma in _PRAGMAS:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
-def _begin(connection: Connection) -> None:
+def _begin_sqlite(connection: Connection) -> None:
     # Who will write says so at once: two that read first and write later would deadlock.
-    reading = connection.get_execution_options().get(_READING, False)
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+    connection.exec_driver_sql("BEGIN" if _reads(connection) else "BEGIN IMMEDIATE")
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    if _reads(connection):
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    else:
+        # Read committed: each statement sees what was committed when it began, and nobody commits beside us.
+        connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _WRITER_LOCK})
+
+
+def _reads(connection: Connection) -> bool:
+    return bool(connection.get_execution_options().get(_READING, False))

@@ -5,6 +5,7 @@ from datetime import datetime
 from sqlalchemy import Index, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
+from orchestrator.storage.dialects import BIG
 from orchestrator.storage.tables.base import DIGEST_LENGTH, Base, UtcDateTime
 
 
@@ -15,13 +16,13 @@ class StatementRow(Base):
 
     station: Mapped[str] = mapped_column(String(64), primary_key=True)
     identity_key: Mapped[str] = mapped_column(String(64), primary_key=True)
-    epoch: Mapped[int]
-    sequence: Mapped[int]
+    epoch: Mapped[int] = mapped_column(BIG)
+    sequence: Mapped[int] = mapped_column(BIG)
     statement: Mapped[str] = mapped_column(String(DIGEST_LENGTH))
     envelope: Mapped[bytes] = mapped_column(LargeBinary)
     receipt: Mapped[bytes] = mapped_column(LargeBinary)
-    audit_seq: Mapped[int]
-    egress_seq: Mapped[int]
+    audit_seq: Mapped[int] = mapped_column(BIG)
+    egress_seq: Mapped[int] = mapped_column(BIG)
     received: Mapped[datetime] = mapped_column(UtcDateTime())
 
 
@@ -47,6 +48,6 @@ class RestorationRow(Base):
 
     station: Mapped[str] = mapped_column(String(64), primary_key=True)
     identity_key: Mapped[str] = mapped_column(String(64), primary_key=True)
-    epoch: Mapped[int] = mapped_column(primary_key=True)
+    epoch: Mapped[int] = mapped_column(BIG, primary_key=True)
     envelope: Mapped[bytes] = mapped_column(LargeBinary)
     received: Mapped[datetime] = mapped_column(UtcDateTime())

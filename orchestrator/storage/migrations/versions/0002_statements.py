@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from orchestrator.storage.dialects import BIG, append_only
+
 revision = "0002"
 down_revision = "0001"
 
@@ -16,13 +18,13 @@ def upgrade() -> None:
         "station_statements",
         sa.Column("station", sa.String(64), primary_key=True),
         sa.Column("identity_key", sa.String(64), primary_key=True),
-        sa.Column("epoch", sa.Integer, nullable=False),
-        sa.Column("sequence", sa.Integer, nullable=False),
+        sa.Column("epoch", BIG, nullable=False),
+        sa.Column("sequence", BIG, nullable=False),
         sa.Column("statement", _DIGEST, nullable=False),
         sa.Column("envelope", sa.LargeBinary, nullable=False),
         sa.Column("receipt", sa.LargeBinary, nullable=False),
-        sa.Column("audit_seq", sa.Integer, nullable=False),
-        sa.Column("egress_seq", sa.Integer, nullable=False),
+        sa.Column("audit_seq", BIG, nullable=False),
+        sa.Column("egress_seq", BIG, nullable=False),
         sa.Column("received", sa.DateTime, nullable=False),
     )
     op.create_table(
@@ -40,13 +42,9 @@ def upgrade() -> None:
         "statement_restorations",
         sa.Column("station", sa.String(64), primary_key=True),
         sa.Column("identity_key", sa.String(64), primary_key=True),
-        sa.Column("epoch", sa.Integer, primary_key=True),
+        sa.Column("epoch", BIG, primary_key=True),
         sa.Column("envelope", sa.LargeBinary, nullable=False),
         sa.Column("received", sa.DateTime, nullable=False),
     )
     for table in _EVIDENCE:
-        for verb in ("DELETE", "UPDATE"):
-            op.execute(
-                f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
-                "BEGIN SELECT RAISE(ABORT, 'evidence stays'); END"
-            )
+        append_only(op.get_bind(), table)
