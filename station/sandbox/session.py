@@ -6,23 +6,22 @@ closed list. Contents are not judged here: a reply is a candidate for the egress
 """
 
 import contextlib
-import os
 import select
 import shutil
 import socket
-import stat
 import threading
 import time
 from pathlib import Path
-from typing import Annotated, Final, Literal, Protocol
+from typing import Final, Protocol
 
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import ValidationError
 
-from policies.documents import StrictModel
 from policies.errors import PhtError, StorageError
 from policies.wire.frames import FrameLimits, Pace, read_message, require_room, write_message
 from policies.wire.heads import ProtocolError, ProtocolReason
 from station.sandbox import unix
+from station.sandbox.heads import Hello, ReplyHead, head_of, problem_with_scores
+from station.sandbox.readers import open_to_readers
 from station.sandbox.spec import (
     ContainerSpec,
     ContainerStatus,
@@ -46,25 +45,6 @@ _AFTERMATH_S: Final = 5.0
 _FINISH_S: Final = 5.0
 _STRANGERS: Final = 16
 _START_LOG_BYTES: Final = 64 * 1024
-
-
-class Hello(StrictModel):
-    """The first message of a container."""
-
-    type: Literal["hello"]
-    protocol: Literal[1]
-    interface: Literal["flower", "command", "map"]
-
-
-class ReplyHead(StrictModel):
-    """The head of an answer."""
-
-    type: Literal["reply"]
-    id: int
-    metrics: dict[str, JsonValue]
-    rows: dict[str, JsonValue]
-    scores: list[JsonValue] = Field(default_factory=list)
-    error: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")] | None
 
 
 class Sandbox(Protocol):
@@ -249,7 +229,7 @@ class TrainSession:
             try:
                 write_message(
                     self._connection,
-                    _head(request, number),
+                    head_of(request, number),
                     request.arrays,
                     deadline=deadline,
                     pace=self._pace,
@@ -275,7 +255,7 @@ class TrainSession:
                 self._close()
                 return TrainFailure(ExitClass.NO_ROOM, detail="the disk had no room for its answer")
             problem = self._problem(head, number, received.arrays is not None)
-            problem = problem or _problem_with_scores(request, head, received.arrays is not None)
+            problem = problem or problem_with_scores(request, head, received.arrays is not None)
             if problem or head.error:
                 limits.arrays_to.unlink(missing_ok=True)
             if problem:
@@ -384,14 +364,6 @@ def _require_room(limits: ReplyLimits) -> None:
         ) from error
 
 
-def _problem_with_scores(request: TrainRequest, head: ReplyHead, has_arrays: bool) -> str:
-    if head.scores and (head.error or request.kind != "score"):
-        return "it scored what nobody asked it to score"
-    if request.kind == "score" and (head.metrics or head.rows or has_arrays):
-        return "its scores came with results"
-    return ""
-
-
 def failure_of_exit(status: ContainerStatus) -> TrainFailure:
     """Say why a container that has ended did so."""
     if status.timed_out:
@@ -410,10 +382,6 @@ def _is_the_container(peer: unix.Peer, started: StartedContainer) -> bool:
     return of_its_user and peer.is_in_cgroup_of(started.container_id)
 
 
-def _head(request: TrainRequest, number: int) -> dict[str, JsonValue]:
-    return {"type": request.kind, "id": number, "round": request.round, "config": dict(request.config)}
-
-
 def _listen(control: Path) -> socket.socket:
     """Listen in a run's control folder, so that any user may connect: who it is the kernel says afterwards.
 
@@ -425,34 +393,3 @@ def _listen(control: Path) -> socket.socket:
         return unix.listen(control / SOCKET_NAME, mode=0o666, backlog=4)
     except OSError as error:
         raise StorageError(f"a train's control socket cannot be made: {error.strerror}") from error
-
-
-def open_to_readers(cohort: Path) -> None:
-    """Let any user read a cohort: the container's is a fresh one. Its parents stay closed to the users of this host.
-
-    Raises:
-        StorageError: it cannot be done, or the cohort holds a link.
-    """
-    try:
-        for folder, folders, files in os.walk(cohort, onerror=_raise):
-            _allow(Path(folder), 0o555)
-            for name in files:
-                _allow(Path(folder, name), 0o444)
-            for name in folders:
-                if Path(folder, name).is_symlink():
-                    raise StorageError("a cohort holds files and folders only, no links")
-    except OSError as error:
-        raise StorageError(f"a cohort cannot be opened to its train: {error.strerror}") from error
-
-
-def _allow(path: Path, bits: int) -> None:
-    status = path.lstat()
-    if stat.S_ISLNK(status.st_mode):
-        raise StorageError("a cohort holds files and folders only, no links")
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & bits != bits:
-        path.chmod(mode | bits)
-
-
-def _raise(error: OSError) -> None:
-    raise error

@@ -16,7 +16,8 @@ import pytest
 from policies.errors import RefusedError, StorageError
 from policies.refusals import RefusalCode
 from station.sandbox import unix
-from station.sandbox.session import TrainSandbox, TrainSession, open_to_readers
+from station.sandbox.readers import open_to_readers
+from station.sandbox.session import TrainSandbox, TrainSession
 from station.sandbox.spec import (
     ContainerSpec,
     ContainerStatus,
