@@ -209,6 +209,10 @@ class ReleaseRules(StrictModel):
         description="Of the codes that the train declares, those that may leave; any other failure leaves as its class.",
     )
     minimum_cell_count: Annotated[int, Field(ge=1)] = 10
+    station_results: bool = Field(
+        default=False,
+        description="Whether the requester is shown what single stations released; else pooled values of three stations or more.",
+    )
     count_rounding: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=1, description="Counts in tables leave as the nearest multiple of this."
     )

@@ -15,6 +15,7 @@ from sqlalchemy import select
 from orchestrator.federation.orders import FolderQueue, RunFolder, RunProgress, weights_of
 from orchestrator.registry.access import Access, Principal, Role
 from orchestrator.results.folder import PROVENANCE, RESULT_FILES, result_folder
+from orchestrator.results.shown import shown_rounds
 from orchestrator.settings import Home
 from orchestrator.storage import Database, OrderRow
 from policies.documents import Digest
@@ -67,7 +68,8 @@ class Runs:
             NotFoundError: there is none that this party may see.
         """
         self._row(principal, digest)
-        return self._queue.folder(digest).read_rounds()
+        folder = self._queue.folder(digest)
+        return shown_rounds(folder.read_order(), folder.read_rounds())
 
     def envelope(self, principal: Principal, digest: Digest) -> bytes:
         """The order as it was given.

@@ -7,10 +7,12 @@ from pathlib import Path
 from orchestrator.federation.orders import FolderQueue, RunFolder
 from orchestrator.logs import start_logging
 from orchestrator.registry.retention import forget_intermediate_weights
-from orchestrator.settings import Home
+from orchestrator.settings import Home, database_location, load_settings
 from orchestrator.storage import open_database
 from policies.bundle import BlobFolder
 from policies.errors import ExitCode, PhtError
+
+_PATIENCE_S = 120.0
 
 
 def main() -> int:
@@ -33,7 +35,8 @@ def main() -> int:
 
 def _tidy_up(home: Home, order_hex: str, blobs: BlobFolder) -> None:
     queue = FolderQueue(home.runs)
-    database = open_database(home.database)
+    # What is to be kept is written already: this may wait for a database that is away.
+    database = open_database(database_location(home, load_settings(home)), patience_s=_PATIENCE_S)
     try:
         forget_intermediate_weights(queue, RunFolder(home.runs / order_hex), database, blobs)
     finally:

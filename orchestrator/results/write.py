@@ -13,6 +13,7 @@ from orchestrator.federation.orders import AcceptedOrder, RunFolder, RunProgress
 from orchestrator.results.folder import METRICS, MODEL, PICTURE, PROVENANCE, result_folder
 from orchestrator.results.picture import draw_metrics
 from orchestrator.results.provenance import provenance_statement
+from orchestrator.results.shown import shown_rounds
 from orchestrator.results.tables import described
 from policies.bundle import BlobFolder
 from policies.documents import canonical_json, digest_of_file
@@ -33,7 +34,8 @@ def write_result(run_folder: Path, blobs: BlobFolder) -> Path:
         StorageError: the disk is full.
     """
     run = RunFolder(run_folder)
-    accepted, progress, rounds = run.read_order(), run.read_progress(), run.read_rounds()
+    accepted, progress = run.read_order(), run.read_progress()
+    rounds = shown_rounds(accepted, run.read_rounds())
     if progress.state is not RunState.FINISHED:
         raise StateError(f"the run is {progress.state}, not finished")
     folder = result_folder(run_folder)

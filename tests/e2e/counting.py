@@ -30,6 +30,7 @@ SAME = "as before"
 _TERMS = {
     "data.collections": "[thorax-cxr]", "data.minimum_patients": 20, "runs.runs": 5, "runs.releases": 5,
     "release.minimum_patients_per_metric": 5, "release.minimum_cell_count": 5,
+    "release.station_results": "true",
 }  # fmt: skip
 
 

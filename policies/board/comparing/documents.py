@@ -127,7 +127,7 @@ _RULES: Final[tuple[tuple[str, Verdict], ...]] = (
     (r"resources\.(memory_mib|cpus|run_hours|pids|scratch_mib|message_timeout_s)", _more()),
     (r"resources\.gpu", _ranked("none", "optional", "required")),
     (r"resources\.gpu_memory_mib", _more()),
-    (r"resources\.(gpu|cpu_fallback)|commercial_use_approved", _ranked(False, True)),
+    (r"resources\.(gpu|cpu_fallback)|commercial_use_approved|release\.station_results", _ranked(False, True)),
     (r"release\.(secure_aggregation|human_review)", _ranked(True, False)),
     (r"release\.tensors\.(float_buffers|integer_buffers)", _ranked("withhold", "release")),
     (r"release\.tensors\.precision", _ranked("bfloat16", "float16", "float32")),
@@ -171,6 +171,7 @@ _MEANINGS: Final = (
         "what a table tells, and how finely",
     ),
     (r"outputs\.rows\..+", "what a train may say of one patient"),
+    (r"release\.station_results", "whether the requester sees what single stations released"),
     (r"release\.error_codes", "ways of failing that are told by name"),
     (r"release\.count_rounding", "how finely counts are told"),
     (

@@ -209,6 +209,16 @@ def _release(policy: Policy, found: Capacity, train: Train | None) -> Section:
     rules = policy.release
     lines = [f"Numbers: {', '.join(rules.metrics) or 'none'}. Tables: {', '.join(rules.tables) or 'none'}."]
     if rules.tensors is not None:
+def station_results_in_words(rules: ReleaseRules) -> str:
+    """Say what of each hospital's released numbers the requester is shown."""
+    if rules.station_results:
+        return "The requester is shown what each hospital released, by its name."
+    return (
+        "The requester is shown pooled values of three hospitals or more, not what a single hospital released. The orchestrator sees "
+        "each; and each hospital may see its own beside the pooled ones."
+    )
+
+
         clipping = (
             "no clipping"
             if rules.tensors.clipping_norm is None
@@ -223,6 +233,7 @@ def _release(policy: Policy, found: Capacity, train: Train | None) -> Section:
         f"Numbers rest on {rules.minimum_patients_per_metric} patients or more, cells on {rules.minimum_cell_count}.",
         *(noise_in_words(policy, train.manifest if train else None) or ("No differential privacy.",)),
         f"Secure aggregation: {'required' if rules.secure_aggregation else 'no'}.",
+        station_results_in_words(rules),
         person_in_words(rules),
         f"With every release: how many images it rests on, rounded; how the train ended, by its code; {_duration(rules)}.",
         f"A release holds at most {rules.maximum_bytes / _MIB:.3g} MiB.",

@@ -1,0 +1,150 @@
+"""What of a run's rounds is shown outside the orchestrator: by station only where the policy says so, else pooled.
+
+The orchestrator itself sees every released value (DESIGN I4: it is trusted not to study them). Invariant: where the policy does not
+say `release.station_results`, no value that one station released is in what `shown_rounds` returns; a field of a round that is not
+listed here is not in it either.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from orchestrator.federation.orders import AcceptedOrder
+from orchestrator.results.pooling import DIFFERENCE, MINIMUM_POOLED, TOO_FEW, Pooled, pool
+from policies.manifest import MetricOutput
+
+Entry = Mapping[str, Any]
+
+STAGES: Final = ("train", "evaluate", "analyse")
+_KEPT: Final = (
+    "round", "took_part", "missing", "weights", "aggregate_s", "wall_s", "overhead_s", "heads", "correlation", "excluded",
+    "deadline_s", "deadlines", "late", "began", "ended", "started", "finished", "quorum", "strategy",
+)  # fmt: skip
+"""Who took part, who did not and why, times of the whole round, heads of stations' chains: nothing that a station released."""
+
+
+def shown_rounds(accepted: AcceptedOrder, rounds: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Return the rounds as the requester, the board and the operator see them."""
+    if accepted.release.station_results:
+        return [dict(entry) for entry in rounds]
+    pooled = pooled_rounds(accepted, rounds)
+    asked = _told_tables(accepted, rounds)
+    # What a station counts stays the same over a run: two sums over sets that differ by one tell its count.
+    counted = [frozenset(entry.get("num_examples") or {}) for entry in rounds]
+    return [
+        _shown(entry, means, tables, examples_told=who == counted[0])
+        for entry, means, tables, who in zip(rounds, pooled, asked, counted, strict=True)
+    ]
+
+
+def pooled_rounds(accepted: AcceptedOrder, rounds: Sequence[Entry]) -> list[dict[str, dict[str, Pooled]]]:
+    """Return for each round, by stage and metric, the pooled value, told or not."""
+    metrics = metrics_of(accepted)
+    first: dict[tuple[str, str], frozenset[str]] = {}
+    found: list[dict[str, dict[str, Pooled]]] = []
+    for entry in rounds:
+        here: dict[str, dict[str, Pooled]] = {}
+        for (stage, key), metric in metrics.items():
+            values = values_of(entry, stage, key)
+            if not values:
+                continue
+            told = pool(values, entry.get("num_examples") or {}, metric)
+            if told.value is not None and not _same_question(accepted, first, (stage, key), values):
+                told = Pooled(told.stations, None, DIFFERENCE)
+            here.setdefault(stage, {})[key] = told
+        found.append(here)
+    return found
+
+
+def metrics_of(accepted: AcceptedOrder) -> dict[tuple[str, str], MetricOutput]:
+    """Return the metrics that may leave, by stage and key, with no more decimals than the policy has."""
+    return {
+        (item.stage, item.key): accepted.release.narrowed(item)
+        for item in accepted.manifest.outputs.metrics
+        if item.key in accepted.release.metrics
+    }
+
+
+def values_of(entry: Entry, stage: str, key: str) -> dict[str, float]:
+    """Return what each station released of a metric in a round."""
+    return {name: float(values[key]) for name, values in (entry.get(stage) or {}).items() if key in values}
+
+
+def _same_question(
+    accepted: AcceptedOrder,
+    first: dict[tuple[str, str], frozenset[str]],
+    which: tuple[str, str],
+    stations: Iterable[str],
+) -> bool:
+    """Whether no earlier round asked the same of other stations; after training the question is another one each round.
+
+    Stations whose weights did not change answer the same again: two means over sets that differ by one tell that one's value.
+    """
+    if "train" in accepted.order.stages:
+        return True
+    return first.setdefault(which, frozenset(stations)) == frozenset(stations)
+
+
+def _told_tables(accepted: AcceptedOrder, rounds: Sequence[Entry]) -> list[dict[str, dict[str, str]]]:
+    """Return for each round, by stage and table, why its sum is not told; empty text where it is."""
+    first: dict[tuple[str, str], frozenset[str]] = {}
+    found: list[dict[str, dict[str, str]]] = []
+    for entry in rounds:
+        here: dict[str, dict[str, str]] = {}
+        for stage in STAGES:
+            for key in sorted((entry.get("summed_tables") or {}).get(stage) or {}):
+                names = frozenset(_with_table(entry, stage, key))
+                code = "" if len(names) >= MINIMUM_POOLED else TOO_FEW
+                if not code and not _same_question(accepted, first, (stage, key), names):
+                    code = DIFFERENCE
+                here.setdefault(stage, {})[key] = code
+        found.append(here)
+    return found
+
+
+def _with_table(entry: Entry, stage: str, key: str) -> list[str]:
+    tables = (entry.get("tables") or {}).get(stage) or {}
+    return [name for name, found in tables.items() if key in found]
+
+
+def _shown(
+    entry: Entry,
+    pooled: Mapping[str, Mapping[str, Pooled]],
+    tables: Mapping[str, Mapping[str, str]],
+    *,
+    examples_told: bool,
+) -> dict[str, Any]:
+    shown: dict[str, Any] = {name: entry[name] for name in _KEPT if name in entry}
+    shown |= {stage: {} for stage in STAGES if stage in entry}
+    shown["means"] = {
+        stage: {key: each.value for key, each in found.items() if each.value is not None}
+        for stage, found in pooled.items()
+    }
+    shown["reported"] = {
+        stage: {key: each.stations for key, each in found.items()} for stage, found in pooled.items()
+    }
+    withheld = {
+        stage: {key: each.code for key, each in found.items() if each.code} for stage, found in pooled.items()
+    }
+    shown["tables"] = {}
+    shown["tables_reported"] = {
+        stage: dict(Counter(key for found in released.values() for key in found))
+        for stage, released in (entry.get("tables") or {}).items()
+    }
+    sums = entry.get("summed_tables") or {}
+    shown["summed_tables"] = {
+        stage: {key: sums[stage][key] for key, code in found.items() if not code}
+        for stage, found in tables.items()
+    }
+    for stage, found in tables.items():
+        withheld.setdefault(stage, {}).update({key: code for key, code in found.items() if code})
+    shown["withheld"] = {stage: codes for stage, codes in withheld.items() if codes}
+    examples = entry.get("num_examples") or {}
+    shown["num_examples"], shown["counts"] = {}, {}
+    shown["examples"] = sum(examples.values()) if examples_told and len(examples) >= MINIMUM_POOLED else None
+    shown["compute_s"] = {
+        stage: {"slowest": max(times.values())}
+        for stage, times in (entry.get("compute_s") or {}).items()
+        if times
+    }
+    return shown

@@ -1,0 +1,122 @@
+"""What of a run is shown outside the orchestrator: where the policy does not say so, nothing that one station released."""
+
+import json
+from itertools import product
+from typing import Any
+
+import pytest
+from result_documents import accepted_order, metric, round_entry
+
+from orchestrator.results.pooling import DIFFERENCE, TELLS_ONE, TOO_FEW, pool, spread
+from orchestrator.results.shown import pooled_rounds, shown_rounds
+
+FOUR = {"amstel": 0.61, "berkel": 0.68, "dommel": 0.74, "eem": 0.83}
+EXAMPLES = {"amstel": 50, "berkel": 120, "dommel": 70, "eem": 90}
+
+
+def test_where_the_policy_says_so_every_stations_values_are_shown() -> None:
+    entry = round_entry(1, FOUR, EXAMPLES)
+    assert shown_rounds(accepted_order(station_results=True), [entry]) == [entry]
+
+
+def test_without_the_policys_word_no_value_of_a_station_is_shown() -> None:
+    marks = {"amstel": 0.6101, "berkel": 0.6802, "dommel": 0.7403, "eem": 0.8304}
+    examples = {"amstel": 5101, "berkel": 5202, "dommel": 5303, "eem": 5404}
+    entry = round_entry(1, marks, examples) | {"something_new": {"amstel": 0.6101}}
+    (shown,) = shown_rounds(accepted_order(), [entry])
+    text = json.dumps(shown)
+    assert not [value for value in (*marks.values(), *examples.values()) if str(value) in text]
+    assert shown["took_part"] == sorted(FOUR)
+    assert shown["reported"]["evaluate"] == {"auc": 4}
+    assert shown["examples"] == sum(examples.values())
+    mean = sum(marks[name] * examples[name] for name in marks) / sum(examples.values())
+    assert shown["means"]["evaluate"] == {"auc": round(mean, 4)}
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_value_of_one_or_two_stations_is_not_pooled(number: int) -> None:
+    values = dict(list(FOUR.items())[:number])
+    entry = round_entry(1, values, EXAMPLES)
+    (shown,) = shown_rounds(accepted_order(), [entry])
+    assert shown["means"] == {"train": {}, "evaluate": {}}
+    assert shown["withheld"]["evaluate"] == {"auc": TOO_FEW}
+    assert shown["examples"] is None or len(EXAMPLES) >= 3
+
+
+def test_the_same_question_of_other_stations_tells_no_difference() -> None:
+    order = accepted_order(stages=("evaluate",), rounds=3)
+    three = {name: FOUR[name] for name in ("amstel", "berkel", "dommel")}
+    rounds = [round_entry(number, values, EXAMPLES) for number, values in ((1, FOUR), (2, three), (3, FOUR))]
+    told = [entry["evaluate"]["auc"] for entry in pooled_rounds(order, rounds)]
+    assert [each.code for each in told] == ["", DIFFERENCE, ""]
+    trained = pooled_rounds(accepted_order(rounds=3), rounds)
+    assert all(each["evaluate"]["auc"].value is not None for each in trained)
+    # The count of each stays the same in every run.
+    shown = shown_rounds(
+        accepted_order(rounds=3), [rounds[0], round_entry(2, three, {n: EXAMPLES[n] for n in three})]
+    )
+    assert [entry["examples"] for entry in shown] == [sum(EXAMPLES.values()), None]
+
+
+@pytest.mark.parametrize(
+    ("values", "examples"),
+    [
+        # At the end of its range, a mean is everybody's value.
+        ({"a": 0.7, "b": 1.0, "c": 1.0}, {"a": 10, "b": 10, "c": 10}),
+        # One so large that the mean is its own.
+        ({"a": 0.7, "b": 0.5, "c": 0.8}, {"a": 10, "b": 10, "c": 5000}),
+    ],
+)
+def test_a_mean_that_would_tell_one_value_is_withheld(
+    values: dict[str, float], examples: dict[str, int]
+) -> None:
+    assert pool(values, examples, metric(decimals=2)).code == TELLS_ONE
+    assert spread(values, examples, "a", metric(decimals=2)) is None
+
+
+def consistent(
+    own: str, values: dict[str, float], examples: dict[str, int], decimals: int
+) -> dict[str, set[float]]:
+    """By brute force: the values that each other station could have, given all that one of them is shown."""
+    measured = metric(decimals=decimals)
+    told = pool(values, examples, measured).value
+    shown = spread(values, examples, own, measured)
+    steps = [step / 10**decimals for step in range(10**decimals + 1)]
+    others = [name for name in values if name != own]
+    found: dict[str, set[float]] = {name: set() for name in others}
+    mass = sum(examples[name] for name in values)
+    for guess in product(steps, repeat=len(others)):
+        if shown is not None and (min(guess), max(guess)) != (shown.lowest, shown.highest):
+            continue
+        total = examples[own] * values[own] + sum(examples[n] * v for n, v in zip(others, guess, strict=True))
+        if told is None or abs(round(total / mass, decimals) - told) < 1e-9:
+            for name, value in zip(others, guess, strict=True):
+                found[name].add(value)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("values", "examples", "decimals"),
+    [
+        ({"a": 0.61, "b": 0.68, "c": 0.74}, {"a": 50, "b": 123, "c": 457}, 2),
+        ({"a": 0.5, "b": 0.6, "c": 0.9, "d": 0.7}, {"a": 50, "b": 120, "c": 70, "d": 90}, 1),
+        ({"a": 0.5, "b": 0.6, "c": 0.9, "d": 0.7}, {"a": 50, "b": 1200, "c": 70, "d": 90}, 1),
+        ({"a": 0.5, "b": 0.4, "c": 0.4, "d": 0.4}, {"a": 50, "b": 120, "c": 70, "d": 90}, 1),
+    ],
+)
+def test_what_a_hospital_is_shown_leaves_more_than_one_value_to_each_other(
+    values: dict[str, float], examples: dict[str, int], decimals: int
+) -> None:
+    for own in values:
+        assert all(len(each) > 1 for each in consistent(own, values, examples, decimals).values())
+
+
+def test_a_spread_is_of_three_others_or_more_and_its_middle_of_four() -> None:
+    assert spread(dict(list(FOUR.items())[:3]), EXAMPLES, "amstel", metric(decimals=2)) is None
+    of_three = spread(FOUR, EXAMPLES, "amstel", metric(decimals=2))
+    assert of_three is not None
+    assert (of_three.lowest, of_three.highest, of_three.median) == (0.68, 0.83, None)
+    five: dict[str, Any] = FOUR | {"ijssel": 0.71}
+    of_four = spread(five, EXAMPLES | {"ijssel": 60}, "amstel", metric(decimals=2))
+    assert of_four is not None
+    assert of_four.median == pytest.approx(0.72, abs=0.006)
