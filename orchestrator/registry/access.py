@@ -1,19 +1,22 @@
 """Who is asking, and which blobs they may read: tokens, registered stations, grants.
 
-Does not parse HTTP. Invariants: default deny; a token is stored as its hash only; a blob is readable through a grant
+Does not parse HTTP. Invariants: default deny; a token is stored as its hash only, ends, and a revoked one is out at its next
+request (each is looked up in the database); a blob is readable through a grant
 (`bundle`, `order:<digest>`, `owner:<who>`), and a grant is made only for bytes that the granting party could read or
 has sent in full, so naming a digest opens nothing.
 """
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from orchestrator.registry.audit import Action, Audit, AuditEvent
+from orchestrator.registry.noting import Moments
 from orchestrator.storage import BlobGrant, Database, OrderRow, OrderStationRow, StationRow, TokenRow
 from orchestrator.storage.dialects import insert_missing
 from policies.documents import Digest, digest_of
@@ -21,6 +24,7 @@ from policies.errors import NotFoundError, TrustError
 
 TOKEN_PREFIX = "pht_"  # noqa: S105 - marks our tokens for secret scanners
 BUNDLE_SCOPE = "bundle"
+OWNER_PREFIX = "owner:"
 
 
 class Role(StrEnum):
@@ -30,6 +34,7 @@ class Role(StrEnum):
     BOARD = "board"
     WITNESS = "witness"
     OPERATOR = "operator"
+    AUDITOR = "auditor"
     STATION = "station"
 
 
@@ -48,53 +53,116 @@ class Principal:
     @property
     def sees_all_runs(self) -> bool:
         """Whether runs of others are shown: progress and results are the requester's."""
-        return self.role in {Role.BOARD, Role.OPERATOR}
+        return self.role in {Role.BOARD, Role.OPERATOR, Role.AUDITOR}
+
+
+OPERATOR_HERE = Principal(Role.OPERATOR, "command line")
+"""Who may run our command line on the orchestrator's own home."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenView:
+    """A token, without what it is."""
+
+    id: int
+    role: Role
+    name: str
+    created: datetime
+    expires: datetime | None
+    last_used: datetime | None
+    revoked: datetime | None
+
+    def state(self, now: datetime) -> str:
+        """Whether it opens anything."""
+        if self.revoked is not None:
+            return "revoked"
+        return "expired" if self.expires is not None and self.expires <= now else "in use"
 
 
 class Access:
     """Tokens, stations' keys and grants."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, audit: Audit | None = None) -> None:
         self._database = database
+        self._audit = audit or Audit(database)
+        self._used = Moments(self._note_used)
 
-    def new_token(self, role: Role, name: str) -> str:
-        """Make a token; it is returned once and kept as a hash."""
+    def new_token(
+        self, role: Role, name: str, days: float | None = None, by: Principal = OPERATOR_HERE
+    ) -> str:
+        """Make a token; it is returned once and kept as a hash.
+
+        Args:
+            role: what it opens.
+            name: who gets it.
+            days: when it ends; None for one that is revoked only.
+            by: who makes it.
+        """
         token = TOKEN_PREFIX + secrets.token_hex(32)
+        now = _now()
         with self._database.transaction() as session:
-            session.add(
-                TokenRow(
-                    secret_digest=digest_of(token.encode()),
-                    role=role,
-                    name=name,
-                    created=_now(),
-                    revoked=None,
-                )
+            row = TokenRow(
+                secret_digest=digest_of(token.encode()),
+                role=role,
+                name=name,
+                created=now,
+                revoked=None,
+                expires=None if days is None else now + timedelta(days=days),
+                last_used=None,
             )
+            session.add(row)
+            session.flush()
+            about = f"token {row.id} of {role}:{name}"
+            self._audit.append_in(session, AuditEvent(action=Action.TOKEN_MADE, who=by.id, about=about))
         return token
 
-    def revoke_tokens(self, role: Role, name: str) -> int:
-        """Withdraw all tokens of a party; return how many.
+    def revoke_tokens(
+        self, role: Role, name: str, by: Principal = OPERATOR_HERE, token_id: int | None = None
+    ) -> int:
+        """Withdraw all tokens of a party, or one of them; return how many.
 
         Raises:
             NotFoundError: there is none.
         """
         with self._database.transaction() as session:
-            rows = session.scalars(
-                select(TokenRow).where(
-                    TokenRow.role == role, TokenRow.name == name, TokenRow.revoked.is_(None)
-                )
-            ).all()
+            query = select(TokenRow).where(
+                TokenRow.role == role, TokenRow.name == name, TokenRow.revoked.is_(None)
+            )
+            if token_id is not None:
+                query = query.where(TokenRow.id == token_id)
+            rows = session.scalars(query).all()
             if not rows:
                 raise NotFoundError(f"there is no {role} token of the name {name}")
             for row in rows:
                 row.revoked = _now()
+                about = f"token {row.id} of {role}:{name}"
+                self._audit.append_in(
+                    session, AuditEvent(action=Action.TOKEN_REVOKED, who=by.id, about=about)
+                )
             return len(rows)
+
+    def tokens(self) -> list[TokenView]:
+        """All tokens that were ever made, the newest first."""
+        with self._database.reading() as session:
+            rows = session.scalars(select(TokenRow).order_by(TokenRow.id.desc())).all()
+        return [
+            TokenView(
+                row.id,
+                Role(row.role),
+                row.name,
+                row.created,
+                row.expires,
+                self._used.newest(str(row.id), row.last_used),
+                row.revoked,
+            )
+            for row in rows
+        ]
 
     def by_token(self, token: str) -> Principal:
         """Return whose token this is.
 
         Raises:
-            TrustError: unknown or withdrawn.
+            TrustError: unknown, withdrawn, or over.
         """
         # A lookup by hash: its time says nothing about the token itself.
         with self._database.reading() as session:
@@ -103,9 +171,13 @@ class Access:
                     TokenRow.secret_digest == digest_of(token.encode()), TokenRow.revoked.is_(None)
                 )
             )
-            if row is None:
-                raise TrustError("the token is unknown or was withdrawn")
-            return Principal(Role(row.role), row.name)
+        # One answer for all: who holds an old token learns nothing from it.
+        if row is None or (row.expires is not None and row.expires <= _now()):
+            raise TrustError(
+                "the token is unknown, was withdrawn, or is over", hint="Ask the orchestrator's operator."
+            )
+        self._used.note(str(row.id))
+        return Principal(Role(row.role), row.name)
 
     def by_station_key(self, fingerprint: Digest) -> Principal:
         """Return the registered station with this node key.
@@ -142,7 +214,21 @@ class Access:
     def grant(self, digest: Digest, scope: str) -> None:
         """Let a scope read a blob; the caller has seen to it that the granting party holds the bytes."""
         with self._database.transaction() as session:
+            owner = scope.removeprefix(OWNER_PREFIX)
+            if owner != scope and session.get(BlobGrant, (digest, scope)) is None:
+                self._audit.append_in(session, AuditEvent(action=Action.BLOB_STORED, who=owner, about=digest))
             add_grants(session, [digest], scope)
+
+    def close(self) -> None:
+        """Write what was noted of tokens' use."""
+        self._used.flush()
+
+    def _note_used(self, moments: Mapping[str, datetime]) -> None:
+        with self._database.transaction() as session:
+            for key, moment in moments.items():
+                row = session.get(TokenRow, int(key))
+                if row is not None:
+                    row.last_used = moment
 
     def grant_to_order(self, digest: Digest, order_digest: Digest) -> None:
         """Let the parties of an order read a blob (the run worker calls this for the weights it publishes)."""
@@ -156,7 +242,7 @@ def order_scope(order_digest: Digest) -> str:
 
 def owner_scope(principal: Principal) -> str:
     """The scope of one party."""
-    return f"owner:{principal.id}"
+    return f"{OWNER_PREFIX}{principal.id}"
 
 
 def add_grants(session: Session, digests: Iterable[Digest], scope: str) -> None:
@@ -175,7 +261,7 @@ def _readable(session: Session, principal: Principal, digest: Digest) -> bool:
     for scope in scopes:
         if scope == owner_scope(principal):
             return True
-        if scope == BUNDLE_SCOPE and principal.role is not Role.WITNESS:
+        if scope == BUNDLE_SCOPE and principal.role not in {Role.WITNESS, Role.AUDITOR}:
             return True
         if scope.startswith("order:") and _is_party(session, principal, scope.removeprefix("order:")):
             return True

@@ -5,11 +5,14 @@ that left the register loses its access here at once.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sqlalchemy import delete, select
 
+from orchestrator.registry.audit import Action, Audit, AuditEvent
+from orchestrator.registry.noting import Moments
 from orchestrator.registry.superlink_port import read_superlink_port
 from orchestrator.registry.trust import verified_policies
 from orchestrator.settings import Home
@@ -31,6 +34,7 @@ class StationView:
     key_fingerprint: str
     node_id: int | None
     last_seen: datetime | None
+    register_version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +50,10 @@ class SyncResult:
 class Stations:
     """The register as last verified."""
 
-    def __init__(self, home: Home, database: Database) -> None:
+    def __init__(self, home: Home, database: Database, audit: Audit | None = None) -> None:
         self._home, self._database = home, database
+        self._audit = audit or Audit(database)
+        self._seen = Moments(self._note_seen)
 
     def all(self) -> list[StationView]:
         """All stations, by name."""
@@ -59,7 +65,8 @@ class Stations:
                 row.organisation,
                 row.key_fingerprint,
                 None if row.node_id is None else int(row.node_id),
-                row.last_seen,
+                self._seen.newest(row.key_fingerprint, row.last_seen),
+                row.register_version,
             )
             for row in rows
         ]
@@ -73,11 +80,18 @@ class Stations:
             )
 
     def saw(self, fingerprint: str) -> None:
-        """Note that a station spoke to us."""
+        """Note that a registered station spoke to us, proven by its key; written at most every `noting.STALE_S`."""
+        self._seen.note(fingerprint)
+
+    def close(self) -> None:
+        """Write what was noted of stations."""
+        self._seen.flush()
+
+    def _note_seen(self, moments: Mapping[str, datetime]) -> None:
         with self._database.transaction() as session:
-            row = session.scalar(select(StationRow).where(StationRow.key_fingerprint == fingerprint))
-            if row is not None:
-                row.last_seen = datetime.now(UTC)
+            query = select(StationRow).where(StationRow.key_fingerprint.in_(list(moments)))
+            for row in session.scalars(query):
+                row.last_seen = moments[row.key_fingerprint]
 
     def sync(self) -> SyncResult:
         """Read the board's register from the mirror and follow it; a station that the board withdrew is out.
@@ -123,6 +137,12 @@ class Stations:
                 for name, station in wanted.items()
             }
             gone = [name for name, row in rows.items() if prints.get(name) != row.key_fingerprint]
+            if gone or wanted.keys() - rows.keys() or _version(rows) != register.version:
+                about = f"register version {register.version}"
+                self._audit.append_in(
+                    session,
+                    AuditEvent(action=Action.REGISTER_FOLLOWED, who="board's register", about=about),
+                )
             session.execute(delete(StationRow).where(StationRow.name.in_(gone)))
             for name, station in wanted.items():
                 if name in rows and name not in gone:
@@ -176,3 +196,13 @@ class Stations:
             row = session.get(StationRow, name)
             if row is not None and row.key_fingerprint == fingerprint:
                 row.node_id = str(node_id)
+                self._audit.append_in(
+                    session,
+                    AuditEvent(
+                        action=Action.NODE_REGISTERED, who="board's register", about=f"station:{name}"
+                    ),
+                )
+
+
+def _version(rows: Mapping[str, StationRow]) -> int:
+    return max((row.register_version for row in rows.values()), default=0)

@@ -2,6 +2,7 @@
 
 from orchestrator.storage.database import Database, open_database
 from orchestrator.storage.tables import (
+    AuditRow,
     BlobGrant,
     BundleRow,
     ForkRow,
@@ -9,6 +10,8 @@ from orchestrator.storage.tables import (
     OciManifestRow,
     OrderRow,
     OrderStationRow,
+    RequestRow,
+    RequestStepRow,
     RestorationRow,
     StatementRow,
     StationRow,
@@ -16,6 +19,7 @@ from orchestrator.storage.tables import (
 )
 
 __all__ = [
+    "AuditRow",
     "BlobGrant",
     "BundleRow",
     "Database",
@@ -24,6 +28,8 @@ __all__ = [
     "OciManifestRow",
     "OrderRow",
     "OrderStationRow",
+    "RequestRow",
+    "RequestStepRow",
     "RestorationRow",
     "StatementRow",
     "StationRow",

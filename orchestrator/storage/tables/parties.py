@@ -19,6 +19,9 @@ class TokenRow(Base):
     name: Mapped[str] = mapped_column(String(64))
     created: Mapped[datetime] = mapped_column(UtcDateTime())
     revoked: Mapped[datetime | None] = mapped_column(UtcDateTime())
+    expires: Mapped[datetime | None] = mapped_column(UtcDateTime())
+    """None for those of earlier versions, which end only when they are revoked."""
+    last_used: Mapped[datetime | None] = mapped_column(UtcDateTime())
 
 
 class StationRow(Base):
