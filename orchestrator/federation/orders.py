@@ -6,6 +6,7 @@
                      checkpoint.json   where to go on: round, weights, what the round has so far
                      reviews.json      since when a person looks at which station
                      task.json         the claimed Flower task with its token; mode 0600
+                     history.jsonl     each change of state with its moment (`history`)
                      stop              present when an operator asked to stop
                      replies/          bytes of arrays while a round is aggregated
 
@@ -22,6 +23,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import Field, ValidationError
 
+from orchestrator.federation.history import note_change
 from policies.documents import Digest, Moment, Name, StrictModel, parse_json
 from policies.errors import DocumentError, NotFoundError, StateError, UsageError
 from policies.files import write_atomically
@@ -166,8 +168,13 @@ class RunFolder:
         return _read(RunProgress, self.path / "state.json")
 
     def write_progress(self, progress: RunProgress) -> None:
-        """Replace how far the order is."""
+        """Replace how far the order is; another state than before goes into its history first."""
+        if self._state() != progress.state:
+            note_change(self.path, progress.state, progress.round, progress.code)
         write_atomically(self.path / "state.json", progress.model_dump_json(indent=1).encode())
+
+    def _state(self) -> object:
+        return (self.read_json("state.json") or {}).get("state")
 
     def read_rounds(self) -> list[dict[str, Any]]:
         """The finished rounds, oldest first; a line cut off by a crash is left out."""
