@@ -1,4 +1,4 @@
-"""What the public port answers: a closed list of Fleet routes, our API, and 404 for everything else.
+"""What the public port answers: a closed list of Fleet routes, our API, the OCI distribution API, and 404 for all else.
 
 Decides by exact path and method before anything else runs. The SuperLink's Control and Runtime APIs share its port
 with the Fleet API and trust whoever reaches them: what is not in `FLEET_ROUTES` must not get through, in any spelling.
@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.federation.superlink import FLEET_ROUTES
 from orchestrator.portal.app import API_PREFIX
+from orchestrator.portal.oci.app import PREFIX as OCI_PREFIX
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,8 +25,8 @@ _NOT_FOUND = (
 class Front:
     """The ASGI application of the public port."""
 
-    def __init__(self, api: Application, fleet: Application) -> None:
-        self._api, self._fleet = api, fleet
+    def __init__(self, api: Application, fleet: Application, oci: Application) -> None:
+        self._api, self._fleet, self._oci = api, fleet, oci
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -43,6 +44,8 @@ class Front:
             await self._fleet(scope, receive, send)
         elif raw.startswith(f"{API_PREFIX}/".encode()) and scope["path"].startswith(f"{API_PREFIX}/"):
             await self._api(scope, receive, send)
+        elif raw.startswith(OCI_PREFIX.encode()) and scope["path"].startswith(OCI_PREFIX):
+            await self._oci(scope, receive, send)
         else:
             await _not_found(send)
 

@@ -11,6 +11,7 @@ from orchestrator.federation.superlink import SuperLinkFiles
 from orchestrator.front.app import Front, Receive, Scope, Send
 from orchestrator.front.fleet_proxy import FleetProxy
 from orchestrator.portal import create_app
+from orchestrator.portal.oci import create_oci
 from orchestrator.registry.superlink_port import read_superlink_port
 from orchestrator.services import Services
 from policies.errors import TrustError, UnavailableError
@@ -37,7 +38,7 @@ def create_front(services: Services) -> tuple[Front, FleetProxy]:
         is_registered=services.stations.is_registered,
         saw=services.stations.saw,
     )
-    return Front(create_app(services), proxy), proxy
+    return Front(create_app(services), proxy, create_oci(services)), proxy
 
 
 def run_front(services: Services, listener: socket.socket) -> None:

@@ -36,6 +36,8 @@ _STATUS: tuple[tuple[type[PhtError], int], ...] = (
     (UnavailableError, 503),
 )
 
+_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "3"}}
+
 
 class UnauthorisedError(TrustError):
     """The request proves no identity."""
@@ -54,7 +56,7 @@ def problem(status: int, code: str, title: str, hint: str = "") -> JSONResponse:
     body = {"type": "about:blank", "status": status, "code": code, "title": title}
     if hint:
         body["hint"] = hint
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    headers = _HEADERS.get(status)
     return JSONResponse(body, status, headers=headers, media_type=MEDIA_TYPE)
 
 
@@ -66,7 +68,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _fault)
 
 
-def _status(error: PhtError) -> int:
+def status_of(error: PhtError) -> int:
+    """Return the HTTP status of a fault of ours."""
     if isinstance(error, UnauthorisedError):
         return 401
     if isinstance(error, ForbiddenError):
@@ -79,7 +82,7 @@ def _status(error: PhtError) -> int:
 async def _ours(_request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, PhtError):
         return problem(500, "Fault", "an unexpected fault")
-    status = _status(error)
+    status = status_of(error)
     code = error.code if isinstance(error, RefusedError) else type(error).__name__
     if status >= 500:
         _LOG.error("request_failed", extra={"code": code})

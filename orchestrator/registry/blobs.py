@@ -39,6 +39,11 @@ class BlobStore:
         self._partial = folder / "partial"
         self._limits = limits or StoreLimits()
 
+    @property
+    def limits(self) -> StoreLimits:
+        """The ceilings that hold here."""
+        return self._limits
+
     def path(self, digest: Digest) -> Path | None:
         """Return the file of a blob, or None where it is not here."""
         path = self._whole / _hex(digest)

@@ -1,7 +1,8 @@
 """Sends a bundle to an OCI registry, so that stations can fetch it there: only the blobs that the registry does not have.
 
-What a station looks for: the image under the tag ``cfg-<hex of its config's digest>``, and the train's manifest (train.yaml) as a
-blob of the same repository. A registry keeps only what a manifest names, so train.yaml gets one of its own under ``train-<hex>``.
+What a station looks for: the image under the tag ``cfg-<hex of its config's digest>``, and the train's manifest (train.yaml) in the
+image manifest's annotation, or as a blob of the same repository. A registry keeps only what a manifest names, so train.yaml gets one
+of its own under ``train-<hex>``. An orchestrator is such a registry as well: there the image is a bundle from then on.
 Layers are packed with gzip, always to the same bytes, so that a base is sent once; one that packs so well that stations would take it
 for a bomb goes as it is. Distribution specification 1.1, "Push".
 """
@@ -22,15 +23,23 @@ from policies.documents import canonical_json, digest_of, digest_of_file, parse_
 from policies.errors import DocumentError, NetworkError, TrustError, UsageError
 from policies.layers import LayerRefusedError, unpacked
 from policies.wire.oci_auth import MAX_TOKEN, Challenge, Credentials, read_token
+from policies.wire.oci_trains import (
+    EMPTY_JSON,
+    OCI_CONFIG,
+    OCI_EMPTY,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    TRAIN_TYPE,
+    image_tag,
+    train_annotation,
+    train_tag,
+)
 from train_images.tool.folders import PackedTrain
 
 Progress = Callable[[str], None]
 
 _CHUNK: Final = 1 << 20
 _LEVEL: Final = 6
-_OCI: Final = "application/vnd.oci.image"
-_TRAIN: Final = "application/vnd.pht.train.v1+yaml"
-_EMPTY: Final = b"{}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +98,22 @@ class RegistryPush:
         layers = [self._layer(train, blob.digest, progress) for blob in train.index.layers]
         # Both are small.
         self._bytes(train.store.read_bytes(config.digest, max_bytes=MAX_CONFIG_BYTES))
-        self._bytes(train.store.read_bytes(text.digest, max_bytes=MAX_MANIFEST_BYTES))
-        self._bytes(_EMPTY)
-        tag = "cfg-" + config.digest.removeprefix("sha256:")
-        described = {"mediaType": f"{_OCI}.config.v1+json", "digest": config.digest, "size": config.size}
-        self._manifest(tag, described, layers)
+        written = train.store.read_bytes(text.digest, max_bytes=MAX_MANIFEST_BYTES)
+        self._bytes(written)
+        self._bytes(EMPTY_JSON)
+        tag = image_tag(config.digest)
+        described = {"mediaType": OCI_CONFIG, "digest": config.digest, "size": config.size}
+        annotations = {
+            "org.opencontainers.image.title": train.manifest.name,
+            "org.opencontainers.image.version": train.manifest.version,
+            **train_annotation(written),
+        }
+        self._manifest(tag, described, layers, annotations=annotations)
         self._manifest(
-            "train-" + text.digest.removeprefix("sha256:"),
-            {"mediaType": "application/vnd.oci.empty.v1+json", "digest": digest_of(_EMPTY), "size": len(_EMPTY)},
-            [{"mediaType": _TRAIN, "digest": text.digest, "size": text.size}],
-            artifactType=_TRAIN,
+            train_tag(text.digest),
+            {"mediaType": OCI_EMPTY, "digest": digest_of(EMPTY_JSON), "size": len(EMPTY_JSON)},
+            [{"mediaType": TRAIN_TYPE, "digest": text.digest, "size": text.size}],
+            artifactType=TRAIN_TYPE,
         )  # fmt: skip
         return Pushed(tag, sum(self._moved), len(self._moved))
 
@@ -116,7 +131,7 @@ class RegistryPush:
             if not self._has(moved):
                 progress(f"sending {digest[:19]} ({size / 1e6:.1f} MB)")
                 self._send(moved, size, lambda: _chunks(sent))
-        return {"mediaType": f"{_OCI}.layer.v1.tar{packing}", "digest": moved, "size": size}
+        return {"mediaType": OCI_LAYER + packing, "digest": moved, "size": size}
 
     def _bytes(self, data: bytes) -> None:
         if not self._has(digest_of(data)):
@@ -142,8 +157,10 @@ class RegistryPush:
             raise _refused(done.status_code)
         self._moved.append(size)
 
-    def _manifest(self, tag: str, config: dict[str, Any], layers: list[dict[str, Any]], **more: str) -> None:
-        media = f"{_OCI}.manifest.v1+json"
+    def _manifest(
+        self, tag: str, config: dict[str, Any], layers: list[dict[str, Any]], **more: object
+    ) -> None:
+        media = OCI_MANIFEST
         document = {"schemaVersion": 2, "mediaType": media, "config": config, "layers": layers, **more}
         data = canonical_json(document)
         done = self._ask(

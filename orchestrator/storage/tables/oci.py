@@ -30,6 +30,8 @@ class OciManifestRow(Base):
     body: Mapped[bytes] = mapped_column(LargeBinary)
     owner: Mapped[str] = mapped_column(String(80))
     created: Mapped[datetime] = mapped_column(UtcDateTime())
+    tagged: Mapped[datetime | None] = mapped_column(UtcDateTime())
+    """When it was last sent under a tag: of several packings of an image, tags lead to the newest."""
 
 
 class OciBlobRow(Base):

@@ -19,8 +19,9 @@ from tool_kit import Tool, make_bundle
 from policies.documents import digest_of
 from policies.errors import NetworkError, NotFoundError, WireError
 from policies.wire.oci_auth import Credentials
+from policies.wire.oci_trains import image_tag
 from station.images.registry.client import RegistryClient
-from station.images.registry.source import RegistrySource, tag_of
+from station.images.registry.source import RegistrySource
 from train_images.tool.folders import PackedTrain
 
 MIB = 1 << 20
@@ -113,7 +114,7 @@ def test_the_tool_sends_a_base_once(
         "push", third.path, "--registry", registry.url, "--repository", REPOSITORY, "--ca", registry.ca,
         "--credentials-file", credentials,
     )  # fmt: skip
-    assert sent["tag"] == tag_of(third.index.config.digest)
+    assert sent["tag"] == image_tag(third.index.config.digest)
     assert sent["moved_bytes"] < 0.02 * len(BASE)
     credentials.chmod(0o644)
     tool("push", third.path, "--registry", registry.url, "--repository", REPOSITORY, "--credentials-file",
@@ -150,7 +151,7 @@ def test_other_tools_read_and_copy_what_was_pushed(
     registry: Registry, opened: Opened, trains: tuple[PackedTrain, ...], tmp_path: Path
 ) -> None:
     """As a consortium would that mirrors its trains into another repository."""
-    tag, there = tag_of(trains[0].index.config.digest), f"docker://localhost:{registry.port}"
+    tag, there = image_tag(trains[0].index.config.digest), f"docker://localhost:{registry.port}"
     (tmp_path / "certificates").mkdir()
     (tmp_path / "certificates" / "ca.crt").write_bytes(registry.ca.read_bytes())
     where = [f"--{side}-{what}" for side in ("src", "dest") for what in ("cert-dir", "creds")]

@@ -18,6 +18,7 @@ _PARTS = st.sampled_from(
         "runtime",
         "pull-messages",
         "api",
+        "v2",
         "..",
         ".",
         "%2e",
@@ -58,7 +59,8 @@ def _reached(method: str, target: bytes, query: bytes = b"", path: str | None = 
         "query_string": query,
         "headers": [],
     }
-    asyncio.run(Front(application("api"), application("fleet"))(scope, receive, send))
+    front = Front(application("api"), application("fleet"), application("oci"))
+    asyncio.run(front(scope, receive, send))
     assert len(seen) == 1
     return seen[0]
 
@@ -74,14 +76,18 @@ def test_only_the_exact_routes_reach_the_superlink(target: str, method: str, que
     reached = _reached(method, target.encode("utf-8", "replace"), query)
     wanted = method == "POST" and target in FLEET_ROUTES and not query
     assert (reached == "fleet") == wanted
-    if not wanted and not target.startswith("/api/v1/"):
+    if not wanted and not target.startswith(("/api/v1/", "/v2/")):
         assert reached == "404"
 
 
 def test_a_path_that_decodes_to_another_goes_nowhere() -> None:
     assert _reached("POST", b"/v1/control/start-run", path="/v1/fleet/pull-messages") == "404"
     assert _reached("GET", b"/v1/control/list-runs", path="/api/v1/health") == "404"
+    assert _reached("GET", b"/v1/control/list-runs", path="/v2/") == "404"
     assert _reached("GET", b"/api/v1/health") == "api"
+    assert _reached("GET", b"/v2/") == "oci"
+    assert _reached("GET", b"/v2/trivial/tags/list", b"n=1") == "oci"
+    assert _reached("GET", b"/v2") == "404"
 
 
 def test_a_websocket_is_closed() -> None:
@@ -97,7 +103,7 @@ def test_a_websocket_is_closed() -> None:
         async def never(_scope: Scope, _receive: Receive, _send: Send) -> None:
             raise AssertionError
 
-        await Front(never, never)({"type": "websocket", "path": "/api/v1/x"}, receive, send)
+        await Front(never, never, never)({"type": "websocket", "path": "/api/v1/x"}, receive, send)
 
     asyncio.run(run())
     assert [message["type"] for message in sent] == ["websocket.close"]

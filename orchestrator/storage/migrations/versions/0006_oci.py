@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.Column("owner", sa.String(80), nullable=False),
         sa.Column("created", sa.DateTime(), nullable=False),
+        sa.Column("tagged", sa.DateTime()),
     )
     op.create_index("ix_oci_manifests_config", "oci_manifests", ["repository", "config_digest"])
     op.create_index("ix_oci_manifests_subject", "oci_manifests", ["repository", "subject"])

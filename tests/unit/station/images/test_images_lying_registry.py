@@ -19,7 +19,7 @@ from policies.errors import NetworkError, NotFoundError, RefusedError, SettingsE
 from policies.refusals import RefusalCode
 from policies.wire import steady
 from policies.wire.oci_auth import Challenge, Credentials
-from station.images.registry.source import tag_of
+from policies.wire.oci_trains import image_tag
 from station.images.sources import SourcedLayer
 
 LAYER = layer_of("one")
@@ -46,9 +46,11 @@ def manifest(**changes: Any) -> bytes:
 
 def honest(**changes: Answer | bytes) -> dict[str, Answer | bytes]:
     answers: dict[str, Answer | bytes] = {
-        tag_of(IMAGE): manifest(), digest_of(CONFIG): CONFIG, digest_of(PACKED): PACKED, digest_of(LAYER): LAYER,
+        image_tag(IMAGE): manifest(), digest_of(CONFIG): CONFIG, digest_of(PACKED): PACKED, digest_of(LAYER): LAYER,
     }  # fmt: skip
-    return answers | {tag_of(IMAGE) if name == "manifest" else name: each for name, each in changes.items()}
+    return answers | {
+        image_tag(IMAGE) if name == "manifest" else name: each for name, each in changes.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +151,7 @@ def test_a_hostile_layer_is_refused_by_its_own_code(station_with: StationWith) -
     hostile = layer(header(b"etc/../../x"))
     config, packed = config_of(hostile), gzipped(hostile)
     answers: dict[str, Answer | bytes] = {
-        tag_of(digest_of(config)): manifest(config=described(config, "config.v1+json"), layers=[described(packed)]),
+        image_tag(digest_of(config)): manifest(config=described(config, "config.v1+json"), layers=[described(packed)]),
         digest_of(config): config,
         digest_of(packed): packed,
     }  # fmt: skip
