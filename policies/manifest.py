@@ -5,7 +5,7 @@ A manifest grants nothing. A station holds a train to it, within what the policy
 
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -22,6 +22,10 @@ MAX_WHOLE = 1 << 53
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 ErrorCode = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{1,47}$")]
+PROXIMAL_MU: Final = "proximal-mu"
+"""How Flower's apps are told the weight of FedProx's proximal term: the one hyperparameter whose name has a hyphen."""
+
+HyperparameterName = Annotated[str, Field(pattern=rf"^([a-z][a-z0-9_]{{0,63}}|{PROXIMAL_MU})$")]
 TensorPattern = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.*\-]{1,200}$")]
 DType = Literal[
     "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"
@@ -255,7 +259,7 @@ class TrainManifest(StrictModel):
     kind: TrainKind
     interface: Interface
     data: DataNeeds
-    hyperparameters: dict[MetricName, HyperparameterSpec] = Field(default_factory=dict)
+    hyperparameters: dict[HyperparameterName, HyperparameterSpec] = Field(default_factory=dict)
     outputs: Outputs
     error_codes: Sequence[ErrorCode] = Field(default=(), max_length=MAX_ERROR_CODES)
     resources: Resources

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from policies.documents import Digest, Moment, Name, Sequence, StrictModel, load_json
-from policies.manifest import MetricName
+from policies.manifest import HyperparameterName, MetricName
 from policies.signing import unsafe_payload
+from policies.strategies import StrategyName
 
 PAYLOAD_TYPE = "application/vnd.pht.run-order+json"
 
@@ -26,10 +27,10 @@ class BlobReference(StrictModel):
 
 
 class StrategyChoice(StrictModel):
-    """An aggregation strategy by Flower's name."""
+    """An aggregation strategy by Flower's name (`policies.strategies`); what `parameters` leaves out is at its default."""
 
-    name: Literal["FedAvg", "none"]
-    parameters: dict[MetricName, HyperparameterValue] = Field(default_factory=dict)
+    name: StrategyName
+    parameters: dict[MetricName, int | float] = Field(default_factory=dict, max_length=16)
 
 
 class RunOrder(StrictModel):
@@ -42,7 +43,7 @@ class RunOrder(StrictModel):
     policy_digest: Digest = Field(description="Of the policy file's bytes, as signed by the members.")
     manifest_digest: Digest
     image_config_digest: Digest
-    hyperparameters: dict[MetricName, HyperparameterValue]
+    hyperparameters: dict[HyperparameterName, HyperparameterValue]
     initial_weights: BlobReference | None
     stations: Sequence[Name] = Field(min_length=1, max_length=1000)
     rounds: Annotated[int, Field(ge=1, le=10_000)]

@@ -14,12 +14,14 @@ from policies.documents import Digest, Moment, Name, Sequence, StrictModel, Text
 from policies.manifest import (
     MAX_ERROR_CODES,
     ErrorCode,
+    HyperparameterName,
     HyperparameterSpec,
     MetricName,
     MetricOutput,
     Modality,
     TrainKind,
 )
+from policies.strategies import STRATEGIES, ParameterRange, StrategyName, grant_problems
 
 MINIMUM_TRAINING_STATIONS = 3
 """With two, each hospital can subtract its own update from the sum and read the other's."""
@@ -146,8 +148,12 @@ class RunGrant(StrictModel):
     runs: Annotated[int, Field(ge=1, le=10_000)]
     rounds: Annotated[int, Field(ge=1, le=10_000)]
     releases: Annotated[int, Field(ge=1)] = Field(description="In total, per station, over all runs.")
-    hyperparameters: dict[MetricName, HyperparameterSpec] = Field(default_factory=dict)
-    strategies: Sequence[Literal["FedAvg", "none"]] = Field(min_length=1)
+    hyperparameters: dict[HyperparameterName, HyperparameterSpec] = Field(default_factory=dict)
+    strategies: Sequence[StrategyName] = Field(min_length=1)
+    strategy_parameters: dict[StrategyName, dict[MetricName, ParameterRange]] = Field(
+        default_factory=dict,
+        description="What an order may choose of a strategy's parameters; one that is not named keeps its default.",
+    )
     failed_patients_share: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.1,
         description="Of a map train: when it fails for a larger share of a station's patients, nothing leaves.",
@@ -203,16 +209,16 @@ class ReleaseRules(StrictModel):
     tensors: TensorRules | None = None
     metrics: Sequence[MetricName] = ()
     tables: Sequence[MetricName] = ()
+    station_results: bool = Field(
+        default=False,
+        description="Whether the requester is shown what single stations released; else pooled values of three stations or more.",
+    )
     error_codes: Sequence[ErrorCode] = Field(
         default=(),
         max_length=MAX_ERROR_CODES,
         description="Of the codes that the train declares, those that may leave; any other failure leaves as its class.",
     )
     minimum_cell_count: Annotated[int, Field(ge=1)] = 10
-    station_results: bool = Field(
-        default=False,
-        description="Whether the requester is shown what single stations released; else pooled values of three stations or more.",
-    )
     count_rounding: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=1, description="Counts in tables leave as the nearest multiple of this."
     )
@@ -387,9 +393,12 @@ def _contradictions(policy: Policy) -> list[str]:
             "release.timing_quantum_s is too long for resources.run_hours: waiting alone takes one run of runs.rounds rounds longer",
         ),
         (runs.releases < runs.rounds, "runs.releases is smaller than the releases one run makes"),
-        (
-            release.secure_aggregation and "none" in runs.strategies,
-            "secure_aggregation adds up what nobody sees singly, and the strategy 'none' needs it singly",
+        *(
+            (
+                release.secure_aggregation and STRATEGIES[name].needs_single_updates,
+                f"secure_aggregation adds up what nobody sees singly, and the strategy '{name}' needs it singly",
+            )
+            for name in runs.strategies
         ),
         (
             private and release.secure_aggregation and release.trust_statement is not None,
@@ -404,7 +413,10 @@ def _contradictions(policy: Policy) -> list[str]:
             "GDPR 9(2)(a) is explicit consent: data.consent_modes cannot take opt-out",
         ),
     ]
-    return [sentence for wrong, sentence in found if wrong]
+    granted = grant_problems(
+        runs.strategies, runs.strategy_parameters, runs.minimum_stations, runs.hyperparameters
+    )
+    return [sentence for wrong, sentence in found if wrong] + granted
 
 
 def _noise_contradictions(policy: Policy) -> list[tuple[bool, str]]:

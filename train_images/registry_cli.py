@@ -133,6 +133,16 @@ def order_new(
             "--set", metavar="NAME=VALUE", help="Set a hyperparameter; the others get their default."
         ),
     ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            "--strategy", help="How updates are combined, by Flower's name; without it the policy's first."
+        ),
+    ] = None,
+    strategy_settings: Annotated[
+        list[str] | None,
+        typer.Option("--strategy-set", metavar="NAME=VALUE", help="Set one of its parameters."),
+    ] = None,
     weights: WeightsOption = None,
     minimum_stations: Annotated[
         int | None, typer.Option(min=1, help="With fewer a round does not count; without it the policy's.")
@@ -162,6 +172,8 @@ def order_new(
         minimum_stations=minimum_stations,
         hours=expires_hours,
         unchecked=unchecked,
+        strategy=strategy,
+        strategy_settings=tuple(strategy_settings or ()),
     )
     train = read_bundle(bundle)
     signer = open_key(key, read_passphrase(passphrase_file, passphrase))
@@ -185,6 +197,8 @@ def _show_order(signed: "SignedOrder", *, as_json: bool) -> None:
     say(f"  policy:          {order.policy_id} version {order.policy_version}")
     say(f"  stations:        {', '.join(order.stations)} (at least {order.minimum_stations})")
     say(f"  rounds:          {order.rounds} of {', '.join(order.stages)}")
+    parameters = ", ".join(f"{name}={value:g}" for name, value in order.strategy.parameters.items())
+    say(f"  combined with:   {order.strategy.name}" + (f" ({parameters})" if parameters else ""))
     if order.hyperparameters:
         chosen = ", ".join(f"{name}={value}" for name, value in order.hyperparameters.items())
         say(f"  hyperparameters: {chosen}")

@@ -34,6 +34,7 @@ def train_round(message: Message, context: Context) -> Message:  # noqa: ARG001 
         local_epochs=int(settings["local_epochs"]),
         batch_size=int(settings["batch_size"]),
         seed=int(settings["seed"]) * 1000 + int(settings["server-round"]),
+        proximal_mu=settings.get("proximal-mu", 0.0),
     )
     torch.manual_seed(recipe.seed)
     data = load_split(data_folder(), "training", int(settings["image_size"]))

@@ -8,6 +8,8 @@ from monai.transforms import Compose, RandFlip, RandGaussianNoise, RandRotate, R
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from algorithms.proximal import ProximalTerm
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -18,12 +20,14 @@ class Recipe:
         local_epochs: passes over the local images.
         batch_size: images per step.
         seed: with the round, decides order and augmentation.
+        proximal_mu: weight of FedProx's proximal term; 0 is none.
     """
 
     learning_rate: float
     local_epochs: int
     batch_size: int
     seed: int
+    proximal_mu: float = 0.0
 
 
 def _augment(seed: int) -> Compose:
@@ -40,7 +44,7 @@ def _augment(seed: int) -> Compose:
 
 
 def train(model: nn.Module, data: TensorDataset, recipe: Recipe, place: torch.device) -> float:
-    """Train in place and return the mean loss of the last epoch.
+    """Train in place and return the mean loss of the last epoch, the proximal term not counted.
 
     Class imbalance is met by weighting the rarer class (`pos_weight`), within a factor of 4 so that a hospital with few
     positives does not drown the others.
@@ -53,6 +57,7 @@ def train(model: nn.Module, data: TensorDataset, recipe: Recipe, place: torch.de
     augment = _augment(recipe.seed)
     model.to(place).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
+    proximal = ProximalTerm(model.parameters(), recipe.proximal_mu)
     loss_sum = 0.0
     for _ in range(recipe.local_epochs):
         loss_sum = 0.0
@@ -67,6 +72,7 @@ def train(model: nn.Module, data: TensorDataset, recipe: Recipe, place: torch.de
             with torch.autocast(place.type, enabled=place.type == "cuda"):
                 loss = criterion(model(inputs), labels[batch].to(place))
             loss.backward()
+            proximal.add_gradient()
             optimiser.step()
             loss_sum += loss.item() * len(batch) / seen
     return loss_sum

@@ -172,7 +172,7 @@ TEXTS: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
         ),
         _C.ORDER_BEYOND_POLICY: CatalogueEntry(
             "The run order asks for more than the policy permits.",
-            "Compare rounds, stations, strategy and expiry with the policy, and order again.",
+            "Compare rounds, stations, strategy and its parameters, and expiry with the policy, and order again.",
         ),
         _C.ORDER_ROUND: CatalogueEntry(
             "The instruction is for a round that the run order does not have, or that is over.",
@@ -185,6 +185,10 @@ TEXTS: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
         _C.ORDER_CONFIG: CatalogueEntry(
             "A hyperparameter is unknown, or outside the range that manifest and policy permit.",
             "Order again with values inside the policy's ranges.",
+        ),
+        _C.ORDER_STRATEGY: CatalogueEntry(
+            "The order's strategy does not go with so few stations, or with a train that does not do its part of it.",
+            "Raise minimum_stations or choose another strategy; FedProx takes a train that declares proximal-mu, and a value above 0.",
         ),
         _C.ORDER_WEIGHTS: CatalogueEntry(
             "The weights that were sent are not the ones the run order names, or do not fit the train.",

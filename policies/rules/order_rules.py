@@ -13,6 +13,7 @@ from policies.order import PAYLOAD_TYPE, RunOrder
 from policies.policy import Policy
 from policies.refusals import Permitted, Reason, RefusalCode, Refused
 from policies.rules.gpu_rules import gpu_document_reasons
+from policies.rules.strategy_rules import strategy_manifest_reasons, strategy_reasons
 from policies.signing import verify_envelope
 
 _STAGES: dict[TrainKind, frozenset[tuple[str, ...]]] = {
@@ -78,24 +79,13 @@ def order_reasons(order: RunOrder, policy: Policy, policy_digest: str, now: date
             f"stages do not fit a {policy.kind} policy",
         ),
         (
-            order.strategy.name not in policy.runs.strategies,
-            code.ORDER_BEYOND_POLICY,
-            f"strategy {order.strategy.name} is not granted",
-        ),
-        (
-            bool(order.strategy.parameters),
-            code.ORDER_BEYOND_POLICY,
-            "a policy grants strategies by name, and no parameters of theirs",
-        ),
-        (
             order.minimum_stations < policy.runs.minimum_stations,
             code.ORDER_BEYOND_POLICY,
             f"fewer than {policy.runs.minimum_stations} stations",
         ),
     ]
-    return [Reason(number, detail) for wrong, number, detail in checks if wrong] + _hyperparameters(
-        order, policy
-    )
+    found = [Reason(number, detail) for wrong, number, detail in checks if wrong]
+    return found + strategy_reasons(order, policy) + _hyperparameters(order, policy)
 
 
 def manifest_reasons(order: RunOrder, manifest: TrainManifest, policy: Policy) -> list[Reason]:
@@ -132,6 +122,7 @@ def manifest_reasons(order: RunOrder, manifest: TrainManifest, policy: Policy) -
     if policy.release.membership_limit is not None and not manifest.outputs.membership_scores:
         found.append(Reason(code.RELEASE_UNSCORED, "the train does not declare outputs.membership_scores"))
     found += gpu_document_reasons(order, manifest, policy)
+    found += strategy_manifest_reasons(order, manifest)
     for name, value in order.hyperparameters.items():
         spec = manifest.hyperparameters.get(name)
         if spec is None:

@@ -23,7 +23,7 @@ from policies.signing import Signer, sign_envelope, unsafe_payload
 from policies.wire.registry_client import RegistryClient
 from policies.wire.releases import release_tensors
 from train_images.tool.folders import PackedTrain
-from train_images.tool.hyperparameters import choose
+from train_images.tool.hyperparameters import choose, choose_parameters, strategy_named
 from train_images.tool.initial_weights import Weights, read_weights
 from train_images.tool.stages import stages_of
 
@@ -45,6 +45,8 @@ class OrderChoice:
         minimum_stations: with fewer a round does not count; without it the policy's.
         hours: how long the order holds; without it a day, or until the policy ends.
         unchecked: sign what the rules refuse: to try what others do with it.
+        strategy: how updates are combined; without it the policy's first.
+        strategy_settings: its parameters, ``name=value`` each.
     """
 
     stations: Sequence[str]
@@ -55,6 +57,8 @@ class OrderChoice:
     minimum_stations: int | None = None
     hours: float | None = None
     unchecked: bool = False
+    strategy: str | None = None
+    strategy_settings: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,7 @@ def _write(
     weights: Weights | None,
     now: datetime,
 ) -> RunOrder:
+    strategy = strategy_named(choice.strategy or policy.runs.strategies[0])
     fields = {
         "schema_version": 1,
         "order_id": secrets.token_hex(16),
@@ -134,7 +139,7 @@ def _write(
         "stations": list(choice.stations),
         "rounds": choice.rounds,
         "stages": list(choice.stages or stages_of(train.manifest)),
-        "strategy": {"name": policy.runs.strategies[0], "parameters": {}},
+        "strategy": {"name": strategy, "parameters": choose_parameters(strategy, choice.strategy_settings)},
         "minimum_stations": choice.minimum_stations or policy.runs.minimum_stations,
         "nonce": secrets.token_hex(16),
         "issued": format_moment(now - CLOCK_SLACK),

@@ -27,7 +27,7 @@ _KEYS: Final = {
 """Lists of mappings whose items are told apart by these keys."""
 
 _GROUPS: Final = re.compile(
-    r"^((?:outputs\.(?:metrics|aggregates|rows\.columns|tensors\.listed)|images|elsi)\[[^\]]*\]|runs\.hyperparameters\.\w+|hyperparameters\.\w+)"
+    r"^((?:outputs\.(?:metrics|aggregates|rows\.columns|tensors\.listed)|images|elsi)\[[^\]]*\]|runs\.hyperparameters\.[\w-]+|hyperparameters\.[\w-]+|runs\.strategy_parameters\.\w+\.\w+)"
 )
 """What is added or removed as a whole."""
 
@@ -135,8 +135,8 @@ _RULES: Final[tuple[tuple[str, Verdict], ...]] = (
     (r"role", _ranked("development", "board")),
     (r"valid_until|legal\.agreement\.expires", _later),
     (r"valid_from", _earlier),
-    (r"(runs\.)?hyperparameters\.\w+\.maximum", _more()),
-    (r"(runs\.)?hyperparameters\.\w+\.minimum", _less()),
+    (r"(runs\.)?hyperparameters\.[\w-]+\.maximum|runs\.strategy_parameters\.\w+\.\w+\.maximum", _more()),
+    (r"(runs\.)?hyperparameters\.[\w-]+\.minimum|runs\.strategy_parameters\.\w+\.\w+\.minimum", _less()),
     (r"outputs\.(metrics|aggregates)\[.*\]\.(maximum|decimals)", _more()),
     (r"outputs\.(metrics|aggregates)\[.*\]\.(minimum|minimum_cell_count)", _less()),
     (r"outputs\.aggregates\[.*\]\.(edges|probabilities)", _longer),
@@ -193,7 +193,8 @@ _MEANINGS: Final = (
     (r"release\.tensors\.maximum_absolute", "the largest weight that leaves"),
     (r"release\.differential_privacy\.\w+", "the noise on what leaves"),
     (r"outputs\.metrics\[.*\]\.decimals|release\.metric_decimals", "how finely a number is told"),
-    (r"(runs\.)?hyperparameters\.\w+(\.\w+)?", "what an order may choose"),
+    (r"runs\.strategy_parameters\.\w+\.\w+(\.\w+)?", "what an order may choose of a strategy"),
+    (r"(runs\.)?hyperparameters\.[\w-]+(\.\w+)?", "what an order may choose"),
     (r"resources\.(\w+)", "what it may use at a station"),
     (r"valid_(from|until)", "when it may run"),
     (r"legal\.agreement\.expires", "how long the agreement holds"),

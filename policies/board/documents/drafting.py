@@ -166,6 +166,7 @@ def _fill_kind(document: _Document, manifest: TrainManifest) -> None:
         raise UsageError("the starting point is not a policy")
     if manifest.kind is not TrainKind.TRAINING:
         runs["strategies"] = ["none"]
+        runs.pop("strategy_parameters", None)
         release.pop("tensors", None)
         return
     if runs["strategies"] == ["none"]:

@@ -15,6 +15,7 @@ from policies.manifest import AggregateOutput, Interface, Resources, TrainManife
 from policies.policy import Policy, ReleaseRules, ResourceGrant
 from policies.rules.capacity import Capacity, bits_in_words, capacity, in_words, trust_in_words
 from policies.rules.privacy_words import noise_attention, noise_in_words
+from policies.strategies import strategy_in_words
 from policies.wire.arrays import TensorShape
 
 if TYPE_CHECKING:
@@ -181,7 +182,10 @@ def _runs(policy: Policy) -> Section:
                 f"{_count(runs.runs, 'run')} of at most {_count(runs.rounds, 'round')}, each with at least "
                 f"{_count(runs.minimum_stations, 'station')}; {_count(runs.releases, 'release')} per station in all."
             ),
-            f"Combined with: {', '.join(runs.strategies)}.",
+            *(
+                f"Combined with {strategy_in_words(name, runs.strategy_parameters.get(name, {}))}."
+                for name in runs.strategies
+            ),
             f"Hyperparameters: {'; '.join(ranges) or 'none'}.",
             (
                 f"At most {resources.memory_mib} MiB of memory, {resources.cpus:g} CPUs, "
@@ -205,10 +209,6 @@ def person_in_words(rules: ReleaseRules) -> str:
     )
 
 
-def _release(policy: Policy, found: Capacity, train: Train | None) -> Section:
-    rules = policy.release
-    lines = [f"Numbers: {', '.join(rules.metrics) or 'none'}. Tables: {', '.join(rules.tables) or 'none'}."]
-    if rules.tensors is not None:
 def station_results_in_words(rules: ReleaseRules) -> str:
     """Say what of each hospital's released numbers the requester is shown."""
     if rules.station_results:
@@ -219,6 +219,10 @@ def station_results_in_words(rules: ReleaseRules) -> str:
     )
 
 
+def _release(policy: Policy, found: Capacity, train: Train | None) -> Section:
+    rules = policy.release
+    lines = [f"Numbers: {', '.join(rules.metrics) or 'none'}. Tables: {', '.join(rules.tables) or 'none'}."]
+    if rules.tensors is not None:
         clipping = (
             "no clipping"
             if rules.tensors.clipping_norm is None
@@ -229,11 +233,11 @@ def station_results_in_words(rules: ReleaseRules) -> str:
             f"{rules.tensors.maximum_absolute:g}; float buffers: {rules.tensors.float_buffers}, integer buffers: {rules.tensors.integer_buffers}."
         )
     lines += [
+        station_results_in_words(rules),
         f"Error codes of a failed train: {', '.join(rules.error_codes) or 'none, only in which way it failed'}.",
         f"Numbers rest on {rules.minimum_patients_per_metric} patients or more, cells on {rules.minimum_cell_count}.",
         *(noise_in_words(policy, train.manifest if train else None) or ("No differential privacy.",)),
         f"Secure aggregation: {'required' if rules.secure_aggregation else 'no'}.",
-        station_results_in_words(rules),
         person_in_words(rules),
         f"With every release: how many images it rests on, rounded; how the train ended, by its code; {_duration(rules)}.",
         f"A release holds at most {rules.maximum_bytes / _MIB:.3g} MiB.",

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from policies.charter import RegisteredStation, StationRegister
 from policies.documents import canonical_json, format_moment
 from policies.errors import DocumentError
-from policies.manifest import TrainKind, TrainManifest
+from policies.manifest import PROXIMAL_MU, TrainKind, TrainManifest
 from policies.order import RunOrder
 from policies.policy import Policy
 from policies.purposes import PurposeTable
@@ -21,6 +21,7 @@ from policies.refusals import Reason
 from policies.rules.admission import CollectionOffer, Facts, HospitalRules, Usage, open_collections
 from policies.rules.hours import in_quiet_hours
 from policies.station_profile import StationProfile
+from policies.strategies import parameters_of
 
 ROUNDING: Final = 9
 """Stations tell counts rounded up or down to ten: what is told as 30 was 21 to 39."""
@@ -174,18 +175,32 @@ def widest_order(question: Question, manifest: TrainManifest, stations: Iterable
         "policy_digest": question.policy_digest,
         "manifest_digest": policy.manifest_digest,
         "image_config_digest": digest,
-        "hyperparameters": {},
+        "hyperparameters": _proximal(policy),
         "initial_weights": None if "analyse" in stages else {"digest": policy.manifest_digest, "size": 0},
         "stations": names,
         "rounds": policy.runs.rounds,
         # With an evaluation after each round an order may take more releases than the policy has.
         "stages": stages if len(stages) * policy.runs.rounds <= policy.runs.releases else stages[:1],
-        "strategy": {"name": policy.runs.strategies[0]},
+        "strategy": _strategy(policy),
         "minimum_stations": policy.runs.minimum_stations,
         "issued": format_moment(question.now),
         "expires": format_moment(max(ends, question.now + timedelta(seconds=1))),
     }
     return RunOrder.model_validate_json(canonical_json(order))
+
+
+def _strategy(policy: Policy) -> dict[str, object]:
+    """The policy's first strategy; where its ranges leave out a default, at the nearest end."""
+    name = policy.runs.strategies[0]
+    ranges = policy.runs.strategy_parameters.get(name, {})
+    values = parameters_of(name, {})
+    chosen = {key: min(max(values[key], each.minimum), each.maximum) for key, each in ranges.items()}
+    return {"name": name, "parameters": chosen}
+
+
+def _proximal(policy: Policy) -> dict[str, object]:
+    spec = policy.runs.hyperparameters.get(PROXIMAL_MU)
+    return {PROXIMAL_MU: spec.maximum} if policy.runs.strategies[0] == "FedProx" and spec is not None else {}
 
 
 def _modest_train(policy: Policy) -> TrainManifest:

@@ -167,6 +167,16 @@ CASES: dict[str, tuple[Facts, RefusalCode]] = {
     ),
     "runs.hyperparameters": (facts(order={"hyperparameters": {"lr": 0.6}}), RefusalCode.ORDER_CONFIG),
     "runs.strategies": (facts(order={"strategy": {"name": "none"}}), RefusalCode.ORDER_BEYOND_POLICY),
+    "runs.strategy_parameters": (
+        facts(
+            {
+                "runs.strategies": ["FedAvgM"],
+                "runs.strategy_parameters": {"FedAvgM": {"server_momentum": {"minimum": 0.1, "maximum": 0.5}}},
+            },
+            order={"strategy": {"name": "FedAvgM", "parameters": {"server_momentum": 0.9}}},
+        ),
+        RefusalCode.ORDER_BEYOND_POLICY,
+    ),
     "release.differential_privacy": (
         facts(NOISE, privacy=Shortage(of_policy=1, of_hospital=0, patients=100)),
         RefusalCode.BUDGET_PRIVACY,
