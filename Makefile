@@ -8,7 +8,7 @@ export PYTHON
 DATA ?=
 STAGE = @bash .ci/stage
 
-.PHONY: help setup engine engines reader tools images demo gpu-check test test-rootless lint fast fuzz bench-round bench-data bench-map bench-guard bench-noise clean
+.PHONY: help setup engine engines reader tools images demo gpu-check test test-rootless lint fast fuzz bench-round bench-scale bench-data bench-map bench-guard bench-noise clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ lint: setup ## ruff and mypy strict
 
 bench-round: setup engine images ## round overhead against stock Flower, as a ratio
 	$(PY) -m tests.bench.bench_round
+
+bench-scale: setup ## what 100 stations cost one orchestrator: seconds, bytes, memory, slow and lossy links, as ratios
+	$(PY) -m tests.bench.bench_scale
 
 bench-map: setup engine ## what a container per patient costs, as ratios
 	$(PY) -m tests.bench.bench_map
