@@ -79,7 +79,7 @@ def serve(home: HomeArgument, as_json: JsonOption = False) -> None:
         else:
             console.say(f"ready at {ready.url}; authority {ready.ca}")
 
-    supervisor.serve(place, show)
+    supervisor.serve(place, show, lambda why: typer.echo(f"waiting: {why}", err=True))
 
 
 @app.command("pin-root")

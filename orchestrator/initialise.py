@@ -9,7 +9,14 @@ import tempfile
 from pathlib import Path
 
 from orchestrator.registry.trust import pin_root
-from orchestrator.settings import SETTINGS_FILE, Home, Settings, load_settings, render_settings
+from orchestrator.settings import (
+    SETTINGS_FILE,
+    Home,
+    Settings,
+    database_location,
+    load_settings,
+    render_settings,
+)
 from orchestrator.storage import open_database
 from policies.errors import StorageError, UsageError
 from policies.files import write_atomically
@@ -82,7 +89,7 @@ def _fill(home: Home, settings: Settings, root: bytes | None) -> None:
         pin_root(home, root)
     (home.path / "keys").mkdir(mode=0o700)
     generate_key(home.notary_key)
-    open_database(home.database).close()
+    open_database(database_location(home, settings)).close()
 
 
 def _issue(home: Home, authority: CertificateAuthority, settings: Settings) -> None:

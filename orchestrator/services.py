@@ -3,14 +3,16 @@
 from dataclasses import dataclass
 
 from orchestrator.registry.access import Access
+from orchestrator.registry.audit import Audit
 from orchestrator.registry.blobs import BlobStore, StoreLimits
 from orchestrator.registry.bundles import Bundles
+from orchestrator.registry.limiting import Gate
 from orchestrator.registry.mirror import Mirror
 from orchestrator.registry.orders import Orders
 from orchestrator.registry.runs import Runs
 from orchestrator.registry.statements import Statements
 from orchestrator.registry.stations import Stations
-from orchestrator.settings import Home, Settings, load_settings
+from orchestrator.settings import Home, Settings, database_location, load_settings
 from orchestrator.storage import Database, open_database
 
 
@@ -21,6 +23,8 @@ class Services:
     home: Home
     settings: Settings
     database: Database
+    audit: Audit
+    gate: Gate
     access: Access
     blobs: BlobStore
     bundles: Bundles
@@ -31,31 +35,43 @@ class Services:
     statements: Statements
 
     def close(self) -> None:
-        """Let go of the database."""
-        self.database.close()
+        """Write what was only noted, and let go of the database."""
+        try:
+            self.access.close()
+            self.stations.close()
+            self.audit.flush(all_of_it=True)
+        finally:
+            self.database.close()
 
 
-def open_services(home: Home) -> Services:
+def open_services(home: Home, *, patience_s: float = 0.0) -> Services:
     """Open a home.
+
+    Args:
+        home: the orchestrator's folder.
+        patience_s: how long a database that does not answer is waited for.
 
     Raises:
         NotFoundError: it was not initialised.
         SettingsError: its settings are wrong.
-        StateError: its database cannot be used.
+        StateError, UnavailableError: its database cannot be used, or does not answer.
     """
     settings = load_settings(home)
-    database = open_database(home.database)
-    access = Access(database)
+    database = open_database(database_location(home, settings), patience_s=patience_s)
+    audit = Audit(database)
+    access = Access(database, audit)
     blobs = BlobStore(
         home.blobs, StoreLimits(settings.limits.blob_mib << 20, settings.limits.free_disk_mib << 20)
     )
     bundles = Bundles(database, blobs)
-    stations = Stations(home, database)
+    stations = Stations(home, database, audit)
     runs = Runs(home, database, access)
     return Services(
         home=home,
         settings=settings,
         database=database,
+        audit=audit,
+        gate=settings.limits.gate(),
         access=access,
         blobs=blobs,
         bundles=bundles,

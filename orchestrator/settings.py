@@ -22,15 +22,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 
 from orchestrator.federation.orders import Timing
+from orchestrator.registry.limiting import Gate, Rate
+from orchestrator.storage.location import DatabaseSettings, Location, location_of
 from policies.documents import Name, Sequence, StrictModel
 from policies.errors import NotFoundError, SettingsError
 
 ENVIRONMENT_PREFIX = "PHT_ORCHESTRATOR_"
 SETTINGS_FILE = "orchestrator.toml"
 
+PerSecond = Annotated[float, Field(gt=0.0, le=1e6)]
+Burst = Annotated[float, Field(ge=1.0, le=1e9)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Host = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9.:_-]+$")]
 
@@ -58,6 +62,26 @@ class LimitSettings(StrictModel):
     fleet_body_mib: Annotated[int, Field(ge=1, le=64)] = Field(
         default=4, description="Largest body a station may send to a Fleet route."
     )
+    principal_per_s: PerSecond = Field(
+        default=100.0, description="API requests of one party a second, for as long as it likes; a blob is one."
+    )
+    principal_burst: Burst = Field(default=1000.0, description="And at once.")
+    address_per_s: PerSecond = Field(
+        default=50.0, description="Requests of one address that prove nobody's identity: the mirror, say."
+    )
+    address_burst: Burst = Field(default=2000.0, description="And at once: many stations may share an address.")
+    refused_per_s: PerSecond = Field(
+        default=1.0, description="Proofs of one address that do not hold, before the next is looked at."
+    )
+    refused_burst: Burst = Field(default=60.0, description="And at once.")
+
+    def gate(self) -> Gate:
+        """Return the door that these limits make."""
+        return Gate(
+            address=Rate(self.address_per_s, self.address_burst),
+            principal=Rate(self.principal_per_s, self.principal_burst),
+            failures=Rate(self.refused_per_s, self.refused_burst),
+        )
 
 
 class SuperLinkSettings(StrictModel):
@@ -74,6 +98,7 @@ class Settings(StrictModel):
     front: FrontSettings
     limits: LimitSettings = Field(default_factory=LimitSettings)
     superlink: SuperLinkSettings = Field(default_factory=SuperLinkSettings)
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings)
     timing: Timing = Field(default_factory=Timing)
 
     @property
@@ -188,11 +213,25 @@ def load_settings(home: Home, environment: Mapping[str, str] | None = None) -> S
         ) from error
     except (OSError, ValueError) as error:
         raise SettingsError(f"{SETTINGS_FILE}: cannot be read as TOML: {error}") from error
+    _refuse_password(values)
     for section, key, text in _overrides(os.environ if environment is None else environment):
         part = values.setdefault(section, {})
+        if isinstance(part, dict) and (section, key) == ("database", "password"):
+            # As it is: a password of digits is no number.
+            part[key] = SecretStr(text)
+            continue
         if isinstance(part, dict):
             part[key] = _literal(text)
     return parse_settings(values)
+
+
+def database_location(home: Home, settings: Settings) -> Location:
+    """Return where a home's own state is.
+
+    Raises:
+        SettingsError: see `orchestrator.storage.location.location_of`.
+    """
+    return location_of(settings.database, home.database)
 
 
 def parse_settings(values: Mapping[str, Any]) -> Settings:
@@ -229,6 +268,15 @@ def child_environment() -> dict[str, str]:
     """The environment of the processes we start: ours, without secrets in it, and with Flower kept quiet."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PHT_TOKEN")}
     return kept | {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+
+
+def _refuse_password(values: Mapping[str, Any]) -> None:
+    section = values.get("database")
+    if isinstance(section, dict) and "password" in section:
+        raise SettingsError(
+            f"{SETTINGS_FILE}: database.password: no password belongs here",
+            hint="Put it into a file of mode 0600, and name that in database.password_file.",
+        )
 
 
 def _overrides(environment: Mapping[str, str]) -> list[tuple[str, str, str]]:

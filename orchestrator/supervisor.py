@@ -36,8 +36,9 @@ from orchestrator.federation.superlink import (
 from orchestrator.home_lock import hold_home
 from orchestrator.portal.app import API_PREFIX
 from orchestrator.registry.superlink_port import read_superlink_port, write_superlink_port
-from orchestrator.settings import Home, Settings, child_environment, load_settings
+from orchestrator.settings import Home, Settings, child_environment, database_location, load_settings
 from orchestrator.storage import open_database
+from orchestrator.storage.tenure import hold_database
 from policies.documents import canonical_json
 from policies.errors import UnavailableError
 from policies.files import write_atomically
@@ -48,6 +49,8 @@ _LOG = logging.getLogger(__name__)
 READY_FILE = "ready"
 TICK_S = 0.2
 START_TIMEOUT_S = 90.0
+DATABASE_PATIENCE_S = 120.0
+"""How long a database that does not answer is waited for at the start; later it is waited for without end."""
 STOP_TIMEOUT_S = 20.0
 _BACKLOG = 1024
 _PROBE_TIMEOUT_S = 2.0
@@ -68,7 +71,9 @@ class Ready:
         )
 
 
-def serve(home: Home, on_ready: Callable[[Ready], None]) -> None:
+def serve(
+    home: Home, on_ready: Callable[[Ready], None], on_wait: Callable[[str], None] = lambda _: None
+) -> None:
     """Run the orchestrator until SIGTERM or SIGINT.
 
     1. Settings, certificate and database are in order.
@@ -77,16 +82,22 @@ def serve(home: Home, on_ready: Callable[[Ready], None]) -> None:
 
     Raises:
         SettingsError, TrustError, StateError: as 1 finds.
-        UsageError: another one runs on this home.
-        UnavailableError: the port is in use, or a process does not come up.
+        UsageError: another one runs on this home, or on its database.
+        UnavailableError: the database does not answer, the port is in use, or a process does not come up.
     """
     # 1
     settings = load_settings(home)
     check_certificate(home.server_certificate, hint="Run `pht-orchestrator renew-certificate HOME`.")
     check_certificate(home.ca_certificate, hint="The authority must be made anew, and every party told.")
-    open_database(home.database).close()
+    location = database_location(home, settings)
+    open_database(location, patience_s=DATABASE_PATIENCE_S, waiting=on_wait).close()
     # 2
-    with hold_home(home), _listener(settings) as listener, _Signals() as signals:
+    with (
+        hold_home(home),
+        hold_database(location) as keep_database,
+        _listener(settings) as listener,
+        _Signals() as signals,
+    ):
         children = _plan(home, settings, listener)
         (home.run / READY_FILE).unlink(missing_ok=True)
         try:
@@ -98,6 +109,7 @@ def serve(home: Home, on_ready: Callable[[Ready], None]) -> None:
                 write_atomically(home.run / READY_FILE, ready.encode())
                 on_ready(ready)
             while not signals.wait(TICK_S):
+                keep_database()
                 for child in children:
                     child.tend()
         finally:

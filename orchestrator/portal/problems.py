@@ -4,6 +4,7 @@ The text of an exception that is not ours is never sent.
 """
 
 import logging
+import math
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -51,6 +52,21 @@ class ConflictError(UsageError):
     """The thing exists already and is another."""
 
 
+class TooLargeError(UsageError):
+    """The request's body is over a limit."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the body is over the limit of {limit} bytes")
+
+
+class TooManyRequestsError(UsageError):
+    """The party, or its address, asks too often."""
+
+    def __init__(self, wait_s: float) -> None:
+        self.retry_after_s = max(1, math.ceil(wait_s))
+        super().__init__("too many requests", hint=f"Ask again in {self.retry_after_s} s.")
+
+
 def problem(status: int, code: str, title: str, hint: str = "") -> JSONResponse:
     """Return one problem as a response."""
     body = {"type": "about:blank", "status": status, "code": code, "title": title}
@@ -76,24 +92,37 @@ def status_of(error: PhtError) -> int:
         return 403
     if isinstance(error, ConflictError):
         return 409
+    if isinstance(error, TooLargeError):
+        return 413
+    if isinstance(error, TooManyRequestsError):
+        return 429
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def answer(error: PhtError) -> JSONResponse:
+    """Return one of our errors as a response."""
+    code = error.code if isinstance(error, RefusedError) else type(error).__name__
+    response = problem(status_of(error), code, error.message, error.hint)
+    if isinstance(error, TooManyRequestsError):
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    return response
 
 
 async def _ours(_request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, PhtError):
         return problem(500, "Fault", "an unexpected fault")
-    status = status_of(error)
-    code = error.code if isinstance(error, RefusedError) else type(error).__name__
-    if status >= 500:
-        _LOG.error("request_failed", extra={"code": code})
-    return problem(status, code, error.message, error.hint)
+    if status_of(error) >= 500:
+        _LOG.error("request_failed", extra={"code": type(error).__name__})
+    return answer(error)
 
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:
-    where = ""
-    if isinstance(error, RequestValidationError):
-        where = "; ".join(".".join(map(str, item["loc"])) + ": " + item["msg"] for item in error.errors()[:4])
-    return problem(422, "DocumentError", f"the request does not fit: {where}"[:500])
+    # Where, and not what: the framework's own words may quote the request.
+    found = error.errors() if isinstance(error, RequestValidationError) else []
+    where = ", ".join(dict.fromkeys(".".join(map(str, item["loc"][:2])) for item in found[:4]))
+    return problem(
+        422, "DocumentError", f"the request does not fit: {where}"[:300], "See the API's description of it."
+    )
 
 
 async def _http(_request: Request, error: Exception) -> JSONResponse:

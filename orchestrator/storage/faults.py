@@ -60,10 +60,18 @@ def _meaning(error: DBAPIError, name: str) -> PhtError:
     state = getattr(error.orig, "sqlstate", None)
     if isinstance(state, str):
         return _of_postgresql(state, name)
+    pgconn = getattr(error.orig, "pgconn", None)
+    if (
+        pgconn is not None
+        and not error.connection_invalidated
+        and (pgconn.needs_password or pgconn.used_password)
+    ):
+        return _refused(name)
     if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
         # No connection came about, or it ended before the server could say why.
         return UnavailableError(
-            f"{name}: does not answer", hint="It is tried again by itself; see that the server runs."
+            f"{name}: does not answer",
+            hint="See that the server runs; its log says why it refuses. Whoever waits tries again by themselves.",
         )
     return StateError(
         f"{name}: cannot be opened as the orchestrator's database",
@@ -100,17 +108,22 @@ def _of_postgresql(state: str, name: str) -> PhtError:
     if state in _STATE_AGAIN:
         return UnavailableError(f"{name}: others are at the database", hint=AGAIN)
     if state[:2] == _CLASS_REFUSED:
-        return UnavailableError(
-            f"{name}: refuses our user or password",
-            hint="See database.url and database.password_file, and the server's pg_hba.conf.",
-        )
+        return _refused(name)
     if state == _NO_DATABASE:
         return UnavailableError(f"{name}: there is no such database", hint="Make it with `createdb`.")
     if state[:2] in _CLASSES_AWAY:
         return UnavailableError(
-            f"{name}: does not answer", hint="It is tried again by itself; see that the server runs."
+            f"{name}: does not answer",
+            hint="See that the server runs; its log says why it refuses. Whoever waits tries again by themselves.",
         )
     return StateError(
         f"{name}: cannot be used as the orchestrator's database",
         hint="Its tables are not ours, or its user may not use them.",
+    )
+
+
+def _refused(name: str) -> PhtError:
+    return UnavailableError(
+        f"{name}: refuses our user or password",
+        hint="See database.url and database.password_file, and the server's pg_hba.conf.",
     )

@@ -30,7 +30,7 @@ class DatabaseSettings(StrictModel):
         default="",
         max_length=1000,
         description="Empty: SQLite, `state.db` in the home. Else `postgresql://USER@HOST:PORT/NAME`, or "
-        "`postgresql://USER@/NAME?host=FOLDER` for a Unix socket; never with a password.",
+        "`postgresql://USER@/NAME?host=FOLDER&port=PORT` for a Unix socket; never with a password.",
     )
     password_file: str = Field(
         default="",
@@ -105,8 +105,8 @@ def location_of(settings: DatabaseSettings, file: Path) -> Location:
     if not settings.url:
         return file_location(file)
     url = _parsed(settings.url)
-    socket = url.query.get("host")
-    local = socket is not None or url.host in _LOOPBACK
+    socket = str(url.query.get("host", ""))
+    local = bool(socket) or url.host in _LOOPBACK
     if settings.tls == "off" and not local:
         raise SettingsError(
             "database.tls: off is for a server on this machine only",
@@ -147,8 +147,8 @@ def _parsed(text: str) -> URL:
         raise ValueError("begins with postgresql://, or is empty for SQLite")
     if url.password is not None:
         raise ValueError("holds a password; put it into a file, and name that in database.password_file")
-    if set(url.query) - {"host"} or not isinstance(url.query.get("host", ""), str):
-        raise ValueError("takes no parameter but host=FOLDER of a Unix socket")
+    if set(url.query) - {"host", "port"} or not all(isinstance(value, str) for value in url.query.values()):
+        raise ValueError("takes no parameters but host=FOLDER and port of a Unix socket")
     if not url.database or not url.username or (url.host is None) == ("host" not in url.query):
         raise ValueError("names a user, a database, and either a host or the folder of a socket")
     return url.set(drivername=_DRIVER)
