@@ -1,19 +1,32 @@
 """Who asks: a bearer token, or a request signed with the node key of a registered station.
 
-Decides identity only; each route says which roles it takes. A request that carries both is refused.
+Decides identity only; each route says which roles it takes. A request that carries both is refused. What is refused here is
+in the audit (thinned), and slows down who goes on guessing (`orchestrator.registry.limiting`).
 """
 
+import base64
+import binascii
 import time
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
-from orchestrator.portal.problems import ForbiddenError, UnauthorisedError
+from orchestrator.portal.limits import OVER, address_of
+from orchestrator.portal.problems import ForbiddenError, TooManyRequestsError, UnauthorisedError
 from orchestrator.registry.access import Access, Principal, Role
+from orchestrator.registry.audit import Action, Audit, AuditEvent
+from orchestrator.registry.stations import Stations
 from orchestrator.services import Services
+from policies.documents import digest_of
 from policies.errors import TrustError
-from policies.wire.http import EMPTY_DIGEST, SIGNATURE_HEADER, RequestSignatureError, verify_request
+from policies.wire.http import (
+    EMPTY_DIGEST,
+    KEY_HEADER,
+    SIGNATURE_HEADER,
+    RequestSignatureError,
+    verify_request,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +36,14 @@ class Caller:
     Attributes:
         principal: the party.
         body_digest: what the signature says the body is; None for a token, where TLS alone protects the body.
+        route: what they ask for.
+        audit: takes down what they are refused.
     """
 
     principal: Principal
     body_digest: str | None
+    route: str
+    audit: Audit
 
 
 def services(request: Request) -> Services:
@@ -45,17 +62,36 @@ def caller(request: Request, parts: ServicesOf) -> Caller:
 
     Raises:
         UnauthorisedError: no proof, two proofs, or one that does not hold.
+        TooManyRequestsError: it asks too often, or too many proofs from its address did not hold.
     """
     header = request.headers.get("authorization")
     signed = SIGNATURE_HEADER in request.headers
-    if (header is None) != signed:
+    if header is None and not signed:
         raise UnauthorisedError("send either a bearer token or a signed request")
+    address = address_of(request.scope)
+    credential = digest_of(f"{header}\n{request.headers.get(KEY_HEADER)}".encode())
+    wait_s = parts.gate.before_proof(
+        address, credential, request.scope.get(OVER, 0.0), lambda: _shows_station(request, parts.stations)
+    )
+    if wait_s > 0.0:
+        raise TooManyRequestsError(wait_s)
     try:
-        return _by_signature(request, parts.access) if header is None else _by_token(header, parts.access)
-    except RequestSignatureError as error:
-        raise UnauthorisedError(error.message) from error
-    except TrustError as error:
+        principal, body_digest = _proof(request, header, parts)
+    except (RequestSignatureError, TrustError) as error:
+        event = AuditEvent(
+            action=Action.PROOF_REFUSED,
+            who=f"address {address}",
+            about=_route(request),
+            outcome="refused",
+            code="token" if header is not None else "signature",
+        )
+        parts.audit.append_thinned(event)
+        if (wait_s := parts.gate.refused(address)) > 0.0:
+            raise TooManyRequestsError(wait_s) from error
         raise UnauthorisedError(error.message, hint=error.hint) from error
+    if (wait_s := parts.gate.proven(address, credential, principal.id)) > 0.0:
+        raise TooManyRequestsError(wait_s)
+    return Caller(principal, body_digest, _route(request), parts.audit)
 
 
 CallerOf = Annotated[Caller, Depends(caller)]
@@ -68,22 +104,55 @@ def require(asking: Caller, *roles: Role) -> Principal:
         ForbiddenError: it is not.
     """
     if asking.principal.role not in roles:
+        event = AuditEvent(
+            action=Action.ROLE_REFUSED,
+            who=asking.principal.id,
+            about=asking.route,
+            outcome="refused",
+            code=asking.principal.role,
+        )
+        asking.audit.append_thinned(event, by_object=True)
         raise ForbiddenError(f"this is not for the role {asking.principal.role}")
     return asking.principal
 
 
-def _by_token(header: str, access: Access) -> Caller:
+def _proof(request: Request, header: str | None, parts: Services) -> tuple[Principal, str | None]:
+    if header is None:
+        return _by_signature(request, parts)
+    if SIGNATURE_HEADER in request.headers:
+        raise TrustError("send either a bearer token or a signed request")
+    return _by_token(header, parts.access), None
+
+
+def _by_token(header: str, access: Access) -> Principal:
     scheme, _, token = header.partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise TrustError("the Authorization header is not a bearer token")
-    return Caller(access.by_token(token.strip()), None)
+    return access.by_token(token.strip())
 
 
-def _by_signature(request: Request, access: Access) -> Caller:
+def _by_signature(request: Request, parts: Services) -> tuple[Principal, str]:
     target = request.scope["raw_path"].decode("ascii")
     if query := request.scope["query_string"].decode("ascii"):
         target = f"{target}?{query}"
     fingerprint, body_digest = verify_request(request.method, target, request.headers, now=time.time())
     if request.method in {"GET", "HEAD"} and body_digest != EMPTY_DIGEST:
         raise TrustError("the signature is over a body that was not sent")
-    return Caller(access.by_station_key(fingerprint), body_digest)
+    principal = parts.access.by_station_key(fingerprint)
+    parts.stations.saw(fingerprint)
+    return principal, body_digest
+
+
+def _shows_station(request: Request, stations: Stations) -> bool:
+    try:
+        # A fingerprint is the digest of the key as it is sent: nothing needs to be parsed for a look at the register.
+        key = base64.b64decode(request.headers.get(KEY_HEADER, ""), validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return bool(key) and len(key) <= 1024 and stations.is_registered(digest_of(key))
+
+
+def _route(request: Request) -> str:
+    # The route's own path, not the request's: nothing a stranger wrote.
+    path = getattr(request.scope.get("route"), "path", "")
+    return f"{request.method} {path}"[:300]

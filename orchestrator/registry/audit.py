@@ -36,8 +36,8 @@ from policies.refusals import Permitted
 
 CHAIN: Final = "orchestrator-audit"
 PAGE: Final = 500
-THINNED_PER_HOUR: Final = 20
-MAX_KINDS: Final = 2000
+THINNED_PER_HOUR: Final = 5
+MAX_KINDS: Final = 1000
 _PERIOD_S: Final = 3600.0
 _TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 
@@ -46,6 +46,7 @@ class Action(StrEnum):
     """What was done, or tried."""
 
     PROOF_REFUSED = "proof-refused"
+    ROLE_REFUSED = "role-refused"
     TOKEN_MADE = "token-made"  # noqa: S105 - no secret
     TOKEN_REVOKED = "token-revoked"  # noqa: S105 - no secret
     BLOB_STORED = "blob-stored"
@@ -143,14 +144,19 @@ class Audit:
         with self._database.transaction() as session:
             return self.append_in(session, event)
 
-    def append_thinned(self, event: AuditEvent) -> None:
-        """Write an entry of what others can cause without end, or count it."""
+    def append_thinned(self, event: AuditEvent, *, by_object: bool = False) -> None:
+        """Write an entry of what others can cause without end, or count it.
+
+        Args:
+            event: the entry.
+            by_object: each object is a kind of its own; for what a known party does.
+        """
         self.flush()
         with self._lock:
-            key = (event.action, event.who, event.outcome, event.code)
+            key = (event.action, event.who, event.outcome, event.code, event.about if by_object else "")
             if key not in self._windows and len(self._windows) >= MAX_KINDS:
                 # From so many addresses at once: they are one kind.
-                key = (event.action, "", event.outcome, event.code)
+                key = (event.action, "", event.outcome, event.code, "")
             window = self._windows.setdefault(key, _Window(self._steady(), event))
             if window.written >= THINNED_PER_HOUR:
                 window.left_out += 1
