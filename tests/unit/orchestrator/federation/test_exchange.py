@@ -10,15 +10,8 @@ from flwr.app import Error
 from flwr.supercore.task_identity import TaskIdentity
 from grid_simulator import Answer, GridSimulator
 
-from orchestrator.federation.exchange import (
-    Answered,
-    Exchange,
-    Missing,
-    Outcome,
-    Patience,
-    StoppedError,
-    _Asking,
-)
+from orchestrator.federation.asking import Asking
+from orchestrator.federation.exchange import Answered, Exchange, Missing, Outcome, Patience, StoppedError
 from orchestrator.federation.reviews import NoReviews
 from policies.wire.instructions import Blob, Instruction, Kind, StationReply, Status
 
@@ -151,7 +144,7 @@ def test_withheld_and_stopped_are_missing_by_their_code() -> None:
 @pytest.mark.parametrize("body", [b"", b"{}", b"\xff\xfe", b"[" * 3000])
 def test_bytes_that_are_no_reply_spoil_nothing_for_others(body: bytes) -> None:
     found = _ask(_grid(berkel=lambda _: body))
-    assert found["berkel"] == Missing("REPLY_UNREADABLE")
+    assert found["berkel"] == Missing("REPLY_UNREADABLE", offence=True)
     assert isinstance(found["amstel"], Answered)
 
 
@@ -198,9 +191,7 @@ def test_the_rest_of_a_quantum_s_stations_are_not_cut_off_at_its_end() -> None:
     """Stations answer at multiples: who needs one quantum more answers just after as long again as the first ones took."""
     question = Instruction(kind=Kind.TRAIN, order_digest=DIGEST, round=1, deadline_s=60)
     patience = Patience(deadline_s=1000.0, enough=2, grace_s=10.0, quantum_s=100.0)
-    asking = _Asking(
-        _grid(), question, None, patience, lambda _, answered: answered, NoReviews(), started=0.0
-    )
+    asking = Asking(_grid(), question, None, patience, lambda _, answered: answered, NoReviews(), started=0.0)
     asking.expect(NODES)
     for name in NAMES[:2]:
         asking.stations[name].outcome = Answered(_reply(question), None)
