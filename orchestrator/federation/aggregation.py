@@ -1,30 +1,29 @@
-"""Turns the stations' deltas into the next weights, with a Flower strategy, a piece of a tensor at a time.
+"""Turns the stations' deltas into the next weights, a piece of a tensor at a time.
 
 A release holds deltas from the inbound weights, in the policy's precision. For each piece of each float tensor the
-weights of every station (inbound + delta, in float32 or wider) go to the strategy's own `aggregate_train` as
-`ArrayRecord`s, and the result to the new file. What is resident is a few pieces per station, whatever the size of the
-model. This holds for strategies that treat every number alike (`FedAvg`); one that keeps state or looks across tensors
-needs its own way here and is refused.
+weights of every station (inbound + delta, in float32 or wider) go to the order's strategy (`orchestrator.federation.strategies`),
+with the piece of its moments where it keeps any, and the results to the new files. What is resident is a few pieces per station,
+the smaller the more stations there are: whatever the size of the model.
 
 Integer and boolean tensors (a BatchNorm's `num_batches_tracked`) have no meaningful mean, and Flower would turn them
-into float64: they are taken from the station with the most examples, the first by name among equals. What the policy
-withholds stays as it was.
+into float64: they are taken from the station with the most examples, the first by name among equals; under a strategy that
+withstands hostile stations the middle one of all is taken, of each number. What the policy withholds stays as it was.
 """
 
-import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from flwr.app import Array as FlowerArray
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
-from flwr.serverapp.strategy import FedAvg
-from numpy.typing import NDArray
 
-from policies.errors import DataError, StorageError, UsageError
+from orchestrator.federation.strategies.elementwise import Rule
+from orchestrator.federation.strategies.state import Moments, State, StateFiles, moment_shapes
+from orchestrator.federation.strategies.strategy import Strategy, make_strategy
+from orchestrator.federation.strategies.update import Floats, NotFiniteError, TooFewUpdatesError, Update
+from policies.errors import StorageError
 from policies.files import sync_folder
-from policies.order import StrategyChoice
+from policies.manifest import DType
 from policies.wire.arrays import (
     FLOAT_DTYPES,
     Array,
@@ -38,94 +37,123 @@ from policies.wire.arrays_writing import ArraysWriter
 from policies.wire.floats import as_float, from_float
 from policies.wire.instructions import Blob
 
-PIECE_ELEMENTS = 1 << 18
-"""Elements that are worked on at once: 1 MiB of float32, of which Flower's records take some ten copies per station."""
+__all__ = [
+    "Aggregated",
+    "NotFiniteError",
+    "TooFewUpdatesError",
+    "Update",
+    "aggregate",
+    "make_strategy",
+    "weighted_means",
+]
 
-_EXAMPLES = "num-examples"
-
-Floats = NDArray[np.float32] | NDArray[np.float64]
-
-
-class NotFiniteError(DataError):
-    """Finite updates whose average overflows: one of them is not a training step."""
+_PIECES_ELEMENTS = 1 << 20
+_MOST_ELEMENTS, _FEWEST_ELEMENTS = 1 << 18, 1 << 12
+"""Elements of all stations, and of one, that are worked on at once: 1 MiB of float32 of each of the first four stations, of which
+Flower's records take some ten copies."""
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
-    """One station's validated release.
+class Aggregated:
+    """What a round's updates came to.
 
     Attributes:
-        station: its name.
-        delta: the safetensors file of deltas, checked by `replies.check_release`.
-        num_examples: the station's own rounded count, above 0.
+        weights: the new weights; the file is durable.
+        left_out: stations whose updates the strategy did not use, by name.
+        state: what the strategy keeps for the next round; the files are durable.
     """
 
-    station: str
-    delta: Path
-    num_examples: int
+    weights: Blob
+    left_out: tuple[str, ...] = ()
+    state: State = field(default_factory=dict)
 
 
-def make_strategy(choice: StrategyChoice) -> FedAvg:
-    """The Flower strategy that an order names.
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """What a round's training started from.
 
-    Raises:
-        UsageError: it names another one, or parameters it does not have.
+    Attributes:
+        weights: the file.
+        buffers: names of tensors that are no parameters; an optimiser at the orchestrator leaves them their mean.
+        state: what the strategy kept after the round before; empty in the first.
     """
-    if choice.name != "FedAvg" or choice.parameters:
-        raise UsageError("this orchestrator aggregates with FedAvg, without parameters")
-    # Flower tells each call of ours; a round has one per piece.
-    logging.getLogger("flwr").setLevel(logging.WARNING)
-    return FedAvg(weighted_by_key=_EXAMPLES)
+
+    weights: Path
+    buffers: frozenset[str] = frozenset()
+    state: State = field(default_factory=dict)
 
 
-def aggregate(strategy: FedAvg, round_: int, inbound: Path, updates: Sequence[Update], folder: Path) -> Blob:
-    """Write the next weights.
+def aggregate(
+    strategy: Strategy,
+    round_: int,
+    inbound: Inbound,
+    updates: Sequence[Update],
+    files: StateFiles,
+) -> Aggregated:
+    """Write the next weights and what the strategy keeps; both are durable on return, and nothing older is touched.
+
+    The same call makes the same bytes, in whatever order the updates come.
 
     Args:
         strategy: from `make_strategy`.
         round_: Flower's server round.
-        inbound: the weights that the stations started from.
+        inbound: what the stations started from, and the strategy.
         updates: at least one; all with the same tensors, each one of the inbound weights'.
-        folder: where the new file goes, named by its digest.
-
-    Returns:
-        The new weights; the file is ``folder/<hex>``, synced.
+        files: where the strategy's moments lie; the weights go beside the inbound ones, named by their digest.
 
     Raises:
-        NotFiniteError: the deltas are finite, their average is not.
+        NotFiniteError: a delta is not finite, or what they come to.
+        TooFewUpdatesError: the strategy takes more.
+        StrategyStateError: the moments of the round before are missing or damaged.
         StorageError: the disk.
     """
-    ordered = sorted(updates, key=lambda update: update.station)
-    weights = read_layout(inbound).by_name()
-    deltas = [(update, read_layout(update.delta).by_name()) for update in ordered]
-    examples = [update.num_examples for update in ordered]
-    heaviest = deltas[int(np.argmax(examples))]
-    temporary = folder / f".round-{round_}.new"
-    with (
-        np.errstate(over="ignore", invalid="ignore"),
-        ArraysWriter(temporary, [entry.tensor for entry in weights.values()]) as writer,
-    ):
+    kept = strategy.select(updates)
+    taken = _Taken(kept, elements_at_once(len(kept)))
+    weights = read_layout(inbound.weights)
+    by_name = weights.by_name()
+    stateful = strategy.rule.moments
+    shapes = moment_shapes(
+        entry.tensor
+        for entry in weights.entries
+        if stateful
+        and _is_float(entry)
+        and entry.name in taken.released
+        and entry.name not in inbound.buffers
+    )
+    before = files.read(inbound.state, shapes)
+    temporary = inbound.weights.parent / f".round-{round_}.new"
+    with ExitStack() as stack:
+        stack.enter_context(np.errstate(over="ignore", invalid="ignore"))
+        writer = stack.enter_context(ArraysWriter(temporary, weights.tensors))
+        moments = [stack.enter_context(files.writer(name, shapes)) for name in stateful]
         for entry in writer.layout.entries:
-            name, inbound_tensor = entry.name, (inbound, weights[entry.name])
-            if name not in heaviest[1]:
-                pieces: Iterator[Array] = chunks_of(open_tensor(*inbound_tensor), PIECE_ELEMENTS)
-            elif entry.tensor.dtype in FLOAT_DTYPES:
-                found = [(update.delta, tensors[name]) for update, tensors in deltas]
-                pieces = _averaged_pieces(strategy, round_, inbound_tensor, found, examples)
+            place = (inbound.weights, by_name[entry.name])
+            if entry.name not in taken.released:
+                _write(writer, entry.name, chunks_of(open_tensor(*place), taken.elements))
+            elif not _is_float(entry):
+                _write(writer, entry.name, taken.integers(place, middle=strategy.integers == "middle"))
+            elif entry.name not in shapes:
+                rule = strategy.buffers if entry.name in inbound.buffers else strategy.rule
+                _write(writer, entry.name, (piece for piece, _ in taken.floats(rule, round_, place, ())))
             else:
-                pieces = _moved_integers(inbound_tensor, (heaviest[0].delta, heaviest[1][name]))
-            for piece in pieces:
-                writer.write(name, piece)
+                kept_before = [before[name] for name in stateful] if before else ()
+                for piece, after in taken.floats(strategy.rule, round_, place, kept_before):
+                    writer.write(entry.name, piece)
+                    for moment, values in zip(moments, after, strict=True):
+                        moment.write(shapes[entry.name].name, values)
+        state = {name: files.close(moment) for name, moment in zip(stateful, moments, strict=True)}
         written = writer.close()
     blob = Blob(digest=written.digest, size=written.size)
     try:
         # The front, possibly another user of the same group, serves it.
         temporary.chmod(0o640)
-        temporary.replace(folder / blob.digest.removeprefix("sha256:"))
-        sync_folder(folder)
+        temporary.replace(temporary.with_name(blob.digest.removeprefix("sha256:")))
+        sync_folder(temporary.parent)
     except OSError as error:
         raise StorageError(f"cannot write the new weights ({error.strerror})") from error
-    return blob
+    names = {update.station for update in kept}
+    left_out = sorted(update.station for update in updates if update.station not in names)
+    return Aggregated(blob, tuple(left_out), state)
 
 
 def weighted_means(metrics: dict[str, dict[str, float]], num_examples: dict[str, int]) -> dict[str, float]:
@@ -144,48 +172,77 @@ def weighted_means(metrics: dict[str, dict[str, float]], num_examples: dict[str,
     return means
 
 
+def elements_at_once(stations: int) -> int:
+    """Return how many elements of each station's update are worked on at once.
+
+    >>> elements_at_once(3), elements_at_once(100)
+    (262144, 10485)
+    """
+    return max(_FEWEST_ELEMENTS, min(_MOST_ELEMENTS, _PIECES_ELEMENTS // max(1, stations)))
+
+
 _Place = tuple[Path, TensorEntry]
 
 
-def _averaged_pieces(
-    strategy: FedAvg, round_: int, inbound: _Place, deltas: Sequence[_Place], examples: Sequence[int]
-) -> Iterator[Array]:
-    dtype = inbound[1].tensor.dtype
-    files = [chunks_of(open_tensor(*place), PIECE_ELEMENTS) for place in deltas]
-    for base in chunks_of(open_tensor(*inbound), PIECE_ELEMENTS):
-        start = as_float(base, dtype)
-        moved = [
-            start + as_float(next(file), place[1].tensor.dtype)
-            for file, place in zip(files, deltas, strict=True)
-        ]
-        result = from_float(_averaged(strategy, round_, moved, examples), dtype)
-        if not np.isfinite(as_float(result, dtype)).all():
-            raise NotFiniteError("the average of the weights is not finite")
-        yield result
+class _Taken:
+    """The updates that are combined."""
+
+    def __init__(self, updates: Sequence[Update], elements: int) -> None:
+        self.elements = elements
+        self._deltas = [(update.delta, read_layout(update.delta).by_name()) for update in updates]
+        self._examples = [update.num_examples for update in updates]
+        self._heaviest = int(np.argmax(self._examples))
+        self.released = self._deltas[self._heaviest][1].keys()
+
+    def floats(
+        self, rule: Rule, round_: int, inbound: _Place, before: Sequence[Moments]
+    ) -> Iterator[tuple[Array, list[Array]]]:
+        """Yield the next weights of one tensor, piece by piece, each with its moments."""
+        dtype, name = inbound[1].tensor.dtype, inbound[1].name
+        places = [(path, tensors[name]) for path, tensors in self._deltas]
+        files = [self._pieces(open_tensor(*place)) for place in places]
+        moments = [self._pieces(each.open(name)) for each in before]
+        for base in self._pieces(open_tensor(*inbound)):
+            start = as_float(base, dtype)
+            moved = []
+            for file, (_, entry) in zip(files, places, strict=True):
+                step = as_float(next(file), entry.tensor.dtype)
+                _require_finite(step, "an update")
+                moved.append(start + step)
+            # Stored in float32 or float64: as they are.
+            kept = [as_float(next(file), _stored(start)) for file in moments] if before else None
+            result, after = rule.combine(round_, start, moved, self._examples, kept)
+            piece = from_float(result, dtype)
+            for values in (as_float(piece, dtype), *after):
+                _require_finite(values, "what the updates come to")
+            yield piece, [np.asarray(each) for each in after]
+
+    def integers(self, inbound: _Place, *, middle: bool) -> Iterator[Array]:
+        """Yield the next integers of one tensor."""
+        name, raw = inbound[1].name, raw_dtype(inbound[1].tensor.dtype)
+        used = self._deltas if middle else [self._deltas[self._heaviest]]
+        files = [self._pieces(open_tensor(path, tensors[name])) for path, tensors in used]
+        for base in self._pieces(open_tensor(*inbound)):
+            steps = np.sort(np.stack([next(file).astype(np.int64) for file in files]), axis=0)
+            yield (base.astype(np.int64) + steps[(len(steps) - 1) // 2]).astype(raw)
+
+    def _pieces(self, items: Array) -> Iterator[Array]:
+        return chunks_of(items, self.elements)
 
 
-def _moved_integers(inbound: _Place, delta: _Place) -> Iterator[Array]:
-    raw = raw_dtype(inbound[1].tensor.dtype)
-    steps = chunks_of(open_tensor(*delta), PIECE_ELEMENTS)
-    for base, step in zip(chunks_of(open_tensor(*inbound), PIECE_ELEMENTS), steps, strict=True):
-        yield (base.astype(np.int64) + step.astype(np.int64)).astype(raw)
+def _write(writer: ArraysWriter, name: str, pieces: Iterable[Array]) -> None:
+    for piece in pieces:
+        writer.write(name, piece)
 
 
-def _averaged(strategy: FedAvg, round_: int, pieces: Sequence[Floats], examples: Sequence[int]) -> Floats:
-    messages = [
-        Message(
-            RecordDict(
-                {
-                    "arrays": ArrayRecord({"piece": FlowerArray(piece)}),
-                    "metrics": MetricRecord({_EXAMPLES: count}),
-                }
-            ),
-            dst_node_id=1,
-            message_type="train",
-        )
-        for piece, count in zip(pieces, examples, strict=True)
-    ]
-    arrays, _ = strategy.aggregate_train(round_, messages)
-    if arrays is None:
-        raise UsageError("the strategy returned no arrays")
-    return np.asarray(arrays["piece"].numpy())
+def _stored(start: Floats) -> DType:
+    return "float64" if start.dtype == np.float64 else "float32"
+
+
+def _is_float(entry: TensorEntry) -> bool:
+    return entry.tensor.dtype in FLOAT_DTYPES
+
+
+def _require_finite(values: Floats | Array, what: str) -> None:
+    if not np.isfinite(values).all():
+        raise NotFiniteError(f"{what} is not finite")

@@ -1,6 +1,7 @@
 """Where an order goes on after a crash: the weights of its last average, and what that round has so far."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.federation.entries import Entry
@@ -20,6 +21,7 @@ class Checkpoint:
         entry: what the round has so far, its evaluation still missing.
         previous: what the stations started from in that round.
         releases: every update that was seen, to be deleted at the end where a station sends one again.
+        strategy: what the strategy kept after that round: its moments by name, each a file.
     """
 
     round: int
@@ -27,6 +29,7 @@ class Checkpoint:
     entry: Entry
     previous: Blob | None = None
     releases: tuple[str, ...] = ()
+    strategy: Mapping[str, Blob] = field(default_factory=dict)
 
 
 def read_checkpoint(folder: RunFolder, accepted: AcceptedOrder) -> Checkpoint:
@@ -41,6 +44,7 @@ def read_checkpoint(folder: RunFolder, accepted: AcceptedOrder) -> Checkpoint:
         entry=kept.get("entry", {}),
         previous=_blob(kept.get("previous_weights")),
         releases=tuple(kept.get("releases", ())),
+        strategy={name: Blob.model_validate(blob) for name, blob in kept.get("strategy", {}).items()},
     )
 
 
@@ -52,6 +56,7 @@ def write_checkpoint(folder: RunFolder, checkpoint: Checkpoint) -> None:
         "previous_weights": checkpoint.previous.model_dump() if checkpoint.previous else None,
         "entry": checkpoint.entry,
         "releases": list(checkpoint.releases),
+        "strategy": {name: blob.model_dump() for name, blob in checkpoint.strategy.items()},
     }
     folder.write_json(FILE, value)
 

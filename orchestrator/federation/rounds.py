@@ -9,9 +9,10 @@ import logging
 import time
 from collections.abc import Mapping
 
-from orchestrator.federation.aggregation import NotFiniteError, Update, aggregate, make_strategy
+from orchestrator.federation.aggregation import Update
 from orchestrator.federation.carried import Carried, RunFailedError
 from orchestrator.federation.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
+from orchestrator.federation.combining import Combining
 from orchestrator.federation.entries import Entry, close_entry, open_entry
 from orchestrator.federation.exchange import Exchange, Patience
 from orchestrator.federation.orders import RunFolder, RunState
@@ -19,7 +20,6 @@ from orchestrator.federation.preparing import let_late_ones_join, prepare
 from orchestrator.federation.stages import ask_stage
 from orchestrator.federation.updates import StationUpdates
 from policies.bundle import BlobFolder
-from policies.errors import StateError
 from policies.wire.instructions import Kind, StationReply
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Rounds:
         self._run = Carried(folder, blobs, exchange)
         self._order = self._run.order
         self._updates = StationUpdates(folder, blobs)
-        self._strategy = make_strategy(self._order.strategy) if "train" in self._order.stages else None
+        self._combining = Combining(self._run)
 
     def run(self) -> None:
         """Prepare, run the rounds that are left, finish.
@@ -54,6 +54,7 @@ class Rounds:
             checkpoint = self._one_round(round_, checkpoint)
         self.finish()
         self._updates.forget_seen()
+        self._combining.forget()
         self._run.show(state=RunState.FINISHED, stage="")
 
     def finish(self) -> None:
@@ -94,24 +95,20 @@ class Rounds:
     def _aggregate(
         self, round_: int, checkpoint: Checkpoint, answers: Mapping[str, StationReply], entry: Entry
     ) -> Checkpoint:
-        inbound = checkpoint.weights
-        if inbound is None or self._strategy is None:
-            raise StateError("training without weights")
         updates = [
             Update(name, self._updates.path(reply.release), reply.num_examples)
             for name, reply in sorted(answers.items())
             if reply.release is not None
         ]
         begun = time.monotonic()
-        path = self._run.blobs.path(inbound.digest)
-        try:
-            weights = aggregate(self._strategy, round_, path, updates, path.parent)
-        except NotFiniteError as error:
-            raise RunFailedError("AGGREGATE_NOT_FINITE") from error
+        found = self._combining.combine(round_, checkpoint, updates)
         entry["aggregate_s"] = round(time.monotonic() - begun, 4)
-        entry["weights"] = weights.model_dump()
-        checkpoint = Checkpoint(round_, weights, entry, inbound, tuple(sorted(self._updates.seen)))
+        entry["weights"] = found.weights.model_dump()
+        entry["left_out"] = list(found.left_out)
+        seen = tuple(sorted(self._updates.seen))
+        checkpoint = Checkpoint(round_, found.weights, entry, checkpoint.weights, seen, found.state)
         write_checkpoint(self._run.folder, checkpoint)
+        self._combining.settle(checkpoint)
         self._updates.forget([update.delta.name for update in updates])
         return checkpoint
 
@@ -121,4 +118,5 @@ class Rounds:
         weights = checkpoint.weights
         if weights is not None and not self._run.blobs.path(weights.digest).exists():
             raise RunFailedError("WEIGHTS_ABSENT")
+        self._combining.settle(checkpoint)
         return checkpoint

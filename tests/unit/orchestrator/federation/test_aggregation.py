@@ -9,17 +9,20 @@ from flwr.supercore.task_identity import TaskIdentity
 from safetensors.numpy import load_file, save_file
 
 from orchestrator.federation.aggregation import (
+    Inbound,
     NotFiniteError,
     Update,
     aggregate,
     make_strategy,
     weighted_means,
 )
+from orchestrator.federation.strategies import StateFiles
 from policies.documents import digest_of_file
 from policies.order import StrategyChoice
 from policies.wire.arrays import TensorShape
 from policies.wire.arrays_writing import ArraysWriter
 from policies.wire.floats import bfloat16_from_float32
+from policies.wire.instructions import Blob
 
 FEDAVG = StrategyChoice(name="FedAvg")
 
@@ -30,6 +33,13 @@ def _in_a_run() -> None:
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
 
 
+def _averaged(folder: Path, updates: list[Update]) -> Blob:
+    inbound, files = Inbound(folder / "inbound"), StateFiles(folder / "strategy")
+    found = aggregate(make_strategy(FEDAVG), 1, inbound, updates, files)
+    assert (found.left_out, found.state, files.folder.exists()) == ((), {}, False)
+    return found.weights
+
+
 def _aggregate(
     folder: Path, inbound: dict[str, np.ndarray], deltas: list[tuple[int, dict[str, np.ndarray]]]
 ) -> Path:
@@ -38,7 +48,7 @@ def _aggregate(
     for number, (examples, arrays) in enumerate(deltas):
         save_file(arrays, folder / f"delta{number}")
         updates.append(Update(f"station-{number}", folder / f"delta{number}", examples))
-    blob = aggregate(make_strategy(FEDAVG), 1, folder / "inbound", updates, folder)
+    blob = _averaged(folder, updates)
     path = folder / blob.digest.removeprefix("sha256:")
     assert digest_of_file(path) == blob.digest
     assert path.stat().st_size == blob.size
@@ -101,9 +111,7 @@ def test_deltas_in_a_coarser_type_are_widened(tmp_path: Path) -> None:
     with ArraysWriter(tmp_path / "delta", [TensorShape("w", "bfloat16", (3,))]) as writer:
         writer.write("w", bfloat16_from_float32(np.array([1.0, -2.5, 0.125], dtype=np.float32)))
         writer.close()
-    blob = aggregate(
-        make_strategy(FEDAVG), 1, tmp_path / "inbound", [Update("a", tmp_path / "delta", 10)], tmp_path
-    )
+    blob = _averaged(tmp_path, [Update("a", tmp_path / "delta", 10)])
     assert load_file(tmp_path / blob.digest[7:])["w"].tolist() == [1.0, -2.5, 0.125]
 
 
@@ -122,7 +130,7 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     updates = [Update(name, tmp_path / "delta", 10) for name in "ab"]
     del inbound
     tracemalloc.start()
-    blob = aggregate(make_strategy(FEDAVG), 1, tmp_path / "inbound", updates, tmp_path)
+    blob = _averaged(tmp_path, updates)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < elements * 4 / 2
