@@ -8,7 +8,7 @@ export PYTHON
 DATA ?=
 STAGE = @bash .ci/stage
 
-.PHONY: help setup engine engines reader tools images demo gpu-check test test-rootless lint fast fuzz bench-round bench-scale bench-data bench-map bench-guard bench-noise clean
+.PHONY: help setup engine engines reader tools images demo gpu-check test test-rootless lint fast fuzz faults bench-round bench-scale bench-data bench-map bench-guard bench-noise clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ test-rootless: setup engine ## the launcher's contract under a rootless Podman, 
 lint: setup ## ruff and mypy strict
 	$(STAGE) lint bash -c '.venv/bin/ruff check . && .venv/bin/ruff format --check -q . && .venv/bin/mypy'
 
+faults: setup engine images ## kill, cut, fill and step whatever there is while runs go on: FAULTS=200 SEED=... (root; an hour)
+	$(PY) -m tests.faults.run --faults $(or $(FAULTS),200) $(if $(SEED),--seed $(SEED)) --keep faults-output
+
 bench-round: setup engine images ## round overhead against stock Flower, as a ratio
 	$(PY) -m tests.bench.bench_round
 
@@ -73,4 +76,4 @@ bench-data: setup tools ## pseudonymisation, reception and cohorts against their
 	$(PY) -m tests.bench.bench_data
 
 clean: ## remove what the demo and the tests left in this folder
-	rm -rf demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf demo-output faults-output .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

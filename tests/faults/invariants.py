@@ -1,0 +1,239 @@
+"""What must hold whatever died: nothing lost, nothing doubled, nothing left behind.
+
+The strongest of it is `models`: every model is computed again, offline, from the updates that the stations' own records hold, and must
+be the orchestrator's byte for byte. The train draws part of its update anew each time (`train/wide_train.py`), so an update that was
+computed twice, counted twice or taken from somebody else shows.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from orchestrator.federation.orders import FolderQueue, RunState
+from policies.refusals import RefusalCode
+from policies.wire.instructions import StationReply, decode_reply
+from tests.e2e.consortium import Hospital
+from tests.e2e.programs import ProgramError, run_json
+from tests.faults.topology import Site, until
+from tests.faults.traffic import Traffic
+
+CLEAR_S = 120.0
+"""How long containers and leases may take to be gone after the last run."""
+ENDINGS = {
+    "TOO_FEW_STATIONS_ACCEPTED",
+    "TOO_FEW_STATIONS_ANSWERED",
+    *(code.value for code in RefusalCode),
+}
+"""For which reasons a run may fail under faults: that its ServerApp cannot be kept alive is none of them."""
+
+Key = tuple[str, int, str]
+
+
+@dataclass(frozen=True)
+class Books:
+    """What one station has on record.
+
+    Attributes:
+        releases: the recorded reply and the digest of its arrays, by (order, round, stage).
+        left: how often each release stands in the ledger as a first one.
+        repeats: digests under which each release left again.
+        recorded: how many releases the audit says were recorded.
+        counter: the policy's.
+    """
+
+    releases: dict[Key, tuple[bytes, str | None]]
+    left: Counter[Key]
+    repeats: dict[Key, set[str]]
+    recorded: int
+    counter: int
+
+    @classmethod
+    def read(cls, hospital: Hospital) -> "Books":
+        """Read them from the station's own database."""
+        with sqlite3.connect(f"file:{hospital.home}/compute/station.db?mode=ro", uri=True) as database:
+            releases = {
+                (order, round_, stage): (reply, arrays)
+                for order, round_, stage, reply, arrays in database.execute(
+                    "select order_digest, round, stage, reply, arrays_digest from releases"
+                )
+            }
+            counter = sum(
+                value for (value,) in database.execute("select value from counters where name = 'releases'")
+            )
+            bodies = [json.loads(body) for (body,) in database.execute("select body from egress_ledger")]
+            audit = [json.loads(body) for (body,) in database.execute("select body from audit_events")]
+        left: Counter[Key] = Counter()
+        repeats: dict[Key, set[str]] = {}
+        for entry in bodies:
+            if entry["type"] != "release" or "round" not in entry or "stage" not in entry:
+                continue
+            key = (entry["order_digest"], entry["round"], entry["stage"])
+            if entry.get("repeated"):
+                repeats.setdefault(key, set()).add(entry["digest"])
+            else:
+                left[key] += 1
+        recorded = sum(entry.get("event") == "release-recorded" for entry in audit)
+        return cls(releases, left, repeats, recorded, counter)
+
+    def reply(self, key: Key) -> StationReply:
+        return decode_reply(self.releases[key][0])
+
+
+def broken(site: Site, traffic: Traffic) -> list[str]:
+    """Look at everything; returns what does not hold, in words."""
+    problems = list(traffic.problems)
+    problems += runs_ended(traffic)
+    problems += nothing_left_behind(site)
+    books = {hospital.name: Books.read(hospital) for hospital in site.hospitals}
+    for name, each in books.items():
+        problems += [f"{name}: {what}" for what in counted_once(each)]
+    problems += chains_hold(site)
+    problems += rounds_are_the_releases(site, traffic, books)
+    problems += models(site, traffic, books)
+    return problems
+
+
+def runs_ended(traffic: Traffic) -> Iterator[str]:
+    """Every run is finished, or failed for a reason of the closed list."""
+    progress = traffic.progress()
+    for name in traffic.digests:
+        each = progress.get(name)
+        if each is None or not each.state.is_over:
+            yield f"{name} is not over: {each.state if each else 'no state'}"
+        elif each.state is RunState.FAILED and each.code not in ENDINGS:
+            yield f"{name} failed for no stated reason: {each.code or 'no code'}"
+        elif each.state is RunState.STOPPED:
+            yield f"{name} was stopped, and nobody asked for it"
+
+
+def counted_once(books: Books) -> Iterator[str]:
+    """Each release left once for the first time, under its own digest ever after, and was counted once."""
+    for key, (reply, _) in books.releases.items():
+        shown = f"release {key[0][7:15]} round {key[1]} {key[2]}"
+        if books.left[key] != 1:
+            yield f"{shown} left {books.left[key]} times for the first time"
+        digest = "sha256:" + hashlib.sha256(reply).hexdigest()
+        if others := books.repeats.get(key, set()) - {digest}:
+            yield f"{shown} left again as {len(others)} other messages"
+    if unknown := set(books.left) - set(books.releases):
+        yield f"{len(unknown)} releases left that are not recorded"
+    if not len(books.releases) == books.counter == books.recorded:
+        yield f"{len(books.releases)} releases on record, {books.counter} counted, {books.recorded} in the audit"
+
+
+def rounds_are_the_releases(site: Site, traffic: Traffic, books: dict[str, Books]) -> Iterator[str]:
+    """What the orchestrator says a station answered in a round is what the station recorded."""
+    queue = FolderQueue(site.orchestrator / "runs")
+    for name, digest in traffic.digests.items():
+        rounds = queue.folder(digest).read_rounds()
+        if [entry["round"] for entry in rounds] != list(range(1, len(rounds) + 1)):
+            yield f"{name}: its rounds are {[entry['round'] for entry in rounds]}"
+        for entry in rounds:
+            for stage in ("train", "evaluate"):
+                for station, metrics in entry[stage].items():
+                    key = (digest, entry["round"], stage)
+                    if key not in books[station].releases:
+                        yield f"{name}: round {entry['round']} has a {stage} of {station} that it never released"
+                        continue
+                    reply = books[station].reply(key)
+                    if {each: float(value) for each, value in reply.metrics.items()} != metrics:
+                        yield f"{name}: round {entry['round']} has other figures of {station} than it released"
+
+
+def models(site: Site, traffic: Traffic, books: dict[str, Books]) -> Iterator[str]:
+    """Every round's weights follow from the recorded updates, each taken once; the result is the last round's."""
+    queue = FolderQueue(site.orchestrator / "runs")
+    progress = traffic.progress()
+    for name, digest in traffic.digests.items():
+        weights = load_file(traffic.approved.weights)
+        rounds = queue.folder(digest).read_rounds()
+        for entry in rounds:
+            updates = []
+            for station in sorted(entry["train"]):
+                key = (digest, entry["round"], "train")
+                path = site.hospital(station).home / "compute" / "releases"
+                path /= f"{digest.removeprefix('sha256:')}-{entry['round']}-train.safetensors"
+                if not path.is_file():
+                    yield f"{name}: {station} has lost its update of round {entry['round']}"
+                    break
+                data = path.read_bytes()
+                if "sha256:" + hashlib.sha256(data).hexdigest() != books[station].releases[key][1]:
+                    yield f"{name}: {station} holds another update of round {entry['round']} than it recorded"
+                updates.append((load_file(path), books[station].reply(key).num_examples))
+            else:
+                weights = averaged(weights, updates)
+                continue
+            break
+        if name not in progress or progress[name].state is not RunState.FINISHED:
+            continue
+        out = site.root / "kept" / "results" / name
+        out.parent.mkdir(exist_ok=True)
+        traffic.researcher.results(digest, out)
+        yield from (f"{name}: {what}" for what in differences(weights, load_file(out / "model.safetensors")))
+
+
+def averaged(weights: dict[str, Any], updates: list[tuple[dict[str, Any], int]]) -> dict[str, Any]:
+    """FedAvg over (update, examples), in the arithmetic of Flower's `aggregate_arrayrecords`: float32, station by station."""
+    total = sum(examples for _, examples in updates)
+    found = {}
+    for key, start in weights.items():
+        pieces = [(start + delta[key]) * (examples / total) for delta, examples in updates]
+        value = pieces[0]
+        for piece in pieces[1:]:
+            value = value + piece
+        found[key] = value.astype(start.dtype)
+    return found
+
+
+def differences(expected: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
+    """In which tensors the model is not the expected one, byte for byte."""
+    if set(expected) != set(found):
+        yield f"the model has the tensors {sorted(found)}"
+        return
+    for key, value in expected.items():
+        if value.dtype != found[key].dtype or value.tobytes() != found[key].tobytes():
+            apart = float(np.max(np.abs(value.astype(np.float64) - found[key].astype(np.float64))))
+            yield f"{key} of the model is not the recorded updates' average (by up to {apart:.3g})"
+
+
+def chains_hold(site: Site) -> Iterator[str]:
+    """Audit and ledger of every station are unbroken, and no statement contradicts another."""
+    for hospital in site.hospitals:
+        for chain in ("audit", "egress"):
+            if not hospital.ask(chain, "verify")["intact"]:
+                yield f"{hospital.name}: its {chain} is broken"
+    try:
+        run_json("pht-orchestrator", "station", "statements", site.orchestrator)
+    except ProgramError as error:
+        yield f"the stations' statements: {error}"
+
+
+def nothing_left_behind(site: Site) -> Iterator[str]:
+    """No container, no lease, no weights on their way, no half-written model."""
+
+    def remains() -> dict[str, list[str]]:
+        found = {"containers": site.containers()}
+        for hospital in site.hospitals:
+            for folder in ("work", "control"):
+                found[f"{hospital.name}'s {folder}"] = _files(hospital.home / "compute" / folder)
+        found["the orchestrator's blobs"] = [
+            each for each in _files(site.orchestrator / "blobs") if ".new" in each or ".round-" in each
+        ]
+        found["the runs' replies"] = [str(path) for path in (site.orchestrator / "runs").glob("*/replies/*")]
+        return {what: left for what, left in found.items() if left}
+
+    if not until(lambda: not remains(), CLEAR_S, 0.5):
+        for what, left in remains().items():
+            yield f"{what}: {len(left)} left behind, such as {left[0]}"
+
+
+def _files(folder: Path) -> list[str]:
+    return [str(path) for path in folder.rglob("*") if not path.is_dir()]
