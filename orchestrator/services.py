@@ -9,6 +9,7 @@ from orchestrator.registry.bundles import Bundles
 from orchestrator.registry.limiting import Gate
 from orchestrator.registry.mirror import Mirror
 from orchestrator.registry.orders import Orders
+from orchestrator.registry.requests import Requests
 from orchestrator.registry.runs import Runs
 from orchestrator.registry.statements import Statements
 from orchestrator.registry.stations import Stations
@@ -30,6 +31,7 @@ class Services:
     bundles: Bundles
     mirror: Mirror
     orders: Orders
+    requests: Requests
     runs: Runs
     stations: Stations
     statements: Statements
@@ -77,6 +79,7 @@ def open_services(home: Home, *, patience_s: float = 0.0) -> Services:
         bundles=bundles,
         mirror=Mirror(home.mirror),
         orders=Orders(home, database, bundles, stations, runs, settings.timing),
+        requests=Requests(home, database, audit),
         runs=runs,
         stations=stations,
         statements=Statements(home, database),

@@ -8,10 +8,12 @@ from fastapi import APIRouter, FastAPI
 
 from orchestrator.portal import (
     problems,
+    routes_audit,
     routes_blobs,
     routes_bundles,
     routes_mirror,
     routes_orders,
+    routes_requests,
     routes_runs,
     routes_statements,
     routes_stations,
@@ -45,7 +47,7 @@ def create_app(services: Services) -> FastAPI:
     """Return the API over `services`."""
     app = Api(
         title="PHT orchestrator",
-        summary="Bundles, the board's mirror, run orders, runs and their results.",
+        summary="Bundles, the board's mirror, requests, run orders, runs and their results; all errors are RFC 9457 problems.",
         version=_version(),
         openapi_url=f"{API_PREFIX}/openapi.json",
         docs_url=None,
@@ -55,7 +57,8 @@ def create_app(services: Services) -> FastAPI:
     problems.install(app)
     api = APIRouter(prefix=API_PREFIX)
     for module in (
-        routes_blobs, routes_bundles, routes_mirror, routes_orders, routes_runs, routes_stations, routes_statements,
+        routes_blobs, routes_bundles, routes_mirror, routes_requests, routes_orders, routes_runs, routes_stations,
+        routes_statements, routes_audit,
     ):  # fmt: skip
         api.include_router(module.router)
     app.include_router(api)

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
 from orchestrator.portal.auth import Caller, CallerOf, ServicesOf, require
+from orchestrator.portal.document import body_of
 from orchestrator.portal.problems import ForbiddenError, problem
 from orchestrator.registry.access import Principal, Role, owner_scope
 from orchestrator.registry.blobs import Upload
@@ -20,6 +21,7 @@ from policies.errors import NotFoundError, UsageError, WireError
 RECEIVED_HEADER = "PHT-Received"
 _CONTENT_RANGE = re.compile(r"^bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})$")
 _BATCH_BYTES = 1 << 20
+_READERS = (Role.RESEARCHER, Role.STATION, Role.BOARD, Role.OPERATOR)
 
 router = APIRouter(prefix="/blobs", tags=["blobs"])
 
@@ -43,6 +45,7 @@ class StoredBlob(BaseModel):
 )
 def head_blob(digest: Digest, asking: CallerOf, parts: ServicesOf) -> Response:
     """Answer 200 with the size, or 404."""
+    require(asking, *_READERS)
     size = parts.blobs.size(digest)
     if size is not None and _may_read(parts, asking.principal, digest):
         return Response(headers={"Content-Length": str(size), "Accept-Ranges": "bytes"})
@@ -53,6 +56,7 @@ def head_blob(digest: Digest, asking: CallerOf, parts: ServicesOf) -> Response:
 @router.get("/{digest}", summary="A blob's bytes, with ranges", response_class=FileResponse)
 def get_blob(digest: Digest, request: Request, asking: CallerOf, parts: ServicesOf) -> Response:
     """Serve a blob to a party that may read it; who may not learns no more than that it is not there for them."""
+    require(asking, *_READERS)
     path = parts.blobs.path(digest)
     if path is None or not _may_read(parts, asking.principal, digest):
         raise NotFoundError("there is no such blob for you here")
@@ -61,7 +65,12 @@ def get_blob(digest: Digest, request: Request, asking: CallerOf, parts: Services
     return BlobResponse(path, media_type="application/octet-stream", headers={"ETag": f'"{digest}"'})
 
 
-@router.put("/{digest}", summary="Send a blob, or the rest of one (Content-Range)", status_code=201)
+@router.put(
+    "/{digest}",
+    summary="Send a blob, or the rest of one (Content-Range)",
+    status_code=201,
+    openapi_extra=body_of("The blob's bytes, or some of them", "application/octet-stream"),
+)
 async def put_blob(
     digest: Digest,
     request: Request,

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from orchestrator.portal.auth import CallerOf, ServicesOf, require
 from orchestrator.portal.body import bounded_body
+from orchestrator.portal.document import body_of
 from orchestrator.registry.access import Role
 from policies.bundle import MAX_INDEX_BYTES, BundleIndex
 from policies.documents import Digest, Name, format_moment
@@ -53,7 +54,12 @@ def list_bundles(asking: CallerOf, parts: ServicesOf) -> list[BundleSummary]:
     ]
 
 
-@router.put("/{name}/{version}", summary="Say which blobs make up a train", status_code=201)
+@router.put(
+    "/{name}/{version}",
+    summary="Say which blobs make up a train",
+    status_code=201,
+    openapi_extra=body_of("`policies.bundle.BundleIndex`"),
+)
 async def put_bundle(
     name: Annotated[Name, Path()], version: Version, request: Request, asking: CallerOf, parts: ServicesOf
 ) -> BundleIndex:

@@ -5,14 +5,16 @@ from fastapi.concurrency import run_in_threadpool
 
 from orchestrator.portal.auth import CallerOf, ServicesOf, require
 from orchestrator.portal.body import bounded_body
+from orchestrator.portal.document import body_of
 from orchestrator.portal.problems import ForbiddenError
 from orchestrator.registry.access import Role
+from orchestrator.registry.audit import Action, AuditEvent
 from policies.documents import digest_of
 from policies.errors import TrustError
 from policies.station_statement import MAX_HEADS_BYTES, MAX_STATEMENT_BYTES, StatedList, StatementAnswer
 
 router = APIRouter(prefix="/stations", tags=["stations"])
-_READERS = (Role.BOARD, Role.WITNESS, Role.OPERATOR)
+_READERS = (Role.BOARD, Role.WITNESS, Role.OPERATOR, Role.AUDITOR)
 
 
 @router.get("/statements", summary="Which statement of each station is the newest")
@@ -29,16 +31,27 @@ def get_heads(asking: CallerOf, parts: ServicesOf) -> Response:
     return Response(parts.statements.heads(), media_type="application/json")
 
 
-@router.put("/heads", summary="The witness sends its document", status_code=204)
+@router.put(
+    "/heads",
+    summary="The witness sends its document",
+    status_code=204,
+    openapi_extra=body_of("`policies.station_statement.StationHeads` in a DSSE envelope"),
+)
 async def put_heads(request: Request, asking: CallerOf, parts: ServicesOf) -> Response:
     """Keep the witness's document, after verifying its signature."""
-    require(asking, Role.WITNESS)
+    principal = require(asking, Role.WITNESS)
     data = await bounded_body(request, 2 * MAX_HEADS_BYTES)
+    event = AuditEvent(action=Action.HEADS_TAKEN, who=principal.id, about=digest_of(data), outcome="begun")
+    await run_in_threadpool(parts.audit.append, event)
     await run_in_threadpool(parts.statements.take_heads, data)
     return Response(status_code=204)
 
 
-@router.put("/{name}/statement", summary="A station states the ends of its chains and its counters")
+@router.put(
+    "/{name}/statement",
+    summary="A station states the ends of its chains and its counters",
+    openapi_extra=body_of("`policies.station_statement.StationStatement` in a DSSE envelope"),
+)
 async def put_statement(name: str, request: Request, asking: CallerOf, parts: ServicesOf) -> StatementAnswer:
     """Take up a statement and countersign it."""
     principal = require(asking, Role.STATION)

@@ -18,6 +18,9 @@ class StationSummary(BaseModel):
     registered: bool
     """Whether its node key is known to the SuperLink."""
     last_seen: str | None
+    """When it last proved its key to us, in a heartbeat or a signed request; at most 10 s older than the truth."""
+    register_version: int
+    """Of the board's register, as last followed."""
 
 
 class Identity(BaseModel):
@@ -38,13 +41,14 @@ class Health(BaseModel):
 @router.get("/stations", summary="The stations that take part")
 def list_stations(asking: CallerOf, parts: ServicesOf) -> list[StationSummary]:
     """List the stations of the register."""
-    require(asking, Role.RESEARCHER, Role.BOARD, Role.OPERATOR)
+    require(asking, Role.RESEARCHER, Role.BOARD, Role.OPERATOR, Role.AUDITOR)
     return [
         StationSummary(
             name=view.name,
             organisation=view.organisation,
             registered=view.node_id is not None,
             last_seen=None if view.last_seen is None else format_moment(view.last_seen),
+            register_version=view.register_version,
         )
         for view in parts.stations.all()
     ]

@@ -35,7 +35,7 @@ def test_every_route_but_the_open_ones_asks_who_you_are(place: Site) -> None:
     with place.raw() as raw:
         for path, methods in _paths(place).items():
             target = path.format(
-                digest="sha256:" + "0" * 64, name="timestamp.json", path="x", version="1.0.0"
+                digest="sha256:" + "0" * 64, name="timestamp.json", path="x", version="1.0.0", id="0" * 32
             )
             for method in methods:
                 if path in OPEN and method == "get":

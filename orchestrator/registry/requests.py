@@ -1,0 +1,350 @@
+"""Requests of researchers for a train to run: taken in, reviewed, declined, withdrawn, and followed to their release.
+
+Decides no approval: that is a policy in force in the verified mirror which names the request's manifest and key. Invariants:
+the state of a request and its history change together, and with the audit, in one transaction; the history is never changed;
+who is neither the owner, nor board, operator or auditor, learns not even that a request is there.
+"""
+
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from orchestrator.federation.orders import FolderQueue, RunState
+from orchestrator.registry.access import Principal, Role
+from orchestrator.registry.approvals import Approvals, ApprovalsNow, PolicyKey
+from orchestrator.registry.audit import Action, Audit, AuditEvent
+from orchestrator.registry.request_states import FINAL, Derived, RequestEvent, derived, next_state
+from orchestrator.settings import Home
+from orchestrator.storage import BundleRow, Database, OrderRow, RequestRow, RequestStepRow
+from policies.documents import Digest, digest_of
+from policies.errors import NotFoundError, PhtError, RefusedError, StateError
+from policies.train_request import (
+    Declined,
+    Remark,
+    RequestState,
+    TrainRequest,
+    read_request,
+)
+
+MAX_OPEN: Final = 100
+"""Requests of one researcher that are not over."""
+MAX_PAGE: Final = 500
+_SEE_ALL: Final = frozenset({Role.BOARD, Role.OPERATOR, Role.AUDITOR})
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestView:
+    """One request."""
+
+    id: str
+    owner: str
+    state: RequestState
+    document: TrainRequest
+    policy_id: str | None
+    policy_version: int | None
+    submitted: datetime
+    changed: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RequestStep:
+    """One line of a request's history."""
+
+    number: int
+    moment: datetime
+    who: str
+    before: str
+    after: str
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    event: RequestEvent
+    who: str
+    code: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What follows for one request: the policy it rests on, and its steps."""
+
+    policy: PolicyKey | None
+    steps: tuple[Derived, ...]
+
+    def changes_anything(self, row: RequestRow) -> bool:
+        return bool(self.steps) or (
+            self.policy is not None and self.policy != (row.policy_id, row.policy_version)
+        )
+
+
+class Requests:
+    """The requests of all researchers.
+
+    Args:
+        home: where the mirror and the run folders are.
+        database: the orchestrator's.
+        audit: where changes are recorded as well.
+        clock: returns the moment it is.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        database: Database,
+        audit: Audit,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._database, self._audit, self._clock = database, audit, clock
+        self._queue = FolderQueue(home.runs)
+        self._approvals = Approvals(home, clock)
+
+    def submit(self, principal: Principal, data: bytes) -> RequestView:
+        """Take a request in; the same document again, while the first is not over, is that request.
+
+        Raises:
+            DocumentError: it is no request.
+            RefusedError: its train is not here (TRAIN_UNKNOWN), or too many are open (REQUESTS_TOO_MANY).
+        """
+        document, digest = read_request(data), digest_of(data)
+        with self._database.transaction() as session:
+            open_ones = session.scalars(
+                select(RequestRow).where(RequestRow.owner == principal.id, RequestRow.state.not_in(FINAL))
+            ).all()
+            again = next((row for row in open_ones if row.document_digest == digest), None)
+            if again is not None:
+                return _view(again)
+            if len(open_ones) >= MAX_OPEN:
+                raise RefusedError(
+                    "REQUESTS_TOO_MANY",
+                    f"{MAX_OPEN} of your requests are open",
+                    hint="Withdraw those you need no longer.",
+                )
+            _refuse_unknown_train(session, document)
+            row = self._add(session, principal, document, data, digest)
+        return self.get(principal, row.id)
+
+    def all(
+        self, principal: Principal, state: RequestState | None = None, offset: int = 0, limit: int = MAX_PAGE
+    ) -> list[RequestView]:
+        """The requests that a party may see, the newest first."""
+        self.follow()
+        query = select(RequestRow).order_by(RequestRow.submitted.desc(), RequestRow.id)
+        if principal.role is Role.RESEARCHER:
+            query = query.where(RequestRow.owner == principal.id)
+        if state is not None:
+            query = query.where(RequestRow.state == state)
+        with self._database.reading() as session:
+            rows = session.scalars(query.offset(offset).limit(min(limit, MAX_PAGE))).all()
+        return [_view(row) for row in rows]
+
+    def get(self, principal: Principal, request: str) -> RequestView:
+        """One request.
+
+        Raises:
+            NotFoundError: there is none that this party may see.
+        """
+        self.follow()
+        with self._database.reading() as session:
+            return _view(_visible(session, principal, request))
+
+    def history(self, principal: Principal, request: str) -> list[RequestStep]:
+        """What became of a request, the oldest first.
+
+        Raises:
+            NotFoundError: there is none that this party may see.
+        """
+        self.follow()
+        with self._database.reading() as session:
+            _visible(session, principal, request)
+            rows = session.scalars(
+                select(RequestStepRow)
+                .where(RequestStepRow.request == request)
+                .order_by(RequestStepRow.number)
+            ).all()
+        return [
+            RequestStep(row.number, row.moment, row.who, row.before, row.after, row.code, row.text)
+            for row in rows
+        ]
+
+    def take_up(self, principal: Principal, request: str, remark: Remark) -> RequestView:
+        """Take a request into review.
+
+        Raises:
+            NotFoundError, RefusedError: there is none, or it is not waiting (REQUEST_STATE).
+        """
+        return self._change(principal, request, _Change(RequestEvent.TAKE_UP, principal.id, "", remark.text))
+
+    def decline(self, principal: Principal, request: str, why: Declined) -> RequestView:
+        """Decline a request.
+
+        Raises:
+            NotFoundError, RefusedError: there is none, or it is beyond that (REQUEST_STATE).
+        """
+        change = _Change(RequestEvent.DECLINE, principal.id, why.reason, why.text)
+        return self._change(principal, request, change)
+
+    def withdraw(self, principal: Principal, request: str, remark: Remark) -> RequestView:
+        """Withdraw one's own request.
+
+        Raises:
+            NotFoundError, RefusedError: there is none, or it is beyond that (REQUEST_STATE).
+        """
+        return self._change(principal, request, _Change(RequestEvent.WITHDRAW, principal.id, "", remark.text))
+
+    def follow(self) -> int:
+        """Record what follows from the mirror, the orders and the runs as they are now; return how many steps."""
+        with self._database.reading() as session:
+            rows = session.scalars(select(RequestRow).where(RequestRow.state.not_in(FINAL))).all()
+            if not rows:
+                return 0
+            approvals = self._approvals.now()
+            moving = [row.id for row in rows if self._plan(session, row, approvals).changes_anything(row)]
+        if not moving:
+            return 0
+        count = 0
+        with self._database.transaction() as session:
+            for request in moving:
+                row = session.get(RequestRow, request)
+                if row is None:
+                    continue
+                # Once more, now that nobody else writes: another process may have recorded it.
+                plan = self._plan(session, row, approvals)
+                row.policy_id, row.policy_version = plan.policy or (None, None)
+                for step in plan.steps:
+                    text = "" if plan.policy is None else f"{plan.policy[0]} version {plan.policy[1]}"
+                    self._apply(session, row, _Change(step.event, step.who, step.code, text))
+                count += len(plan.steps)
+        return count
+
+    def follow_quietly(self) -> None:
+        """`follow` beside something else; what fails is logged, and tried again at the next look."""
+        try:
+            self.follow()
+        except PhtError as error:
+            _LOG.warning("requests_not_followed", extra={"code": type(error).__name__})
+
+    def _plan(self, session: Session, row: RequestRow, approvals: ApprovalsNow) -> _Plan:
+        held = None if row.policy_id is None else (row.policy_id, row.policy_version or 0)
+        found = approvals.of(row.manifest_digest, row.requester_key, held)
+        policy = found.policy or held
+        runs = () if policy is None else self._runs(session, policy[0], row.submitted)
+        return _Plan(policy, derived(RequestState(row.state), found.fact, runs))
+
+    def _runs(self, session: Session, policy_id: str, since: datetime) -> tuple[RunState, ...]:
+        orders = session.scalars(
+            select(OrderRow.digest).where(OrderRow.policy_id == policy_id, OrderRow.accepted >= since)
+        ).all()
+        return tuple(self._queue.folder(digest).read_progress().state for digest in orders)
+
+    def _change(self, principal: Principal, request: str, change: _Change) -> RequestView:
+        self.follow()
+        with self._database.transaction() as session:
+            row = _visible(session, principal, request)
+            if next_state(RequestState(row.state), change.event) is None:
+                raise RefusedError(
+                    "REQUEST_STATE",
+                    f"a request that is {row.state} takes no {change.event}",
+                    hint="Look at it again: its state has changed, or was another all along.",
+                )
+            self._apply(session, row, change)
+            return _view(row)
+
+    def _apply(self, session: Session, row: RequestRow, change: _Change) -> None:
+        after = next_state(RequestState(row.state), change.event)
+        if after is None:
+            raise StateError(f"a request that is {row.state} takes no {change.event}")
+        self._step(session, row, row.state, after, change)
+        row.state = after.value
+
+    def _add(
+        self, session: Session, principal: Principal, document: TrainRequest, data: bytes, digest: Digest
+    ) -> RequestRow:
+        now = self._clock()
+        row = RequestRow(
+            id=secrets.token_hex(16),
+            owner=principal.id,
+            document=data,
+            document_digest=digest,
+            train=document.train.name,
+            version=document.train.version,
+            manifest_digest=document.train.manifest_digest,
+            requester_key=document.requester.key,
+            state=RequestState.SUBMITTED.value,
+            policy_id=None,
+            policy_version=None,
+            submitted=now,
+            changed=now,
+        )
+        session.add(row)
+        session.flush()
+        change = _Change(RequestEvent.SUBMIT, principal.id)
+        self._step(session, row, "", RequestState.SUBMITTED, change)
+        return row
+
+    def _step(
+        self, session: Session, row: RequestRow, before: str, after: RequestState, change: _Change
+    ) -> None:
+        count = select(func.count()).where(RequestStepRow.request == row.id)
+        row.changed = self._clock()
+        session.add(
+            RequestStepRow(
+                request=row.id,
+                number=(session.scalar(count) or 0) + 1,
+                moment=row.changed,
+                who=change.who,
+                before=before,
+                after=after.value,
+                code=change.code,
+                text=change.text,
+            )
+        )
+        action = Action.REQUEST_CHANGED if before else Action.REQUEST_SUBMITTED
+        about = f"request {row.id}: {after}" if before else f"request {row.id}"
+        event = AuditEvent(action=action, who=change.who, about=about, code=change.code)
+        self._audit.append_in(session, event)
+
+
+def _refuse_unknown_train(session: Session, document: TrainRequest) -> None:
+    train = document.train
+    known = select(BundleRow.manifest_digest).where(
+        BundleRow.manifest_digest == train.manifest_digest,
+        BundleRow.name == train.name,
+        BundleRow.version == train.version,
+    )
+    if session.scalars(known).first() is None:
+        raise RefusedError(
+            "TRAIN_UNKNOWN",
+            f"there is no {train.name} {train.version} with this manifest here",
+            hint="Send its bundle first, with `pht-train submit`: the board looks at that.",
+        )
+
+
+def _visible(session: Session, principal: Principal, request: str) -> RequestRow:
+    row = session.get(RequestRow, request)
+    owns = row is not None and principal.role is Role.RESEARCHER and row.owner == principal.id
+    if row is None or not (owns or principal.role in _SEE_ALL):
+        raise NotFoundError("there is no such request")
+    return row
+
+
+def _view(row: RequestRow) -> RequestView:
+    return RequestView(
+        id=row.id,
+        owner=row.owner,
+        state=RequestState(row.state),
+        document=read_request(row.document),
+        policy_id=row.policy_id,
+        policy_version=row.policy_version,
+        submitted=row.submitted,
+        changed=row.changed,
+    )
