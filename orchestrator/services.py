@@ -65,9 +65,9 @@ def open_services(home: Home, *, patience_s: float = 0.0) -> Services:
     blobs = BlobStore(
         home.blobs, StoreLimits(settings.limits.blob_mib << 20, settings.limits.free_disk_mib << 20)
     )
-    bundles = Bundles(database, blobs)
+    bundles = Bundles(database, blobs, audit)
     stations = Stations(home, database, audit)
-    runs = Runs(home, database, access)
+    runs = Runs(home, database, access, audit)
     return Services(
         home=home,
         settings=settings,
@@ -78,9 +78,9 @@ def open_services(home: Home, *, patience_s: float = 0.0) -> Services:
         blobs=blobs,
         bundles=bundles,
         mirror=Mirror(home.mirror),
-        orders=Orders(home, database, bundles, stations, runs, settings.timing),
+        orders=Orders(home, database, bundles, stations, runs, settings.timing, audit),
         requests=Requests(home, database, audit),
         runs=runs,
         stations=stations,
-        statements=Statements(home, database),
+        statements=Statements(home, database, audit=audit),
     )

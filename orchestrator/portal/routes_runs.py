@@ -16,7 +16,8 @@ from orchestrator.registry.runs import MAX_WAIT_S, POLL_S, RunView, deadline
 from policies.documents import Digest, format_moment
 
 router = APIRouter(prefix="/runs", tags=["runs"])
-_WATCHERS = (Role.RESEARCHER, Role.BOARD, Role.OPERATOR)
+_WATCHERS = (Role.RESEARCHER, Role.BOARD, Role.OPERATOR, Role.AUDITOR)
+_STOPPERS = (Role.RESEARCHER, Role.BOARD, Role.OPERATOR)
 
 
 class RunSummary(BaseModel):
@@ -50,7 +51,7 @@ class RunEvents(BaseModel):
     progress: RunProgress
 
 
-@router.get("", summary="Your runs (board and operator: all runs)")
+@router.get("", summary="Your runs (board, operator and auditor: all runs)")
 def list_runs(asking: CallerOf, parts: ServicesOf) -> list[RunSummary]:
     """List runs, the newest first."""
     return [RunSummary(**_fields(view)) for view in parts.runs.all(require(asking, *_WATCHERS))]
@@ -93,7 +94,7 @@ async def get_events(
 @router.post("/{digest}/stop", summary="Ask that a run stops", status_code=202)
 def stop_run(digest: Digest, asking: CallerOf, parts: ServicesOf) -> dict[str, str]:
     """Stop a run: its stations are told to finish."""
-    parts.runs.stop(require(asking, *_WATCHERS), digest)
+    parts.runs.stop(require(asking, *_STOPPERS), digest)
     return {"digest": digest}
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from orchestrator.registry.access import BUNDLE_SCOPE, Principal, add_grants, unreadable
+from orchestrator.registry.audit import Action, Audit, AuditEvent
 from orchestrator.registry.blobs import BlobStore
 from orchestrator.storage import BundleRow, Database
 from policies.bundle import MAX_MANIFEST_BYTES, BundleIndex
@@ -35,8 +36,9 @@ class BundleView:
 class Bundles:
     """The bundles of all researchers."""
 
-    def __init__(self, database: Database, blobs: BlobStore) -> None:
+    def __init__(self, database: Database, blobs: BlobStore, audit: Audit | None = None) -> None:
         self._database, self._blobs = database, blobs
+        self._audit = audit or Audit(database)
 
     def put(self, principal: Principal, name: str, version: str, encoded: bytes) -> BundleIndex:
         """Accept a bundle; the same one again changes nothing.
@@ -68,6 +70,10 @@ class Bundles:
                         owner=principal.id,
                         created=datetime.now(UTC),
                     )
+                )
+                about = f"{name} {version} {index.manifest.digest}"
+                self._audit.append_in(
+                    session, AuditEvent(action=Action.BUNDLE_ACCEPTED, who=principal.id, about=about)
                 )
             add_grants(session, sizes, BUNDLE_SCOPE)
         return index

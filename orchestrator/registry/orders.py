@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.federation.orders import AcceptedOrder, FolderQueue, Timing
 from orchestrator.registry.access import Principal, add_grants, order_scope, unreadable
+from orchestrator.registry.audit import Action, Audit, AuditEvent
 from orchestrator.registry.bundles import Bundles
 from orchestrator.registry.runs import Runs
 from orchestrator.registry.stations import Stations
@@ -18,7 +19,7 @@ from orchestrator.registry.trust import verified_policies
 from orchestrator.settings import Home
 from orchestrator.storage import Database, OrderRow, OrderStationRow
 from policies.documents import digest_of
-from policies.errors import NotFoundError, RefusedError
+from policies.errors import NotFoundError, RefusedError, TrustError
 from policies.manifest import TrainManifest
 from policies.order import PAYLOAD_TYPE, RunOrder, unverified_order
 from policies.policy import Policy
@@ -40,12 +41,33 @@ class Orders:
         stations: Stations,
         runs: Runs,
         timing: Timing,
+        audit: Audit | None = None,
     ) -> None:
         self._home, self._database = home, database
+        self._audit = audit or Audit(database)
         self._bundles, self._stations, self._runs, self._timing = bundles, stations, runs, timing
         self._queue = FolderQueue(home.runs)
 
     def accept(self, principal: Principal, envelope: bytes, now: datetime | None = None) -> AcceptedOrder:
+        """Check an order and queue it; what is refused is in the audit as well.
+
+        Raises:
+            RefusedError, TrustError: as `_accept`.
+        """
+        try:
+            return self._accept(principal, envelope, now)
+        except (RefusedError, TrustError) as error:
+            event = AuditEvent(
+                action=Action.ORDER_REFUSED,
+                who=principal.id,
+                about=digest_of(envelope),
+                outcome="refused",
+                code=error.code if isinstance(error, RefusedError) else "TRUST",
+            )
+            self._audit.append_thinned(event, by_object=True)
+            raise
+
+    def _accept(self, principal: Principal, envelope: bytes, now: datetime | None) -> AcceptedOrder:
         """Check an order and queue it.
 
         1. It is an order under a policy in force in our mirror, signed by the requester that policy names.
@@ -85,6 +107,10 @@ class Orders:
                     hint="Send their blob first.",
                 )
             _record(session, accepted, principal, moment)
+            self._audit.append_in(
+                session,
+                AuditEvent(action=Action.ORDER_ACCEPTED, who=principal.id, about=accepted.order_digest),
+            )
             # Before the commit: a crash between the two leaves a run without a row, and giving the order again heals it.
             self._queue.submit(accepted)
         return accepted

@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from orchestrator.federation.orders import FolderQueue, RunFolder, RunProgress, weights_of
 from orchestrator.registry.access import Access, Principal, Role
+from orchestrator.registry.audit import Action, Audit, AuditEvent
 from orchestrator.results.folder import PROVENANCE, RESULT_FILES, result_folder
 from orchestrator.results.shown import shown_rounds
 from orchestrator.settings import Home
@@ -43,8 +44,9 @@ class RunView:
 class Runs:
     """The runs of all orders."""
 
-    def __init__(self, home: Home, database: Database, access: Access) -> None:
+    def __init__(self, home: Home, database: Database, access: Access, audit: Audit | None = None) -> None:
         self._home, self._database, self._access = home, database, access
+        self._audit = audit or Audit(database)
         self._queue = FolderQueue(home.runs)
 
     def all(self, principal: Principal) -> list[RunView]:
@@ -98,6 +100,7 @@ class Runs:
             NotFoundError: there is none that this party may see.
         """
         self._row(principal, digest)
+        self._record(Action.RUN_STOPPED, principal, digest)
         self._queue.request_stop(digest)
 
     def resume(self, principal: Principal, digest: Digest) -> None:
@@ -108,6 +111,7 @@ class Runs:
             UsageError: it is neither failed nor stopped.
         """
         self._row(principal, digest)
+        self._record(Action.RUN_RESUMED, principal, digest)
         self._queue.resume(digest)
 
     def result_file(self, principal: Principal, digest: Digest, name: str) -> Path:
@@ -134,6 +138,10 @@ class Runs:
             except StateError:
                 continue
         return False
+
+    def _record(self, action: Action, principal: Principal, about: str) -> None:
+        # Before the effect: that is in the run's folder, not in the database.
+        self._audit.append(AuditEvent(action=action, who=principal.id, about=about, outcome="begun"))
 
     def _row(self, principal: Principal, digest: Digest) -> OrderRow:
         with self._database.reading() as session:
@@ -167,6 +175,6 @@ def deadline(wait_s: float) -> float:
 
 
 def _sees(principal: Principal, row: OrderRow) -> bool:
-    if principal.role in {Role.BOARD, Role.OPERATOR}:
+    if principal.sees_all_runs:
         return True
     return principal.role is Role.RESEARCHER and row.requester == principal.id

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from orchestrator.registry.audit import Action, Audit, AuditEvent
 from orchestrator.registry.trust import verified_policies
 from orchestrator.settings import Home
 from orchestrator.storage import Database, ForkRow, RestorationRow, StatementRow, StationRow
@@ -73,9 +74,14 @@ class Statements:
     """
 
     def __init__(
-        self, home: Home, database: Database, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        home: Home,
+        database: Database,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        audit: Audit | None = None,
     ) -> None:
         self._home, self._database, self._clock = home, database, clock
+        self._audit = audit or Audit(database)
         self._notary_key: Signer | None = None
 
     def take(self, station: str, envelope: bytes) -> StatementAnswer:
@@ -101,8 +107,21 @@ class Statements:
                     return self._answer(row)
             if refused is None:
                 row = self._accept(session, row, key, envelope, offered)
+                event = AuditEvent(
+                    action=Action.STATEMENT_TAKEN, who=f"station:{station}", about=offered.digest
+                )
+                self._audit.append_in(session, event)
                 return self._answer(row)
         code = refused.code
+        self._audit.append_thinned(
+            AuditEvent(
+                action=Action.STATEMENT_REFUSED,
+                who=f"station:{station}",
+                about=offered.digest,
+                outcome="refused",
+                code=code.value,
+            )
+        )
         _LOG.error("statement_refused", extra={"station": station, "code": code.value})
         text = text_of(code)
         raise RefusedError(code.value, f"{text.means} ({refused.reasons[0].detail})", hint=text.do)
