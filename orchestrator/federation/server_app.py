@@ -6,6 +6,7 @@ says by its exit code how that ended. It ends with the run worker: its standard 
 """
 
 import argparse
+import errno
 import json
 import logging
 import os
@@ -25,7 +26,7 @@ from orchestrator.federation.orders import RunFolder, RunState
 from orchestrator.federation.rounds import Rounds, RunFailedError
 from orchestrator.federation.tasks import Address, LeaseLostError, SuperLinkDownError
 from policies.bundle import BlobFolder
-from policies.errors import PhtError, StateError
+from policies.errors import PhtError, StateError, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Ending(IntEnum):
     STOPPED = 4
     LEASE_LOST = 75
     TOLD_TO_END = 76
+    STORAGE = 77
 
 
 @app.main()
@@ -249,6 +251,13 @@ def run_process(arguments: list[str] | None = None) -> int:
     logging.getLogger("flwr").setLevel(logging.WARNING)
     try:
         return int(carry(RunFolder(given.run_folder), given.blobs, Address(given.host, given.port, given.ca)))
+    except StorageError as error:
+        log.error("storage", extra={"reason": error.message})  # noqa: TRY400
+        return int(Ending.STORAGE)
     except PhtError as error:
         log.error("fault", extra={"reason": f"{type(error).__name__}: {error.message}"})  # noqa: TRY400
         return int(Ending.FAULT)
+    except OSError as error:
+        # A full disk meets Flower's code and the interpreter's as well as ours.
+        log.error("storage", extra={"reason": type(error).__name__})  # noqa: TRY400
+        return int(Ending.STORAGE if error.errno in {errno.ENOSPC, errno.EDQUOT} else Ending.FAULT)

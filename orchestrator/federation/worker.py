@@ -22,13 +22,14 @@ from orchestrator.federation.orders import FolderQueue, RunFolder, RunState
 from orchestrator.federation.server_app import Ending, Task
 from orchestrator.federation.superlink import flower_environment
 from orchestrator.federation.tasks import Address, ClaimedTask, SuperLinkDownError, SuperLinkRefusedError
-from policies.errors import StateError, StorageError
+from policies.errors import PhtError, StateError, StorageError
 
 log = logging.getLogger(__name__)
 
 MAX_PARALLEL = 4
 MAX_RESTARTS = 8
 """Deaths of a ServerApp in a row, without a round between them, after which its order fails."""
+_STORAGE_PAUSE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,8 @@ class RunWorker:
     def _take_one(self) -> None:
         try:
             accepted = self._queue.next_order()
-        except StateError as error:
-            log.error("order_damaged", extra={"reason": error.message})  # noqa: TRY400
+        except (PhtError, OSError) as error:
+            log.error("order_damaged", extra={"reason": _reason(error)})  # noqa: TRY400
             return
         if accepted is None:
             return
@@ -94,28 +95,41 @@ class RunWorker:
         thread.start()
 
     def _carry(self, folder: RunFolder) -> None:
-        """Keep one order carried until it is over, or this worker stops."""
+        """Keep one order carried until it is over, or this worker stops.
+
+        A full disk is no fault of the order's: it goes on when there is room again, however long that takes.
+        """
         deaths, rounds = 0, -1
         while not self._stopping.is_set():
+            pause_s = _STORAGE_PAUSE_S
             try:
-                if Task.read(folder) is None:
-                    self._claim(folder)
-                ending = self._run_process(folder)
+                ending = self._carry_once(folder)
+                if ending is None:
+                    return
+                if ending is not Ending.STORAGE:
+                    done = len(folder.read_rounds())
+                    deaths = deaths + 1 if done == rounds else 1
+                    rounds = done
+                    pause_s = min(0.1 * 2**deaths, 10.0)
+                if deaths > MAX_RESTARTS:
+                    self._report(folder, state=RunState.FAILED, code="SERVERAPP_CRASHED")
+                    return
             except SuperLinkDownError:
-                self._stopping.wait(1.0)
-                continue
-            except (SuperLinkRefusedError, StorageError, StateError) as error:
-                log.error("order_not_carried", extra={"reason": error.message})  # noqa: TRY400
-                ending = Ending.FAULT
-            if self._settle(folder, ending):
-                return
-            done = len(folder.read_rounds())
-            deaths = deaths + 1 if done == rounds else 1
-            rounds = done
-            if deaths > MAX_RESTARTS:
-                self._report(folder, state=RunState.FAILED, code="SERVERAPP_CRASHED")
-                return
-            self._stopping.wait(min(0.1 * 2**deaths, 10.0))
+                pause_s = 1.0
+            except (StorageError, OSError) as error:
+                log.warning("order_waits_for_the_disk", extra={"reason": _reason(error)})
+            self._stopping.wait(pause_s)
+
+    def _carry_once(self, folder: RunFolder) -> Ending | None:
+        """Let one process carry the order as far as it goes; how it ended, or None where nothing is left to do here."""
+        try:
+            if Task.read(folder) is None:
+                self._claim(folder)
+            ending = self._run_process(folder)
+            return None if self._settle(folder, ending) else ending
+        except (SuperLinkRefusedError, StateError) as error:
+            log.error("order_not_carried", extra={"reason": error.message})  # noqa: TRY400
+            return Ending.FAULT
 
     def _settle(self, folder: RunFolder, ending: Ending) -> bool:
         """Draw the conclusion from how a process ended; whether the order is over."""
@@ -138,7 +152,12 @@ class RunWorker:
         with self._claiming:
             run_id = self._control.start_run()
             task = self._claimed(run_id)
-        Task(task.task_id, task.run_id, task.token, started=False).write(folder)
+        try:
+            Task(task.task_id, task.run_id, task.token, started=False).write(folder)
+        except StorageError:
+            # Nobody can carry a run whose token is lost.
+            self._control.stop_run(run_id)
+            raise
         progress = folder.read_progress()
         self._report(
             folder, state=RunState.RUNNING, flower_run=run_id, flower_runs=progress.flower_runs + 1, code=""
@@ -208,6 +227,10 @@ class RunWorker:
 
     def _report(self, folder: RunFolder, **changes: object) -> None:
         self._queue.report(folder.order_digest, folder.read_progress().model_copy(update=changes))
+
+
+def _reason(error: PhtError | OSError) -> str:
+    return error.message if isinstance(error, PhtError) else type(error).__name__
 
 
 def _import_path() -> str:
