@@ -10,6 +10,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +106,13 @@ class Site(Consortium):
     def hospital(self, name: str) -> Hospital:
         return next(each for each in self.hospitals if each.name == name)
 
+    def make_namespaces(self) -> None:
+        """A network and a clock for every party; before any program starts."""
+        self.clocks.install(self.root)
+        self.network.make()
+        for party in ("orchestrator", *STATIONS):
+            self.clocks.give(party, self.network.namespace(party))
+
     # -- programs --------------------------------------------------------------------------------------------
 
     def keep(self, name: str, command: list[str], *, ready: str | None, network: str | None = None) -> Unit:
@@ -187,10 +195,10 @@ class Site(Consortium):
 
     def stop_all(self) -> None:
         """End every program, the stations first and the engine last."""
-        order = [*STATIONS, "witness", "orchestrator", "engine"]
-        for name in order:
-            if name in self.units:
-                self.units[name].stop()
+        for names in ((*STATIONS, "witness"), ("orchestrator", "engine")):
+            units = [self.units[name] for name in names if name in self.units]
+            with ThreadPoolExecutor(len(names)) as pool:
+                list(pool.map(Unit.stop, units))
 
     # -- the engine ------------------------------------------------------------------------------------------
 
@@ -210,33 +218,30 @@ class Site(Consortium):
         return self.docker("ps", "-aq", "--no-trunc").split()
 
 
-def found(site: Site, source: Path) -> Researcher:
-    """Board, orchestrator, witness, stations with their images taken in; returns the researcher."""
-    site.clocks.install(site.root)
-    site.network.make()
-    for party in ("orchestrator", *STATIONS):
-        site.clocks.give(party, site.network.namespace(party))
-    site.start_engine()
+def prepare(site: Site, source: Path) -> tuple[Researcher, Train]:
+    """What needs nobody else: radiographs, and a researcher with a packed train."""
+    run("pht-train", "phantoms", source, "--hospitals", len(STATIONS), "--patients", PATIENTS)
+    researcher = Researcher(site)
+    researcher.settle()
+    return researcher, researcher.build(TRAIN)
+
+
+def found(site: Site) -> None:
+    """Board, orchestrator, witness."""
     site.found_board()
     site.start_orchestrator()
     site.publish()
     site.start_witness()
-    for name in STATIONS:
-        site.add_hospital(name, source / name)
-    site.register_hospitals()
-    site.units["engine"].await_ready()
-    for hospital in site.hospitals:
-        site.start_station(hospital)
-    for hospital in site.hospitals:
-        site.take_in(hospital)
-    researcher = Researcher(site)
-    researcher.settle()
-    return researcher
 
 
-def approve(site: Site, researcher: Researcher) -> Approved:
-    """The train is built, submitted, reviewed, signed and published."""
-    train = researcher.build(TRAIN)
+def open_station(site: Site, hospital: Hospital) -> None:
+    """Start a station and take its radiographs in."""
+    site.start_station(hospital)
+    site.take_in(hospital)
+
+
+def approve(site: Site, researcher: Researcher, train: Train) -> Approved:
+    """The train is submitted, reviewed, signed and published."""
     researcher.submit(train)
     answers = site.board / "answers.yaml"
     answers.write_text(json.dumps(ANSWERS))
@@ -255,11 +260,23 @@ def approve(site: Site, researcher: Researcher) -> Approved:
 def consortium(scratch: Path, data: Path, cgroup: str) -> Iterator[tuple[Site, Researcher, Approved]]:
     """A consortium ready for orders; its programs are ended with the block."""
     site = Site(scratch, data=data, cgroup=cgroup)
+    site.make_namespaces()
+    source = scratch / "radiographs"
     try:
-        source = scratch / "radiographs"
-        run("pht-train", "phantoms", source, "--hospitals", len(STATIONS), "--patients", PATIENTS)
-        researcher = found(site, source)
-        yield site, researcher, approve(site, researcher)
+        with ThreadPoolExecutor(4) as pool:
+            working = pool.submit(prepare, site, source)
+            site.start_engine()
+            found(site)
+            list(pool.map(lambda name: site.add_hospital(name, source / name), STATIONS))
+            site.hospitals.sort(key=lambda hospital: hospital.name)
+            site.register_hospitals()
+            researcher, train = working.result()
+            site.units["engine"].await_ready()
+            opening = [pool.submit(open_station, site, hospital) for hospital in site.hospitals]
+            approved = approve(site, researcher, train)
+            for each in opening:
+                each.result()
+        yield site, researcher, approved
     finally:
         site.stop_all()
         site.network.close()
