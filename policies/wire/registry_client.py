@@ -29,6 +29,7 @@ from policies.wire.registry_answers import (
     read_answer,
 )
 from policies.wire.registry_connection import RegistryConnection
+from policies.wire.registry_requests import RequestCalls
 
 __all__ = ["MAX_ANSWER_BYTES", "BlobUpload", "Progress", "RegistryClient", "RunEvents", "RunStatus"]
 
@@ -60,6 +61,7 @@ class RegistryClient:
         proxy: str | None = None,
     ) -> None:
         self._connection = RegistryConnection(url, ca, token, signer, proxy=proxy)
+        self.requests = RequestCalls(self._connection)
 
     def __enter__(self) -> Self:
         return self

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,6 +25,9 @@ API = "/api/v1"
 RECEIVED_HEADER = "PHT-Received"
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
+MAX_WAITS = 4
+"""How often a request that came too soon is made again, after as long as the orchestrator says."""
+MAX_RETRY_AFTER_S = 30.0
 _PIECE_BYTES = 1 << 20
 
 
@@ -92,7 +95,7 @@ class RegistryConnection:
             else:
                 headers["Content-Range"] = f"bytes {offset}-{size - 1}/{size}"
                 body_digest = _digest_from(path, offset)
-        with self._open("PUT", target, _pieces(path, offset), body_digest, headers) as response:
+        with self._open("PUT", target, lambda: _pieces(path, offset), body_digest, headers) as response:
             answer = bounded_body(response)
             if response.status_code >= 400:
                 raise fault_of(response.status_code, answer)
@@ -135,16 +138,19 @@ class RegistryConnection:
         self,
         method: str,
         target: str,
-        content: bytes | Iterator[bytes] | None = None,
+        content: bytes | Callable[[], Iterator[bytes]] | None = None,
         body_digest: Digest = EMPTY_DIGEST,
         headers: dict[str, str] | None = None,
     ) -> Iterator[httpx.Response]:
-        request = self._http.build_request(method, self._base + target, content=content, headers=headers)
-        if self._signer is not None:
-            sent = request.url.raw_path.decode("ascii")
-            request.headers.update(sign_request(self._signer, method, sent, body_digest, now=time.time()))
         try:
-            response = self._http.send(request, stream=True)
+            response = self._send(method, target, content, body_digest, headers)
+            waits = 0
+            while response.status_code == 429 and waits < MAX_WAITS:
+                # It has not looked at the request: asking again repeats nothing.
+                waits += 1
+                response.close()
+                time.sleep(_retry_after(response.headers.get("Retry-After", "")))
+                response = self._send(method, target, content, body_digest, headers)
             try:
                 yield response
             finally:
@@ -155,8 +161,28 @@ class RegistryConnection:
                 hint="Check the address, the network and the orchestrator's certificate authority.",
             ) from error
 
+    def _send(
+        self,
+        method: str,
+        target: str,
+        content: bytes | Callable[[], Iterator[bytes]] | None,
+        body_digest: Digest,
+        headers: dict[str, str] | None,
+    ) -> httpx.Response:
+        body = content() if callable(content) else content
+        request = self._http.build_request(method, self._base + target, content=body, headers=headers)
+        if self._signer is not None:
+            sent = request.url.raw_path.decode("ascii")
+            request.headers.update(sign_request(self._signer, method, sent, body_digest, now=time.time()))
+        return self._http.send(request, stream=True)
+
     def _http_host(self) -> str:
         return urlsplit(self._base).netloc
+
+
+def _retry_after(text: str) -> float:
+    # What a peer says is bounded: it cannot keep us for long.
+    return min(float(text), MAX_RETRY_AFTER_S) if text.isascii() and text.isdigit() and len(text) < 8 else 1.0
 
 
 def _pieces(path: Path, offset: int) -> Iterator[bytes]:
