@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.commands.audit import audit_app
+from orchestrator.commands.tokens import token_app
 from orchestrator.home_lock import is_held
 from orchestrator.initialise import initialise, renew_certificate
 from orchestrator.logs import start_logging
-from orchestrator.registry.access import Principal, Role
+from orchestrator.registry.access import OPERATOR_HERE
 from orchestrator.registry.runs import RunView
 from orchestrator.registry.trust import pin_root, verified_policies
 from orchestrator.services import Services, open_services
@@ -18,19 +20,18 @@ from orchestrator.settings import Home, load_settings, parse_settings
 from policies import console
 from policies.console import JsonOption
 from policies.documents import format_moment
-from policies.errors import NotFoundError, RefusedError, StorageError, TrustError, UsageError
+from policies.errors import NotFoundError, RefusedError, StorageError, TrustError
 from policies.tls import read_certificate
 
 app = console.new_app("The consortium's side: SuperLink, registry, mirror of the board's repository, runs.")
-token_app = console.new_app("Tokens of researchers, the board, its witness and operators.")
 station_app = console.new_app("Stations, as the board's register names them.")
 runs_app = console.new_app("Runs of accepted orders.")
 app.add_typer(token_app, name="token")
 app.add_typer(station_app, name="station")
 app.add_typer(runs_app, name="runs")
+app.add_typer(audit_app, name="audit")
 
 HomeArgument = Annotated[Path, typer.Argument(help="The orchestrator's folder.", metavar="HOME")]
-_OPERATOR = Principal(Role.OPERATOR, "command line")
 
 
 @app.command()
@@ -104,7 +105,7 @@ def status(home: HomeArgument, as_json: JsonOption = False) -> None:
     place = _home(home)
     services = open_services(place)
     try:
-        runs = services.runs.all(_OPERATOR)
+        runs = services.runs.all(OPERATOR_HERE)
         stations = services.stations.all()
         found = {
             "running": is_held(place),
@@ -124,38 +125,6 @@ def status(home: HomeArgument, as_json: JsonOption = False) -> None:
         console.say(f"{key:12} {value}")
 
 
-@token_app.command("new")
-def token_new(
-    home: HomeArgument,
-    role: Annotated[Role, typer.Option(help="researcher, board, witness or operator.")],
-    name: Annotated[str, typer.Option(help="Who gets it.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Make a token; it is shown once."""
-    if role is Role.STATION:
-        raise UsageError("stations sign their requests", hint="They need no token: see `pht-station`.")
-    if not 0 < len(name) <= 64:
-        raise UsageError("a name has 1 to 64 characters")
-    with closing(_services(home)) as services:
-        token = services.access.new_token(role, name)
-    if as_json:
-        console.echo_json({"role": role, "name": name, "token": token})
-    else:
-        console.say(token)
-
-
-@token_app.command("revoke")
-def token_revoke(
-    home: HomeArgument,
-    role: Annotated[Role, typer.Option(help="researcher, board, witness or operator.")],
-    name: Annotated[str, typer.Option(help="Whose tokens.")],
-) -> None:
-    """Withdraw all tokens of a party."""
-    with closing(_services(home)) as services:
-        count = services.access.revoke_tokens(role, name)
-    console.say(f"withdrew {count}")
-
-
 @station_app.command("sync")
 def station_sync(home: HomeArgument, as_json: JsonOption = False) -> None:
     """Read the board's register from the mirror, and register new node keys with the SuperLink."""
@@ -172,7 +141,7 @@ def station_sync(home: HomeArgument, as_json: JsonOption = False) -> None:
 
 @station_app.command("list")
 def station_list(home: HomeArgument, as_json: JsonOption = False) -> None:
-    """The stations that take part."""
+    """The stations that take part; when each last proved its key here (to about 10 s)."""
     with closing(_services(home)) as services:
         stations = services.stations.all()
     if as_json:
@@ -180,11 +149,12 @@ def station_list(home: HomeArgument, as_json: JsonOption = False) -> None:
         return
     console.say_table(
         "Stations",
-        ("name", "organisation", "registered", "last seen"),
+        ("name", "organisation", "register", "node known", "last seen"),
         [
             (
                 view.name,
                 view.organisation,
+                f"version {view.register_version}",
                 "yes" if view.node_id is not None else "no",
                 _ago(view.last_seen),
             )
@@ -225,7 +195,7 @@ def station_statements(home: HomeArgument, as_json: JsonOption = False) -> None:
 def runs_list(home: HomeArgument, as_json: JsonOption = False) -> None:
     """All runs, the newest first."""
     with closing(_services(home)) as services:
-        views = services.runs.all(_OPERATOR)
+        views = services.runs.all(OPERATOR_HERE)
     if as_json:
         console.echo_json(views)
         return
@@ -255,7 +225,7 @@ def runs_show(
     """One run with its rounds."""
     with closing(_services(home)) as services:
         view = _find(services, order)
-        rounds = services.runs.rounds(_OPERATOR, view.digest)
+        rounds = services.runs.rounds(OPERATOR_HERE, view.digest)
     if as_json:
         console.echo_json({"run": view, "rounds": rounds})
         return
@@ -272,7 +242,7 @@ def runs_stop(home: HomeArgument, order: Annotated[str, typer.Argument(help="As 
     """Ask that a run stops; its stations are told to finish."""
     with closing(_services(home)) as services:
         view = _find(services, order)
-        services.runs.stop(_OPERATOR, view.digest)
+        services.runs.stop(OPERATOR_HERE, view.digest)
     console.say(f"asked {view.digest[7:19]} to stop")
 
 
@@ -281,7 +251,7 @@ def runs_resume(home: HomeArgument, order: Annotated[str, typer.Argument(help="A
     """Let a failed or stopped run go on from its last checkpoint."""
     with closing(_services(home)) as services:
         view = _find(services, order)
-        services.runs.resume(_OPERATOR, view.digest)
+        services.runs.resume(OPERATOR_HERE, view.digest)
     console.say(f"queued {view.digest[7:19]} again")
 
 
@@ -312,7 +282,7 @@ def _read(path: Path) -> bytes:
 
 def _find(services: Services, order: str) -> RunView:
     prefix = order.removeprefix("sha256:")
-    found = [view for view in services.runs.all(_OPERATOR) if view.digest[7:].startswith(prefix)]
+    found = [view for view in services.runs.all(OPERATOR_HERE) if view.digest[7:].startswith(prefix)]
     if len(found) != 1:
         raise NotFoundError(
             f"{len(found)} runs begin with {order}", hint="Give more characters of the digest."

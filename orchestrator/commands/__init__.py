@@ -1,0 +1,1 @@
+"""Groups of commands of `pht-orchestrator`; each module parses, calls one use case, renders."""

@@ -1,0 +1,16 @@
+"""What the commands share: the home's argument, and its services."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.services import Services, open_services
+from orchestrator.settings import Home
+
+HomeArgument = Annotated[Path, typer.Argument(help="The orchestrator's folder.", metavar="HOME")]
+
+
+def services(path: Path) -> Services:
+    """Open a home."""
+    return open_services(Home(path.absolute()))
