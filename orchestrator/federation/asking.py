@@ -269,7 +269,7 @@ class Asking:
             entry.held = entry.held or reply.code in _HELD
             entry.ask_at = now + min(self.patience.pending_s * 1.12 ** min(entry.attempt, 40), _PENDING_MAX_S)
             entry.silence_s = self.patience.silence_s
-        elif reply.status is Status.FAILED and entry.failures + 1 < self.patience.tries:
+        elif _is_failure(reply) and entry.failures + 1 < self.patience.tries:
             entry.failures += 1
             self._person_is_done(name, entry)
             self._again(entry, now)
@@ -335,6 +335,13 @@ class Asking:
             ttl=left_s + 60.0,
             group_id=str(question.round),
         )
+
+
+def _is_failure(reply: StationReply) -> bool:
+    """Whether the train failed there: a container that died while it was prepared is refused by that code, and tried again too."""
+    return reply.status is Status.FAILED or (
+        reply.status is Status.REFUSED and reply.code == RefusalCode.TRAIN_CRASHED
+    )
 
 
 def _read(message: Message) -> Answered:

@@ -129,6 +129,17 @@ def test_three_failures_are_the_end_at_a_station() -> None:
     assert _attempts(grid, "amstel") == [1, 2, 3]
 
 
+def test_a_container_that_was_killed_while_it_was_prepared_is_not_the_end_at_a_station() -> None:
+    def crashed(instruction: Instruction) -> Answer:
+        return _reply(instruction, Status.REFUSED, "TRAIN_CRASHED")
+
+    grid = _grid(amstel=_in_turn(crashed, crashed, _good), berkel=crashed)
+    found = _ask(grid, Patience(deadline_s=20.0, enough=2, grace_s=20.0))
+    assert isinstance(found["amstel"], Answered)
+    assert found["berkel"] == Missing("TRAIN_CRASHED", "c0ffee")
+    assert _attempts(grid, "amstel") == _attempts(grid, "berkel") == [1, 2, 3]
+
+
 def test_withheld_and_stopped_are_missing_by_their_code() -> None:
     grid = _grid(
         amstel=lambda i: _reply(i, Status.WITHHELD, "RELEASE_TENSOR_EXTRA"),
