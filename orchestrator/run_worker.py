@@ -11,13 +11,13 @@ import sys
 import threading
 from pathlib import Path
 
-from orchestrator.federation.orders import FolderQueue
+from orchestrator.federation.orders import FolderQueue, RunFolder
 from orchestrator.federation.superlink import LOOPBACK, SuperLinkFiles
 from orchestrator.federation.tasks import Address
 from orchestrator.federation.worker import RunWorker, WorkerFiles
 from orchestrator.logs import start_logging
 from orchestrator.registry.superlink_port import read_superlink_port
-from orchestrator.results.folder import wants_result
+from orchestrator.results.folder import name_of_end, wants_result
 from orchestrator.settings import Home, child_environment
 from policies.errors import ExitCode, PhtError, StateError
 
@@ -51,23 +51,25 @@ def _run(home: Home, stopping: threading.Event) -> None:
         queue, WorkerFiles(home.runs, home.blobs, home.superlink), address, files.secret.read_bytes()
     )
     worker.start()
-    tries: dict[Path, int] = {}
+    # By the run and its end: one that goes on ends again, and gives something else.
+    tries: dict[tuple[Path, str], int] = {}
     try:
         while not stopping.wait(LOOK_S):
             for folder in queue.folders():
-                if tries.get(folder.path, 0) < MAX_RESULT_TRIES and _wants_result(folder.path):
-                    tries[folder.path] = tries.get(folder.path, 0) + 1
+                end = _end_without_result(folder)
+                if end is not None and tries.get((folder.path, end), 0) < MAX_RESULT_TRIES:
+                    tries[folder.path, end] = tries.get((folder.path, end), 0) + 1
                     _write_result(home, folder.path)
     finally:
         worker.stop()
 
 
-def _wants_result(folder: Path) -> bool:
+def _end_without_result(folder: RunFolder) -> str | None:
     try:
-        return wants_result(folder)
+        return name_of_end(folder.read_progress()) if wants_result(folder.path) else None
     except StateError as error:
-        _LOG.error("run_damaged", extra={"order": folder.name, "code": type(error).__name__})
-        return False
+        _LOG.error("run_damaged", extra={"order": folder.path.name, "code": type(error).__name__})
+        return None
 
 
 def _write_result(home: Home, folder: Path) -> None:

@@ -13,6 +13,7 @@ from policies.aggregates import AggregateOutput as AggregateOutput  # noqa: PLC0
 from policies.aggregates import Split as Split  # noqa: PLC0414 - likewise
 from policies.aggregates import ToldValues, columns_of, lines_of, problem_with, told_values
 from policies.documents import Digest, Name, Sequence, StrictModel, Text
+from policies.networks import Network
 from policies.rows import MAX_PATIENTS, RowSchema
 
 MAX_ERROR_CODES = 32
@@ -265,6 +266,9 @@ class TrainManifest(StrictModel):
     resources: Resources
     contact: Contact
     licence: Text
+    network: Network | None = Field(
+        default=None, description="Of a training train: what its tensors are the weights of; shown with the result."
+    )
     source_commit: Annotated[str, Field(pattern=r"^[0-9a-f]{7,64}$|^unversioned$")]
     images: Sequence[ImageVariant] = ()
 
@@ -278,6 +282,8 @@ class TrainManifest(StrictModel):
             raise ValueError(
                 "a training train is given no testing cases, so no metric can be computed on them"
             )
+        if self.network is not None and self.kind is TrainKind.ANALYSIS:
+            raise ValueError("an analysis has no network")
         if self.outputs.membership_scores and self.kind is not TrainKind.TRAINING:
             raise ValueError("membership_scores are of updates, and only a training train returns one")
         if problem := _problem_with_rows(self):

@@ -46,6 +46,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(results)
     app.command()(runs)
     app.command()(stop)
+    app.command()(resume)
 
 
 def progress(line: str) -> None:
@@ -252,7 +253,7 @@ def watch(
     profile: ProfileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Follow a run to its end: who takes part, and what each round released.
+    """Follow a run to its end: who takes part, and what each round released; goes on when the orchestrator was away.
 
     Ends with exit code 0 when it finished, and 4 with the run's code when it did not.
     """
@@ -261,7 +262,7 @@ def watch(
 
     view = TableView() if sys.stdout.isatty() and not as_json else PlainView(quiet=as_json)
     with _open(to, token_file, ca, profile) as registry, view:
-        status = registry.wait_run(digest, hours * 3600, view.show)
+        status = registry.wait_run(digest, hours * 3600, view.show, view.silence)
     if as_json:
         echo_json(status)
     if status.progress.state != "finished":
@@ -280,15 +281,21 @@ def results(
     profile: ProfileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fetch the result of a finished run: the model, the released numbers, a picture, the provenance."""
-    from train_images.tool.results import fetch_result  # noqa: PLC0415
+    """Fetch what a run gives: model, released numbers, model card, provenance; goes on where it was broken off.
+
+    A run that failed or was stopped gives what it has, marked as incomplete.
+    """
+    from train_images.tool.results import fetch_result, outcome_of  # noqa: PLC0415
 
     with _open(to, token_file, ca, profile) as registry:
         files = fetch_result(registry, digest, out)
     if as_json:
         echo_json(files)
-    else:
-        say_table(f"Result in {out}", ("file", "bytes"), [(file.name, file.size) for file in files])
+        return
+    say_table(f"Result in {out}", ("file", "bytes"), [(file.name, file.size) for file in files])
+    complete, words = outcome_of(out)
+    if not complete:
+        say(words)
 
 
 def runs(
@@ -312,6 +319,23 @@ def runs(
         )
     if not found:
         say("You have ordered no run.")
+
+
+def resume(
+    digest: DigestArgument,
+    to: ToOption = None,
+    token_file: TokenOption = None,
+    ca: CaOption = None,
+    profile: ProfileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a run that failed or was stopped go on from its last finished round; stations decide again."""
+    with _open(to, token_file, ca, profile) as registry:
+        registry.resume_run(digest)
+    if as_json:
+        echo_json({"digest": digest, "asked": True})
+    else:
+        say(f"The run is queued again. Next: pht-train watch {digest}")
 
 
 def stop(

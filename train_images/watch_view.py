@@ -3,10 +3,13 @@
 from types import TracebackType
 from typing import Protocol, Self
 
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
-from policies.console import say
+from policies.console import say, visible
+from policies.errors import NetworkError
 from policies.wire.registry_client import RunEvents
 from train_images.tool.watching import (
     RoundNews,
@@ -17,6 +20,9 @@ from train_images.tool.watching import (
     table_rows,
     taking_part,
 )
+
+ROUNDS_DRAWN = 8
+"""The newest rounds that the table on a terminal shows; lines show all."""
 
 
 class View(Protocol):
@@ -36,6 +42,10 @@ class View(Protocol):
         """Show what is new."""
         ...
 
+    def silence(self, error: NetworkError) -> None:
+        """Show that the orchestrator does not answer, and is asked again."""
+        ...
+
 
 class PlainView:
     """A few lines per round, and one per change of state.
@@ -48,6 +58,7 @@ class PlainView:
         self._quiet = quiet
         # A state comes back when a stage begins again; said once is enough.
         self._said: set[str] = set()
+        self._silent = False
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -67,6 +78,13 @@ class PlainView:
             if line and line not in self._said:
                 say(line)
                 self._said.add(line)
+        self._silent = False
+
+    def silence(self, error: NetworkError) -> None:
+        """Write once that it does not answer, until it does again."""
+        if not self._quiet and not self._silent:
+            say(_no_answer(error))
+        self._silent = True
 
 
 class TableView:
@@ -74,6 +92,7 @@ class TableView:
 
     def __init__(self) -> None:
         self._rounds: list[RoundNews] = []
+        self._caption = ""
         self._live = Live(self._table(""), refresh_per_second=4)
 
     def __enter__(self) -> Self:
@@ -90,13 +109,30 @@ class TableView:
     def show(self, news: RunEvents) -> None:
         """Draw what is new."""
         self._rounds += [round_news(entry) for entry in news.events]
-        caption = "\n".join(filter(None, (taking_part(news.progress), progress_line(news.progress))))
-        self._live.update(self._table(caption), refresh=True)
+        self._caption = "\n".join(filter(None, (taking_part(news.progress), progress_line(news.progress))))
+        self._live.update(self._table(self._caption), refresh=True)
 
-    def _table(self, caption: str) -> Table:
-        table = Table(box=None, pad_edge=False, header_style="bold", caption=caption, caption_justify="left")
-        for column in table_columns(self._rounds) if self._rounds else ():
+    def silence(self, error: NetworkError) -> None:
+        """Draw that it does not answer under what is known."""
+        self._live.update(self._table(f"{self._caption}\n{_no_answer(error)}".strip()), refresh=True)
+
+    def _table(self, caption: str) -> Group:
+        table = Table(
+            box=None,
+            pad_edge=False,
+            header_style="bold",
+            caption=Text(visible(caption)),
+            caption_justify="left",
+        )
+        # A picture higher than the terminal is cut off below, where the news is.
+        shown = self._rounds[-ROUNDS_DRAWN:]
+        for column in table_columns(shown) if shown else ():
             table.add_column(column, overflow="fold")
-        for row in table_rows(self._rounds):
-            table.add_row(*row)
-        return table
+        for row in table_rows(shown):
+            table.add_row(*(Text(visible(cell)) for cell in row))
+        # A table without columns draws nothing, nor would its caption.
+        return Group(*([table] if shown else []), Text(visible(caption)))
+
+
+def _no_answer(error: NetworkError) -> str:
+    return f"{error.message}; the run goes on, and it is asked again"

@@ -32,13 +32,16 @@ class RunSummary(BaseModel):
     stations: list[str]
     progress: RunProgress
     result: list[str]
-    """The result files that are there; with `provenance.json` the result is complete."""
+    """The files of what the run gives; there when `provenance.json` is, which says whether the run did all that was ordered."""
 
 
 class RunDetail(RunSummary):
-    """One run with its finished rounds."""
+    """One run with its finished rounds, and how it came to be where it is."""
 
     rounds: list[dict[str, Any]]
+    """As the policy has them shown: by station only with `release.station_results`."""
+    history: list[dict[str, Any]]
+    """Changes of state (`state`, `round`, `code`) and wishes (`asked`, `by`), each `at` a moment; oldest first."""
 
 
 class RunEvents(BaseModel):
@@ -62,7 +65,11 @@ def get_run(digest: Digest, asking: CallerOf, parts: ServicesOf) -> RunDetail:
     """Show a run."""
     principal = require(asking, *_WATCHERS)
     view = parts.runs.get(principal, digest)
-    return RunDetail(**_fields(view), rounds=parts.runs.rounds(principal, digest))
+    return RunDetail(
+        **_fields(view),
+        rounds=parts.runs.rounds(principal, digest),
+        history=parts.runs.history(principal, digest),
+    )
 
 
 @router.get("/{digest}/events", summary="Wait for the next round or a change of state")
@@ -98,11 +105,19 @@ def stop_run(digest: Digest, asking: CallerOf, parts: ServicesOf) -> dict[str, s
     return {"digest": digest}
 
 
-@router.get("/{digest}/result/{name}", summary="A file of the result", response_class=FileResponse)
+@router.post("/{digest}/resume", summary="Queue a failed or stopped run again", status_code=202)
+def resume_run(digest: Digest, asking: CallerOf, parts: ServicesOf) -> dict[str, str]:
+    """Let a run go on from its checkpoint; stations decide again whether they take part."""
+    parts.runs.resume(require(asking, Role.RESEARCHER, Role.OPERATOR), digest)
+    return {"digest": digest}
+
+
+@router.get("/{digest}/result/{name}", summary="A file of the result (ranges)", response_class=FileResponse)
 def get_result(digest: Digest, name: str, asking: CallerOf, parts: ServicesOf) -> Response:
-    """Serve a file of the result."""
+    """Serve a file of the result; its ETag is the digest of its bytes, so that a download goes on with `If-Range`."""
     path = parts.runs.result_file(require(asking, *_WATCHERS), digest, name)
-    return FileResponse(path, filename=name)
+    headers = {"ETag": f'"{parts.runs.result_digest(path)}"', "X-Content-Type-Options": "nosniff"}
+    return FileResponse(path, filename=name, headers=headers)
 
 
 def _fields(view: RunView) -> dict[str, Any]:

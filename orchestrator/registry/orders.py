@@ -16,16 +16,18 @@ from orchestrator.registry.bundles import Bundles
 from orchestrator.registry.runs import Runs
 from orchestrator.registry.stations import Stations
 from orchestrator.registry.trust import verified_policies
+from orchestrator.results.facts import POLICY_FILE
 from orchestrator.settings import Home
 from orchestrator.storage import Database, OrderRow, OrderStationRow
 from policies.documents import digest_of
 from policies.errors import NotFoundError, RefusedError, TrustError
+from policies.files import write_atomically
 from policies.manifest import TrainManifest
 from policies.order import PAYLOAD_TYPE, RunOrder, unverified_order
-from policies.policy import Policy
 from policies.refusals import RefusalCode, Refused
 from policies.rules.order_rules import manifest_reasons, order_reasons, verified_order
 from policies.signing import unsafe_payload
+from policies.trust.verification import PolicyInForce
 
 MAX_ORDER_BYTES = 256 * 1024
 
@@ -82,14 +84,14 @@ class Orders:
         """
         moment = now or datetime.now(UTC)
         # 1, 2
-        order, manifest, policy = self._checked(envelope, moment)
+        order, manifest, in_force = self._checked(envelope, moment)
         # 3
         accepted = AcceptedOrder(
             order_digest=digest_of(unsafe_payload(envelope, PAYLOAD_TYPE)),
             envelope=envelope.decode("utf-8"),
             order=order,
             manifest=manifest,
-            release=policy.release,
+            release=in_force.policy.release,
             nodes=self._nodes(order),
             timing=self._timing,
         )
@@ -111,11 +113,15 @@ class Orders:
                 session,
                 AuditEvent(action=Action.ORDER_ACCEPTED, who=principal.id, about=accepted.order_digest),
             )
+            # The policy as it was signed, for the result's documents; before the order, which makes the folder one.
+            run = self._queue.folder(accepted.order_digest)
+            run.path.mkdir(mode=0o750, parents=True, exist_ok=True)
+            write_atomically(run.path / POLICY_FILE, in_force.envelope)
             # Before the commit: a crash between the two leaves a run without a row, and giving the order again heals it.
             self._queue.submit(accepted)
         return accepted
 
-    def _checked(self, envelope: bytes, now: datetime) -> tuple[RunOrder, TrainManifest, Policy]:
+    def _checked(self, envelope: bytes, now: datetime) -> tuple[RunOrder, TrainManifest, PolicyInForce]:
         if len(envelope) > MAX_ORDER_BYTES:
             raise RefusedError(RefusalCode.ORDER_INVALID, f"an order is at most {MAX_ORDER_BYTES} bytes")
         claimed = unverified_order(envelope)
@@ -139,7 +145,7 @@ class Orders:
             ) from error
         if reasons := manifest_reasons(order, manifest, policy):
             raise _refusal(Refused(tuple(reasons)))
-        return order, manifest, policy
+        return order, manifest, found.value
 
     def _nodes(self, order: RunOrder) -> dict[str, int]:
         known = self._known_nodes()

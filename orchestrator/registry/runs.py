@@ -12,18 +12,20 @@ from typing import Any
 
 from sqlalchemy import select
 
+from orchestrator.federation.history import note_wish, read_history
 from orchestrator.federation.orders import FolderQueue, RunFolder, RunProgress, weights_of
 from orchestrator.registry.access import Access, Principal, Role
 from orchestrator.registry.audit import Action, Audit, AuditEvent
-from orchestrator.results.folder import PROVENANCE, RESULT_FILES, result_folder
+from orchestrator.results.folder import RESULT_FILES, current_result
 from orchestrator.results.shown import shown_rounds
 from orchestrator.settings import Home
 from orchestrator.storage import Database, OrderRow
-from policies.documents import Digest
+from policies.documents import Digest, digest_of_file
 from policies.errors import NotFoundError, StateError
 
 POLL_S = 0.25
 MAX_WAIT_S = 30.0
+_MAX_DIGESTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Runs:
         self._home, self._database, self._access = home, database, access
         self._audit = audit or Audit(database)
         self._queue = FolderQueue(home.runs)
+        self._digests: dict[tuple[Path, int, int, int], Digest] = {}
 
     def all(self, principal: Principal) -> list[RunView]:
         """The runs that a party may see, the newest first."""
@@ -64,7 +67,7 @@ class Runs:
         return self._view(self._row(principal, digest))
 
     def rounds(self, principal: Principal, digest: Digest) -> list[dict[str, Any]]:
-        """The finished rounds of a run, oldest first.
+        """The finished rounds of a run, oldest first, as the policy has them shown.
 
         Raises:
             NotFoundError: there is none that this party may see.
@@ -90,8 +93,8 @@ class Runs:
         """A short text that changes when a watcher would want to know."""
         folder = self._queue.folder(digest)
         progress = folder.read_progress()
-        complete = (result_folder(folder.path) / PROVENANCE).is_file()
-        return f"{progress.state}:{progress.round}:{progress.stage}:{'result' if complete else ''}"
+        given = current_result(folder.path, progress) is not None
+        return f"{progress.state}:{progress.round}:{progress.stage}:{'result' if given else ''}"
 
     def stop(self, principal: Principal, digest: Digest) -> None:
         """Ask that a run stops.
@@ -102,6 +105,7 @@ class Runs:
         self._row(principal, digest)
         self._record(Action.RUN_STOPPED, principal, digest)
         self._queue.request_stop(digest)
+        note_wish(self._queue.folder(digest).path, "stop", principal.id)
 
     def resume(self, principal: Principal, digest: Digest) -> None:
         """Queue a failed or stopped run again.
@@ -113,9 +117,19 @@ class Runs:
         self._row(principal, digest)
         self._record(Action.RUN_RESUMED, principal, digest)
         self._queue.resume(digest)
+        note_wish(self._queue.folder(digest).path, "resume", principal.id)
+
+    def history(self, principal: Principal, digest: Digest) -> list[dict[str, Any]]:
+        """Return how a run came to be where it is: changes of state and wishes with their moments, oldest first.
+
+        Raises:
+            NotFoundError: there is none that this party may see.
+        """
+        self._row(principal, digest)
+        return read_history(self._queue.folder(digest).path)
 
     def result_file(self, principal: Principal, digest: Digest, name: str) -> Path:
-        """Return a file of a finished run's result: for its requester and the operator.
+        """Return a file of what a run gives that is over: for its requester and the operator.
 
         Raises:
             NotFoundError: it is not there, or not for this party.
@@ -123,10 +137,34 @@ class Runs:
         row = self._row(principal, digest)
         if principal.role is not Role.OPERATOR and row.requester != principal.id:
             raise NotFoundError("the result is the requester's")
-        path = result_folder(self._home.run_folder(digest)) / name
-        if name not in RESULT_FILES or not path.is_file():
+        run = self._queue.folder(digest)
+        folder = current_result(run.path, run.read_progress())
+        # The name is one of ours before it is part of a path.
+        if folder is None or name not in RESULT_FILES or not (folder / name).is_file():
             raise NotFoundError("there is no such result file (yet)")
-        return path
+        event = AuditEvent(
+            action=Action.RESULT_FETCHED, who=principal.id, about=f"{digest} {name}", outcome="begun"
+        )
+        # A download in ranges is many requests.
+        self._audit.append_thinned(event, by_object=True)
+        return folder / name
+
+    def result_digest(self, path: Path) -> Digest:
+        """Return the digest of a result file's bytes, worked out once.
+
+        Raises:
+            NotFoundError: it went in between.
+        """
+        try:
+            stated = path.stat()
+            key = (path, stated.st_ino, stated.st_mtime_ns, stated.st_size)
+            if key not in self._digests:
+                if len(self._digests) >= _MAX_DIGESTS:
+                    self._digests.clear()
+                self._digests[key] = digest_of_file(path)
+            return self._digests[key]
+        except FileNotFoundError as error:
+            raise NotFoundError("there is no such result file (yet)") from error
 
     def may_read_weights(self, principal: Principal, digest: Digest) -> bool:
         """Whether a blob is weights of a run of this party: the current or the previous round's."""
@@ -155,7 +193,8 @@ class Runs:
 
     def _view(self, row: OrderRow) -> RunView:
         folder = self._folder(row.digest)
-        found = result_folder(folder.path)
+        progress = folder.read_progress()
+        found = current_result(folder.path, progress)
         return RunView(
             digest=row.digest,
             order_id=row.order_id,
@@ -164,8 +203,8 @@ class Runs:
             requester=row.requester,
             accepted=row.accepted,
             stations=folder.read_order().order.stations,
-            progress=folder.read_progress(),
-            result=tuple(name for name in RESULT_FILES if (found / name).is_file()),
+            progress=progress,
+            result=() if found is None else tuple(name for name in RESULT_FILES if (found / name).is_file()),
         )
 
 

@@ -25,7 +25,7 @@ def main() -> int:
 
     try:
         blobs = BlobFolder(home.blobs)
-        write_result(home.runs / order_hex, blobs)
+        write_result(home.runs / order_hex, blobs, home.notary_key)
         _tidy_up(home, order_hex, blobs)
     except PhtError as error:
         sys.stderr.write(f"results: {error.message}\n")

@@ -1,29 +1,80 @@
-"""Where a run's result lies, and what it consists of."""
+"""Where a run's result lies, and what it consists of.
+
+A finished run has `result/`. One that failed or was stopped gives what it has in `incomplete/`, which counts only for the very end
+that `incomplete/.end` names: a run that went on since has none until it ends again.
+"""
 
 from pathlib import Path
+from typing import Final
 
-from orchestrator.federation.orders import RunFolder, RunState
+from orchestrator.federation.orders import RunFolder, RunProgress, RunState
 
-MODEL = "model.safetensors"
-METRICS = "metrics.json"
-PICTURE = "metrics.png"
-PROVENANCE = "provenance.json"
+MODEL: Final = "model.safetensors"
+NETWORK: Final = "network.json"
+METRICS: Final = "metrics.json"
+TABLE: Final = "metrics.csv"
+PICTURE: Final = "metrics.png"
+CARD: Final = "model-card.json"
+CARD_PAGE: Final = "model-card.md"
+SIGNED: Final = "provenance.dsse.json"
+PROVENANCE: Final = "provenance.json"
 
-RESULT_FILES = (MODEL, METRICS, PICTURE, PROVENANCE)
-"""What a result may hold; the provenance statement is written last and says that it is complete."""
+RESULT_FILES: Final = (MODEL, NETWORK, METRICS, TABLE, PICTURE, CARD, CARD_PAGE, SIGNED, PROVENANCE)
+"""What a result may hold; the provenance statement is written last and says that it is all there."""
+
+_END: Final = ".end"
+_ENDED_EARLY: Final = (RunState.FAILED, RunState.STOPPED)
 
 
 def result_folder(run_folder: Path) -> Path:
-    """The folder of a run's result."""
+    """The folder of a finished run's result."""
     return run_folder / "result"
 
 
+def incomplete_folder(run_folder: Path) -> Path:
+    """The folder of what a run has that failed or was stopped."""
+    return run_folder / "incomplete"
+
+
+def current_result(run_folder: Path, progress: RunProgress) -> Path | None:
+    """Return the folder of the result that the run has now, whole; None where it has none (yet)."""
+    if progress.state is RunState.FINISHED:
+        folder = result_folder(run_folder)
+    elif progress.state in _ENDED_EARLY and _end_of(run_folder) == name_of_end(progress):
+        folder = incomplete_folder(run_folder)
+    else:
+        return None
+    return folder if (folder / PROVENANCE).is_file() else None
+
+
 def wants_result(run_folder: Path) -> bool:
-    """Whether a run finished and its result is not complete yet.
+    """Whether a run is over and what it gives is not written yet.
 
     Raises:
         StateError: the run's state is damaged.
     """
-    if (result_folder(run_folder) / PROVENANCE).is_file():
+    progress = RunFolder(run_folder).read_progress()
+    if progress.state is RunState.FINISHED:
+        return current_result(run_folder, progress) is None
+    if progress.state not in _ENDED_EARLY or current_result(run_folder, progress) is not None:
         return False
-    return RunFolder(run_folder).read_progress().state is RunState.FINISHED
+    # Without a round there is nothing to give.
+    return any((run_folder / name).is_file() for name in ("rounds.jsonl", "checkpoint.json"))
+
+
+def write_end(run_folder: Path, progress: RunProgress) -> None:
+    """Say of which end of its run the incomplete result is."""
+    (incomplete_folder(run_folder) / _END).write_text(name_of_end(progress), encoding="utf-8")
+
+
+def name_of_end(progress: RunProgress) -> str:
+    """Tell one end of a run from another: it may go on, and end again."""
+    parts = (progress.state, progress.code, progress.round, progress.flower_runs, progress.restarts)
+    return ":".join(map(str, parts))
+
+
+def _end_of(run_folder: Path) -> str | None:
+    try:
+        return (incomplete_folder(run_folder) / _END).read_text(encoding="utf-8")
+    except OSError:
+        return None

@@ -14,23 +14,12 @@ from statistics import median
 from typing import Final
 
 from policies.manifest import MetricOutput
+from policies.withheld import MINIMUM_POOLED, TELLS_ONE, TOO_FEW
 
-MINIMUM_POOLED: Final = 3
-"""With two, each of them works out the other's; with one there is nothing pooled."""
 MINIMUM_OTHERS: Final = 3
 """Others of whom a spread is shown."""
 PROTECTION: Final = 0.01
 """No single value can be worked out to within this share of it, to either side."""
-
-TOO_FEW: Final = "POOLED_OF_TOO_FEW"
-TELLS_ONE: Final = "POOLED_TELLS_ONE"
-DIFFERENCE: Final = "POOLED_DIFFERENCE"
-WORDS: Final = {
-    TOO_FEW: f"fewer than {MINIMUM_POOLED} stations released it",
-    TELLS_ONE: "it would tell nearly what a single station released",
-    DIFFERENCE: "other stations released it than in an earlier round of the same question",
-}
-"""Why a pooled value is not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +29,7 @@ class Pooled:
     Attributes:
         stations: how many released it.
         value: weighted by examples, with the metric's decimals; None where it is not told.
-        code: why not: a key of `WORDS`.
+        code: why not: a key of `policies.withheld.WORDS`.
     """
 
     stations: int

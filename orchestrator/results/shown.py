@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from orchestrator.federation.orders import AcceptedOrder
-from orchestrator.results.pooling import DIFFERENCE, MINIMUM_POOLED, TOO_FEW, Pooled, pool
+from orchestrator.results.pooling import Pooled, pool
 from policies.manifest import MetricOutput
+from policies.withheld import DIFFERENCE, MINIMUM_POOLED, TOO_FEW
 
 Entry = Mapping[str, Any]
 

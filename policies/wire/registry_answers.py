@@ -73,6 +73,7 @@ class RunStatus(_Answer):
     progress: Progress
     result: list[Short]
     rounds: list[dict[str, Any]] = Field(default_factory=list)
+    history: list[dict[str, Any]] = Field(default_factory=list)
 
 
 class RunEvents(_Answer):
@@ -140,6 +141,8 @@ def fault_of(status: int, body: bytes) -> PhtError:
         401: TrustError,
         403: TrustError,
         404: NotFoundError,
+        # Too many at once: asked again later it is answered.
+        429: NetworkError,
         507: StorageError,
     }
     kind = kinds.get(status, NetworkError if status >= 500 else UsageError)

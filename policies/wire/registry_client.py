@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from policies.bundle import BundleIndex
 from policies.documents import Digest, canonical_json, digest_of_file, load_json, parse_json
-from policies.errors import NetworkError, WireError
+from policies.errors import NetworkError, TrustError, WireError
 from policies.files import sync_folder
 from policies.station_statement import StatedList, StatementAnswer
+from policies.wire.proxies import Proxy
 from policies.wire.registry_answers import (
     MAX_ANSWER_BYTES,
     BlobUpload,
@@ -35,6 +36,7 @@ __all__ = ["MAX_ANSWER_BYTES", "BlobUpload", "Progress", "RegistryClient", "RunE
 
 _TRIES = 4
 _LONG_POLL_S = 20.0
+_PATIENCE_S = 300.0
 
 
 class RegistryClient:
@@ -45,7 +47,7 @@ class RegistryClient:
         ca: PEM file of the authority behind the orchestrator's certificate.
         token: a bearer token, for researchers, the board, the witness and the operator.
         signer: the node's key, for stations; one of the two, or neither for what is open to all.
-        proxy: URL of a proxy that takes CONNECT.
+        proxy: a CONNECT proxy to go through.
 
     Every method raises `NetworkError` when the orchestrator does not answer, `TrustError` when it does not accept who
     asks, `NotFoundError`, `RefusedError` with its code, or `UsageError` with the orchestrator's title and hint.
@@ -58,7 +60,7 @@ class RegistryClient:
         token: str | None = None,
         signer: ec.EllipticCurvePrivateKey | None = None,
         *,
-        proxy: str | None = None,
+        proxy: Proxy | None = None,
     ) -> None:
         self._connection = RegistryConnection(url, ca, token, signer, proxy=proxy)
         self.requests = RequestCalls(self._connection)
@@ -225,35 +227,44 @@ class RegistryClient:
         return read_answer(RunEvents, self._connection.call("GET", target))
 
     def wait_run(
-        self, digest: Digest, timeout_s: float, on_event: Callable[[RunEvents], None] | None = None
+        self,
+        digest: Digest,
+        timeout_s: float,
+        on_event: Callable[[RunEvents], None] | None = None,
+        on_silence: Callable[[NetworkError], None] | None = None,
     ) -> RunStatus:
         """Follow a run until it is over and, where it finished, its result is complete.
+
+        An orchestrator that does not answer (it starts again, the network is away) is asked again until the time is over.
 
         Args:
             digest: the order's digest.
             timeout_s: after this it raises.
             on_event: called with each batch of news.
+            on_silence: called whenever the orchestrator does not answer.
 
         Raises:
             NetworkError: it is not over in time.
         """
         end = time.monotonic() + timeout_s
-        after, mark = 0, ""
+        after, mark, silent = 0, "", 0
         while (left := end - time.monotonic()) > 0:
             try:
                 news = self.events(digest, after, mark, wait_s=min(left, _LONG_POLL_S))
-            except NetworkError:
+                if on_event is not None and (news.events or news.mark != mark):
+                    on_event(news)
+                after, mark, silent = news.next, news.mark, 0
+                if news.progress.is_over:
+                    status = self.get_run(digest)
+                    if news.progress.state != "finished" or "provenance.json" in status.result:
+                        return status
+                    # The result is written within a moment of the last round: its completion is the next event.
+            except NetworkError as error:
                 # The orchestrator may be starting again; the run goes on.
-                time.sleep(min(left, 1.0))
-                continue
-            if on_event is not None and (news.events or news.mark != mark):
-                on_event(news)
-            after, mark = news.next, news.mark
-            if news.progress.is_over:
-                status = self.get_run(digest)
-                if news.progress.state != "finished" or "provenance.json" in status.result:
-                    return status
-                # The result is written within a moment of the last round: its completion is the next event.
+                if on_silence is not None:
+                    on_silence(error)
+                time.sleep(min(left, 0.5 * 2 ** min(silent, 4)))
+                silent += 1
         raise NetworkError(
             "the run is not over in the time given", hint="It goes on; ask again with its digest."
         )
@@ -262,15 +273,82 @@ class RegistryClient:
         """Ask that a run stops."""
         self._connection.call("POST", f"/runs/{digest}/stop")
 
+    def resume_run(self, digest: Digest) -> None:
+        """Queue a failed or stopped run again."""
+        self._connection.call("POST", f"/runs/{digest}/resume")
+
+    def get_mirror_report(self, run: Digest) -> bytes:
+        """A station's own mirror report of a run, JSON."""
+        return self._connection.call("GET", f"/runs/{run}/mirror-report")
+
+    def get_result_file(
+        self,
+        run: Digest,
+        name: str,
+        to: Path,
+        *,
+        digest: Digest | None = None,
+        on_bytes: Callable[[int], None] | None = None,
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
+        """Fetch a file of a result; it appears whole and verified, or not at all.
+
+        Args:
+            run: the order's digest.
+            name: the file's.
+            to: where it goes; ``<to>.part`` holds what came before a break, of this process or an earlier one.
+            digest: what it must be; without it a file is fetched from the start and not verified.
+            on_bytes: told how many bytes are there, after each piece.
+            patience_s: given up when nothing came for so long.
+
+        Raises:
+            TrustError: the bytes are not the digest's.
+        """
+        part = to.with_name(to.name + ".part")
+        if digest is None:
+            part.unlink(missing_ok=True)
+        target = f"/runs/{run}/result/{quote(name, safe='')}"
+        resumed = part.exists()
+        self._fetch_patiently(target, part, digest, on_bytes, patience_s)
+        if digest is not None and digest_of_file(part) != digest and resumed:
+            # What an earlier process left was no beginning of it.
+            part.unlink(missing_ok=True)
+            self._fetch_patiently(target, part, digest, on_bytes, patience_s)
+        if digest is not None and digest_of_file(part) != digest:
+            part.unlink(missing_ok=True)
+            raise TrustError(f"{name}: the bytes that came are not those of its digest")
+        part.replace(to)
+        sync_folder(to.parent)
+
+    def _fetch_patiently(
+        self,
+        target: str,
+        part: Path,
+        etag: Digest | None,
+        on_bytes: Callable[[int], None] | None,
+        patience_s: float,
+    ) -> None:
+        since, held, tries = time.monotonic(), -1, 0
+        while True:
+            try:
+                self._connection.fetch(target, part, None, etag=etag, on_bytes=on_bytes)
+            except NetworkError:
+                now_held = part.stat().st_size if part.exists() else 0
+                if now_held > held:
+                    since, held, tries = time.monotonic(), now_held, 0
+                if time.monotonic() - since > patience_s:
+                    raise
+                time.sleep(min(0.2 * 2 ** min(tries, 6), 10.0))
+                tries += 1
+            else:
+                return
+
     def download_result(self, digest: Digest, folder: Path) -> list[Path]:
-        """Fetch the files of a finished run's result."""
+        """Fetch the files of a run's result; held to no digests here (`train_images.tool.results` does)."""
         folder.mkdir(parents=True, exist_ok=True)
         names = [name for name in self.get_run(digest).result if name == Path(name).name]
         for name in names:
-            part = folder / (name + ".part")
-            part.unlink(missing_ok=True)
-            self._connection.fetch(f"/runs/{digest}/result/{quote(name)}", part, None)
-            part.replace(folder / name)
+            self.get_result_file(digest, name, folder / name)
         return [folder / name for name in names]
 
     def _bundles(self, target: str) -> list[BundleIndex]:

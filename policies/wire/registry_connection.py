@@ -18,6 +18,7 @@ from policies.documents import Digest, digest_of
 from policies.errors import NetworkError, StorageError, UsageError, WireError
 from policies.tls import client_context
 from policies.wire.http import EMPTY_DIGEST, sign_request
+from policies.wire.proxies import Proxy
 from policies.wire.registry_answers import BlobUpload, bounded_body, fault_of, read_answer
 from policies.wire.steady import steady_client
 
@@ -39,7 +40,7 @@ class RegistryConnection:
         ca: PEM file of the authority behind the orchestrator's certificate.
         token: a bearer token.
         signer: a node's key; one of the two, or neither for what is open to all.
-        proxy: URL of a proxy that takes CONNECT.
+        proxy: a CONNECT proxy to go through.
 
     Every method raises `NetworkError` when the orchestrator does not answer, and what `fault_of` says where it refuses.
     """
@@ -51,7 +52,7 @@ class RegistryConnection:
         token: str | None = None,
         signer: ec.EllipticCurvePrivateKey | None = None,
         *,
-        proxy: str | None = None,
+        proxy: Proxy | None = None,
     ) -> None:
         if urlsplit(url).scheme != "https":
             raise UsageError("the orchestrator's address must start with https://")
@@ -101,10 +102,28 @@ class RegistryConnection:
                 raise fault_of(response.status_code, answer)
         return read_answer(BlobUpload, answer)
 
-    def fetch(self, target: str, part: Path, max_bytes: int | None) -> None:
-        """Fetch into a file, on from what it holds; the bytes are not verified here."""
+    def fetch(
+        self,
+        target: str,
+        part: Path,
+        max_bytes: int | None,
+        *,
+        etag: str | None = None,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> None:
+        """Fetch into a file, on from what it holds; the bytes are not verified here.
+
+        Args:
+            target: path under the API.
+            part: the file.
+            max_bytes: more than this is refused.
+            etag: what the file holds is a beginning of the bytes of this ETag; of others it is fetched from the start.
+            on_bytes: told how many bytes the file holds, after each piece.
+        """
         here = part.stat().st_size if part.exists() else 0
         headers = {"Range": f"bytes={here}-"} if here else {}
+        if here and etag is not None:
+            headers["If-Range"] = f'"{etag}"'
         with self._open("GET", target, headers=headers) as response:
             if response.status_code == 416:
                 # All of it is here already (or too much: the digest will tell).
@@ -120,6 +139,8 @@ class RegistryConnection:
                         if max_bytes is not None and written > max_bytes:
                             raise WireError(f"more than {max_bytes} bytes came")
                         file.write(chunk)
+                        if on_bytes is not None:
+                            on_bytes(written)
                     file.flush()
                     os.fsync(file.fileno())
             except OSError as error:

@@ -1,15 +1,34 @@
-"""Fetches the result of a finished run, and holds its files to the digests in its provenance statement."""
+"""Fetches what a run gives, and holds its files to the digests in its provenance statement.
+
+A download goes on where it stopped: after a break of the network, a restart of the orchestrator, or another process that was killed.
+Nothing has its final name before its bytes are verified, and the provenance statement comes last: where it is, all of it is there.
+The orchestrator is not trusted with names of files: only plain ones are taken.
+"""
 
 import json
+import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from policies.documents import digest_of_file
-from policies.errors import NotFoundError, TrustError, WireError
-from policies.wire.registry_client import RegistryClient
+from policies.errors import NotFoundError, PhtError, StorageError, TrustError, WireError
+from policies.files import sync_folder
+from policies.signing import unsafe_payload
+from policies.wire.registry_client import RegistryClient, RunStatus
 
 PROVENANCE: Final = "provenance.json"
+SIGNED: Final = "provenance.dsse.json"
+PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
+WRITTEN_WITHIN_S: Final = 60.0
+"""What a run gives is written within a moment of its end."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+_MAX_STATEMENT_BYTES: Final = 256 << 20
+
+OnBytes = Callable[[str, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,39 +40,123 @@ class ResultFile:
     digest: str
 
 
-def fetch_result(registry: RegistryClient, digest: str, out: Path) -> tuple[ResultFile, ...]:
-    """Fetch every file of a run's result.
+def fetch_result(
+    registry: RegistryClient, digest: str, out: Path, on_bytes: OnBytes | None = None
+) -> tuple[ResultFile, ...]:
+    """Fetch every file of what a run gives; a file that is there already and is the one is not fetched again.
 
     Args:
         registry: an open connection.
         digest: the order's.
         out: a folder; made when missing.
+        on_bytes: told the name of a file and how many of its bytes are there.
 
     Raises:
-        NotFoundError: the run has no result (yet).
+        NotFoundError: the run gives nothing (yet).
         WireError: its provenance statement is none.
-        TrustError: a file is not the one that the provenance names.
+        TrustError: bytes are not those of their digest, a name is no plain one, or the countersigned statement is another one.
+        StorageError: the disk is full.
     """
-    status = registry.get_run(digest)
-    if PROVENANCE not in status.result:
-        raise NotFoundError(
-            f"the run has no result: it is {status.progress.state}",
-            hint="" if status.progress.is_over else "Wait for it: pht-train watch.",
-        )
-    paths = registry.download_result(digest, out)
-    subjects = _subjects(out / PROVENANCE)
-    files = tuple(ResultFile(path.name, path.stat().st_size, digest_of_file(path)) for path in paths)
-    for file in files:
-        if file.name != PROVENANCE and subjects.get(file.name) != file.digest:
-            raise TrustError(
-                f"{file.name} is not the file that {PROVENANCE} names", hint="Fetch the result again."
+    _written(registry, digest)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{out}: cannot be made ({error.strerror})") from error
+    draft = out / (PROVENANCE + ".new")
+    registry.get_result_file(digest, PROVENANCE, draft)
+    subjects = _subjects(draft)
+    _forget_another(out, draft, subjects)
+    for name, wanted in sorted(subjects.items()):
+        path = out / name
+        if not path.is_file() or digest_of_file(path) != wanted:
+            told = None if on_bytes is None else _named(on_bytes, name)
+            registry.get_result_file(digest, name, path, digest=wanted, on_bytes=told)
+    _fetch_signed(registry, digest, out, draft)
+    draft.replace(out / PROVENANCE)
+    sync_folder(out)
+    names = [*sorted(subjects), *([SIGNED] if (out / SIGNED).is_file() else []), PROVENANCE]
+    return tuple(ResultFile(name, (out / name).stat().st_size, digest_of_file(out / name)) for name in names)
+
+
+def outcome_of(out: Path) -> tuple[bool, str]:
+    """Return whether a fetched result is of a run that did all that was ordered, and the statement's words about it."""
+    found = _statement(out / PROVENANCE).get("predicate", {}).get("outcome", {})
+    return bool(found.get("complete", True)), str(found.get("words", ""))[:1000]
+
+
+def _written(registry: RegistryClient, digest: str) -> RunStatus:
+    end = time.monotonic() + WRITTEN_WITHIN_S
+    while True:
+        status = registry.get_run(digest)
+        if PROVENANCE in status.result:
+            return status
+        over = status.progress.is_over
+        gives = status.progress.state == "finished" or bool(status.rounds)
+        if not (over and gives) or time.monotonic() > end:
+            raise NotFoundError(
+                f"the run has no result: it is {status.progress.state}",
+                hint="It released nothing before it ended." if over else "Wait for it: pht-train watch.",
             )
-    return files
+        time.sleep(0.5)
+
+
+def _named(on_bytes: OnBytes, name: str) -> Callable[[int], None]:
+    return lambda count: on_bytes(name, count)
+
+
+def _forget_another(out: Path, draft: Path, subjects: dict[str, str]) -> None:
+    """Remove what is here of another result: no statement may stand beside files that it does not name."""
+    standing = out / PROVENANCE
+    if not standing.is_file() or standing.read_bytes() == draft.read_bytes():
+        return
+    try:
+        before = _subjects(standing)
+    except (WireError, TrustError):
+        before = {}
+    standing.unlink()
+    for name in {*before, SIGNED} - subjects.keys():
+        (out / name).unlink(missing_ok=True)
+
+
+def _fetch_signed(registry: RegistryClient, digest: str, out: Path, draft: Path) -> None:
+    """Fetch the countersigned statement, where there is one: it must be of the very bytes of the other."""
+    envelope = out / (SIGNED + ".new")
+    try:
+        registry.get_result_file(digest, SIGNED, envelope)
+    except NotFoundError:
+        return
+    try:
+        same = (
+            unsafe_payload(envelope.read_bytes(), PAYLOAD_TYPE, max_bytes=_MAX_STATEMENT_BYTES)
+            == draft.read_bytes()
+        )
+    except PhtError:
+        same = False
+    if not same:
+        envelope.unlink()
+        raise TrustError(
+            f"{SIGNED} is of another statement than {PROVENANCE}", hint="Fetch the result again."
+        )
+    envelope.replace(out / SIGNED)
+
+
+def _statement(path: Path) -> dict[str, Any]:
+    try:
+        statement = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise WireError(f"{PROVENANCE} is no provenance statement") from error
+    if not isinstance(statement, dict):
+        raise WireError(f"{PROVENANCE} is no provenance statement")
+    return statement
 
 
 def _subjects(path: Path) -> dict[str, str]:
     try:
-        statement = json.loads(path.read_bytes())
-        return {each["name"]: f"sha256:{each['digest']['sha256']}" for each in statement["subject"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = {
+            str(each["name"]): f"sha256:{each['digest']['sha256']}" for each in _statement(path)["subject"]
+        }
+    except (KeyError, TypeError) as error:
         raise WireError(f"{PROVENANCE} is no provenance statement") from error
+    if any(not _NAME.fullmatch(name) or name.startswith(PROVENANCE) or name == SIGNED for name in found):
+        raise TrustError(f"{PROVENANCE} names a file that is no plain one")
+    return found

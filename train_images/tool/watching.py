@@ -10,9 +10,13 @@ from typing import Any, Final
 from policies.refusal_texts import CATALOGUE
 from policies.refusals import RefusalCode
 from policies.wire.registry_client import Progress, RunStatus
+from policies.withheld import WORDS
 
 NOTHING: Final = "-"
 """Stands where a station released nothing, or a rule left the value out."""
+
+MAX_COLUMNS: Final = 8
+"""Stations for which a table has columns."""
 
 _STAGES: Final = ("train", "evaluate", "analyse")
 
@@ -27,6 +31,8 @@ class RoundNews:
         missing: stations that are not in it, with the code.
         metrics: by stage and name, what each station released.
         means: by stage and name.
+        released_by: by stage and name, how many stations released what is shown pooled only.
+        withheld: by stage and name, why a pooled value is not told.
         tables: by stage and name, the stations that released one.
         compute_s: of the slowest station, over all stages; in the policy's quantum.
         overhead_s: the rest of the round's time.
@@ -37,6 +43,8 @@ class RoundNews:
     missing: Mapping[str, str]
     metrics: Mapping[str, Mapping[str, float]]
     means: Mapping[str, float]
+    released_by: Mapping[str, int]
+    withheld: Mapping[str, str]
     tables: Mapping[str, tuple[str, ...]]
     compute_s: float
     overhead_s: float
@@ -60,11 +68,13 @@ def round_news(entry: Mapping[str, Any]) -> RoundNews:
         took_part=tuple(map(str, entry.get("took_part", ()))),
         missing={name: str(code) for name, code in _sorted(entry, "missing")},
         metrics=metrics,
-        means={
-            f"{stage} {name}": float(value)
-            for stage in _STAGES
-            for name, value in _sorted(_mapping(entry, "means"), stage)
+        means={name: float(value) for name, value in _by_stage(entry, "means")},
+        released_by={
+            name: int(value)
+            for key in ("reported", "tables_reported")
+            for name, value in _by_stage(entry, key)
         },
+        withheld={name: str(code) for name, code in _by_stage(entry, "withheld")},
         tables={name: tuple(stations) for name, stations in tables.items()},
         compute_s=sum(slowest),
         overhead_s=float(entry.get("overhead_s", 0.0)),
@@ -79,30 +89,70 @@ def round_lines(news: RoundNews) -> Iterator[str]:
         yield f"round {news.number}: {name} {mean}({each})"
     for name, stations in news.tables.items():
         yield f"round {news.number}: {name}, a table of {', '.join(stations)}"
+    for name in _pooled_only(news):
+        yield f"round {news.number}: {name} {_pooled(news, name)}"
     missing = ", ".join(f"{station} {code}" for station, code in news.missing.items())
     yield (
-        f"round {news.number}: {len(news.took_part)} took part"
+        f"round {news.number}: {_how_many(news)} took part"
         + (f", not {missing}" if missing else "")
         + f"; compute {news.compute_s:.1f} s, overhead {news.overhead_s:.1f} s"
     )
 
 
+def _pooled_only(news: RoundNews) -> list[str]:
+    """Return what was released and is not shown by station."""
+    return [name for name in news.released_by if name not in news.metrics and name not in news.tables]
+
+
+def _pooled(news: RoundNews, name: str) -> str:
+    stations = news.released_by[name]
+    if name in news.withheld:
+        code = news.withheld[name]
+        return f"of {_stations_of(stations)}, not told: {WORDS.get(code, code)} ({code})"
+    value = f"{news.means[name]:.4g} " if name in news.means else ""
+    return f"{value}pooled over {_stations_of(stations)}"
+
+
+def _stations_of(count: int) -> str:
+    return "1 station" if count == 1 else f"{count} stations"
+
+
+def _how_many(news: RoundNews) -> str:
+    return f"{len(news.took_part)} of {len({*news.took_part, *news.missing})}"
+
+
 def table_columns(rounds: Iterable[RoundNews]) -> tuple[str, ...]:
     """Return the columns of `table_rows` over these rounds."""
-    return ("round", "released", "mean", *_stations(rounds), "compute s", "overhead s")
+    rounds = tuple(rounds)
+    return (
+        "round",
+        "took part",
+        "released",
+        "mean",
+        *(_columns(rounds) or ("not",)),
+        "compute s",
+        "overhead s",
+    )
 
 
 def table_rows(rounds: Sequence[RoundNews]) -> Iterator[tuple[str, ...]]:
-    """Yield the rows of a table: one per round and metric, a column per station."""
-    stations = _stations(rounds)
+    """Yield the rows of a table: one per round and metric, a column per station where few enough are shown by name."""
+    stations = _columns(rounds)
     for news in rounds:
         times = (f"{news.compute_s:.1f}", f"{news.overhead_s:.1f}")
-        names = [*news.metrics, *(f"{name} (table)" for name in news.tables)] or [NOTHING]
+        names = [*news.metrics, *(f"{name} (table)" for name in news.tables), *_pooled_only(news)] or [
+            NOTHING
+        ]
         for name in names:
             first = name == names[0]
-            mean = f"{news.means[name]:.4g}" if name in news.means else ""
-            cells = (_cell(news, name, station) for station in stations)
-            yield (str(news.number) if first else "", name, mean, *cells, *(times if first else ("", "")))
+            mean = f"{news.means[name]:.4g}" if name in news.means else news.withheld.get(name, "")
+            cells = [_cell(news, name, station) for station in stations]
+            if not stations:
+                cells = [
+                    ", ".join(f"{station} {code}" for station, code in news.missing.items()) if first else ""
+                ]
+            begun = (str(news.number), _how_many(news)) if first else ("", "")
+            yield (*begun, name, mean, *cells, *(times if first else ("", "")))
 
 
 def progress_line(progress: Progress) -> str:
@@ -164,6 +214,14 @@ def _cell(news: RoundNews, name: str, station: str) -> str:
     return NOTHING if value is None else f"{value:.4g}"
 
 
+def _columns(rounds: Iterable[RoundNews]) -> tuple[str, ...]:
+    """Return the stations that have a column each; none where nothing is shown by station, or they are too many."""
+    rounds = tuple(rounds)
+    stations = _stations(rounds)
+    by_station = any(news.metrics or news.tables for news in rounds)
+    return stations if by_station and len(stations) <= MAX_COLUMNS else ()
+
+
 def _stations(rounds: Iterable[RoundNews]) -> tuple[str, ...]:
     return tuple(sorted({name for news in rounds for name in (*news.took_part, *news.missing)}))
 
@@ -171,6 +229,12 @@ def _stations(rounds: Iterable[RoundNews]) -> tuple[str, ...]:
 def _mapping(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     found = value.get(key)
     return found if isinstance(found, Mapping) else {}
+
+
+def _by_stage(entry: Mapping[str, Any], key: str) -> Iterator[tuple[str, Any]]:
+    for stage in _STAGES:
+        for name, value in _sorted(_mapping(entry, key), stage):
+            yield f"{stage} {name}", value
 
 
 def _sorted(value: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:

@@ -75,11 +75,15 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[World]:
+def world(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> Iterator[World]:
     board = Board.found(tmp_path)
     train = make_bundle(tmp_path / "bundle")
     key = tmp_path / "researcher.pem"
-    policy = make_policy(train, tmp_path / "policy.yaml", generate_key(key))
+    policy = make_policy(
+        train, tmp_path / "policy.yaml", generate_key(key), release__station_results=getattr(request, "param", True)
+    )
     board.set_register(station_keys())
     board.add_policy(policy.read_bytes())
     with site(tmp_path, board.root) as place:
@@ -170,11 +174,14 @@ def test_a_finished_run_is_watched_and_its_result_fetched(world: World) -> None:
     world.finish(digest)
     said = world.tool("watch", digest, *world.where)
     assert "round 1: train loss mean 0.5 (amstel 0.5, berkel 0.5, dommel 0.5)" in said
+    assert "round 1: 3 of 3 took part" in said
     assert "finished" in said
     assert world.tool.json("watch", digest, *world.where)["progress"]["state"] == "finished"
     out = world.folder / "result"
     names = {file["name"] for file in world.tool.json("results", digest, out, *world.where)}
-    assert names == {"model.safetensors", "metrics.json", "metrics.png", "provenance.json"}
+    assert names == {
+        "model.safetensors", "metrics.json", "metrics.csv", "metrics.png", "model-card.json", "model-card.md", "provenance.json",
+    }  # fmt: skip
     provenance = out / "provenance.json"
     said = json.loads(provenance.read_text())["predicate"]["capacity_bits"]
     assert set(said["per_release"]) == {"train", "evaluate"}

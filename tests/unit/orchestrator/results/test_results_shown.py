@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from result_documents import accepted_order, metric, round_entry
 
-from orchestrator.results.pooling import DIFFERENCE, TELLS_ONE, TOO_FEW, pool, spread
+from orchestrator.results.pooling import pool, spread
 from orchestrator.results.shown import pooled_rounds, shown_rounds
+from policies.withheld import DIFFERENCE, TELLS_ONE, TOO_FEW
 
 FOUR = {"amstel": 0.61, "berkel": 0.68, "dommel": 0.74, "eem": 0.83}
 EXAMPLES = {"amstel": 50, "berkel": 120, "dommel": 70, "eem": 90}

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.documents import digest_of
+from policies.errors import NetworkError
 from policies.wire.registry_client import Progress, RunEvents, RunStatus
 from train_images.tool.watching import (
     progress_line,
@@ -39,19 +40,75 @@ def test_a_round_in_lines() -> None:
         "round 2: evaluate auc (a 0.9, b -)",
         "round 2: evaluate loss mean 0.3 (a 0.4, b 0.2)",
         "round 2: evaluate histogram, a table of b",
-        "round 2: 2 took part, not c OPERATOR_PENDING; compute 4.0 s, overhead 0.2 s",
+        "round 2: 2 of 3 took part, not c OPERATOR_PENDING; compute 4.0 s, overhead 0.2 s",
     ]
 
 
 def test_a_round_in_a_table_with_a_column_per_station() -> None:
     news = [round_news(ENTRY)]
-    assert table_columns(news) == ("round", "released", "mean", "a", "b", "c", "compute s", "overhead s")
+    assert table_columns(news) == (
+        "round",
+        "took part",
+        "released",
+        "mean",
+        "a",
+        "b",
+        "c",
+        "compute s",
+        "overhead s",
+    )
     assert list(table_rows(news)) == [
-        ("2", "train loss", "0.375", "0.5", "0.25", "OPERATOR_PENDING", "4.0", "0.2"),
-        ("", "evaluate auc", "", "0.9", "-", "OPERATOR_PENDING", "", ""),
-        ("", "evaluate loss", "0.3", "0.4", "0.2", "OPERATOR_PENDING", "", ""),
-        ("", "evaluate histogram (table)", "", "-", "yes", "OPERATOR_PENDING", "", ""),
+        ("2", "2 of 3", "train loss", "0.375", "0.5", "0.25", "OPERATOR_PENDING", "4.0", "0.2"),
+        ("", "", "evaluate auc", "", "0.9", "-", "OPERATOR_PENDING", "", ""),
+        ("", "", "evaluate loss", "0.3", "0.4", "0.2", "OPERATOR_PENDING", "", ""),
+        ("", "", "evaluate histogram (table)", "", "-", "yes", "OPERATOR_PENDING", "", ""),
     ]
+
+
+POOLED: dict[str, Any] = {
+    "round": 3,
+    "took_part": ["a", "b", "d"],
+    "missing": {"c": "LATE"},
+    "train": {},
+    "evaluate": {},
+    "means": {"train": {"loss": 0.375}, "evaluate": {}},
+    "reported": {"train": {"loss": 3}, "evaluate": {"auc": 2}},
+    "withheld": {"evaluate": {"auc": "POOLED_OF_TOO_FEW"}},
+    "tables": {},
+    "tables_reported": {"evaluate": {"histogram": 3}},
+    "compute_s": {"train": {"slowest": 3.0}},
+    "overhead_s": 0.25,
+}
+
+
+def test_a_round_that_is_shown_pooled_only_says_how_many_and_why_not() -> None:
+    news = round_news(POOLED)
+    assert list(round_lines(news)) == [
+        "round 3: train loss 0.375 pooled over 3 stations",
+        "round 3: evaluate auc of 2 stations, not told: fewer than 3 stations released it (POOLED_OF_TOO_FEW)",
+        "round 3: evaluate histogram pooled over 3 stations",
+        "round 3: 3 of 4 took part, not c LATE; compute 3.0 s, overhead 0.2 s",
+    ]
+    assert table_columns([news]) == (
+        "round",
+        "took part",
+        "released",
+        "mean",
+        "not",
+        "compute s",
+        "overhead s",
+    )
+    assert list(table_rows([news])) == [
+        ("3", "3 of 4", "train loss", "0.375", "c LATE", "3.0", "0.2"),
+        ("", "", "evaluate auc", "POOLED_OF_TOO_FEW", "", "", ""),
+        ("", "", "evaluate histogram", "", "", "", ""),
+    ]
+
+
+def test_many_stations_have_no_column_each() -> None:
+    names = [f"s{number}" for number in range(20)]
+    many = ENTRY | {"took_part": names, "train": {name: {"loss": 0.5} for name in names}}
+    assert len(table_columns([round_news(many)])) == 7
 
 
 @given(st.sets(st.sampled_from(sorted(ENTRY))))
@@ -108,6 +165,19 @@ def test_lines_say_everything_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert out[:2] == ["taking part: a", "running, round 1 of 2, train"]
     assert out[-1] == "finished"
     assert len(out) == len(set(out))
+
+
+def test_silence_is_said_once_until_it_answers_again(capsys: pytest.CaptureFixture[str]) -> None:
+    silent = NetworkError("the orchestrator does not answer")
+    with PlainView() as view:
+        for _ in range(3):
+            view.silence(silent)
+        view.show(news_of(state="running", round=1, rounds=2))
+        view.silence(silent)
+    assert capsys.readouterr().out.count("asked again") == 2
+    with TableView() as table:
+        table.silence(silent)
+    assert "asked again" in capsys.readouterr().out
 
 
 def test_the_quiet_view_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
