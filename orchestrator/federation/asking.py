@@ -27,6 +27,7 @@ from policies.wire.instructions import (
     MESSAGE_TYPE,
     RECORD_KEY,
     Instruction,
+    StationReply,
     Status,
     decode_reply,
     encode,
