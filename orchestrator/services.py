@@ -1,5 +1,6 @@
 """The use cases of one orchestrator, put together from its home; the portal and the command line call these."""
 
+import logging
 from dataclasses import dataclass
 
 from orchestrator.registry.access import Access
@@ -15,6 +16,9 @@ from orchestrator.registry.statements import Statements
 from orchestrator.registry.stations import Stations
 from orchestrator.settings import Home, Settings, database_location, load_settings
 from orchestrator.storage import Database, open_database
+from policies.errors import PhtError
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +40,21 @@ class Services:
     stations: Stations
     statements: Statements
 
+    def keep_up(self) -> None:
+        """Make durable what is only noted or counted, and record where requests stand; what fails is tried again."""
+        self.requests.follow_quietly()
+        self.access.flush()
+        self.stations.flush()
+        try:
+            self.audit.flush()
+        except PhtError as error:
+            _LOG.warning("audit_not_flushed", extra={"code": type(error).__name__})
+
     def close(self) -> None:
         """Write what was only noted, and let go of the database."""
         try:
-            self.access.close()
-            self.stations.close()
+            self.access.flush(all_of_it=True)
+            self.stations.flush(all_of_it=True)
             self.audit.flush(all_of_it=True)
         finally:
             self.database.close()

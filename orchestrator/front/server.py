@@ -21,6 +21,7 @@ KEEP_ALIVE_S = 75
 """Longer than a station waits between polls, so that it polls on one connection."""
 
 MAX_CONNECTIONS = 2048
+KEEP_UP_S = 2.0
 SHUTDOWN_S = 2
 """Idle connections of clients that do not say goodbye are not waited for longer."""
 
@@ -95,11 +96,20 @@ async def _serve(services: Services, config: uvicorn.Config, listener: socket.so
     front, proxy = create_front(services)
     config.loaded_app = front
     catching_up = asyncio.create_task(_catch_up(services))
+    keeping_up = asyncio.create_task(_keep_up(services))
     try:
         await uvicorn.Server(config).serve(sockets=[listener])
     finally:
         catching_up.cancel()
+        keeping_up.cancel()
         await proxy.close()
+
+
+async def _keep_up(services: Services) -> None:
+    """Record what follows from runs while nobody looks: they are another process's."""
+    while True:
+        await asyncio.sleep(KEEP_UP_S)
+        await asyncio.to_thread(services.keep_up)
 
 
 async def _catch_up(services: Services) -> None:

@@ -219,9 +219,9 @@ class Access:
                 self._audit.append_in(session, AuditEvent(action=Action.BLOB_STORED, who=owner, about=digest))
             add_grants(session, [digest], scope)
 
-    def close(self) -> None:
+    def flush(self, *, all_of_it: bool = False) -> None:
         """Write what was noted of tokens' use."""
-        self._used.flush()
+        self._used.flush(all_of_it=all_of_it)
 
     def _note_used(self, moments: Mapping[str, datetime]) -> None:
         with self._database.transaction() as session:

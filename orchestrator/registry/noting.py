@@ -57,10 +57,13 @@ class Moments:
             known = self._known.get(key)
         return known if stored is None or (known is not None and known > stored) else stored
 
-    def flush(self) -> None:
-        """Write what waits; at the end of a life."""
+    def flush(self, *, all_of_it: bool = False) -> None:
+        """Write what waits, where its time has come; everything at the end of a life."""
         with self._lock:
+            if not all_of_it and self._steady() < self._next:
+                return
             due, self._waiting = self._waiting, {}
+            self._next = self._steady() + self._interval_s if due else self._next
         if due:
             self._try(due)
 

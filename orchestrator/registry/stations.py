@@ -83,9 +83,9 @@ class Stations:
         """Note that a registered station spoke to us, proven by its key; written at most every `noting.STALE_S`."""
         self._seen.note(fingerprint)
 
-    def close(self) -> None:
+    def flush(self, *, all_of_it: bool = False) -> None:
         """Write what was noted of stations."""
-        self._seen.flush()
+        self._seen.flush(all_of_it=all_of_it)
 
     def _note_seen(self, moments: Mapping[str, datetime]) -> None:
         with self._database.transaction() as session:
