@@ -201,17 +201,30 @@ def check_certificate(path: Path, *, now: datetime | None = None, hint: str = ""
 
 
 def client_context(ca_path: Path) -> ssl.SSLContext:
-    """Return a TLS client context that trusts one authority and no other.
+    """Return a TLS client context that trusts the authorities of one file and no other.
+
+    The file may hold several, such as the hospital's own where its proxy opens TLS; one of them that ended is no fault.
 
     Raises:
         NotFoundError: there is no such file.
-        TrustError: it holds no certificate, or an expired one.
+        TrustError: it holds no certificate, or none that counts now.
     """
-    check_certificate(ca_path, hint="Ask the consortium's operator for the current authority.")
+    _check_any(ca_path, hint="Ask the consortium's operator for the current authority.")
     try:
         return ssl.create_default_context(cafile=str(ca_path))
     except (ssl.SSLError, OSError) as error:
         raise TrustError(f"{ca_path.name}: cannot be used as a certificate authority") from error
+
+
+def _check_any(path: Path, *, hint: str) -> None:
+    read_certificate(path)
+    try:
+        found = x509.load_pem_x509_certificates(path.read_bytes())
+    except ValueError as error:
+        raise TrustError(f"{path.name}: holds something beside PEM certificates") from error
+    now = datetime.now(UTC)
+    if not any(each.not_valid_before_utc <= now < each.not_valid_after_utc for each in found):
+        check_certificate(path, hint=hint)
 
 
 def _builder(

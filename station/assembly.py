@@ -10,6 +10,7 @@ from policies.errors import SettingsError
 from policies.signing import Signer, load_signer
 from policies.trust.client import PolicyClient
 from policies.wire.http import load_private_key
+from policies.wire.proxies import Proxy
 from policies.wire.registry_client import RegistryClient
 from station.admission.gatekeeper import Gatekeeper
 from station.admission.gpus import LeasableGpus
@@ -123,6 +124,7 @@ class _Home:
     database: Database
     audit: AuditLog
     launcher: Launcher
+    proxy: Proxy | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,7 @@ def assemble(
     Raises:
         SettingsError, StateError, StorageError, TrustError: what is on disk does not let it start.
     """
-    home = _Home(paths, settings, database, audit, launcher)
+    home = _Home(paths, settings, database, audit, launcher, _proxy(paths, settings))
     books = _books(home)
     lines = _lines(home, books)
     signer = load_signer(paths.identity_key)
@@ -227,7 +229,7 @@ def _books(home: _Home) -> _Books:
 
 def _lines(home: _Home, books: _Books) -> _Lines:
     paths, orchestrator = home.paths, home.settings.orchestrator
-    url, proxy = orchestrator.url, orchestrator.proxy_url
+    url, proxy = orchestrator.url, home.proxy
     ca = _authority(paths, home.settings)
     key = load_private_key(paths.node_key)
     blobs = BlobClient(url, ca, key, proxy)
@@ -241,7 +243,7 @@ def _lines(home: _Home, books: _Books) -> _Lines:
 
 
 def _images(home: _Home, books: _Books, bundles: OrchestratorBundles) -> LayerStore:
-    paths, settings, proxy = home.paths, home.settings.images, home.settings.orchestrator.proxy_url
+    paths, settings, proxy = home.paths, home.settings.images, home.proxy
     sources: list[ImageSource] = []
     for name in settings.sources:
         if name == "orchestrator":
@@ -354,6 +356,17 @@ def _retention(home: _Home, warm: WarmRuns) -> ComputeRetention:
         system_clock,
         _differences(home),
     )
+
+
+def _proxy(paths: StationPaths, settings: StationSettings) -> Proxy | None:
+    asked = settings.orchestrator
+    if asked.proxy_url is None:
+        return None
+    credentials, ca = (
+        None if name is None else settings.path(paths.home, name)
+        for name in (asked.proxy_credentials_file, asked.proxy_ca_file)
+    )
+    return Proxy.read(asked.proxy_url, credentials, ca, "orchestrator.proxy_credentials_file")
 
 
 def _authority(paths: StationPaths, settings: StationSettings) -> Path:

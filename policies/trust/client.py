@@ -35,6 +35,7 @@ from policies.trust.verification import (
     verify_purposes,
     verify_register,
 )
+from policies.wire.proxies import Proxy
 
 
 class PolicyClient:
@@ -45,7 +46,7 @@ class PolicyClient:
         mirror: an https URL that has ``metadata/`` and ``targets/`` below it, or such a folder.
         fetcher: overrides how bytes are fetched from `mirror`.
         ca: PEM of the authority behind the mirror's certificate.
-        proxy: address of an HTTP proxy that tunnels with CONNECT.
+        proxy: a CONNECT proxy to go through.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class PolicyClient:
         fetcher: FetcherInterface | None = None,
         *,
         ca: Path | None = None,
-        proxy: str | None = None,
+        proxy: Proxy | None = None,
     ) -> None:
         self._dir = trust_dir
         self._base, default_fetcher = fetcher_for(mirror, ca, proxy)

@@ -14,8 +14,9 @@ from urllib.parse import unquote, urlsplit
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, SlowRetrievalError
 from tuf.ngclient import FetcherInterface
 
-from policies.errors import PhtError, UsageError
+from policies.errors import NetworkError, PhtError, UsageError
 from policies.tls import client_context
+from policies.wire.proxies import Proxy
 
 if TYPE_CHECKING:
     import httpx
@@ -29,14 +30,14 @@ _NOT_FOUND = 404
 
 
 def fetcher_for(
-    mirror: str | Path, ca: Path | None = None, proxy: str | None = None
+    mirror: str | Path, ca: Path | None = None, proxy: Proxy | None = None
 ) -> tuple[str, FetcherInterface]:
     """Return the base URL of a mirror and what fetches from it.
 
     Args:
         mirror: an https URL, or a folder in the layout of a TUF repository (``metadata/``, ``targets/``).
         ca: PEM file of the authority that signed the mirror's certificate; None trusts the system's.
-        proxy: address of an HTTP proxy that tunnels with CONNECT.
+        proxy: a CONNECT proxy to go through.
 
     Raises:
         UsageError: the URL is not https.
@@ -88,7 +89,7 @@ class HttpsFetcher(FetcherInterface):
     """Fetches over HTTPS with the standard library's trust or one authority's; follows no redirect."""
 
     def __init__(
-        self, ca: Path | None = None, proxy: str | None = None, deadline_s: float = DOWNLOAD_DEADLINE_S
+        self, ca: Path | None = None, proxy: Proxy | None = None, deadline_s: float = DOWNLOAD_DEADLINE_S
     ) -> None:
         self._ca = ca
         self._proxy = proxy
@@ -122,6 +123,9 @@ class HttpsFetcher(FetcherInterface):
                     if time.monotonic() > ends:
                         raise SlowRetrievalError("the mirror sends too slowly")
                     yield chunk
+        except NetworkError as error:
+            # The proxy's refusal.
+            raise MirrorError(error.message) from error
         except httpx.HTTPError as error:
             raise MirrorError(f"the mirror does not answer ({type(error).__name__})") from error
 
@@ -135,7 +139,7 @@ def _drain(response: "httpx.Response") -> None:
             return
 
 
-def https_client(ca: Path | None, token: str | None = None, proxy: str | None = None) -> "httpx.Client":
+def https_client(ca: Path | None, token: str | None = None, proxy: Proxy | None = None) -> "httpx.Client":
     """Return an HTTPS client as all of this package uses it: the environment says nothing about where to connect.
 
     Raises:

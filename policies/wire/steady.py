@@ -16,6 +16,8 @@ from typing import Any
 import httpcore
 import httpx
 
+from policies.wire.proxies import Proxy
+
 EXCHANGE_S = 120.0
 """For a request and its answer, connections not counted: more than any single wait that our clients permit."""
 
@@ -31,7 +33,7 @@ def steady_client(
     read_s: float,
     connect_s: float,
     headers: Mapping[str, str] | None = None,
-    proxy: str | None = None,
+    proxy: Proxy | None = None,
     base_url: str = "",
 ) -> httpx.Client:
     """Make a client whose exchanges end.
@@ -41,10 +43,11 @@ def steady_client(
         read_s: the longest single wait for the peer.
         connect_s: the longest wait for a connection.
         headers: sent with every request.
-        proxy: URL of a proxy that takes CONNECT.
+        proxy: a CONNECT proxy to go through.
         base_url: what relative addresses start with.
 
-    Beyond the deadline its calls raise `httpx.ReadTimeout` or `httpx.WriteTimeout`, as for a single wait.
+    Beyond the deadline its calls raise `httpx.ReadTimeout` or `httpx.WriteTimeout`, as for a single wait; where the
+    proxy does not let us through, `ProxyError`.
     """
     return httpx.Client(
         transport=_SteadyTransport(verify, proxy),
@@ -145,7 +148,30 @@ class _SteadyBackend(httpcore.NetworkBackend):
 class _SteadyTransport(httpx.HTTPTransport):
     """httpx's own transport over such connections."""
 
-    def __init__(self, verify: ssl.SSLContext, proxy: str | None) -> None:
-        super().__init__(verify=verify, trust_env=False, proxy=proxy)
+    def __init__(self, verify: ssl.SSLContext, proxy: Proxy | None) -> None:
+        super().__init__(verify=verify, trust_env=False, proxy=None if proxy is None else _as_httpx(proxy))
+        self._proxy = proxy
         # httpx 0.28 hands no network backend on to the pool that takes one.
         self._pool._network_backend = _SteadyBackend(self._pool._network_backend)  # noqa: SLF001
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if self._proxy is None:
+            return super().handle_request(request)
+        self._proxy.require_open()
+        try:
+            return super().handle_request(request)
+        except httpx.ProxyError as error:
+            if (refused := self._proxy.refused(str(error))) is not None:
+                # Not chained: the proxy's own words go no further.
+                raise refused from None
+            raise
+
+
+def _as_httpx(proxy: Proxy) -> httpx.Proxy:
+    known = proxy.credentials
+    context = ssl.create_default_context(cafile=None if proxy.ca is None else str(proxy.ca))
+    return httpx.Proxy(
+        proxy.url,
+        auth=None if known is None else (known.user, known.secret),
+        ssl_context=context if proxy.url.startswith("https:") else None,
+    )

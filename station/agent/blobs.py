@@ -20,6 +20,7 @@ from policies.documents import digest_of_file
 from policies.errors import NetworkError, NotFoundError, StorageError, WireError
 from policies.wire.http import EMPTY_DIGEST, sign_request
 from policies.wire.instructions import Blob
+from policies.wire.proxies import Proxy
 from policies.wire.steady import steady_client
 
 _CHUNK_BYTES = 1024 * 1024
@@ -32,7 +33,7 @@ class BlobClient:
     """Moves blobs between files here and the orchestrator; safe to use from several threads at once."""
 
     def __init__(
-        self, base_url: str, ca_path: Path, key: ec.EllipticCurvePrivateKey, proxy: str | None = None
+        self, base_url: str, ca_path: Path, key: ec.EllipticCurvePrivateKey, proxy: Proxy | None = None
     ) -> None:
         self._key = key
         self._stop = threading.Event()

@@ -52,6 +52,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from policies.errors import NetworkError, WireError
 from policies.wire.http import load_private_key
 from policies.wire.instructions import ARRAYS_KEY, BODY_KEY, RECORD_KEY
+from policies.wire.proxies import Proxy
 from policies.wire.steady import steady_client
 from station.agent.messages import (
     Answer,
@@ -84,7 +85,7 @@ class FleetConnection:
     Every method raises `NetworkError` (or a subclass above) when the orchestrator cannot be reached or refuses.
     """
 
-    def __init__(self, url: str, ca_path: Path, node_key_path: Path, proxy: str | None = None) -> None:
+    def __init__(self, url: str, ca_path: Path, node_key_path: Path, proxy: Proxy | None = None) -> None:
         self._url = url
         self._key: ec.EllipticCurvePrivateKey = load_private_key(node_key_path)
         self._client = _BoundedFleetClient(url, ca_path, self._key, proxy)
@@ -272,7 +273,7 @@ class FleetConnection:
 class _BoundedFleetClient(FleetHttpClient):
     """Flower's client with our own HTTP underneath: no redirects, no environment proxies, bounded bodies, calls that end."""
 
-    def __init__(self, url: str, ca_path: Path, key: ec.EllipticCurvePrivateKey, proxy: str | None) -> None:
+    def __init__(self, url: str, ca_path: Path, key: ec.EllipticCurvePrivateKey, proxy: Proxy | None) -> None:
         super().__init__(url, interceptors=[NodeAuthHttpInterceptor(key, key.public_key())])
         self._client.close()
         self._client = steady_client(

@@ -7,6 +7,7 @@ from pathlib import Path
 from policies.bundle import BlobFolder
 from policies.errors import SettingsError
 from policies.wire.oci_auth import Credentials
+from policies.wire.proxies import Proxy
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
 from station.images.records import Records
@@ -59,7 +60,7 @@ def make_store(
 
 
 def make_registry(
-    settings: ImageSettings, home: Path, *, proxy: str | None, announce: Callable[[], None]
+    settings: ImageSettings, home: Path, *, proxy: Proxy | None, announce: Callable[[], None]
 ) -> RegistrySource:
     """Make the source that the settings name.
 

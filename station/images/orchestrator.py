@@ -13,6 +13,7 @@ from policies.documents import canonical_json, digest_of, parse_json
 from policies.errors import DocumentError, NetworkError, NotFoundError, WireError
 from policies.wire.http import EMPTY_DIGEST, sign_request
 from policies.wire.instructions import Blob
+from policies.wire.proxies import Proxy
 from policies.wire.steady import steady_client
 from station.agent.blobs import BlobClient
 from station.images.sources import MAX_CONFIG, SourcedImage, SourcedLayer, layers_of_config
@@ -41,7 +42,7 @@ class OrchestratorBundles:
         key: ec.EllipticCurvePrivateKey,
         blobs: BlobClient,
         work: Path,
-        proxy: str | None = None,
+        proxy: Proxy | None = None,
     ) -> None:
         self._key = key
         self._blobs = blobs

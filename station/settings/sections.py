@@ -54,10 +54,26 @@ class OrchestratorSettings(StrictModel):
     mirror_url: HttpsUrl = Field(description="Where the board's policy repository (TUF) is mirrored.")
     ca_file: FilePath | None = Field(
         default=None,
-        description="PEM file of the authority to trust for both, relative to the station's home; "
+        description="PEM file of the authority to trust for both, relative to the station's home; it may hold several, such as "
+        "the hospital's own where its proxy opens TLS; "
         "without it, the host's own authorities.",
     )
     proxy_url: ProxyUrl | None = Field(default=None, description="An HTTP proxy that tunnels with CONNECT.")
+    proxy_credentials_file: FilePath | None = Field(
+        default=None,
+        description="File with one line, user:password, for the proxy (Basic authentication); mode 0600, compute's user's. "
+        "Over an http:// proxy the password is readable on the hospital's own network.",
+    )
+    proxy_ca_file: FilePath | None = Field(
+        default=None,
+        description="PEM file of the authority behind an https:// proxy's certificate; without it, the host's own authorities.",
+    )
+
+    @model_validator(mode="after")
+    def _of_a_proxy(self) -> Self:
+        if self.proxy_url is None and (self.proxy_credentials_file or self.proxy_ca_file):
+            raise ValueError("proxy_credentials_file and proxy_ca_file belong to a proxy_url")
+        return self
 
 
 class ServiceSettings(StrictModel):

@@ -3,7 +3,10 @@
     # ~/.config/pht-train.toml
     to = "https://orchestrator.example:8443"
     token_file = "researcher.token"      # beside this file
-    ca = "orchestrator-ca.pem"
+    ca = "orchestrator-ca.pem"           # may hold several authorities, such as the hospital's own
+    proxy = "http://proxy.example:3128"  # where the only way out is one that tunnels with CONNECT
+    proxy_credentials_file = "proxy.credentials"   # one line, user:password, mode 0600
+    proxy_ca = "proxy-ca.pem"            # where the proxy's address is https
 
 What the command line says wins over the file.
 """
@@ -15,6 +18,7 @@ from typing import Final
 
 from policies.documents import StrictModel, canonical_json, load_json
 from policies.errors import NotFoundError, SettingsError, UsageError
+from policies.wire.proxies import Proxy
 from policies.wire.registry_client import RegistryClient
 
 DEFAULT_PROFILE: Final = Path("~/.config/pht-train.toml")
@@ -27,6 +31,9 @@ class Profile(StrictModel):
     to: str | None = None
     token_file: str | None = None
     ca: str | None = None
+    proxy: str | None = None
+    proxy_credentials_file: str | None = None
+    proxy_ca: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +44,13 @@ class Connection:
         to: the orchestrator's address.
         token_file: holds the bearer token.
         ca: the authority behind the orchestrator's certificate.
+        proxy: a CONNECT proxy to go through.
     """
 
     to: str
     token_file: Path
     ca: Path
+    proxy: Proxy | None = None
 
     def open(self) -> RegistryClient:
         """Return a client.
@@ -52,7 +61,7 @@ class Connection:
         """
         if not self.ca.is_file():
             raise NotFoundError(f"{self.ca}: there is no such certificate authority")
-        return RegistryClient(self.to, self.ca, token=_read_token(self.token_file))
+        return RegistryClient(self.to, self.ca, token=_read_token(self.token_file), proxy=self.proxy)
 
 
 def choose_connection(
@@ -86,7 +95,19 @@ def choose_connection(
             f"{', '.join(missing)}: not given",
             hint=f"Give them, or write to, token_file and ca into {DEFAULT_PROFILE}.",
         )
-    return Connection(address, token, authority)
+    return Connection(address, token, authority, _proxy(path, found))
+
+
+def _proxy(path: Path, found: Profile) -> Proxy | None:
+    if found.proxy is None:
+        return None
+    if not found.proxy.startswith(("http://", "https://")) or "@" in found.proxy:
+        raise SettingsError(
+            f"{path.name}: proxy is no address of the form http://host:port",
+            hint="User and password go into the file that proxy_credentials_file names.",
+        )
+    credentials, ca = _beside(path, found.proxy_credentials_file), _beside(path, found.proxy_ca)
+    return Proxy.read(found.proxy, credentials, ca, "proxy_credentials_file")
 
 
 def _beside(profile: Path, name: str | None) -> Path | None:

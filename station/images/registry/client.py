@@ -20,6 +20,7 @@ import httpx
 from policies.documents import parse_json
 from policies.errors import DocumentError, NetworkError, NotFoundError, StorageError, WireError
 from policies.wire.oci_auth import MAX_TOKEN, Challenge, Credentials, read_token
+from policies.wire.proxies import Proxy
 from policies.wire.steady import steady_client
 
 MAX_REDIRECTS: Final = 3
@@ -58,7 +59,7 @@ class RegistryClient:
         ca: Path | None = None,
         credentials: Credentials | None = None,
         hosts: Collection[str] = (),
-        proxy: str | None = None,
+        proxy: Proxy | None = None,
         announce: Callable[[], None] = lambda: None,
     ) -> None:
         self._base = url.rstrip("/") + f"/v2/{repository}/"

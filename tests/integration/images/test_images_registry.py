@@ -20,6 +20,7 @@ from policies.documents import digest_of
 from policies.errors import NetworkError, NotFoundError, WireError
 from policies.wire.oci_auth import Credentials
 from policies.wire.oci_trains import image_tag
+from policies.wire.proxies import Proxy
 from station.images.registry.client import RegistryClient
 from station.images.registry.source import RegistrySource
 from train_images.tool.folders import PackedTrain
@@ -269,7 +270,7 @@ def test_through_the_hospital_s_proxy(
     registry: Registry, opened: Opened, trains: tuple[PackedTrain, ...], tmp_path: Path
 ) -> None:
     with connect_proxy() as (proxy, asked):
-        station = station_of(tmp_path / "layers", opened(proxy=proxy))
+        station = station_of(tmp_path / "layers", opened(proxy=Proxy(proxy)))
         assert station.store.fetch(trains[0].index.config.digest) > 6 * MIB
     assert set(asked) == {f"localhost:{registry.port}"}
 

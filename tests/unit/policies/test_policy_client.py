@@ -12,6 +12,7 @@ from policies.charter import policy_target
 from policies.documents import digest_of
 from policies.refusals import Permitted, RefusalCode
 from policies.trust.state import VerifiedState, remember
+from policies.wire.proxies import Proxy
 
 
 def test_a_published_policy_is_found_with_its_signers(tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ def test_through_a_proxy_and_never_by_the_environments_word(
         permitted(board.client(mirror=f"{address}/mirror", ca=ca).refresh(NOW))
         assert asked == []
         assert permitted(
-            board.client(mirror=f"{address}/mirror", ca=ca, proxy=proxy).refresh(NOW)
+            board.client(mirror=f"{address}/mirror", ca=ca, proxy=Proxy(proxy)).refresh(NOW)
         ).state.reached
         assert asked == [address.removeprefix("https://")]
 
