@@ -4,6 +4,7 @@ OCI Distribution Specification 1.1; the numbers are those of its table "Endpoint
 a version of a train is never changes.
 """
 
+import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
@@ -11,7 +12,7 @@ from typing import Final
 
 from fastapi import Request
 from fastapi.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from orchestrator.portal.oci import pulling, pushing
 from orchestrator.portal.oci.answers import error_of, errors
@@ -21,6 +22,8 @@ from orchestrator.services import Services
 from policies.errors import PhtError
 
 PREFIX: Final = "/v2/"
+_LET_IN_BYTES: Final = 16 << 20
+_LET_IN_S: Final = 10.0
 _LOG = logging.getLogger(__name__)
 
 Handler = Callable[[OciParts, Request, dict[str, str]], Awaitable[Response]]
@@ -51,6 +54,30 @@ _ROUTES: Final[tuple[tuple[re.Pattern[str], dict[str, Handler]], ...]] = tuple(
 )
 
 
+class _Body:
+    """Sees how far a request's body has come."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive, self._more = receive, True
+
+    async def receive(self) -> Message:
+        """Pass the next part on."""
+        message = await self._receive()
+        self._more = message["type"] == "http.request" and bool(message.get("more_body", False))
+        return message
+
+    async def over(self, limit: int) -> bool:
+        """Read the rest and drop it; returns whether it ended within so many bytes, and in time."""
+        read = 0
+        try:
+            async with asyncio.timeout(_LET_IN_S):
+                while self._more and read <= limit:
+                    read += len((await self.receive()).get("body", b""))
+        except TimeoutError:
+            return False
+        return not self._more
+
+
 class OciApplication:
     """An ASGI application for what begins with ``/v2/``."""
 
@@ -59,9 +86,11 @@ class OciApplication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        response = await self._answer(Request(scope, receive))
-        if scope["method"] not in {"GET", "HEAD"} and response.status_code >= 400:
-            # A body may be on its way that nobody will read.
+        body = _Body(receive)
+        response = await self._answer(Request(scope, body.receive))
+        failed = response.status_code >= 400 and scope["method"] not in {"GET", "HEAD"}
+        # An answer that overtakes its request's body is lost with the connection: what is on its way is let in first.
+        if failed and not await body.over(_LET_IN_BYTES):
             response.headers["Connection"] = "close"
         await response(scope, receive, send)
 
