@@ -117,7 +117,8 @@ class Trial:
         finally:
             self.traffic.enough()
             watch.stop()
-        self.say(self.traffic.told())
+        for line in self.traffic.endings():
+            self.say(line)
 
     def _strike(self, event: Event) -> None:
         rights: list[Callable[[], None]] = []

@@ -113,7 +113,7 @@ def draw(
             Event(
                 number=len(events) + 1,
                 pause_s=round(chance.uniform(0, 3), 2),
-                hasty=bool(events) and chance.random() < 0.2,
+                hasty=bool(events) and chance.random() < 0.35,
                 faults=tuple(faults),
                 after_s=round(chance.uniform(0, 2), 2),
             )

@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from orchestrator.federation.orders import FolderQueue, RunProgress
@@ -77,6 +78,12 @@ class Traffic:
         ended = [each.code or str(each.state) for each in progress.values() if each.state.is_over]
         counts = ", ".join(f"{ended.count(how)} {how}" for how in sorted(set(ended)))
         return "; ".join(filter(None, [", ".join(going), counts]))
+
+    def endings(self) -> Iterator[str]:
+        """How each order ended, and what was in its way."""
+        for name, each in self.progress().items():
+            why = f" {each.code} {each.missing}" if each.code else ""
+            yield f"{name}: {each.state}{why}, round {each.round} of {each.rounds}, {each.flower_runs} Flower runs"
 
     def _keep_going(self) -> None:
         try:
