@@ -97,6 +97,7 @@ def round_entry(
         "evaluate": {name: {"auc": value} for name, value in auc.items()},
         "means": {"train": {"loss": 1 + mean}, "evaluate": {"auc": mean}},
         "num_examples": dict(examples),
+        "examples": {"train": dict(examples), "evaluate": dict(examples)},
         "counts": {name: {"images": value} for name, value in examples.items()},
         "tables": {"train": {}, "evaluate": {}},
         "summed_tables": {"train": {}, "evaluate": {}},

@@ -14,6 +14,7 @@ from orchestrator.portal.auth import CallerOf, ServicesOf, require
 from orchestrator.registry.access import Role
 from orchestrator.registry.runs import MAX_WAIT_S, POLL_S, RunView, deadline
 from policies.documents import Digest, format_moment
+from policies.mirror_report import MirrorReport
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 _WATCHERS = (Role.RESEARCHER, Role.BOARD, Role.OPERATOR, Role.AUDITOR)
@@ -118,6 +119,12 @@ def get_result(digest: Digest, name: str, asking: CallerOf, parts: ServicesOf) -
     path = parts.runs.result_file(require(asking, *_WATCHERS), digest, name)
     headers = {"ETag": f'"{parts.runs.result_digest(path)}"', "X-Content-Type-Options": "nosniff"}
     return FileResponse(path, filename=name, headers=headers)
+
+
+@router.get("/{digest}/mirror-report", summary="A station's own mirror report of a run that is over")
+def get_mirror_report(digest: Digest, asking: CallerOf, parts: ServicesOf) -> MirrorReport:
+    """Show the station that asks its own values beside what may be told of all; no route shows another's."""
+    return parts.runs.mirror_report(require(asking, Role.STATION), digest)
 
 
 def _fields(view: RunView) -> dict[str, Any]:

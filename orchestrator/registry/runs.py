@@ -16,12 +16,15 @@ from orchestrator.federation.history import note_wish, read_history
 from orchestrator.federation.orders import FolderQueue, RunFolder, RunProgress, weights_of
 from orchestrator.registry.access import Access, Principal, Role
 from orchestrator.registry.audit import Action, Audit, AuditEvent
+from orchestrator.results.facts import read_policy
 from orchestrator.results.folder import RESULT_FILES, current_result
+from orchestrator.results.mirror import mirror_report
 from orchestrator.results.shown import shown_rounds
 from orchestrator.settings import Home
 from orchestrator.storage import Database, OrderRow
 from policies.documents import Digest, digest_of_file
 from policies.errors import NotFoundError, StateError
+from policies.mirror_report import MirrorReport
 
 POLL_S = 0.25
 MAX_WAIT_S = 30.0
@@ -165,6 +168,21 @@ class Runs:
             return self._digests[key]
         except FileNotFoundError as error:
             raise NotFoundError("there is no such result file (yet)") from error
+
+    def mirror_report(self, station: Principal, digest: Digest) -> MirrorReport:
+        """Return a station's own report of a run that is over: it is made for who asks, and for nobody else.
+
+        Raises:
+            NotFoundError: there is no such run of this station, or it is not over.
+        """
+        if station.role is not Role.STATION or not self._access.is_party(station, digest):
+            raise NotFoundError("there is no such run")
+        run = self._queue.folder(digest)
+        accepted, progress = run.read_order(), run.read_progress()
+        if not progress.state.is_over:
+            raise NotFoundError("the run is not over", hint="Its mirror report is there when it is.")
+        policy = read_policy(run, accepted.order.policy_digest)
+        return mirror_report(accepted, progress, run.read_rounds(), station.name, policy)
 
     def may_read_weights(self, principal: Principal, digest: Digest) -> bool:
         """Whether a blob is weights of a run of this party: the current or the previous round's."""

@@ -138,7 +138,7 @@ def _data(facts: Facts) -> Section:
         else f"{', '.join(grant.consent_purposes)} ({' or '.join(grant.consent_modes)})",
         "minimum_patients_per_station": NOT_STATED if grant is None else grant.minimum_patients,
         "stations": sorted(took_part) if shown else len(took_part),
-        "examples": sum(examples.values()) or last.get("examples") or NOT_STATED,
+        "examples": sum(examples.values()) or last.get("examples_total") or NOT_STATED,
         "examples_by_station": examples if shown and examples else NOT_STATED,
         "examples_are": "images that training or the test rests on, counted and rounded by each station itself",
     }

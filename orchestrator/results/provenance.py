@@ -149,7 +149,7 @@ def _round(entry: Mapping[str, Any]) -> dict[str, Any]:
         "took_part": entry.get("took_part", []),
         "missing": entry.get("missing", {}),
         "num_examples": entry.get("num_examples", {}),
-        "examples": entry.get("examples", sum((entry.get("num_examples") or {}).values())),
+        "examples_total": entry.get("examples_total", sum((entry.get("num_examples") or {}).values())),
         "weights": weights.get("digest") if isinstance(weights, dict) else None,
     }
 

@@ -49,7 +49,7 @@ def pooled_rounds(accepted: AcceptedOrder, rounds: Sequence[Entry]) -> list[dict
             values = values_of(entry, stage, key)
             if not values:
                 continue
-            told = pool(values, entry.get("num_examples") or {}, metric)
+            told = pool(values, examples_of(entry, stage), metric)
             if told.value is not None and not _same_question(accepted, first, (stage, key), values):
                 told = Pooled(told.stations, None, DIFFERENCE)
             here.setdefault(stage, {})[key] = told
@@ -69,6 +69,12 @@ def metrics_of(accepted: AcceptedOrder) -> dict[tuple[str, str], MetricOutput]:
 def values_of(entry: Entry, stage: str, key: str) -> dict[str, float]:
     """Return what each station released of a metric in a round."""
     return {name: float(values[key]) for name, values in (entry.get(stage) or {}).items() if key in values}
+
+
+def examples_of(entry: Entry, stage: str) -> dict[str, int]:
+    """Return how many examples each station answered with in a stage: the weights of its means."""
+    found = (entry.get("examples") or {}).get(stage)
+    return dict(found if isinstance(found, Mapping) else entry.get("num_examples") or {})
 
 
 def _same_question(
@@ -142,7 +148,9 @@ def _shown(
     shown["withheld"] = {stage: codes for stage, codes in withheld.items() if codes}
     examples = entry.get("num_examples") or {}
     shown["num_examples"], shown["counts"] = {}, {}
-    shown["examples"] = sum(examples.values()) if examples_told and len(examples) >= MINIMUM_POOLED else None
+    shown["examples_total"] = (
+        sum(examples.values()) if examples_told and len(examples) >= MINIMUM_POOLED else None
+    )
     shown["compute_s"] = {
         stage: {"slowest": max(times.values())}
         for stage, times in (entry.get("compute_s") or {}).items()

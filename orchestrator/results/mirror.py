@@ -1,0 +1,102 @@
+"""Makes a station's mirror report: its own values beside what may be told of all.
+
+A pure function of the run's rounds. It takes one station's name and reads that station's values; of the others it takes nothing but
+`pool` and `spread`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator.federation.orders import AcceptedOrder, RunProgress
+from orchestrator.results.pooling import Pooled, spread
+from orchestrator.results.shown import examples_of, metrics_of, pooled_rounds, values_of
+from policies.manifest import MetricOutput
+from policies.mirror_report import MirrorPoint, MirrorReport, MirrorValue
+from policies.policy import Policy
+from policies.withheld import DIFFERENCE
+
+Entry = Mapping[str, Any]
+
+
+def mirror_report(
+    accepted: AcceptedOrder,
+    progress: RunProgress,
+    rounds: Sequence[Entry],
+    station: str,
+    policy: Policy | None = None,
+) -> MirrorReport:
+    """Return the report of a run that is over.
+
+    Args:
+        accepted: the order.
+        progress: how it ended.
+        rounds: the finished rounds as the run worker wrote them.
+        station: whose report it is; the order names it.
+        policy: the order's, where it is at hand.
+    """
+    order, manifest = accepted.order, accepted.manifest
+    pooled = pooled_rounds(accepted, rounds)
+    values = [
+        found
+        for which, metric in metrics_of(accepted).items()
+        if (found := _value(metric, which, rounds, pooled, station)) is not None
+    ]
+    return MirrorReport(
+        schema_version=1,
+        order_digest=accepted.order_digest,
+        station=station,
+        train=f"{manifest.name} {manifest.version}",
+        train_title=manifest.title,
+        policy_id=order.policy_id,
+        policy_version=order.policy_version,
+        policy_title=policy.title if policy else None,
+        summary_nl=policy.summary.nl if policy else None,
+        summary_en=policy.summary.en if policy else None,
+        state=progress.state.value,  # type: ignore[arg-type]  # the caller saw that it is over
+        rounds=len(rounds),
+        rounds_ordered=order.rounds,
+        rounds_of_station=sum(station in entry.get("took_part", ()) for entry in rounds),
+        values=values,
+    )
+
+
+def _value(
+    metric: MetricOutput,
+    which: tuple[str, str],
+    rounds: Sequence[Entry],
+    pooled: Sequence[Mapping[str, Mapping[str, Pooled]]],
+    station: str,
+) -> MirrorValue | None:
+    stage, key = which
+    course: list[MirrorPoint] = []
+    last: tuple[Entry, Pooled] | None = None
+    for entry, told in zip(rounds, pooled, strict=True):
+        found = told.get(stage, {}).get(key)
+        if found is None or station not in (entry.get(stage) or {}):
+            # It did not answer then: of a round without it a station learns nothing here.
+            continue
+        own = values_of(entry, stage, key).get(station)
+        course.append(MirrorPoint(round=int(entry["round"]), own=own, pooled=found.value))
+        # Of one question asked twice the first answer stands; after training the last round's is another question.
+        if last is None or found.code != DIFFERENCE:
+            last = (entry, found)
+    if last is None:
+        return None
+    entry, found = last
+    values = values_of(entry, stage, key)
+    around = spread(values, examples_of(entry, stage), station, metric) if found.value is not None else None
+    return MirrorValue(
+        stage=stage,  # type: ignore[arg-type]  # a metric's stage
+        metric=key,
+        decimals=metric.decimals,
+        round=int(entry["round"]),
+        own=values.get(station),
+        pooled=found.value,
+        hospitals=found.stations,
+        code=found.code,
+        others=around.others if around else 0,
+        lowest=around.lowest if around else None,
+        median=around.median if around else None,
+        highest=around.highest if around else None,
+        course=course,
+    )
