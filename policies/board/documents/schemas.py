@@ -17,6 +17,7 @@ from policies.profiles import Profile
 from policies.purposes import PurposeTable
 from policies.station_profile import StationProfile
 from policies.station_statement import StationHeads, StationStatement
+from policies.train_request import TrainRequest
 from policies.trust.revocations import RevocationList
 
 DOCUMENTS: dict[str, type[StrictModel]] = {
@@ -33,6 +34,7 @@ DOCUMENTS: dict[str, type[StrictModel]] = {
     "minimal-dataset-profile": Profile,
     "station-statement": StationStatement,
     "station-heads": StationHeads,
+    "train-request": TrainRequest,
 }
 
 

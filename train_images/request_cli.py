@@ -1,0 +1,158 @@
+"""`pht-train request`: ask the board that a train may run, and follow what becomes of it.
+
+Parses, calls one use case, renders. What the orchestrator says of a request is its word; what counts is a signed policy.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from policies.console import JsonOption, echo_json, new_app, say, say_line
+
+if TYPE_CHECKING:
+    from policies.wire.registry_client import RegistryClient
+    from policies.wire.registry_requests import RequestStatus
+
+request_app = new_app("Ask the board that a train may run.")
+
+ToOption = Annotated[str | None, typer.Option("--to", help="The orchestrator: https://host:port.")]
+TokenOption = Annotated[Path | None, typer.Option("--token-file", help="File that holds your token.")]
+CaOption = Annotated[
+    Path | None, typer.Option("--ca", help="Authority behind the orchestrator's certificate (PEM).")
+]
+ProfileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--profile",
+        envvar="PHT_TRAIN_PROFILE",
+        show_envvar=False,
+        help="TOML file with to, token_file and ca; without it ~/.config/pht-train.toml.",
+    ),
+]
+RequestArgument = Annotated[str, typer.Argument(help="The request's id, as `request send` prints it.")]
+
+
+@request_app.command("new")
+def request_new(
+    out: Annotated[Path, typer.Argument(help="The file to write, such as request.yaml.")],
+    bundle: Annotated[Path, typer.Option("--bundle", help="The packed bundle's folder.")],
+    key: Annotated[str, typer.Option("--key", "-k", help="Your key's public part: a .pub file, or hex.")],
+    collections: Annotated[str, typer.Option(help="Which collections: names with commas.")],
+    stations: Annotated[
+        str, typer.Option(help="Which hospitals: names with commas; without it whichever have them.")
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a request for a packed train; what only you know stands in it as REPLACE, for you to fill in."""
+    from policies.board.signing.keys import read_public  # noqa: PLC0415 - each command loads what it needs
+    from policies.files import write_atomically  # noqa: PLC0415
+    from train_images.tool.folders import read_bundle  # noqa: PLC0415
+    from train_images.tool.requesting import draft  # noqa: PLC0415
+
+    train = read_bundle(bundle)
+    text = draft(train, read_public(key), _names(collections), _names(stations))
+    write_atomically(out, text)
+    if as_json:
+        echo_json({"request": out, "train": train.manifest.name, "version": train.manifest.version})
+        return
+    say(f"Wrote {out} for {train.manifest.name} {train.manifest.version}.")
+    say(f"Next: fill in what says REPLACE, then pht-train request send {out}")
+
+
+@request_app.command("send")
+def request_send(
+    request: Annotated[Path, typer.Argument(help="The request's file.")],
+    to: ToOption = None,
+    token_file: TokenOption = None,
+    ca: CaOption = None,
+    profile: ProfileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send a request; the train's bundle must have been submitted. Prints the id."""
+    from train_images.tool.requesting import checked  # noqa: PLC0415
+
+    data = checked(request)
+    with _open(to, token_file, ca, profile) as registry:
+        sent = registry.requests.submit(data)
+    if as_json:
+        echo_json(sent)
+    else:
+        say(sent.id)
+
+
+@request_app.command("list")
+def request_list(
+    to: ToOption = None,
+    token_file: TokenOption = None,
+    ca: CaOption = None,
+    profile: ProfileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List your requests, the newest first."""
+    with _open(to, token_file, ca, profile) as registry:
+        found = registry.requests.all()
+    if as_json:
+        echo_json(found)
+        return
+    for one in found:
+        train = one.request.train
+        say_line(f"{one.id}  {one.changed}  {one.state:10}  {train.name} {train.version}")
+    if not found:
+        say("You have made no request.")
+
+
+@request_app.command("show")
+def request_show(
+    request: RequestArgument,
+    to: ToOption = None,
+    token_file: TokenOption = None,
+    ca: CaOption = None,
+    profile: ProfileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a request, and how it came to where it stands."""
+    from policies.board.documents.asked import lines_of  # noqa: PLC0415
+
+    with _open(to, token_file, ca, profile) as registry:
+        found, history = registry.requests.get(request), registry.requests.history(request)
+    if as_json:
+        echo_json({"request": found, "history": history})
+        return
+    for line in lines_of(found, history):
+        say_line(line)
+
+
+@request_app.command("withdraw")
+def request_withdraw(
+    request: RequestArgument,
+    text: Annotated[
+        str, typer.Option("--text", help="Why, for the board to read; at most 500 characters.")
+    ] = "",
+    to: ToOption = None,
+    token_file: TokenOption = None,
+    ca: CaOption = None,
+    profile: ProfileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a request back."""
+    with _open(to, token_file, ca, profile) as registry:
+        found = registry.requests.withdraw(request, text)
+    _show_state(found, as_json=as_json)
+
+
+def _show_state(found: "RequestStatus", *, as_json: bool) -> None:
+    if as_json:
+        echo_json(found)
+    else:
+        say(f"The request is {found.state}.")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _open(to: str | None, token_file: Path | None, ca: Path | None, profile: Path | None) -> "RegistryClient":
+    from train_images.tool.connection import choose_connection  # noqa: PLC0415
+
+    return choose_connection(to, token_file, ca, profile).open()
