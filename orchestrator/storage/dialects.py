@@ -15,12 +15,12 @@ BIG: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 def insert_missing(session: Session, table: type[DeclarativeBase], **values: object) -> bool:
     """Insert a row unless one with its key is there; return whether it was inserted."""
+    key = sa.inspect(table).primary_key[0]
     if session.get_bind().dialect.name == "postgresql":
-        statement: sa.Insert = postgresql.insert(table).values(**values).on_conflict_do_nothing()
-    else:
-        statement = sqlite.insert(table).values(**values).on_conflict_do_nothing()
-    result = session.execute(statement)
-    return bool(getattr(result, "rowcount", 0))
+        postgres = postgresql.insert(table).values(**values).on_conflict_do_nothing()
+        return session.execute(postgres.returning(key)).first() is not None
+    lite = sqlite.insert(table).values(**values).on_conflict_do_nothing()
+    return session.execute(lite.returning(key)).first() is not None
 
 
 def append_only(bind: sa.Connection, table: str, *verbs: str) -> None:
