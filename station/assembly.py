@@ -53,6 +53,7 @@ from station.runs.charging import Charging, privacy_ledger
 from station.runs.clock import RunClock
 from station.runs.desk import StationDesk
 from station.runs.differing import Differing
+from station.runs.mirror import MirrorReports
 from station.runs.moments import Moments
 from station.runs.needed_images import NeededImages
 from station.runs.outbox import Outbox
@@ -113,6 +114,7 @@ class Station:
     reviewing: Reviewing
     registry: RegistryClient
     repeats: Repeats
+    mirror_reports: MirrorReports
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +210,7 @@ def assemble(
         reviewing=reviewing,
         registry=lines.registry,
         repeats=books.outbox.repeats,
+        mirror_reports=_mirror_reports(home, books),
     )
 
 
@@ -239,6 +242,19 @@ def _lines(home: _Home, books: _Books) -> _Lines:
         policies=PolicyClient(paths.trust, orchestrator.mirror_url, ca=ca, proxy=proxy),
         registry=RegistryClient(url, ca, signer=key, proxy=proxy),
         fleet=FleetConnection(url, ca, paths.node_key, proxy),
+    )
+
+
+def _mirror_reports(home: _Home, books: _Books) -> MirrorReports:
+    url, ca, key = (
+        home.settings.orchestrator.url,
+        _authority(home.paths, home.settings),
+        load_private_key(home.paths.node_key),
+    )
+    return MirrorReports(
+        home.settings.name,
+        lambda: RegistryClient(url, ca, signer=key, proxy=home.proxy),
+        books.calls.announce,
     )
 
 

@@ -32,6 +32,7 @@ from station.web.catalogue_api import add_catalogue_routes
 from station.web.continuity_api import add_continuity_routes
 from station.web.gpus_api import add_gpu_routes
 from station.web.images_api import add_image_routes
+from station.web.mirror_api import add_mirror_routes
 from station.web.privacy_api import add_privacy_routes
 from station.web.reviews_api import add_review_routes
 from station.web.selftest_api import add_selftest_routes
@@ -87,6 +88,7 @@ def serve(home: Path) -> None:
         add_gpu_routes(api, launcher)
         add_image_routes(api, station.images)
         add_review_routes(api, ReviewDesk(station.reviewing, station.releases, audit))
+        add_mirror_routes(api, station.mirror_reports)
         add_privacy_routes(api, SpendingDesk(database, settings.privacy.epsilon, settings.privacy.delta))
         serve_local(api, paths.api_socket)
     finally:

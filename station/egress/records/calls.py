@@ -28,6 +28,7 @@ class Call(StrEnum):
     RUN_STATUS = "run-status"
     HEADS = "heads"
     REGISTRY = "registry"
+    MIRROR_REPORT = "mirror-report"
 
 
 class CallLedger:
