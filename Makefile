@@ -8,7 +8,7 @@ export PYTHON
 DATA ?=
 STAGE = @bash .ci/stage
 
-.PHONY: help setup engine engines reader tools images demo gpu-check test test-rootless lint fast fuzz faults bench-round bench-scale bench-data bench-map bench-guard bench-noise clean
+.PHONY: help setup engine engines reader tools images demo gpu-check test test-rootless lint fast fuzz faults bench-round bench-scale bench-data bench-map bench-guard bench-noise bench-strategies clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -71,6 +71,9 @@ bench-guard: setup ## the egress guard at 100 and 400 MB against one read of the
 
 bench-noise: setup ## what noise costs: draws, and an update of 100 MB beside the same without, as ratios
 	$(PY) -m tests.bench.bench_noise
+
+bench-strategies: setup ## what each aggregation strategy costs at 100 MB and three stations beside one read of the bytes, as ratios
+	$(PY) -m tests.bench.bench_strategies
 
 bench-data: setup tools ## pseudonymisation, reception and cohorts against their peers, as ratios
 	$(PY) -m tests.bench.bench_data
