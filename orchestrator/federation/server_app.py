@@ -24,6 +24,7 @@ from orchestrator.federation.exchange import Exchange, StoppedError
 from orchestrator.federation.flower import OrderGrid
 from orchestrator.federation.orders import RunFolder, RunState
 from orchestrator.federation.rounds import Rounds, RunFailedError
+from orchestrator.federation.run_lock import hold_run
 from orchestrator.federation.tasks import Address, LeaseLostError, SuperLinkDownError
 from policies.bundle import BlobFolder
 from policies.errors import PhtError, StateError, StorageError
@@ -250,7 +251,10 @@ def run_process(arguments: list[str] | None = None) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("flwr").setLevel(logging.WARNING)
     try:
-        return int(carry(RunFolder(given.run_folder), given.blobs, Address(given.host, given.port, given.ca)))
+        with hold_run(given.run_folder):
+            return int(
+                carry(RunFolder(given.run_folder), given.blobs, Address(given.host, given.port, given.ca))
+            )
     except StorageError as error:
         log.error("storage", extra={"reason": error.message})  # noqa: TRY400
         return int(Ending.STORAGE)
