@@ -24,6 +24,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 from pydantic import Field, ValidationError
 
 from orchestrator.federation.history import note_change
+from orchestrator.federation.round_log import RoundLog
 from policies.documents import Digest, Moment, Name, StrictModel, parse_json
 from policies.errors import DocumentError, NotFoundError, StateError, UsageError
 from policies.files import write_atomically
@@ -176,18 +177,14 @@ class RunFolder:
     def _state(self) -> object:
         return (self.read_json("state.json") or {}).get("state")
 
+    @property
+    def rounds(self) -> RoundLog:
+        """The finished rounds."""
+        return RoundLog(self.path / "rounds.jsonl")
+
     def read_rounds(self) -> list[dict[str, Any]]:
         """The finished rounds, oldest first; a line cut off by a crash is left out."""
-        path = self.path / "rounds.jsonl"
-        if not path.exists():
-            return []
-        rounds: list[dict[str, Any]] = []
-        for line in path.read_bytes().splitlines():
-            try:
-                rounds.append(json.loads(line))
-            except ValueError:
-                break
-        return rounds
+        return self.rounds.read()
 
     def write_rounds(self, rounds: list[dict[str, Any]]) -> None:
         """Replace the finished rounds."""

@@ -48,9 +48,9 @@ class Rounds:
         """
         folder = self._run.folder
         checkpoint = self._read_checkpoint()
-        if len(folder.read_rounds()) < self._order.rounds:
+        if folder.rounds.count() < self._order.rounds:
             prepare(self._run)
-        for round_ in range(len(folder.read_rounds()) + 1, self._order.rounds + 1):
+        for round_ in range(folder.rounds.count() + 1, self._order.rounds + 1):
             checkpoint = self._one_round(round_, checkpoint)
         self.finish()
         self._updates.forget_seen()
@@ -79,8 +79,7 @@ class Rounds:
                 checkpoint = self._aggregate(round_, checkpoint, answers, entry)
             self._updates.forget_inline()
         close_entry(entry, self._order.stages, self._run.accepted.manifest, time.monotonic() - started)
-        rounds = self._run.folder.read_rounds()[: round_ - 1]
-        self._run.folder.write_rounds([*rounds, entry])
+        self._run.folder.rounds.append(entry, round_)
         weights = checkpoint.weights
         self._run.show(
             round=round_,

@@ -107,7 +107,7 @@ class RunWorker:
                 if ending is None:
                     return
                 if ending is not Ending.STORAGE:
-                    done = len(folder.read_rounds())
+                    done = folder.rounds.count()
                     deaths = deaths + 1 if done == rounds else 1
                     rounds = done
                     pause_s = min(0.1 * 2**deaths, 10.0)

@@ -90,7 +90,7 @@ class Runs:
 
     def changed_since(self, digest: Digest, after: int, mark: str) -> bool:
         """Whether a run has more than `after` rounds, or another `mark`."""
-        return len(self._queue.folder(digest).read_rounds()) > after or self.mark(digest) != mark
+        return self._queue.folder(digest).rounds.count() > after or self.mark(digest) != mark
 
     def mark(self, digest: Digest) -> str:
         """A short text that changes when a watcher would want to know."""
