@@ -34,8 +34,12 @@ _WEIGHTS = {
 """Each kind of fault and how often it is drawn."""
 SECONDS: dict[Form, dict[str, tuple[float, float]]] = {
     "short": {"cut": (1, 4), "fill": (1, 4), "clock": (3, 6), "freeze": (2, 4)},
-    "long": {"cut": (1, 10), "fill": (2, 20), "clock": (5, 20), "freeze": (5, 30)},
+    "long": {"cut": (1, 10), "fill": (2, 15), "clock": (3, 15), "freeze": (2, 30)},
 }
+PAUSE_S: dict[Form, float] = {"short": 1.5, "long": 3.0}
+HASTY = 0.35
+"""How often a fault comes before the one before is got over."""
+TWO_AT_ONCE = 0.15
 CUT_FOR_MINUTES = (60.0, 180.0)
 
 
@@ -107,13 +111,13 @@ def draw(
     events: list[Event] = []
     while kinds:
         faults = [_fault(chance, kinds.pop(), form, stations)]
-        if kinds and chance.random() < 0.15:
+        if kinds and chance.random() < TWO_AT_ONCE:
             faults.append(_fault(chance, kinds.pop(), form, stations))
         events.append(
             Event(
                 number=len(events) + 1,
-                pause_s=round(chance.uniform(0, 3), 2),
-                hasty=bool(events) and chance.random() < 0.35,
+                pause_s=round(chance.uniform(0, PAUSE_S[form]), 2),
+                hasty=bool(events) and chance.random() < HASTY,
                 faults=tuple(faults),
                 after_s=round(chance.uniform(0, 2), 2),
             )
