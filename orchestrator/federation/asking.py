@@ -47,7 +47,16 @@ _PASSING = frozenset(
 )
 """Refusals that may be another answer later."""
 
-_HELD = _PASSING - {RefusalCode.RESOURCES_BUSY.value}
+_AROUND = frozenset(
+    {
+        RefusalCode.NETWORK_UNAVAILABLE.value,
+        RefusalCode.ENGINE_UNAVAILABLE.value,
+        RefusalCode.STATION_STORAGE.value,
+    }
+)
+"""Failures of what is around a train, not of it: the disk is full, here or there, or the engine starts again. No number of them is the end."""
+
+_HELD = (_PASSING | _AROUND) - {RefusalCode.RESOURCES_BUSY.value}
 """Of these, what tells nothing of how fast a station is. A busy one is slow for whoever waits."""
 
 _PENDING_MAX_S = 15.0
@@ -266,7 +275,7 @@ class Asking:
         entry.last_code, entry.correlation_id = reply.code or LATE, reply.correlation_id
         if reply.status is Status.PENDING and reply.code == RefusalCode.REVIEW_PENDING:
             self._wait_for_a_person(name, entry, now)
-        elif reply.status is Status.PENDING or (reply.status is Status.REFUSED and reply.code in _PASSING):
+        elif reply.status is Status.PENDING or _passes(reply):
             entry.held = entry.held or reply.code in _HELD
             entry.ask_at = now + min(self.patience.pending_s * 1.12 ** min(entry.attempt, 40), _PENDING_MAX_S)
             entry.silence_s = self.patience.silence_s
@@ -336,6 +345,13 @@ class Asking:
             ttl=left_s + 60.0,
             group_id=str(question.round),
         )
+
+
+def _passes(reply: StationReply) -> bool:
+    """Whether the same question may have another answer a little later."""
+    return (reply.status is Status.REFUSED and reply.code in _PASSING) or (
+        reply.status is Status.FAILED and reply.code in _AROUND
+    )
 
 
 def _is_failure(reply: StationReply) -> bool:

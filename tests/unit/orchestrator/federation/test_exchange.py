@@ -129,6 +129,14 @@ def test_three_failures_are_the_end_at_a_station() -> None:
     assert _attempts(grid, "amstel") == [1, 2, 3]
 
 
+@pytest.mark.parametrize("code", ["STATION_STORAGE", "NETWORK_UNAVAILABLE", "ENGINE_UNAVAILABLE"])
+def test_what_is_wrong_around_a_train_is_waited_for_however_often_it_is_said(code: str) -> None:
+    grid = _grid(amstel=_in_turn(*[lambda i: _reply(i, Status.FAILED, code)] * 6, _good))
+    patience = Patience(deadline_s=60.0, enough=3, grace_s=0.1, pending_s=0.01)
+    assert isinstance(_ask(grid, patience)["amstel"], Answered)
+    assert len(_attempts(grid, "amstel")) == 7
+
+
 def test_a_container_that_was_killed_while_it_was_prepared_is_not_the_end_at_a_station() -> None:
     def crashed(instruction: Instruction) -> Answer:
         return _reply(instruction, Status.REFUSED, "TRAIN_CRASHED")
