@@ -104,6 +104,7 @@ class Rounds:
         entry["aggregate_s"] = round(time.monotonic() - begun, 4)
         entry["weights"] = found.weights.model_dump()
         entry["left_out"] = list(found.left_out)
+        self._updates.turn(reply.release.digest for reply in answers.values() if reply.release is not None)
         seen = tuple(sorted(self._updates.seen))
         checkpoint = Checkpoint(round_, found.weights, entry, checkpoint.weights, seen, found.state)
         write_checkpoint(self._run.folder, checkpoint)

@@ -15,13 +15,15 @@ class StationUpdates:
     """The updates of one order, inline ones in its folder and the others among the blobs.
 
     Attributes:
-        seen: every digest that a station called its update.
+        seen: what stations called their updates, as far as it may still be sent again: of this round and the one before, and
+            whatever of earlier ones is on the disk.
     """
 
     def __init__(self, folder: RunFolder, blobs: BlobFolder) -> None:
         self._folder = folder
         self._blobs = blobs
         self.seen: set[str] = set()
+        self._before: frozenset[str] = frozenset()
 
     def keep(self, release: Blob, arrays: bytes | None) -> Path | None:
         """Where an update lies, its inline bytes written first; None where there are none."""
@@ -53,6 +55,13 @@ class StationUpdates:
         for name in names:
             if "sha256:" + name not in used:
                 self._blobs.path("sha256:" + name).unlink(missing_ok=True)
+
+    def turn(self, answered: Iterable[str]) -> None:
+        """Begin another round's list with what was averaged in this one: of all rounds it would outgrow the checkpoint."""
+        now = frozenset(answered)
+        left = {digest for digest in self.seen if self._blobs.path(digest).exists()}
+        self.seen = left | now | self._before
+        self._before = now
 
     def forget_seen(self) -> None:
         """Delete what a station sent again after it was averaged."""
