@@ -15,7 +15,8 @@ from policies.errors import NetworkError, SettingsError
 from policies.wire.oci_auth import Credentials
 
 HELD_S: Final = 60.0
-_REFUSED: Final = 407
+_REFUSED: Final = frozenset({401, 407})
+"""407 is what it should say; tinyproxy says 401 to a wrong password."""
 
 
 class ProxyError(NetworkError):
@@ -79,7 +80,7 @@ class Proxy:
         """
         number = answer.partition(" ")[0]
         status = int(number) if number.isascii() and number.isdigit() and len(number) == 3 else 0
-        if status == _REFUSED:
+        if status in _REFUSED:
             self._refusal.until = time.monotonic() + HELD_S
             return self._unwelcome()
         if 400 <= status < 500 and status not in {408, 429}:
@@ -92,10 +93,10 @@ class Proxy:
     def _unwelcome(self) -> ProxyError:
         if self.credentials is None:
             return ProxyError(
-                "the proxy wants to know who asks (407)",
+                "the proxy wants to know who asks",
                 hint="Name a file with one line, user:password, as the proxy's credentials.",
             )
         return ProxyError(
-            "the proxy does not take this user name and password (407)",
+            "the proxy does not take this user name and password",
             hint="Correct the proxy's credentials file, then start again. It must take Basic authentication.",
         )
