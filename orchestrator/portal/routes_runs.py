@@ -116,7 +116,7 @@ def resume_run(digest: Digest, asking: CallerOf, parts: ServicesOf) -> dict[str,
 @router.get("/{digest}/result/{name}", summary="A file of the result (ranges)", response_class=FileResponse)
 def get_result(digest: Digest, name: str, asking: CallerOf, parts: ServicesOf) -> Response:
     """Serve a file of the result; its ETag is the digest of its bytes, so that a download goes on with `If-Range`."""
-    path = parts.runs.result_file(require(asking, *_WATCHERS), digest, name)
+    path = parts.runs.result_file(require(asking, Role.RESEARCHER, Role.OPERATOR), digest, name)
     headers = {"ETag": f'"{parts.runs.result_digest(path)}"', "X-Content-Type-Options": "nosniff"}
     return FileResponse(path, filename=name, headers=headers)
 

@@ -265,7 +265,7 @@ def test_the_result_is_the_requesters(world: World) -> None:
     with world.place.raw(
         Authorization=f"Bearer {world.place.services.access.new_token(Role.BOARD, 'b')}"
     ) as raw:
-        assert raw.get(f"/api/v1/runs/{digest}/result/{PROVENANCE}").status_code == 404
+        assert raw.get(f"/api/v1/runs/{digest}/result/{PROVENANCE}").status_code == 403
     with world.place.raw(
         Authorization=f"Bearer {world.place.services.access.new_token(Role.RESEARCHER, 'alice')}"
     ) as raw:

@@ -1,0 +1,262 @@
+"""A researcher's request from its first word to a released model, over real HTTPS: who may move it, and what moves it by itself."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from orchestrator_site import (
+    MANIFEST,
+    Board,
+    Site,
+    policy_yaml,
+    send,
+    send_bundle,
+    signed_order,
+    site,
+    station_keys,
+    wait_until,
+    weights,
+)
+from sqlalchemy import select
+
+from orchestrator.federation.orders import RunProgress, RunState
+from orchestrator.registry.access import Role
+from orchestrator.storage import StationRow
+from policies.documents import digest_of
+from policies.errors import DocumentError, NotFoundError, TrustError, UsageError
+from policies.signing import Signer, generate_key, load_signer
+from policies.train_request import Declined, DeclineReason, RequestState
+from policies.wire.registry_client import RegistryClient
+
+
+@dataclass
+class World:
+    place: Site
+    board: Board
+    requester: Signer
+    alice: RegistryClient
+    desk: RegistryClient
+    folder: Path
+
+    def document(self, **changes: object) -> bytes:
+        return request_yaml(self.requester.public_hex, **changes)
+
+    def publish(self) -> None:
+        token = self.place.services.access.new_token(Role.BOARD, "secretary")
+        self.board.publish(f"{self.place.url}/api/v1/mirror", token, self.place.ca)
+
+    def approve(self, **changes: object) -> str:
+        digest = self.board.add_policy(policy_yaml(self.requester.public_hex, **changes))
+        self.publish()
+        return digest
+
+    def order(self, policy_digest: str) -> str:
+        with self.place.services.database.transaction() as session:
+            for number, row in enumerate(session.scalars(select(StationRow)).all(), 1):
+                row.node_id = str(number)
+        send(self.alice, self.folder, weights())
+        return self.alice.post_order(signed_order(self.requester, policy_digest, weights()))
+
+    def run_is(self, digest: str, state: RunState) -> None:
+        """What the run worker writes."""
+        folder = self.place.home.run_folder(digest)
+        progress = RunProgress.model_validate_json((folder / "state.json").read_bytes())
+        (folder / "state.json").write_text(progress.model_copy(update={"state": state}).model_dump_json())
+
+    def states(self, request: str) -> list[str]:
+        return [step.after for step in self.alice.requests.history(request)]
+
+
+def request_yaml(key: str, **changes: object) -> bytes:
+    document = {
+        "schema_version": 1,
+        "train": {"name": "trivial", "version": "1.0.0", "manifest_digest": digest_of(MANIFEST)},
+        "purpose": {"code": "method-development", "statement": "To see whether it works.", "benefit": "All."},
+        "requester": {
+            "organisation": "A Hospital",
+            "contact": "A Person",
+            "requester_class": "participant",
+            "country": "NL",
+            "key": key,
+        },
+        "collections": ["thorax"],
+        "stations": ["amstel", "berkel", "dommel"],
+    }
+    return yaml.safe_dump(document | changes).encode()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    board = Board.found(tmp_path)
+    generate_key(tmp_path / "requester.pem")
+    board.set_register(station_keys())
+    with site(tmp_path, board.root) as place:
+        alice = place.client(Role.RESEARCHER, "alice")
+        send_bundle(alice, tmp_path)
+        desk = place.client(Role.BOARD, "board")
+        found = World(place, board, load_signer(tmp_path / "requester.pem"), alice, desk, tmp_path)
+        found.publish()
+        place.services.stations.sync_quietly()
+        yield found
+
+
+def test_from_the_first_word_to_a_released_model(world: World) -> None:
+    request = world.alice.requests.submit(world.document()).id
+    assert world.desk.requests.take_up(request, "On Thursday.").state is RequestState.IN_REVIEW
+    policy = world.approve()
+    found = world.alice.requests.get(request)
+    assert (found.state, found.policy_id, found.policy_version) == (RequestState.APPROVED, "trivial", 1)
+    order = world.order(policy)
+    assert world.alice.requests.get(request).state is RequestState.ORDERED
+    world.run_is(order, RunState.RUNNING)
+    assert world.alice.requests.get(request).state is RequestState.RUNNING
+    world.run_is(order, RunState.FINISHED)
+    assert world.desk.requests.get(request).state is RequestState.RELEASED
+    history = world.alice.requests.history(request)
+    assert [step.after for step in history] == [
+        "submitted", "in-review", "approved", "ordered", "running", "released",
+    ]  # fmt: skip
+    assert [step.who for step in history] == [
+        "researcher:alice", "board:board", "board's mirror", "orders", "runs", "runs",
+    ]  # fmt: skip
+    assert [step.number for step in history] == list(range(1, 7))
+    assert history[1].text == "On Thursday."
+    assert history[2].text == "trivial version 1"
+
+
+def test_what_happened_while_nobody_looked_is_in_the_history_all_the_same(world: World) -> None:
+    request = world.alice.requests.submit(world.document()).id
+    order = world.order(world.approve())
+    world.run_is(order, RunState.FINISHED)
+    world.place.services.keep_up()
+    assert _stored(world) == ["submitted", "approved", "ordered", "running", "released"]
+    assert world.states(request)[-1] == "released"
+
+
+def test_publication_and_order_are_recorded_without_a_look(world: World) -> None:
+    world.alice.requests.submit(world.document())
+    policy = world.approve()
+    wait_until(lambda: _stored(world) == ["submitted", "approved"], 60.0, "the publication's step")
+    world.order(policy)
+    wait_until(lambda: _stored(world) == ["submitted", "approved", "ordered"], 60.0, "the order's step")
+
+
+def _stored(world: World) -> list[str]:
+    with world.place.services.database.reading() as session:
+        rows = session.connection().exec_driver_sql("SELECT after FROM request_history ORDER BY number")
+        return [row[0] for row in rows]
+
+
+def test_a_run_that_failed_leaves_an_order(world: World) -> None:
+    request = world.alice.requests.submit(world.document()).id
+    order = world.order(world.approve())
+    for state in (RunState.RUNNING, RunState.FAILED, RunState.QUEUED, RunState.RUNNING):
+        world.run_is(order, state)
+        world.alice.requests.get(request)
+    steps = world.alice.requests.history(request)[3:]
+    assert [(step.after, step.code) for step in steps] == [
+        ("running", ""), ("ordered", "RUN_FAILED"), ("running", ""),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [{"manifest_digest": digest_of(b"other")}, {"requester": None}])
+def test_a_policy_of_another_train_or_key_approves_nothing(world: World, changes: dict[str, object]) -> None:
+    request = world.alice.requests.submit(world.document()).id
+    if changes.get("requester", 0) is None:
+        document = yaml.safe_load(policy_yaml(world.requester.public_hex))
+        changes = {"requester": document["requester"] | {"key": "ab" * 32}}
+    world.approve(**changes)
+    assert world.alice.requests.get(request).state is RequestState.SUBMITTED
+
+
+def test_a_revoked_policy_withdraws_what_it_approved(world: World) -> None:
+    request = world.alice.requests.submit(world.document()).id
+    world.approve()
+    assert world.alice.requests.get(request).state is RequestState.APPROVED
+    world.board.repository.revoke("trivial", 1, "The consent was not what we thought.", now=datetime.now(UTC))
+    world.publish()
+    assert world.alice.requests.get(request).state is RequestState.WITHDRAWN
+    last = world.alice.requests.history(request)[-1]
+    assert (last.who, last.before, last.code) == ("board's mirror", "approved", "POLICY_REVOKED")
+
+
+def test_a_mirror_that_does_not_verify_says_nothing(world: World) -> None:
+    request = world.alice.requests.submit(world.document()).id
+    world.approve()
+    assert world.alice.requests.get(request).state is RequestState.APPROVED
+    again = world.alice.requests.submit(world.document(collections=["other"]))
+    assert again.state is RequestState.APPROVED
+    (world.place.home.mirror / "metadata" / "timestamp.json").write_bytes(b"{}")
+    third = world.alice.requests.submit(world.document(collections=["third"]))
+    assert third.state is RequestState.SUBMITTED
+    assert world.alice.requests.get(request).state is RequestState.APPROVED
+
+
+def test_the_same_document_again_is_the_same_request(world: World) -> None:
+    first = world.alice.requests.submit(world.document())
+    assert world.alice.requests.submit(world.document()).id == first.id
+    world.alice.requests.withdraw(first.id, "Not any more.")
+    assert world.alice.requests.submit(world.document()).id != first.id
+    assert [one.state for one in world.alice.requests.all()] == [
+        RequestState.SUBMITTED,
+        RequestState.WITHDRAWN,
+    ]
+    assert [one.id for one in world.alice.requests.all(RequestState.WITHDRAWN)] == [first.id]
+
+
+def test_a_declined_request_may_still_be_approved_by_signatures_but_not_taken_up(world: World) -> None:
+    request = world.alice.requests.submit(world.document()).id
+    world.desk.requests.decline(request, Declined(reason=DeclineReason.PURPOSE, text="For whom?"))
+    last = world.alice.requests.history(request)[-1]
+    assert (last.after, last.code, last.text) == ("declined", "purpose", "For whom?")
+    for step in (world.desk.requests.take_up, world.alice.requests.withdraw):
+        with pytest.raises(UsageError, match="declined"):
+            step(request)
+    world.approve()
+    assert world.alice.requests.get(request).state is RequestState.APPROVED
+
+
+def test_who_may_not_move_a_request(world: World) -> None:
+    request = world.alice.requests.submit(world.document()).id
+    for client in (
+        world.alice,
+        world.place.client(Role.OPERATOR, "op"),
+        world.place.client(Role.AUDITOR, "eva"),
+    ):
+        with pytest.raises(TrustError):
+            client.requests.take_up(request)
+        with pytest.raises(TrustError):
+            client.requests.decline(request, Declined(reason=DeclineReason.OTHER, text="x"))
+    with pytest.raises(TrustError):
+        world.desk.requests.withdraw(request)
+    with pytest.raises(NotFoundError):
+        world.place.client(Role.RESEARCHER, "mallory").requests.withdraw(request)
+    assert world.states(request) == ["submitted"]
+
+
+def test_a_request_for_a_train_that_is_not_here_is_refused(world: World) -> None:
+    unknown = {"name": "trivial", "version": "1.0.1", "manifest_digest": digest_of(MANIFEST)}
+    with pytest.raises(UsageError, match=r"no trivial 1\.0\.1") as found:
+        world.alice.requests.submit(world.document(train=unknown))
+    assert "submit" in found.value.hint
+
+
+def test_what_is_no_request_is_refused(world: World) -> None:
+    twice = b"schema_version: 1\nschema_version: 1\n"
+    for data in (b"", b"{}", b"[1]", b"a: &x [*x]", b"\xff\xfe", twice, b"x" * 70_000):
+        with pytest.raises((UsageError, DocumentError)):
+            world.alice.requests.submit(data)
+    assert world.alice.requests.all() == []
+
+
+def test_a_researcher_has_a_bounded_number_of_open_requests(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.registry.requests.MAX_OPEN", 2)
+    for number in range(2):
+        world.alice.requests.submit(world.document(collections=[f"c{number}"]))
+    with pytest.raises(UsageError, match="2 of your requests are open"):
+        world.alice.requests.submit(world.document(collections=["c3"]))
