@@ -4,7 +4,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from orchestrator.federation.orders import FolderQueue, RunFolder, weights_of
+from orchestrator.federation.order_weights import weights_in
+from orchestrator.federation.orders import FolderQueue, RunFolder
 from policies.bundle import BlobFolder
 from policies.errors import StateError
 from policies.files import write_atomically
@@ -51,7 +52,7 @@ class StationUpdates:
         """
         used: set[str] = set()
         for folder in FolderQueue(self._folder.path.parent).folders():
-            used |= weights_of(folder, folder.read_order())
+            used |= weights_in(folder)
         for name in names:
             if "sha256:" + name not in used:
                 self._blobs.path("sha256:" + name).unlink(missing_ok=True)

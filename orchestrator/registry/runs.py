@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import select
 
 from orchestrator.federation.history import note_wish, read_history
-from orchestrator.federation.orders import FolderQueue, RunFolder, RunProgress, weights_of
+from orchestrator.federation.order_weights import weights_in
+from orchestrator.federation.orders import FolderQueue, RunFolder, RunProgress
 from orchestrator.registry.access import Access, Principal, Role
 from orchestrator.registry.audit import Action, Audit, AuditEvent
 from orchestrator.results.facts import read_policy
@@ -189,7 +190,7 @@ class Runs:
         for order_digest in self._access.orders_of(principal):
             folder = self._queue.folder(order_digest)
             try:
-                if digest in weights_of(folder, folder.read_order()):
+                if digest in weights_in(folder):
                     return True
             except StateError:
                 continue
