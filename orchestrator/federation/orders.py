@@ -8,6 +8,7 @@
                      task.json         the claimed Flower task with its token; mode 0600
                      history.jsonl     each change of state with its moment (`history`)
                      stop              present when an operator asked to stop
+                     alive             touched every second by the process that carries it
                      replies/          bytes of arrays while a round is aggregated
 
 States: queued -> running -> finished | failed | stopped; failed and stopped -> queued by `resume`.
@@ -15,122 +16,44 @@ Every file is written under another name, synced and renamed.
 """
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from orchestrator.federation.history import note_change
+from orchestrator.federation.places import UNLIMITED, Limits, Place, Running, Waiting, choose
 from orchestrator.federation.round_log import RoundLog
-from policies.documents import Digest, Moment, Name, StrictModel, parse_json
+from orchestrator.federation.run_documents import AcceptedOrder, RunProgress, RunState, Timing
+from policies.documents import StrictModel, parse_json
 from policies.errors import DocumentError, NotFoundError, StateError, UsageError
 from policies.files import write_atomically
-from policies.manifest import TrainManifest
-from policies.order import RunOrder
-from policies.policy import ReleaseRules
+
+log = logging.getLogger(__name__)
+
+__all__ = ["AcceptedOrder", "FolderQueue", "RunFolder", "RunProgress", "RunState", "Timing", "weights_of"]
+
+_KEPT: Final = ".kept"
+_PLACES: Final = ".places.json"
+_OLD_S: Final = 8.0
+"""Without a word for so long a process is taken for gone."""
+
+ALIVE: Final = "alive"
+"""A run folder's file that is touched every second while a process carries the order."""
+
+SUPERLINK_DOWN: Final = "SUPERLINK_DOWN"
+"""The SuperLink does not answer: waited for."""
+WORKER_AWAY: Final = "WORKER_AWAY"
+"""Nobody keeps the queue: the worker is being started again."""
+SERVERAPP_STARTING: Final = "SERVERAPP_STARTING"
+"""The process that carries the order is starting, or is being started again."""
+ORDER_EXPIRED: Final = "ORDER_EXPIRED"
 
 _MAX_FILE_BYTES = 8 * 1024 * 1024
-
-Seconds = Annotated[float, Field(gt=0, le=30 * 24 * 3600, allow_inf_nan=False)]
-
-
-class Timing(StrictModel):
-    """How long the rounds wait, in seconds."""
-
-    prepare_s: Seconds = Field(
-        default=24 * 3600.0, description="For enough stations to accept; operators may have to."
-    )
-    prepare_grace_s: Seconds = Field(default=60.0, description="For the rest, once enough have accepted.")
-    answer_s: Seconds | None = Field(
-        default=None,
-        description="For one answer; where not given, the manifest's message timeout, what the policy adds to it (the scoring of an "
-        "update, its quantum) and two minutes.",
-    )
-    straggler_s: Seconds = Field(
-        default=120.0,
-        description="For the rest of a round, once enough have answered; at least as long as they took.",
-    )
-    review_s: Seconds | None = Field(
-        default=None,
-        description="For a station where a person looks at what is to leave; the policy's review_hours and ten minutes where "
-        "not given.",
-    )
-
-
-class AcceptedOrder(StrictModel):
-    """A run order whose signatures, policy and stations the orchestrator has checked."""
-
-    order_digest: Digest = Field(description="Of the envelope's payload: the order's own bytes.")
-    envelope: Annotated[str, Field(max_length=256 * 1024)] = Field(
-        description="The signed order as DSSE, JSON text."
-    )
-    order: RunOrder
-    manifest: TrainManifest
-    release: ReleaseRules = Field(
-        description="The policy's: which tensors a release holds, and how precisely."
-    )
-    nodes: dict[Name, Annotated[int, Field(ge=1, lt=2**64)]] = Field(
-        description="Flower's node id of each station."
-    )
-    timing: Timing = Field(default_factory=Timing)
-
-
-class RunState(StrEnum):
-    """How far an order is."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    FINISHED = "finished"
-    FAILED = "failed"
-    STOPPED = "stopped"
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more happens without `resume`."""
-        return self in {RunState.FINISHED, RunState.FAILED, RunState.STOPPED}
-
-
-class RunProgress(StrictModel):
-    """What an order's page shows."""
-
-    state: RunState = RunState.QUEUED
-    round: Annotated[int, Field(ge=0)] = 0
-    rounds: Annotated[int, Field(ge=0)] = 0
-    stage: Literal["", "prepare", "train", "evaluate", "analyse", "finish"] = ""
-    accepted: tuple[str, ...] = ()
-    missing: dict[str, str] = Field(
-        default_factory=dict, description="Station to code: why it does not take part."
-    )
-    correlation: dict[str, str] = Field(
-        default_factory=dict,
-        description="Station to what it calls its run: its operator finds by that why it failed there.",
-    )
-    reviewing: dict[str, Moment] = Field(
-        default_factory=dict,
-        description="Stations where a person looks at what is to leave, to when they are waited for.",
-    )
-    code: str = Field(default="", description="Why it failed: a word of a closed list.")
-    flower_run: Annotated[int, Field(ge=0, lt=2**64)] = 0
-    flower_runs: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="How many Flower runs carried the order."
-    )
-    restarts: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="How often its ServerApp was started again."
-    )
-    weights: Digest | None = None
-
-
-class OrderQueue(Protocol):
-    """Where the run worker gets its orders and says how they go."""
-
-    def next_order(self) -> AcceptedOrder | None:
-        """An order that waits or was left running, the oldest first; not one that this worker has in hand."""
-
-    def report(self, order_digest: str, progress: RunProgress) -> None:
-        """Say how far an order is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +95,7 @@ class RunFolder:
         """Replace how far the order is; another state than before goes into its history first."""
         if self._state() != progress.state:
             note_change(self.path, progress.state, progress.round, progress.code)
+            progress = progress.model_copy(update={"since": datetime.now(UTC).replace(microsecond=0)})
         write_atomically(self.path / "state.json", progress.model_dump_json(indent=1).encode())
 
     def _state(self) -> object:
@@ -204,6 +128,10 @@ class RunFolder:
         data = json.dumps(value, sort_keys=True, allow_nan=False).encode()
         write_atomically(self.path / name, data, mode=0o600 if private else 0o644)
 
+    def beat(self) -> None:
+        """Say that a process carries the order now; lost at a crash of the machine, like that process."""
+        (self.path / ALIVE).touch()
+
     def stop_wanted(self) -> bool:
         """Whether an operator asked to stop."""
         return (self.path / "stop").exists()
@@ -211,10 +139,14 @@ class RunFolder:
 
 @dataclass(slots=True)
 class FolderQueue:
-    """`OrderQueue` over a folder of run folders. The portal submits and reads; one worker takes and reports."""
+    """A folder of run folders. The portal submits and reads; one worker takes and reports."""
 
     runs: Path
     _in_hand: set[str] = field(default_factory=set)
+    _served: dict[str, int] = field(default_factory=dict)
+    _known: dict[str, tuple[object, AcceptedOrder | None, RunProgress]] = field(default_factory=dict)
+    _damaged: set[str] = field(default_factory=set)
+    _places: dict[str, list[object]] = field(default_factory=dict)
 
     def submit(self, accepted: AcceptedOrder) -> RunFolder:
         """Put an accepted order in the queue. The same order twice is one order.
@@ -240,24 +172,122 @@ class FolderQueue:
         """All orders, oldest first."""
         if not self.runs.is_dir():
             return
-        found = [path for path in self.runs.iterdir() if (path / "order.json").exists()]
-        for path in sorted(found, key=lambda path: (path / "order.json").stat().st_mtime_ns):
+        found = []
+        for path in self.runs.iterdir():
+            try:
+                found.append(((path / "order.json").stat().st_mtime_ns, path))
+            except OSError:
+                continue
+        for _, path in sorted(found):
             yield RunFolder(path)
 
-    def next_order(self) -> AcceptedOrder | None:
-        """See `OrderQueue.next_order`."""
+    def next_order(self, limits: Limits = UNLIMITED) -> AcceptedOrder | None:
+        """Take an order that waits or was left running; not one that this worker has in hand.
+
+        Fair among requesters, and no station has more runs at once than the limits say (`places`). What is to be stopped or has
+        expired ends here; a folder that is damaged stops nobody else's order.
+        """
+        waiting: dict[str, tuple[AcceptedOrder, Waiting]] = {}
+        running: list[Running] = []
         for folder in self.folders():
-            if folder.order_digest in self._in_hand or folder.read_progress().state.is_over:
+            if (found := self._look_at(folder)) is None:
                 continue
-            self._in_hand.add(folder.order_digest)
-            return folder.read_order()
-        return None
+            accepted, progress = found
+            digest = accepted.order_digest
+            stations = tuple(name for name in accepted.order.stations if name not in progress.excluded)
+            if digest in self._in_hand:
+                running.append(Running(accepted.requester, stations))
+            elif not self._ends_here(folder, accepted, progress):
+                resumed = progress.state is RunState.RUNNING
+                waiting[digest] = (accepted, Waiting(digest, accepted.requester, stations, resumed))
+        chosen, places = choose([item for _, item in waiting.values()], running, self._served, limits)
+        self._write_places(places)
+        if chosen is None:
+            return None
+        self._in_hand.add(chosen)
+        self._served[waiting[chosen][1].requester] = max(self._served.values(), default=0) + 1
+        return waiting[chosen][0]
 
     def report(self, order_digest: str, progress: RunProgress) -> None:
-        """See `OrderQueue.report`."""
+        """Say how far an order is."""
         self.folder(order_digest).write_progress(progress)
         if progress.state.is_over:
-            self._in_hand.discard(order_digest)
+            self.let_go(order_digest)
+
+    def let_go(self, order_digest: str) -> None:
+        """Have an order no longer in hand."""
+        self._in_hand.discard(order_digest)
+
+    def beat(self) -> None:
+        """Say that a worker keeps the queue now."""
+        self.runs.mkdir(mode=0o750, parents=True, exist_ok=True)
+        (self.runs / _KEPT).touch()
+
+    def shown(self, order_digest: str, now: datetime | None = None) -> RunProgress:
+        """Return how far an order is, as true as it is now: what its folder says may be the word of a process that is gone.
+
+        Raises:
+            StateError: damaged.
+        """
+        folder, moment = self.folder(order_digest), now or datetime.now(UTC)
+        progress = folder.read_progress()
+        if progress.state.is_over:
+            return progress
+        kept = _touched(self.runs / _KEPT)
+        changes: dict[str, object] = {"carried": kept}
+        if progress.state is RunState.QUEUED:
+            changes |= self._place_of(order_digest)
+        else:
+            changes["carried"] = _touched(folder.path / ALIVE)
+        if _is_old(kept, moment):
+            changes |= {"waiting": WORKER_AWAY}
+        elif progress.state is RunState.RUNNING and _is_old(changes["carried"], moment):
+            changes |= {"waiting": progress.waiting or SERVERAPP_STARTING}
+        return progress.model_copy(update=changes)
+
+    def _look_at(self, folder: RunFolder) -> tuple[AcceptedOrder, RunProgress] | None:
+        """What the queue knows of an order that is not over. Each file is read once for each time that it is written."""
+        try:
+            stamp = _stamp(folder.path / "state.json")
+            known = self._known.get(folder.path.name)
+            if known is None or known[0] != stamp:
+                progress = folder.read_progress()
+                accepted = None if progress.state.is_over else folder.read_order()
+                self._known[folder.path.name] = known = (stamp, accepted, progress)
+        except StateError as error:
+            if folder.path.name not in self._damaged:
+                self._damaged.add(folder.path.name)
+                log.error("order_damaged", extra={"order": folder.path.name, "reason": error.message})  # noqa: TRY400
+            return None
+        _, accepted, progress = known
+        return None if accepted is None else (accepted, progress)
+
+    def _ends_here(self, folder: RunFolder, accepted: AcceptedOrder, progress: RunProgress) -> bool:
+        if folder.stop_wanted():
+            self.report(
+                accepted.order_digest, progress.model_copy(update={"state": RunState.STOPPED, "stage": ""})
+            )
+            return True
+        if datetime.now(UTC) >= accepted.order.expires:
+            ended = {"state": RunState.FAILED, "code": ORDER_EXPIRED, "stage": ""}
+            self.report(accepted.order_digest, progress.model_copy(update=ended))
+            return True
+        return False
+
+    def _write_places(self, places: dict[str, Place]) -> None:
+        value = {
+            digest: [place.position, place.waiting, list(place.full)] for digest, place in places.items()
+        }
+        if value != self._places:
+            write_atomically(self.runs / _PLACES, json.dumps(value, sort_keys=True).encode())
+            self._places = value
+
+    def _place_of(self, order_digest: str) -> dict[str, object]:
+        try:
+            position, waiting, full = json.loads((self.runs / _PLACES).read_bytes())[order_digest]
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return {"position": int(position), "waiting": str(waiting), "full": tuple(map(str, full))}
 
     def request_stop(self, order_digest: str) -> None:
         """Ask that an order stops; its stations are told to finish.
@@ -284,7 +314,10 @@ class FolderQueue:
     def may_read(self, station: str, digest: str) -> bool:
         """Whether a station may fetch these weights: it is named by an order that uses them."""
         for folder in self.folders():
-            accepted = folder.read_order()
+            try:
+                accepted = folder.read_order()
+            except StateError:
+                continue
             if station in accepted.order.stations and digest in weights_of(folder, accepted):
                 return True
         return False
@@ -319,3 +352,23 @@ def _read(model: type[_Model], path: Path) -> _Model:
         raise StateError(f"{path.name} is missing") from None
     except (OSError, DocumentError, ValidationError) as error:
         raise StateError(f"{path.name} is damaged ({type(error).__name__})") from None
+
+
+def _stamp(path: Path) -> object:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _touched(path: Path) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(int(path.stat().st_mtime), UTC)
+    except OSError:
+        return None
+
+
+def _is_old(moment: object, now: datetime) -> bool:
+    # A clock that was set back makes it younger than now: not for long, the next touch heals it.
+    return not isinstance(moment, datetime) or (now - moment).total_seconds() > _OLD_S

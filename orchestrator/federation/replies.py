@@ -1,40 +1,25 @@
 """The orchestrator's own check of what stations send, against the same contract their guards hold trains to.
 
 A station is another organisation: its reply may be wrong or hostile, and one bad reply must not spoil a round. Each
-is judged by itself before a strategy sees any of them; what fails is left out with a code.
+is judged by itself before a strategy sees any of them. What no guard lets out is no mistake of a train's: whoever sends it is
+out of the run. The arrays are `updates_check`'s matter, what tables can be `tables_check`'s.
 """
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
 from typing import Final
 
-import numpy as np
-
-from policies.aggregates import ends_of, sum_bounds
-from policies.documents import digest_of_file
-from policies.errors import WireError
-from policies.manifest import AggregateOutput, TrainManifest
+from orchestrator.federation.tables_check import table_problem
+from policies.documents import canonical_json
+from policies.manifest import MetricOutput, TrainManifest
+from policies.policy import ReleaseRules
 from policies.refusals import RefusalCode
-from policies.rows import HIDDEN, MAX_PATIENTS
-from policies.wire.arrays import (
-    FLOAT_DTYPES,
-    ArrayLimits,
-    TensorEntry,
-    chunks_of,
-    open_tensor,
-    raw_dtype,
-    read_layout,
-)
-from policies.wire.floats import as_float
-from policies.wire.instructions import Blob, Instruction, StationReply, Status
-from policies.wire.releases import ReleaseTensor
+from policies.wire.instructions import Instruction, Kind, StationReply, Status
 
-Table = list[list[float | int]]
+EXAMPLES_BASE: Final = 10
+"""Stations round their number of examples to multiples of this, and tell one at least."""
 
-_ROUNDED: Final = 500
-"""By so many patients at most a policy rounds a count down (`release.count_rounding`)."""
+_STATUS: Final = {Kind.PREPARE: Status.ACCEPTED, Kind.FINISH: Status.FINISHED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,169 +41,106 @@ class Rejected:
 Verdict = Accepted | Rejected
 
 
-def check_reply(reply: StationReply, instruction: Instruction, manifest: TrainManifest) -> Verdict:
-    """Judge a reply's address, metrics, tables and example count; its arrays are `check_release`'s matter."""
+def check_reply(
+    reply: StationReply, instruction: Instruction, manifest: TrainManifest, rules: ReleaseRules
+) -> Verdict:
+    """Judge a reply but for its arrays.
+
+    1. It answers this message, with a status that such a message has.
+    2. Its number of examples is rounded as stations do, and its seconds are whole quanta of the policy's.
+    3. It carries arrays where the contract has them.
+    4. Metrics and tables are declared and permitted, of their type, range and decimals.
+    5. All together stay under the policy's ceiling.
+
+    Args:
+        reply: that claims to hold something: accepted, released or finished.
+        instruction: what was asked.
+        manifest: the train's.
+        rules: the policy's.
+    """
     asked = (instruction.order_digest, instruction.kind, instruction.round)
     if (reply.order_digest, reply.kind, reply.round) != asked:
         return Rejected("REPLY_OF_ANOTHER_MESSAGE")
+    if reply.status is not _STATUS.get(instruction.kind, Status.RELEASED):
+        return Rejected("REPLY_STATUS")
+    if not _whole_quanta(reply.compute_s, rules.timing_quantum_s):
+        return Rejected("REPLY_SECONDS")
     if reply.status is not Status.RELEASED:
         return Accepted()
     stage = instruction.kind.value
     if reply.num_examples <= 0:
         return Rejected("REPLY_WITHOUT_EXAMPLES")
+    if reply.num_examples % EXAMPLES_BASE:
+        return Rejected("REPLY_EXAMPLES")
     if (reply.release is not None) != (stage == "train" and manifest.outputs.tensors is not None):
         return Rejected(RefusalCode.RELEASE_NOT_PERMITTED)
-    declared = {metric.key: metric for metric in manifest.outputs.metrics if metric.stage == stage}
-    for key, value in reply.metrics.items():
-        if key not in declared:
-            return Rejected(RefusalCode.RELEASE_METRIC_EXTRA)
-        if not declared[key].minimum <= value <= declared[key].maximum:
-            return Rejected(RefusalCode.RELEASE_METRIC_RANGE)
-    return _check_tables(reply, manifest)
+    if code := _metrics_problem(reply, stage, manifest, rules) or _tables_problem(
+        reply, stage, manifest, rules
+    ):
+        return Rejected(code)
+    numbers = len(canonical_json({"metrics": reply.metrics, "tables": reply.tables}))
+    arrays = reply.release.size if reply.release is not None else 0
+    return Rejected(RefusalCode.RELEASE_TOO_LARGE) if numbers + arrays > rules.maximum_bytes else Accepted()
 
 
-def check_release(release: Blob, path: Path, inbound: Path, expected: tuple[ReleaseTensor, ...]) -> Verdict:
-    """Judge a release's bytes: digest, names, shapes, types, finite; whole numbers stay in their tensor's range.
+def settled_examples(said_before: int | None, says: int) -> int | None:
+    """Return how many examples a station counts with; None where it says what no cohort does.
+
+    A run's cohort is frozen. It is frozen again after a patient withdrew, or a station lost its state: then it may hold
+    fewer, which count from then on, or a few more, which do not count.
 
     Args:
-        release: what the reply says it is.
-        path: the bytes.
-        inbound: the weights that the delta starts from.
-        expected: from `policies.wire.releases.release_tensors`, which the station's guard uses too.
+        said_before: the least that the station said at this stage of the run; None the first time.
+        says: now.
+
+    >>> settled_examples(None, 100), settled_examples(100, 90), settled_examples(90, 100), settled_examples(90, 120)
+    (100, 90, 90, None)
     """
-    if path.stat().st_size != release.size or digest_of_file(path) != release.digest:
-        return Rejected("RELEASE_DIGEST")
-    try:
-        found = read_layout(path, ArrayLimits(max_bytes=release.size)).by_name()
-    except WireError:
-        return Rejected(RefusalCode.RELEASE_UNPARSEABLE)
-    wanted = {tensor.reply.name: tensor.released for tensor in expected if tensor.released is not None}
-    if found.keys() - wanted.keys():
-        return Rejected(RefusalCode.RELEASE_TENSOR_EXTRA)
-    if wanted.keys() - found.keys():
-        return Rejected(RefusalCode.RELEASE_TENSOR_MISSING)
-    if any(found[name].tensor.shape != tensor.shape for name, tensor in wanted.items()):
-        return Rejected(RefusalCode.RELEASE_TENSOR_SHAPE)
-    if any(found[name].tensor.dtype != tensor.dtype for name, tensor in wanted.items()):
-        return Rejected(RefusalCode.RELEASE_TENSOR_DTYPE)
-    weights = read_layout(inbound).by_name()
-    for name, entry in found.items():
-        if entry.tensor.dtype in FLOAT_DTYPES:
-            if not _is_finite((path, entry)):
-                return Rejected(RefusalCode.RELEASE_TENSOR_NOT_FINITE)
-        elif not _stays_in_range((path, entry), (inbound, weights[name])):
-            return Rejected(RefusalCode.RELEASE_TENSOR_RANGE)
-    return Accepted()
+    if said_before is None or says <= said_before:
+        return says
+    return said_before if says <= said_before + max(EXAMPLES_BASE, said_before // 10) else None
 
 
-def sum_tables(
-    tables: list[dict[str, list[list[float | int]]]], manifest: TrainManifest
-) -> dict[str, list[list[float | int]]]:
-    """Add up the tables that every station released; quantiles are no sums, so each station's stand alone.
-
-    A count that one station hides is hidden in the sum: what the others have of it is no number of patients of all. So is a line of
-    sums of which one station hides the patients. Means and variances over all stations follow from the sums exactly.
-    """
-    merged: dict[str, list[list[float | int]]] = {}
-    for item in manifest.outputs.aggregates:
-        found = [table[item.key] for table in tables if item.key in table]
-        if item.measure == "quantiles" or not found or len(found) < len(tables):
-            continue
-        shape = (len(manifest.aggregate_lines(item)), len(manifest.aggregate_columns(item)))
-        if any((len(table), *{len(line) for line in table}) != shape for table in found):
-            continue
-        lines = [list(zip(*parts, strict=True)) for parts in zip(*found, strict=True)]
-        if item.measure == "count":
-            merged[item.key] = [
-                [HIDDEN if HIDDEN in cells else sum(cells) for cells in line] for line in lines
-            ]
-        else:
-            merged[item.key] = [_sum_of_line(line, item.decimals or 0) for line in lines]
-    return merged
+def _whole_quanta(seconds: float, quantum_s: float) -> bool:
+    # Without a quantum stations tell no seconds at all.
+    return seconds == 0 if quantum_s == 0 else round(seconds / quantum_s) * quantum_s == seconds
 
 
-def _sum_of_line(cells: list[tuple[float | int, ...]], decimals: int) -> list[float | int]:
-    patients, totals, squares = cells
-    if HIDDEN in patients:
-        return [HIDDEN, 0.0, 0.0]
-    return [sum(patients), round(math.fsum(totals), decimals), round(math.fsum(squares), decimals)]
+def _metrics_problem(
+    reply: StationReply, stage: str, manifest: TrainManifest, rules: ReleaseRules
+) -> RefusalCode | None:
+    declared = {
+        metric.key: rules.narrowed(metric) for metric in manifest.outputs.metrics if metric.stage == stage
+    }
+    for key, value in reply.metrics.items():
+        if key not in declared:
+            return RefusalCode.RELEASE_METRIC_EXTRA
+        if key not in rules.metrics:
+            return RefusalCode.RELEASE_NOT_PERMITTED
+        if not _is_metric(value, declared[key]):
+            return RefusalCode.RELEASE_METRIC_RANGE
+    return None
 
 
-def _check_tables(reply: StationReply, manifest: TrainManifest) -> Verdict:
-    """Judge every table by what its measure can be: shapes, whole numbers of patients, sums within what so many can have, edges."""
+def _is_metric(value: float, metric: MetricOutput) -> bool:
+    if type(value) is not (int if metric.type == "int" else float):
+        return False
+    if not metric.minimum <= value <= metric.maximum or (value == 0 and math.copysign(1, value) < 0):
+        return False
+    # A bound with more decimals may stand for a value that rounding would step over it.
+    return round(value, metric.decimals) == value or value in {metric.minimum, metric.maximum}
+
+
+def _tables_problem(
+    reply: StationReply, stage: str, manifest: TrainManifest, rules: ReleaseRules
+) -> RefusalCode | None:
     declared = {item.key: item for item in manifest.outputs.aggregates}
     for key, table in reply.tables.items():
         item = declared.get(key)
-        if item is None:
-            return Rejected(RefusalCode.RELEASE_TABLE_EXTRA)
-        width = len(manifest.aggregate_columns(item))
-        if len(table) != len(manifest.aggregate_lines(item)) or any(len(line) != width for line in table):
-            return Rejected(RefusalCode.RELEASE_TABLE_SHAPE)
-        good = (
-            _is_quantiles
-            if item.measure == "quantiles"
-            else _is_sums
-            if item.measure == "sum"
-            else _is_counts
-        )
-        if not good(table, item, manifest):
-            return Rejected(RefusalCode.RELEASE_TABLE_SHAPE)
-    return Accepted()
-
-
-def _is_count(value: float) -> bool:
-    return type(value) is int and HIDDEN <= value <= MAX_PATIENTS
-
-
-def _is_counts(table: Table, _item: AggregateOutput, _manifest: TrainManifest) -> bool:
-    return all(_is_count(cell) for line in table for cell in line)
-
-
-def _is_sums(table: Table, item: AggregateOutput, manifest: TrainManifest) -> bool:
-    decimals = item.decimals or 0
-    for patients, total, squares in table:
-        if not _is_count(patients) or not all(_has_decimals(each, decimals) for each in (total, squares)):
-            return False
-        if patients == HIDDEN:
-            if total != 0 or squares != 0:
-                return False
-            continue
-        # Patients may be rounded by the policy: a few more can be in the sum than are told.
-        most = sum_bounds(item, manifest.outputs.rows, int(patients) + _ROUNDED)
-        slack = 0.5 / 10**decimals
-        least = [min(0.0, low) for low, _ in most]
-        if not all(
-            low - slack <= each <= max(0.0, high) + slack
-            for each, low, (_, high) in zip((total, squares), least, most, strict=True)
-        ):
-            return False
-    return True
-
-
-def _has_decimals(value: float, decimals: int) -> bool:
-    return type(value) in {int, float} and math.isfinite(value) and round(value, decimals) == value
-
-
-def _is_quantiles(table: Table, item: AggregateOutput, manifest: TrainManifest) -> bool:
-    """Whether each line is two of the declared edges in order, and the lines do not fall."""
-    ends = ends_of(item, manifest.outputs.rows)
-    if not all(low in ends and high in ends and low < high for low, high in table):
-        return False
-    return all(one[0] <= other[0] and one[1] <= other[1] for one, other in pairwise(table))
-
-
-def _is_finite(place: tuple[Path, TensorEntry]) -> bool:
-    dtype = place[1].tensor.dtype
-    return all(bool(np.isfinite(as_float(piece, dtype)).all()) for piece in chunks_of(open_tensor(*place)))
-
-
-def _stays_in_range(delta: tuple[Path, TensorEntry], inbound: tuple[Path, TensorEntry]) -> bool:
-    dtype = inbound[1].tensor.dtype
-    bounds = np.iinfo(raw_dtype(dtype).name)
-    low, high = (0, 1) if dtype == "bool" else (int(bounds.min), int(bounds.max))
-    for step, base in zip(chunks_of(open_tensor(*delta)), chunks_of(open_tensor(*inbound)), strict=True):
-        # In float64 first: a sum that overflows int64 would wrap into the range.
-        moved = base.astype(np.float64) + step.astype(np.float64)
-        if moved.size and (float(moved.min()) < low or float(moved.max()) > high):
-            return False
-    return True
+        if item is None or stage != "analyse":
+            return RefusalCode.RELEASE_TABLE_EXTRA
+        if key not in rules.tables:
+            return RefusalCode.RELEASE_NOT_PERMITTED
+        if code := table_problem(table, item, manifest, rules):
+            return code
+    return None

@@ -68,7 +68,7 @@ class Rounds:
     def _one_round(self, round_: int, checkpoint: Checkpoint) -> Checkpoint:
         let_late_ones_join(self._run)
         started = time.monotonic()
-        entry = open_entry(round_, self._run.stations.missing)
+        entry = open_entry(self._run, round_)
         for stage in self._order.stages:
             if stage == "train" and checkpoint.round == round_:
                 entry |= checkpoint.entry
@@ -81,12 +81,8 @@ class Rounds:
         close_entry(entry, self._order.stages, self._run.accepted.manifest, time.monotonic() - started)
         self._run.folder.rounds.append(entry, round_)
         weights = checkpoint.weights
-        self._run.show(
-            round=round_,
-            stage="",
-            missing=entry["missing"],
-            correlation=self._run.stations.correlation,
-            weights=weights.digest if weights else None,
+        self._run.show_stations(
+            round=round_, stage="", missing=entry["missing"], weights=weights.digest if weights else None
         )
         log.info("round_done", extra={"round": round_, "took_part": len(entry["took_part"])})
         return checkpoint

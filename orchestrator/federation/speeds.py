@@ -7,20 +7,17 @@ made of it: who was late once has more time at the next question. What a station
 Kept over the rounds of a run and over runs of one image: `runs/.speeds/<image hex>.json`, the newest answers of each station and stage.
 """
 
-import fcntl
 import json
-import os
 import statistics
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
 from policies.documents import parse_json
 from policies.errors import DocumentError
-from policies.files import write_atomically
-from policies.wire.instructions import StationReply
+from policies.files import exclusive_lock, write_atomically
+from policies.wire.instructions import Kind, StationReply
 
 FOLDER: Final = ".speeds"
 KEPT: Final = 16
@@ -87,6 +84,24 @@ class NoSpeeds:
         """Not measured."""
 
 
+class OnlyLate(NoSpeeds):
+    """For questions that every station answers at once, while answers to others may still come."""
+
+    def __init__(self, book: "SpeedBook", lates: list[Late]) -> None:
+        self._book, self._lates = book, lates
+
+    def late(self, late: Late) -> None:
+        """See `Speeds.late`."""
+        note_late(self._book, self._lates, late)
+
+
+def note_late(book: "SpeedBook", lates: list[Late], late: Late) -> None:
+    """Keep a late answer for the round's record, and what it took."""
+    lates.append(late)
+    if not late.held and late.reply.kind is not Kind.PREPARE:
+        book.note(late.station, late.reply.kind.value, late.taken_s)
+
+
 def allowed_s(samples: Sequence[float]) -> float:
     """Return how long a station may take, from what its answers took, the newest last; 0 without any.
 
@@ -128,8 +143,7 @@ class SpeedBook:
         """Write what is new, beside what others have written."""
         if not self._new:
             return
-        self._path.parent.mkdir(mode=0o750, exist_ok=True)
-        with _locked(self._path.parent):
+        with exclusive_lock(self._path.parent / ".lock"):
             found = _read(self._path)
             for station, stage, taken_s in self._new:
                 _add(found, station, stage, taken_s)
@@ -152,8 +166,8 @@ class StageSpeeds:
     book: SpeedBook
     stage: str
     quantum_s: float
+    lates: list[Late]
     deadlines: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    lates: list[Late] = field(default_factory=list)
 
     def allowed_s(self, station: str) -> float:
         """See `Speeds.allowed_s`."""
@@ -172,9 +186,7 @@ class StageSpeeds:
 
     def late(self, late: Late) -> None:
         """See `Speeds.late`."""
-        self.lates.append(late)
-        if not late.held:
-            self.book.note(late.station, late.reply.kind.value, late.taken_s)
+        note_late(self.book, self.lates, late)
 
     def _line(self, station: str) -> dict[str, float | None]:
         return self.deadlines.setdefault(station, {"given_s": None, "taken_s": None})
@@ -203,13 +215,3 @@ def _read(path: Path) -> Samples:
         for station, stages in kept.items()
         if isinstance(stages, dict)
     }
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

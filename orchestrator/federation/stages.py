@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
+from orchestrator.federation.answers import Answered, Judge, Missing, Outcome, Patience
 from orchestrator.federation.carried import Carried, RunFailedError
 from orchestrator.federation.deadlines import answer_s, review_s
-from orchestrator.federation.entries import Entry, write_stage
-from orchestrator.federation.exchange import Answered, Judge, Missing, Outcome, Patience
-from orchestrator.federation.replies import Rejected, check_release, check_reply
+from orchestrator.federation.entries import Entry, write_absences, write_deadlines, write_stage
+from orchestrator.federation.preparing import note_late_acceptances
+from orchestrator.federation.replies import Accepted, Rejected, check_reply, settled_examples
 from orchestrator.federation.reviews import StageReviews
+from orchestrator.federation.speeds import StageSpeeds
 from orchestrator.federation.updates import StationUpdates
+from orchestrator.federation.updates_check import DIGEST, check_release
 from policies.errors import WireError
 from policies.wire.arrays import read_layout
 from policies.wire.instructions import MAX_INLINE_ARRAYS_BYTES, Blob, Instruction, Kind, StationReply
@@ -27,11 +30,13 @@ def ask_stage(
     """
     deadline_s = answer_s(run.accepted, kind)
     question = run.instruction(kind, round_, weights if kind is not Kind.ANALYSE else None, deadline_s)
+    speeds = StageSpeeds(run.speeds, kind.value, run.accepted.release.timing_quantum_s, run.lates)
     patience = Patience(
         deadline_s=deadline_s,
         enough=run.order.minimum_stations,
         grace_s=run.accepted.timing.straggler_s,
         quantum_s=run.accepted.release.timing_quantum_s,
+        speeds=speeds,
     )
 
     def show_reviews(until: Mapping[str, datetime]) -> None:
@@ -50,13 +55,23 @@ def ask_stage(
     show_reviews({})
     answers = {name: found.reply for name, found in outcomes.items() if isinstance(found, Answered)}
     for name, found in outcomes.items():
-        run.stations.note_correlation(name, found)
-        if isinstance(found, Missing):
-            entry["missing"] |= {name: found.code}
+        if isinstance(found, Answered):
+            run.stations.answered(name)
+            continue
+        entry["missing"] |= {name: found.code}
+        run.stations.note(name, found)
+        if found.offence:
+            run.exclude(name, found.code)
+        else:
             run.stations.reconsider(name, found.code)
+    updates.seen |= {late.reply.release.digest for late in run.lates if late.reply.release is not None}
+    note_late_acceptances(run)
     write_stage(entry, kind.value, answers)
+    write_absences(run, entry, kind.value, answers)
+    write_deadlines(run, entry, speeds)
+    run.speeds.flush()
     if len(answers) < run.order.minimum_stations:
-        run.show(missing=entry["missing"], correlation=run.stations.correlation)
+        run.show_stations(missing=entry["missing"])
         raise RunFailedError("TOO_FEW_STATIONS_ANSWERED")
     return answers
 
@@ -65,18 +80,29 @@ def _judge(run: Carried, updates: StationUpdates, question: Instruction) -> Judg
     weights = question.weights
     inbound = run.blobs.path(weights.digest) if weights and question.kind is Kind.TRAIN else None
     expected = _expected(run, inbound) if inbound is not None else ()
+    rules = run.accepted.release
 
-    def judge(_: str, answered: Answered) -> Outcome:
-        verdict = check_reply(answered.reply, question, run.accepted.manifest)
-        release = answered.reply.release
-        if release is not None:
-            updates.seen.add(release.digest)
-        if not isinstance(verdict, Rejected) and release is not None and inbound is not None:
-            path = updates.keep(release, answered.arrays)
+    def judge(name: str, answered: Answered) -> Outcome:
+        reply = answered.reply
+        verdict = check_reply(reply, question, run.accepted.manifest, rules)
+        if reply.release is not None:
+            updates.seen.add(reply.release.digest)
+        if isinstance(verdict, Accepted) and reply.release is not None and inbound is not None:
+            path = updates.keep(reply.release, answered.arrays)
             if path is None:
                 return Missing("RELEASE_ABSENT")
-            verdict = check_release(release, path, inbound, expected)
-        return Missing(verdict.code) if isinstance(verdict, Rejected) else answered
+            verdict = check_release(reply.release, path, inbound, expected, rules)
+            if verdict == Rejected(DIGEST) and answered.arrays is None:
+                # The front takes no bytes under another digest: what is on our disk is damaged by us.
+                return Missing(DIGEST)
+        key = (question.kind.value, name)
+        examples = settled_examples(run.examples.get(key), reply.num_examples)
+        if isinstance(verdict, Rejected) or examples is None:
+            code = verdict.code if isinstance(verdict, Rejected) else "REPLY_EXAMPLES_CHANGED"
+            run.exclude(name, code)
+            return Missing(code, offence=True)
+        run.examples[key] = examples
+        return Answered(reply.model_copy(update={"num_examples": examples}), answered.arrays)
 
     return judge
 

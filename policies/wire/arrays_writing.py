@@ -46,6 +46,25 @@ def canonical_layout(tensors: Iterable[TensorShape]) -> ArrayLayout:
     return ArrayLayout(tuple(entries), position)
 
 
+def is_canonical(path: Path, layout: ArrayLayout) -> bool:
+    """Return whether a file that reads as `layout` is the one that `ArraysWriter` writes for its tensors, but for their numbers.
+
+    Whoever writes the same tensors in another order or with other spaces says more than they hold.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    ordered = canonical_layout(layout.tensors)
+    if ordered != layout:
+        return False
+    header = _encode_header(ordered.tensors)
+    try:
+        with path.open("rb") as file:
+            return file.read(8 + len(header)) == struct.pack("<Q", len(header)) + header
+    except OSError as error:
+        raise StorageError(f"arrays: the file cannot be read ({error.strerror})") from error
+
+
 class ArraysWriter:
     """Writes one canonical file, piece by piece in layout order; use it as a context manager.
 

@@ -1,12 +1,29 @@
 """Floats as they lie in arrays: bfloat16 and its neighbours to and from what numpy computes with."""
 
-from typing import cast
+from typing import Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from policies.manifest import DType
 from policies.wire.arrays import Array, raw_dtype
+
+BF16_MINUS_ZERO: Final = np.uint16(0x8000)
+
+LARGEST: Final[dict[DType, float]] = {
+    "bfloat16": float(np.array(0x7F7F0000, np.uint32).view(np.float32)),
+    "float16": float(np.finfo(np.float16).max),
+    "float32": float(np.finfo(np.float32).max),
+}
+"""The largest finite number of each type that floats are released in."""
+
+# Unit round-off and smallest step near zero of each released type, with what the factor and its product lose in float32
+# before: how far all of it may move a norm.
+ROUNDING: Final[dict[DType, tuple[float, float]]] = {
+    "bfloat16": (2.0**-8 + 2.0**-20, 2.0**-133),
+    "float16": (2.0**-11 + 2.0**-20, 2.0**-24),
+    "float32": (2.0**-22, 2.0**-149),
+}
 
 
 def bfloat16_from_float32(values: NDArray[np.float32]) -> NDArray[np.uint16]:

@@ -16,6 +16,7 @@ from station_kit import StationKit, instruction
 from orchestrator.federation.replies import Accepted, check_reply
 from policies.bundle import BlobFolder
 from policies.manifest import TrainManifest
+from policies.policy import ReleaseRules
 from policies.refusals import RefusalCode
 from policies.wire.instructions import Kind, Status
 from station.sandbox.launcher.service import local_launcher
@@ -85,7 +86,10 @@ def test_a_signed_order_becomes_tables_and_leaves_nothing_behind(kit: StationKit
     assert reply.tables["nodules_by_sex"][1] == [0, 0, told]
     manifest = TrainManifest.model_validate_json(station_kit.MANIFEST)
     question = instruction(envelope, Kind.ANALYSE, 1, weights=None, config={"wait": 0})
-    assert check_reply(reply, question, manifest) == Accepted()
+    rules = ReleaseRules(
+        tables=("lung_shares", "nodules_by_sex", "ends"), minimum_cell_count=3, maximum_bytes=100_000
+    )
+    assert check_reply(reply, question, manifest, rules) == Accepted()
     assert kit.launcher.list_runs() == ()  # type: ignore[attr-defined]
     (cohort,) = kit.warm.cohorts()
     assert list((cohort.parent / "patients").iterdir()) == []

@@ -7,20 +7,15 @@ from typing import Final
 
 import numpy as np
 
-from policies.manifest import DType
 from policies.policy import TensorRules
 from policies.refusals import Reason, RefusalCode
 from policies.wire.arrays import Array
+from policies.wire.floats import LARGEST
 from policies.wire.releases import TensorRole
 from station.egress.figures import TENSOR_NAME, shown
 from station.egress.training.pairing import Floats, TensorPair
 from station.egress.training.pieces import PairFiles, Piece, in_order, jobs_of
 
-LARGEST: Final[dict[DType, float]] = {
-    "bfloat16": float(np.array(0x7F7F0000, np.uint32).view(np.float32)),
-    "float16": float(np.finfo(np.float16).max),
-    "float32": float(np.finfo(np.float32).max),
-}
 _LARGEST_INTEGER_STEP: Final = float(1 << 60)
 
 

@@ -23,7 +23,6 @@ range withholds everything, so that a train can still say one thing by failing; 
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
@@ -32,57 +31,26 @@ from numpy.typing import NDArray
 
 from policies.manifest import DType
 from policies.privacy import Query, QueryKind
+from policies.privacy.grid import NoiseGrid
 from policies.privacy.sensitivities import SHARE_OF_NORM
 from policies.refusals import Reason, RefusalCode
 from policies.wire.arrays import Array, TensorShape
 from policies.wire.arrays_writing import ArraysWriter, WrittenArrays
-from policies.wire.floats import from_float
+from policies.wire.floats import LARGEST, from_float
 from policies.wire.releases import TensorRole
 from station.egress.contract import ReleaseContract
 from station.egress.privacy.drawing import ChargedNoise
 from station.egress.privacy.randomness import RandomBits
-from station.egress.training.measuring import LARGEST, measure
+from station.egress.training.measuring import measure
 from station.egress.training.pairing import TensorPair, pair_tensors
 from station.egress.training.pieces import PairFiles, pieces_of
 
 UPDATE: Final = Query(QueryKind.UPDATE)
 
-_COARSEST: Final = 2.0**-11
-_SHARE_OF_ROUNDING: Final = 1 / 16
 _NORMS: Final = (2.0**-80, 2.0**80)
 _UNIFORM: Final = 2.0**-32
 # Numbers at a time: what belongs to them stays in a processor's own memory.
 _PIECE: Final = 1 << 15
-
-
-@dataclass(frozen=True, slots=True)
-class NoiseGrid:
-    """The whole numbers that deltas become.
-
-    Attributes:
-        step: of the grid, a power of two.
-        bound: of the L2 norm, in steps.
-    """
-
-    step: float
-    bound: int
-
-    @classmethod
-    def of(cls, clipping_norm: float, elements: int) -> "NoiseGrid":
-        """Return the grid of an update.
-
-        >>> NoiseGrid.of(1.0, 1_000_000)
-        NoiseGrid(step=6.103515625e-05, bound=16384)
-        """
-        finest = min(_COARSEST, _SHARE_OF_ROUNDING / math.sqrt(max(1, elements)))
-        _, exponent = math.frexp(clipping_norm * finest)
-        step = math.ldexp(1.0, exponent - 1)
-        return cls(step, math.floor(Fraction(clipping_norm) / Fraction(step)))
-
-    @property
-    def sensitivity_squared(self) -> int:
-        """Under replace-one, in steps."""
-        return (2 * self.bound) ** 2
 
 
 @dataclass(frozen=True, slots=True)

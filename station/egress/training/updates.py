@@ -18,23 +18,15 @@ from policies.policy import TensorRules
 from policies.refusals import Reason, RefusalCode
 from policies.wire.arrays import Array, TensorShape
 from policies.wire.arrays_writing import ArraysWriter, WrittenArrays
-from policies.wire.floats import from_float
+from policies.wire.floats import BF16_MINUS_ZERO, ROUNDING, from_float
 from policies.wire.releases import TensorRole
 from station.egress.contract import ReleaseContract
 from station.egress.training.measuring import Findings, measure, problem_with_floats, problem_with_integers
 from station.egress.training.pairing import Floats, TensorPair, pair_tensors
 from station.egress.training.pieces import PairFiles, Piece, in_order, jobs_of
 
-# Unit round-off and smallest step near zero of each released type, with what the factor and its product lose in float32
-# before: how far all of it may move a norm.
-_ROUNDING: Final[dict[DType, tuple[float, float]]] = {
-    "bfloat16": (2.0**-8 + 2.0**-20, 2.0**-133),
-    "float16": (2.0**-11 + 2.0**-20, 2.0**-24),
-    "float32": (2.0**-22, 2.0**-149),
-}
 _SMALLEST_FLOAT32_FACTOR: Final = 2.0**-64
 """A smaller factor belongs to steps so large that float32 would hold few bits of the products, or none."""
-_BF16_MINUS_ZERO: Final = np.uint16(0x8000)
 
 
 def release_update(
@@ -84,7 +76,7 @@ def scale_to(clipping_norm: float, pairs: Sequence[TensorPair], squares: float) 
     """
     released = [pair for pair in pairs if pair.is_parameter]
     elements = sum(pair.rule.reply.elements for pair in released)
-    rounding = [_ROUNDING[pair.released] for pair in released]
+    rounding = [ROUNDING[pair.released] for pair in released]
     relative = max((item[0] for item in rounding), default=0.0)
     absolute = max((item[1] for item in rounding), default=0.0)
     room = clipping_norm - math.sqrt(elements) * absolute
@@ -144,6 +136,6 @@ def _released(
 def _without_minus_zero(items: Array, dtype: DType) -> Array:
     # The sign of a zero would be a bit of the train's choosing that no arithmetic sees. Always a copy: the buffer is used again.
     if dtype == "bfloat16":
-        items[items == _BF16_MINUS_ZERO] = 0
+        items[items == BF16_MINUS_ZERO] = 0
         return items
     return np.add(items, 0, dtype=items.dtype)

@@ -76,7 +76,7 @@ def order(initial: bytes | None, *, rounds: int = 3, nonce: str = "0" * 32, **ch
         "minimum_stations": 2,
         "nonce": nonce,
         "issued": "2026-11-22T00:00:00Z",
-        "expires": "2026-12-22T00:00:00Z",
+        "expires": "2199-12-22T00:00:00Z",
     }
     return RunOrder.model_validate(fields | changes)
 
@@ -189,7 +189,9 @@ class Federation:
             envelope="{}",
             order=run_order,
             manifest=manifest(),
-            release=ReleaseRules(tensors=TensorRules(integer_buffers="release"), maximum_bytes=10**9),
+            release=ReleaseRules(
+                tensors=TensorRules(integer_buffers="release"), metrics=("loss", "auc"), maximum_bytes=10**9
+            ),
             nodes=self.nodes,
             timing=timing or Timing(prepare_s=60.0, prepare_grace_s=20.0, answer_s=60.0, straggler_s=30.0),
         )

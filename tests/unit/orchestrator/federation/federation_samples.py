@@ -41,6 +41,6 @@ def run_order(**changes: object) -> RunOrder:
         "minimum_stations": 2,
         "nonce": "0" * 32,
         "issued": "2026-11-22T00:00:00Z",
-        "expires": "2026-12-22T00:00:00Z",
+        "expires": "2199-12-22T00:00:00Z",
     }
     return RunOrder.model_validate(fields | changes)

@@ -26,7 +26,7 @@ def _accepted(digest: str = DIGEST, **changes: object) -> AcceptedOrder:
 def test_an_order_comes_back_as_it_was_given(tmp_path: Path) -> None:
     folder = FolderQueue(tmp_path).submit(_accepted())
     assert folder.read_order() == _accepted()
-    assert folder.read_progress() == RunProgress(rounds=2)
+    assert folder.read_progress() == RunProgress(rounds=2, since=folder.read_progress().since)
 
 
 def test_orders_are_taken_once_and_oldest_first(tmp_path: Path) -> None:

@@ -10,15 +10,23 @@ from federation_samples import DIGEST, manifest
 from map_documents import SHARES, map_manifest
 from safetensors.numpy import save, save_file
 
-from orchestrator.federation.replies import Accepted, Rejected, check_release, check_reply, sum_tables
+from orchestrator.federation.replies import Accepted, Rejected, check_reply
+from orchestrator.federation.tables_check import sum_tables
+from orchestrator.federation.updates_check import check_release
 from policies.documents import digest_of
-from policies.policy import TensorRules
+from policies.policy import ReleaseRules, TensorRules
 from policies.rows import HIDDEN
 from policies.wire.arrays import read_layout
 from policies.wire.instructions import Blob, Instruction, Kind, StationReply, Status
 from policies.wire.releases import release_tensors
 
 WEIGHTS = {"w": np.ones((2, 3), dtype=np.float32), "norm.count": np.array([3, 250], dtype=np.uint8)}
+RULES = ReleaseRules(
+    tensors=TensorRules(),
+    metrics=("loss", "auc"),
+    tables=("lung_shares", "nodules_by_sex", "ends", "nodules_sum", "share_quantiles"),
+    maximum_bytes=10_000,
+)
 DELTA = {"w": np.zeros((2, 3), dtype=np.float32), "norm.count": np.array([1, 2], dtype=np.int64)}
 
 
@@ -41,9 +49,9 @@ def _reply(kind: Kind, **changes: object) -> StationReply:
 
 def test_a_reply_within_the_contract_is_accepted() -> None:
     train = _reply(Kind.TRAIN, metrics={"loss": 1.0})
-    assert check_reply(train, _asked(Kind.TRAIN), manifest()) == Accepted()
+    assert check_reply(train, _asked(Kind.TRAIN), manifest(), RULES) == Accepted()
     evaluate = _reply(Kind.EVALUATE, metrics={"auc": 0.5})
-    assert check_reply(evaluate, _asked(Kind.EVALUATE), manifest()) == Accepted()
+    assert check_reply(evaluate, _asked(Kind.EVALUATE), manifest(), RULES) == Accepted()
 
 
 @pytest.mark.parametrize(
@@ -60,7 +68,7 @@ def test_a_reply_within_the_contract_is_accepted() -> None:
     ],
 )
 def test_a_reply_outside_the_contract_is_rejected(kind: Kind, changes: dict[str, object], code: str) -> None:
-    assert check_reply(_reply(kind, **changes), _asked(kind), manifest()) == Rejected(code)
+    assert check_reply(_reply(kind, **changes), _asked(kind), manifest(), RULES) == Rejected(code)
 
 
 def _judge(folder: Path, data: bytes, *, claimed: Blob | None = None, **rules: str) -> object:
@@ -68,13 +76,11 @@ def _judge(folder: Path, data: bytes, *, claimed: Blob | None = None, **rules: s
     (folder / "release").write_bytes(data)
     outputs = manifest().outputs.tensors
     assert outputs is not None
-    expected = release_tensors(
-        outputs,
-        TensorRules(**({"integer_buffers": "release"} | rules)),
-        read_layout(folder / "inbound").tensors,
-    )
+    tensors = TensorRules(**({"integer_buffers": "release"} | rules))
+    expected = release_tensors(outputs, tensors, read_layout(folder / "inbound").tensors)
     release = claimed or Blob(digest=digest_of(data), size=len(data))
-    return check_release(release, folder / "release", folder / "inbound", expected)
+    allowed = RULES.model_copy(update={"tensors": tensors})
+    return check_release(release, folder / "release", folder / "inbound", expected, allowed)
 
 
 def test_a_release_of_the_declared_tensors_is_accepted(tmp_path: Path) -> None:
@@ -190,9 +196,9 @@ HOSTILE: list[dict[str, Any]] = [
 def test_a_table_that_no_guard_makes_is_rejected(tables: dict[str, Any]) -> None:
     asked = Instruction(kind=Kind.ANALYSE, order_digest=DIGEST, round=1, deadline_s=1)
     good = {"lung_shares": [[12], [HIDDEN], [HIDDEN], [0]], "nodules_sum": SUMS, "share_quantiles": QUANTILES}
-    assert check_reply(_analysed(tables=good), asked, MEASURED) == Accepted()
+    assert check_reply(_analysed(tables=good), asked, MEASURED, RULES) == Accepted()
     reply = _analysed().model_copy(update={"tables": {**good, **tables}})
-    assert check_reply(reply, asked, MEASURED) == Rejected("RELEASE_TABLE_SHAPE")
+    assert check_reply(reply, asked, MEASURED, RULES) == Rejected("RELEASE_TABLE_SHAPE")
 
 
 def _analysed(**changes: object) -> StationReply:
@@ -203,8 +209,8 @@ def test_a_map_trains_tables_have_the_shapes_that_its_manifest_says() -> None:
     asked = Instruction(kind=Kind.ANALYSE, order_digest=DIGEST, round=1, deadline_s=1)
     shares, by_sex, ends = [[12], [-1], [-1], [0]], [[10, 10, -1]] * 3, [[20]] + [[0]] * 6
     whole = {"lung_shares": shares, "nodules_by_sex": by_sex, "ends": ends}
-    assert check_reply(_analysed(tables=whole), asked, map_manifest()) == Accepted()
-    assert check_reply(_analysed(tables={"lung_shares": shares}), asked, map_manifest()) == Accepted()
+    assert check_reply(_analysed(tables=whole), asked, map_manifest(), RULES) == Accepted()
+    assert check_reply(_analysed(tables={"lung_shares": shares}), asked, map_manifest(), RULES) == Accepted()
     for wrong, code in (
         ({"names": shares}, "RELEASE_TABLE_EXTRA"),
         ({"lung_shares": shares[:3]}, "RELEASE_TABLE_SHAPE"),
@@ -212,4 +218,4 @@ def test_a_map_trains_tables_have_the_shapes_that_its_manifest_says() -> None:
         ({"lung_shares": [[12], [-2], [0], [0]]}, "RELEASE_TABLE_SHAPE"),
         ({"lung_shares": [[12], [0.5], [0], [0]]}, "RELEASE_TABLE_SHAPE"),
     ):
-        assert check_reply(_analysed(tables=wrong), asked, map_manifest()) == Rejected(code)
+        assert check_reply(_analysed(tables=wrong), asked, map_manifest(), RULES) == Rejected(code)

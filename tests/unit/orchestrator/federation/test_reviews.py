@@ -264,7 +264,7 @@ def test_watch_says_at_which_station_a_person_looks(asked: Asked) -> None:
     assert asked.shown[-1] == {}
     progress = RunProgress(state=RunState.RUNNING, round=1, rounds=2, stage="train", reviewing=until)
     asked.folder.write_progress(progress)
-    assert asked.folder.read_progress() == progress
+    assert asked.folder.read_progress().reviewing == progress.reviewing
     heard = Progress.model_validate_json(progress.model_dump_json())
     assert f"waits for a person at {REVIEWER} (until 20" in taking_part(heard)
 

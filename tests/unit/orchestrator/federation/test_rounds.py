@@ -56,7 +56,7 @@ class World:
                 envelope="{}",
                 order=run_order(**({"initial_weights": weights} | changes)),
                 manifest=manifest(),
-                release=ReleaseRules(tensors=TensorRules(), maximum_bytes=1000),
+                release=ReleaseRules(tensors=TensorRules(), metrics=("loss", "auc"), maximum_bytes=1000),
                 nodes=NODES,
                 timing=Timing(prepare_s=5.0, prepare_grace_s=0.2, answer_s=5.0, straggler_s=0.2),
             )

@@ -39,7 +39,8 @@ def told(value: float, made: ReleaseContract, metric: dict[str, Any] = AUC) -> f
     assert isinstance(release, Release), release
     asked = Instruction(kind=Kind.EVALUATE, order_digest=ORDER, round=1, deadline_s=60)
     reply = released_reply(release, ReplyStamp(1, "c", 0.0, "sha256:" + "1" * 64, "sha256:" + "2" * 64))
-    assert check_reply(reply, asked, manifest("evaluation", metrics=[metric])) == Accepted()
+    rules = policy("evaluation", metrics=["auc"]).release
+    assert check_reply(reply, asked, manifest("evaluation", metrics=[metric]), rules) == Accepted()
     return release.metrics["auc"]
 
 

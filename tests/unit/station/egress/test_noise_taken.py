@@ -8,10 +8,11 @@ from egress_documents import COUNTS, ORDER, Bench, head, manifest, policy
 from map_documents import map_manifest
 from roster_kit import roster
 
-from orchestrator.federation.replies import Accepted, check_release, check_reply
+from orchestrator.federation.replies import Accepted, check_reply
+from orchestrator.federation.updates_check import check_release
 from policies.manifest import TrainManifest
 from policies.order import Stage
-from policies.policy import Policy
+from policies.policy import Policy, ReleaseRules
 from policies.wire.instructions import Instruction, Kind
 from station.egress.analyses.tally import Tally
 from station.egress.contract import ReleaseContract
@@ -38,13 +39,13 @@ def noisy(kind: str, multiplier: float, **release: Any) -> Policy:
     return policy(kind, differential_privacy=privacy, timing_quantum_s=60.0, **release)
 
 
-def taken(release: object, stage: Stage, train: TrainManifest) -> Release:
+def taken(release: object, stage: Stage, train: TrainManifest, rules: ReleaseRules) -> Release:
     assert isinstance(release, Release), release
     stamp = ReplyStamp(
         attempt=1, correlation_id="c", compute_s=0.0, ledger_head="sha256:" + "1" * 64, audit_head="sha256:" + "2" * 64
     )  # fmt: skip
     asked = Instruction(kind=Kind(stage), order_digest=ORDER, round=1, deadline_s=60)
-    assert check_reply(released_reply(release, stamp), asked, train) == Accepted()
+    assert check_reply(released_reply(release, stamp), asked, train, rules) == Accepted()
     return release
 
 
@@ -53,15 +54,16 @@ def taken(release: object, stage: Stage, train: TrainManifest) -> Release:
 def test_a_noisy_update_and_its_metrics_are_taken(tmp_path: Path, multiplier: float, precision: str) -> None:
     bench, train = Bench(tmp_path), manifest()
     tensors = {"clipping_norm": 5.0, "float_buffers": "withhold", "precision": precision}
-    contract = bench.contract(train, noisy("training", multiplier, tensors=tensors))
+    policy = noisy("training", multiplier, tensors=tensors)
+    contract, rules = bench.contract(train, policy), policy.release
     for _ in range(5):
         guard = Guard(contract, COUNTS, charge=lambda _: None)
-        release = taken(guard.check(bench.request(), head(), bench.answer()), "train", train)
+        release = taken(guard.check(bench.request(), head(), bench.answer()), "train", train, rules)
         assert release.arrays is not None
         blob = released_reply(release, ReplyStamp(1, "c", 0.0, None, None)).release
         assert blob is not None
         assert contract.tensors is not None
-        assert check_release(blob, release.arrays.path, bench.inbound, contract.tensors) == Accepted()
+        assert check_release(blob, release.arrays.path, bench.inbound, contract.tensors, rules) == Accepted()
 
 
 @pytest.mark.parametrize("multiplier", [0.01, 1.0, 30.0, 1000.0])
@@ -79,6 +81,9 @@ def test_noisy_tables_are_taken(tmp_path: Path, multiplier: float, patients: int
     guard = Guard(ReleaseContract.build(train, rules, None), COUNTS, charge=lambda _: None)
     for _ in range(20):
         release = taken(
-            guard.count(GuardRequest(ORDER, 1, "analyse", None, tmp_path / "out"), tally), "analyse", train
+            guard.count(GuardRequest(ORDER, 1, "analyse", None, tmp_path / "out"), tally),
+            "analyse",
+            train,
+            rules.release,
         )
         assert set(release.tables) == {item["key"] for item in AGGREGATES}

@@ -16,12 +16,13 @@ from safetensors.numpy import load_file
 from policies.errors import StateError
 from policies.policy import DifferentialPrivacy
 from policies.privacy import Query, QueryKind
+from policies.privacy.grid import NoiseGrid
 from policies.refusals import RefusalCode, Refused
 from policies.wire.arrays import read_layout
 from policies.wire.arrays_writing import WrittenArrays
 from station.egress.privacy.drawing import ChargedNoise, charged_noise
 from station.egress.training import noising
-from station.egress.training.noising import UPDATE, MeasuredUpdate, NoiseGrid, measure_update
+from station.egress.training.noising import UPDATE, MeasuredUpdate, measure_update
 
 PRIVACY = DifferentialPrivacy(noise_multiplier=1.0, epsilon=500.0, delta=1e-5)
 RULES = {"clipping_norm": 1.0, "float_buffers": "withhold"}
