@@ -26,7 +26,7 @@ class NoVictimError(Exception):
 def find(site: Site, who: str, station: str) -> list[int]:
     """The processes of that role, newest last."""
     home = str(site.hospital(station).home) if station else str(site.orchestrator)
-    if who in {"orchestrator", "engine", "witness", "station"}:
+    if who in {"orchestrator", "engine", "database", "witness", "station"}:
         pid = site.units[station or who].pid
         return [] if pid is None else [pid]
     modules = {

@@ -176,7 +176,11 @@ def inside(scratch: Path, data: Path, cgroup: str, choices: argparse.Namespace) 
     report = Report()
     (scratch / "kept").mkdir()
     try:
-        with consortium(scratch, data, cgroup) as (site, researcher, approved):
+        with consortium(scratch, data, cgroup, postgres=choices.form == "long") as (
+            site,
+            researcher,
+            approved,
+        ):
             traffic = Traffic(site, researcher, approved, random.Random(choices.seed), ROUNDS[choices.form])
             trial = Trial(site, traffic, chance, report)
             trial.say(f"the consortium stands after {time.monotonic() - begun:.0f} s")

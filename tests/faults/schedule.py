@@ -13,7 +13,7 @@ Form = Literal["short", "long"]
 
 KILLED = (
     "serverapp", "superlink", "front", "worker", "orchestrator", "witness",
-    "compute", "launcher", "intake", "station", "container", "engine",
+    "compute", "launcher", "intake", "station", "container", "engine", "database",
 )  # fmt: skip
 """Who is killed with SIGKILL; the names of the processes in `faults.find`."""
 AT_STATIONS = frozenset({"compute", "launcher", "intake", "station", "container"})
@@ -36,6 +36,8 @@ SECONDS: dict[Form, dict[str, tuple[float, float]]] = {
     "short": {"cut": (1, 4), "fill": (1, 4), "clock": (3, 6), "freeze": (2, 4)},
     "long": {"cut": (1, 10), "fill": (2, 15), "clock": (3, 15), "freeze": (2, 30)},
 }
+NOT_IN: dict[Form, frozenset[str]] = {"short": frozenset({"kill database"}), "long": frozenset()}
+"""In the short form the orchestrator's state lies in SQLite."""
 PAUSE_S: dict[Form, float] = {"short": 1.5, "long": 3.0}
 HASTY = 0.35
 """How often a fault comes before the one before is got over."""
@@ -107,7 +109,7 @@ def draw(
         only: kinds to draw from; all where empty.
     """
     chance = random.Random(f"{seed} {count} {form} {' '.join(only)}")
-    kinds = _kinds(chance, count, only)
+    kinds = _kinds(chance, count, form, only)
     events: list[Event] = []
     while kinds:
         faults = [_fault(chance, kinds.pop(), form, stations)]
@@ -125,12 +127,12 @@ def draw(
     return events
 
 
-def _kinds(chance: random.Random, count: int, only: tuple[str, ...]) -> list[str]:
+def _kinds(chance: random.Random, count: int, form: Form, only: tuple[str, ...]) -> list[str]:
     """Every kind comes once before the rest are drawn by weight, where there are as many faults as kinds."""
     weights = {
         kind: weight
         for kind, weight in _WEIGHTS.items()
-        if not only or {kind, kind.split(" ")[0]} & set(only)
+        if kind not in NOT_IN[form] and (not only or {kind, kind.split(" ")[0]} & set(only))
     }
     if not weights:
         raise ValueError("there are no such kinds of faults")

@@ -1,13 +1,19 @@
 """The fault test in its short form: one seed, one fault of each family, on every run of the tests."""
 
+import dataclasses
+import hashlib
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.e2e.programs import environment
+from tests.faults.invariants import Books, averaged, counted_once, differences
 from tests.faults.schedule import draw, told
 from tests.faults.topology import STATIONS
 
@@ -28,6 +34,42 @@ def test_every_kind_of_fault_comes_where_there_is_room() -> None:
     assert all(
         kinds.count(f"kill {who}") for who in ("serverapp", "superlink", "front", "container", "engine")
     )
+
+
+KEY = ("sha256:" + "a" * 64, 1, "train")
+REPLY = b"a reply"
+OWN = "sha256:" + hashlib.sha256(REPLY).hexdigest()
+
+
+def test_books_in_order_have_nothing_wrong() -> None:
+    books = Books({KEY: (REPLY, None)}, Counter({KEY: 1}), {KEY: {OWN}}, recorded=1, counter=1)
+    assert list(counted_once(books)) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"left": Counter({KEY: 2})}, "left 2 times for the first time"),
+        ({"left": Counter()}, "left 0 times for the first time"),
+        ({"repeats": {KEY: {OWN, "sha256:" + "b" * 64}}}, "left again as 1 other messages"),
+        ({"counter": 2}, "1 releases on record, 2 counted, 1 in the audit"),
+        ({"recorded": 0}, "1 releases on record, 1 counted, 0 in the audit"),
+        ({"left": Counter({KEY: 1, (KEY[0], 2, "train"): 1})}, "1 releases left that are not recorded"),
+    ],
+)
+def test_what_was_doubled_or_lost_is_seen(changed: dict[str, Any], said: str) -> None:
+    books = Books({KEY: (REPLY, None)}, Counter({KEY: 1}), {}, recorded=1, counter=1)
+    assert any(said in problem for problem in counted_once(dataclasses.replace(books, **changed)))
+
+
+def test_an_update_that_was_taken_twice_or_computed_again_shows_in_the_model() -> None:
+    chance = np.random.default_rng(5)
+    start = {"wide": chance.normal(size=100).astype(np.float32)}
+    one, two, again = ({"wide": chance.normal(size=100).astype(np.float32)} for _ in range(3))
+    model = averaged(start, [(one, 10), (two, 10)])
+    assert list(differences(model, averaged(start, [(one, 10), (two, 10)]))) == []
+    for wrong in ([(one, 10), (one, 10), (two, 10)], [(one, 10), (again, 10)], [(one, 20), (two, 10)]):
+        assert list(differences(model, averaged(start, wrong)))
 
 
 @pytest.mark.e2e

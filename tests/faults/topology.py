@@ -7,6 +7,7 @@ Everything is the real program, started as a service manager starts it (`units.U
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,12 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from tests.e2e.consortium import BOARD, COLLECTION, Consortium, Hospital
 from tests.e2e.programs import BIN, run, run_json
 from tests.e2e.researcher import Researcher, Train
 from tests.faults.clocks import Clocks
 from tests.faults.network import ADDRESS, Network
 from tests.faults.units import Unit
+from tests.postgres_kit import binaries
 
 STATIONS = ("hospital-a", "hospital-b", "hospital-c")
 PORT = 8443
@@ -71,11 +75,13 @@ class Site(Consortium):
     Attributes:
         data: a folder on a real disk, for the engine's layers.
         cgroup: the control groups that containers lie in.
+        postgres: whether the orchestrator's state lies in a PostgreSQL of its own.
         units: the programs that are kept running, by name.
     """
 
     data: Path = Path()
     cgroup: str = ""
+    postgres: bool = False
     units: dict[str, Unit] = field(default_factory=dict)
     network: Network = field(default_factory=lambda: Network(STATIONS))
     clocks: Clocks = field(default_factory=Clocks)
@@ -137,6 +143,41 @@ class Site(Consortium):
         command += ["--cgroup-parent", f"/{self.cgroup}"]
         return self.keep("engine", command, ready="API listen on")
 
+    def start_database(self) -> str:
+        """A PostgreSQL of the orchestrator's; returns its URL."""
+        folder, data = self.root / "database", self.root / "database" / "data"
+        folder.mkdir()
+        shutil.chown(folder, "postgres", "postgres")
+        as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
+        made = [
+            "initdb",
+            "-D",
+            data,
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+            "--no-sync",
+        ]
+        made[0] = binaries() / "initdb"
+        subprocess.run([*as_postgres, *made], check=True, capture_output=True, cwd="/")
+        command = [str(binaries() / "postgres"), "-D", str(data), "-k", str(folder), "-h", "", "-p", "5432"]
+        unit = self.keep(
+            "database",
+            [*as_postgres, *command, "-c", "shared_buffers=16MB"],
+            ready="ready to accept connections",
+        )
+        unit.await_ready()
+        with psycopg.connect(
+            host=str(folder), user="postgres", dbname="postgres", autocommit=True
+        ) as connection:
+            connection.execute("CREATE USER pht")
+            connection.execute("CREATE DATABASE pht OWNER pht")
+        return f"postgresql://pht@/pht?host={folder}&port=5432"
+
     def start_orchestrator(self) -> Any:
         self.make_disk("orchestrator")
         run(
@@ -145,7 +186,12 @@ class Site(Consortium):
         )  # fmt: skip
         settings = self.orchestrator / "orchestrator.toml"
         text = settings.read_text()
-        settings.write_text(text.replace("free_disk_mib = 1024", "free_disk_mib = 32"))
+        assert "free_disk_mib = 1024" in text
+        assert '[database]\nurl = ""' in text
+        text = text.replace("free_disk_mib = 1024", "free_disk_mib = 32")
+        if self.postgres:
+            text = text.replace('[database]\nurl = ""', f'[database]\nurl = "{self.start_database()}"')
+        settings.write_text(text)
         for role in ("researcher", "board", "witness"):
             made = run_json(
                 "pht-orchestrator", "token", "new", self.orchestrator, "--role", role, "--name", role
@@ -195,7 +241,7 @@ class Site(Consortium):
 
     def stop_all(self) -> None:
         """End every program, the stations first and the engine last."""
-        for names in ((*STATIONS, "witness"), ("orchestrator", "engine")):
+        for names in ((*STATIONS, "witness"), ("orchestrator", "engine", "database")):
             units = [self.units[name] for name in names if name in self.units]
             with ThreadPoolExecutor(len(names)) as pool:
                 list(pool.map(Unit.stop, units))
@@ -257,9 +303,11 @@ def approve(site: Site, researcher: Researcher, train: Train) -> Approved:
 
 
 @contextmanager
-def consortium(scratch: Path, data: Path, cgroup: str) -> Iterator[tuple[Site, Researcher, Approved]]:
+def consortium(
+    scratch: Path, data: Path, cgroup: str, *, postgres: bool
+) -> Iterator[tuple[Site, Researcher, Approved]]:
     """A consortium ready for orders; its programs are ended with the block."""
-    site = Site(scratch, data=data, cgroup=cgroup)
+    site = Site(scratch, data=data, cgroup=cgroup, postgres=postgres)
     site.make_namespaces()
     source = scratch / "radiographs"
     try:
