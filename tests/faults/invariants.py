@@ -222,12 +222,16 @@ def nothing_left_behind(site: Site) -> Iterator[str]:
     def remains() -> dict[str, list[str]]:
         found = {"containers": site.containers()}
         for hospital in site.hospitals:
-            for folder in ("work", "control"):
+            for folder in ("work", "control", "cohorts"):
                 found[f"{hospital.name}'s {folder}"] = _files(hospital.home / "compute" / folder)
         found["the orchestrator's blobs"] = [
             each for each in _files(site.orchestrator / "blobs") if ".new" in each or ".round-" in each
         ]
         found["the runs' replies"] = [str(path) for path in (site.orchestrator / "runs").glob("*/replies/*")]
+        for party in ("orchestrator", *(hospital.name for hospital in site.hospitals)):
+            # How `write_atomically` calls what it has not put in place yet.
+            hidden = [path for path in (site.disk(party) / "home").rglob(".*") if path.is_file()]
+            found[f"{party}'s half-written files"] = [str(path) for path in hidden if path.name != ".lock"]
         return {what: left for what, left in found.items() if left}
 
     if not until(lambda: not remains(), CLEAR_S, 0.5):
