@@ -12,13 +12,14 @@ import threading
 from pathlib import Path
 
 from orchestrator.federation.orders import FolderQueue, RunFolder
+from orchestrator.federation.places import Limits
 from orchestrator.federation.superlink import LOOPBACK, SuperLinkFiles
 from orchestrator.federation.tasks import Address
 from orchestrator.federation.worker import RunWorker, WorkerFiles
 from orchestrator.logs import start_logging
 from orchestrator.registry.superlink_port import read_superlink_port
 from orchestrator.results.folder import name_of_end, wants_result
-from orchestrator.settings import Home, child_environment
+from orchestrator.settings import Home, child_environment, load_settings
 from policies.errors import ExitCode, PhtError, StateError
 
 _LOG = logging.getLogger(__name__)
@@ -47,14 +48,22 @@ def _run(home: Home, stopping: threading.Event) -> None:
     files = SuperLinkFiles(home.superlink)
     queue = FolderQueue(home.runs)
     address = Address(LOOPBACK, read_superlink_port(home), files.ca)
+    limits = load_settings(home).limits
     worker = RunWorker(
-        queue, WorkerFiles(home.runs, home.blobs, home.superlink), address, files.secret.read_bytes()
+        queue,
+        WorkerFiles(home.runs, home.blobs, home.superlink),
+        address,
+        files.secret.read_bytes(),
+        Limits(limits.parallel_runs, limits.runs_per_station),
     )
     worker.start()
     # By the run and its end: one that goes on ends again, and gives something else.
     tries: dict[tuple[Path, str], int] = {}
     try:
         while not stopping.wait(LOOK_S):
+            if not worker.is_alive():
+                # The supervisor starts another one.
+                raise StateError("the worker takes no orders any more")
             for folder in queue.folders():
                 end = _end_without_result(folder)
                 if end is not None and tries.get((folder.path, end), 0) < MAX_RESULT_TRIES:

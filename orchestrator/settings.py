@@ -74,6 +74,12 @@ class LimitSettings(StrictModel):
         default=1.0, description="Proofs of one address that do not hold, before the next is looked at."
     )
     refused_burst: Burst = Field(default=60.0, description="And at once.")
+    parallel_runs: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=4, description="Runs that are carried at once; the others are queued."
+    )
+    runs_per_station: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=2, description="Runs that one station is asked to take part in at once."
+    )
 
     def gate(self) -> Gate:
         """Return the door that these limits make."""

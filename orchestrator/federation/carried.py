@@ -120,7 +120,7 @@ class Carried:
         self.accepted: AcceptedOrder = folder.read_order()
         self.progress: RunProgress = folder.read_progress()
         self.stations = Stations(
-            excluded=dict(self.progress.excluded), since=dict(self.progress.missing_since)
+            excluded=_excluded(folder) | self.progress.excluded, since=dict(self.progress.missing_since)
         )
         self.stations.note_known(self.progress.missing)
         self.speeds = SpeedBook(folder.path.parent, self.accepted.order.image_config_digest)
@@ -187,6 +187,11 @@ class Carried:
             deadline_s=max(1, min(int(deadline_s), _MAX_DEADLINE_S)),
             **fields,
         )
+
+
+def _excluded(folder: RunFolder) -> dict[str, str]:
+    """Who was out of the run at the end of its last round: also where the state was damaged since."""
+    return dict((folder.read_rounds() or [{}])[-1].get("excluded", {}))
 
 
 def _examples(folder: RunFolder) -> dict[tuple[str, str], int]:

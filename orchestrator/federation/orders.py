@@ -132,6 +132,13 @@ class RunFolder:
         """Say that a process carries the order now; lost at a crash of the machine, like that process."""
         (self.path / ALIVE).touch()
 
+    def beaten_at(self) -> int:
+        """When that was said last: a number that changes with each time; 0 where it never was."""
+        try:
+            return (self.path / ALIVE).stat().st_mtime_ns
+        except OSError:
+            return 0
+
     def stop_wanted(self) -> bool:
         """Whether an operator asked to stop."""
         return (self.path / "stop").exists()

@@ -8,6 +8,7 @@ round has so far) and after evaluation (`rounds.jsonl`). A crash between them as
 import logging
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from orchestrator.federation.aggregation import Update
 from orchestrator.federation.carried import Carried, RunFailedError
@@ -15,7 +16,7 @@ from orchestrator.federation.checkpoints import Checkpoint, read_checkpoint, wri
 from orchestrator.federation.combining import Combining
 from orchestrator.federation.entries import Entry, close_entry, open_entry
 from orchestrator.federation.exchange import Exchange, Patience
-from orchestrator.federation.orders import RunFolder, RunState
+from orchestrator.federation.orders import ORDER_EXPIRED, RunFolder, RunState
 from orchestrator.federation.preparing import let_late_ones_join, prepare
 from orchestrator.federation.stages import ask_stage
 from orchestrator.federation.updates import StationUpdates
@@ -66,6 +67,8 @@ class Rounds:
         self._run.exchange.ask(question, None, stations, patience, lambda _, answered: answered)
 
     def _one_round(self, round_: int, checkpoint: Checkpoint) -> Checkpoint:
+        if datetime.now(UTC) >= self._order.expires:
+            raise RunFailedError(ORDER_EXPIRED)
         let_late_ones_join(self._run)
         started = time.monotonic()
         entry = open_entry(self._run, round_)

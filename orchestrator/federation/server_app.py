@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -22,7 +23,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from orchestrator.federation.exchange import Exchange, StoppedError
 from orchestrator.federation.flower import OrderGrid
-from orchestrator.federation.orders import RunFolder, RunState
+from orchestrator.federation.orders import SUPERLINK_DOWN, RunFolder, RunState
 from orchestrator.federation.rounds import Rounds, RunFailedError
 from orchestrator.federation.run_lock import hold_run
 from orchestrator.federation.tasks import Address, LeaseLostError, SuperLinkDownError
@@ -31,6 +32,7 @@ from policies.errors import PhtError, StateError, StorageError
 
 log = logging.getLogger(__name__)
 
+ALIVE_S = 1.0
 HEARTBEAT_S = 10.0
 """Flower's lease is 60 s from the last heartbeat."""
 
@@ -115,6 +117,7 @@ def carry(folder: RunFolder, blobs: Path, address: Address) -> Ending:
     life = _Life(_STOPS.setdefault(str(folder.path), threading.Event()))
     _listen_for_the_end(life)
     grid = OrderGrid(address, task.token)
+    threading.Thread(target=_say_alive, args=(folder, life), name="alive", daemon=True).start()
     try:
         _take_task(grid, task, folder, life)
         beat = threading.Thread(target=_beat, args=(grid, folder, life), name="heartbeat", daemon=True)
@@ -152,6 +155,15 @@ def _run_app(grid: OrderGrid, context: Context, folder: RunFolder, life: _Life) 
     return Ending.FINISHED
 
 
+def _say_alive(folder: RunFolder, life: _Life) -> None:
+    """From the first moment, also while the SuperLink is away: who reads the order's state knows whether anybody carries it."""
+    while True:
+        with suppress(OSError):
+            folder.beat()
+        if life.stop.wait(ALIVE_S):
+            return
+
+
 def _take_task(grid: OrderGrid, task: Task, folder: RunFolder, life: _Life) -> None:
     while True:
         try:
@@ -163,6 +175,9 @@ def _take_task(grid: OrderGrid, task: Task, folder: RunFolder, life: _Life) -> N
                 Task(task.task_id, task.run_id, task.token, started=True).write(folder)
         except SuperLinkDownError as error:
             log.warning("superlink_down", extra={"reason": error.message})
+            progress = folder.read_progress()
+            if progress.waiting != SUPERLINK_DOWN:
+                folder.write_progress(progress.model_copy(update={"waiting": SUPERLINK_DOWN}))
             if life.stop.wait(0.5):
                 raise StoppedError from None
         else:
@@ -200,7 +215,9 @@ def _finish_task(grid: OrderGrid, *, completed: bool) -> None:
 
 def _write_ending(folder: RunFolder, state: RunState, code: str) -> None:
     folder.write_progress(
-        folder.read_progress().model_copy(update={"state": state, "code": code, "stage": ""})
+        folder.read_progress().model_copy(
+            update={"state": state, "code": code, "stage": "", "waiting": "", "reviewing": {}}
+        )
     )
 
 

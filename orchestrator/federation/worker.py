@@ -13,12 +13,16 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import orchestrator
 from orchestrator.federation.flower import Control
-from orchestrator.federation.orders import FolderQueue, RunFolder, RunState
+from orchestrator.federation.orders import ORDER_EXPIRED, SUPERLINK_DOWN, FolderQueue, RunFolder
+from orchestrator.federation.places import Limits
+from orchestrator.federation.run_documents import AcceptedOrder, RunProgress, RunState
 from orchestrator.federation.server_app import Ending, Task
 from orchestrator.federation.superlink import flower_environment
 from orchestrator.federation.tasks import Address, ClaimedTask, SuperLinkDownError, SuperLinkRefusedError
@@ -26,10 +30,16 @@ from policies.errors import PhtError, StateError, StorageError
 
 log = logging.getLogger(__name__)
 
-MAX_PARALLEL = 4
+DEFAULT_LIMITS = Limits(parallel_runs=4, runs_per_station=2)
 MAX_RESTARTS = 8
 """Deaths of a ServerApp in a row, without a round between them, after which its order fails."""
+STUCK_S = 180.0
+"""A ServerApp that says nothing for so long is ended, as if it had died."""
 _STORAGE_PAUSE_S = 2.0
+_LOOK_S = 0.25
+_EXPIRED_SLACK_S = 60.0
+"""Beyond an order's expiry, in which its ServerApp ends it itself."""
+_TERMINATE_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +54,16 @@ class WorkerFiles:
 class RunWorker:
     """Carries accepted orders until `stop`."""
 
-    def __init__(self, queue: FolderQueue, files: WorkerFiles, address: Address, secret: bytes) -> None:
+    def __init__(
+        self,
+        queue: FolderQueue,
+        files: WorkerFiles,
+        address: Address,
+        secret: bytes,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         self._queue = queue
+        self._limits = limits
         self._files = files
         self._address = address
         self._control = Control(address, secret)
@@ -74,58 +92,100 @@ class RunWorker:
         process = self._processes.get(order_digest)
         return process.pid if process is not None and process.poll() is None else None
 
+    def is_alive(self) -> bool:
+        """Whether orders are still taken; whoever started this ends with it."""
+        return self._main is not None and self._main.is_alive()
+
     def _take_orders(self) -> None:
         while not self._stopping.is_set():
             self._carriers = [thread for thread in self._carriers if thread.is_alive()]
-            if len(self._carriers) < MAX_PARALLEL:
-                self._take_one()
-            self._stopping.wait(0.25)
+            self._take_one()
+            self._stopping.wait(_LOOK_S)
 
     def _take_one(self) -> None:
         try:
-            accepted = self._queue.next_order()
+            self._queue.beat()
+            accepted = self._queue.next_order(self._limits)
         except (PhtError, OSError) as error:
-            log.error("order_damaged", extra={"reason": _reason(error)})  # noqa: TRY400
+            log.error("queue_not_read", extra={"reason": _reason(error)})  # noqa: TRY400
             return
         if accepted is None:
             return
-        folder = self._queue.folder(accepted.order_digest)
-        thread = threading.Thread(target=self._carry, args=(folder,), name="carry-order", daemon=True)
+        thread = threading.Thread(target=self._carry, args=(accepted,), name="carry-order", daemon=True)
         self._carriers.append(thread)
         thread.start()
 
-    def _carry(self, folder: RunFolder) -> None:
-        """Keep one order carried until it is over, or this worker stops.
+    def _carry(self, accepted: AcceptedOrder) -> None:
+        """Keep one order carried until it is over, or this worker stops; its place is free then, whatever happened.
 
-        A full disk is no fault of the order's: it goes on when there is room again, however long that takes.
+        A full disk is no fault of the order's, nor a SuperLink that is away: it goes on when they are back, until the order expires.
         """
+        folder = self._queue.folder(accepted.order_digest)
         deaths, rounds = 0, -1
-        while not self._stopping.is_set():
-            pause_s = _STORAGE_PAUSE_S
-            try:
-                ending = self._carry_once(folder)
-                if ending is None:
-                    return
-                if ending is not Ending.STORAGE:
-                    done = folder.rounds.count()
-                    deaths = deaths + 1 if done == rounds else 1
-                    rounds = done
-                    pause_s = min(0.1 * 2**deaths, 10.0)
-                if deaths > MAX_RESTARTS:
-                    self._report(folder, state=RunState.FAILED, code="SERVERAPP_CRASHED")
-                    return
-            except SuperLinkDownError:
-                pause_s = 1.0
-            except (StorageError, OSError) as error:
-                log.warning("order_waits_for_the_disk", extra={"reason": _reason(error)})
-            self._stopping.wait(pause_s)
+        try:
+            while not self._stopping.is_set():
+                pause_s = _STORAGE_PAUSE_S
+                try:
+                    if self._ended(folder, accepted):
+                        return
+                    ending = self._carry_once(folder, accepted)
+                    if ending is None:
+                        return
+                    if ending is Ending.FAULT:
+                        done = folder.rounds.count()
+                        deaths = deaths + 1 if done == rounds else 1
+                        rounds = done
+                    if ending is not Ending.STORAGE:
+                        pause_s = min(0.1 * 2**deaths, 10.0)
+                    if deaths > MAX_RESTARTS:
+                        self._report(folder, state=RunState.FAILED, code="SERVERAPP_CRASHED", stage="")
+                        self._abandon(folder)
+                        return
+                except SuperLinkDownError:
+                    pause_s = 1.0
+                    self._say_superlink_is_down(folder)
+                except (StorageError, OSError) as error:
+                    log.warning("order_waits_for_the_disk", extra={"reason": _reason(error)})
+                self._stopping.wait(pause_s)
+        finally:
+            self._queue.let_go(accepted.order_digest)
 
-    def _carry_once(self, folder: RunFolder) -> Ending | None:
+    def _ended(self, folder: RunFolder, accepted: AcceptedOrder) -> bool:
+        """Whether nothing is left to carry: it is over, somebody asked to stop it, or its time is over."""
+        if self._is_over(folder):
+            folder.task.unlink(missing_ok=True)
+            return True
+        if folder.stop_wanted():
+            self._report(folder, state=RunState.STOPPED, stage="", waiting="")
+        elif datetime.now(UTC) >= accepted.order.expires:
+            self._report(folder, state=RunState.FAILED, code=ORDER_EXPIRED, stage="", waiting="")
+        else:
+            return False
+        self._abandon(folder)
+        return True
+
+    def _is_over(self, folder: RunFolder) -> bool:
+        try:
+            return folder.read_progress().state.is_over
+        except StateError:
+            # Nobody else writes it now: what is damaged is written anew from what the order says.
+            log.error("state_damaged", extra={"order": folder.path.name})  # noqa: TRY400
+            folder.write_progress(RunProgress(rounds=folder.read_order().order.rounds))
+            return False
+
+    def _say_superlink_is_down(self, folder: RunFolder) -> None:
+        try:
+            if folder.read_progress().waiting != SUPERLINK_DOWN:
+                self._report(folder, waiting=SUPERLINK_DOWN)
+        except (PhtError, OSError) as error:
+            log.warning("state_not_written", extra={"reason": _reason(error)})
+
+    def _carry_once(self, folder: RunFolder, accepted: AcceptedOrder) -> Ending | None:
         """Let one process carry the order as far as it goes; how it ended, or None where nothing is left to do here."""
         try:
             if Task.read(folder) is None:
                 self._claim(folder)
-            ending = self._run_process(folder)
+            ending = self._run_process(folder, accepted)
             return None if self._settle(folder, ending) else ending
         except (SuperLinkRefusedError, StateError) as error:
             log.error("order_not_carried", extra={"reason": error.message})  # noqa: TRY400
@@ -137,7 +197,6 @@ class RunWorker:
         if progress.state.is_over:
             # Whatever became of the process after it had written that.
             folder.task.unlink(missing_ok=True)
-            self._queue.report(folder.order_digest, progress)
             return True
         if ending is Ending.TOLD_TO_END and self._stopping.is_set():
             return True
@@ -160,7 +219,12 @@ class RunWorker:
             raise
         progress = folder.read_progress()
         self._report(
-            folder, state=RunState.RUNNING, flower_run=run_id, flower_runs=progress.flower_runs + 1, code=""
+            folder,
+            state=RunState.RUNNING,
+            flower_run=run_id,
+            flower_runs=progress.flower_runs + 1,
+            code="",
+            waiting="",
         )
         log.info("flower_run_started")
 
@@ -186,7 +250,7 @@ class RunWorker:
         except SuperLinkDownError:
             log.warning("run_not_stopped")
 
-    def _run_process(self, folder: RunFolder) -> Ending:
+    def _run_process(self, folder: RunFolder, accepted: AcceptedOrder) -> Ending:
         command = [
             sys.executable,
             "-m",
@@ -216,7 +280,7 @@ class RunWorker:
         self._processes[folder.order_digest] = process
         if self._stopping.is_set():
             process.terminate()
-        code = process.wait()
+        code = self._outlive(process, folder, accepted)
         if process.stdin is not None:
             process.stdin.close()
         self._processes.pop(folder.order_digest, None)
@@ -224,6 +288,25 @@ class RunWorker:
             return Ending(code)
         except ValueError:
             return Ending.FAULT
+
+    def _outlive(self, process: "subprocess.Popen[bytes]", folder: RunFolder, accepted: AcceptedOrder) -> int:
+        """Wait for a process's end, and see to it that there is one: its order expires, and one that is stuck is killed."""
+        heard, heard_at = folder.beaten_at(), time.monotonic()
+        told_at: float | None = None
+        while True:
+            try:
+                return process.wait(1.0)
+            except subprocess.TimeoutExpired:
+                now = time.monotonic()
+            if (beaten := folder.beaten_at()) != heard:
+                heard, heard_at = beaten, now
+            late = datetime.now(UTC) >= accepted.order.expires + timedelta(seconds=_EXPIRED_SLACK_S)
+            if late and told_at is None:
+                told_at = now
+                process.terminate()
+            if now - heard_at > STUCK_S or (told_at is not None and now - told_at > _TERMINATE_S):
+                log.error("serverapp_stuck", extra={"order": folder.path.name})
+                process.kill()
 
     def _report(self, folder: RunFolder, **changes: object) -> None:
         self._queue.report(folder.order_digest, folder.read_progress().model_copy(update=changes))

@@ -94,6 +94,7 @@ class Orders:
             release=in_force.policy.release,
             nodes=self._nodes(order),
             timing=self._timing,
+            requester=principal.id,
         )
         weights = order.initial_weights
         # The model of an earlier run is its requester's to start from, though they never sent it.

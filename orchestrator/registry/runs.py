@@ -96,9 +96,10 @@ class Runs:
     def mark(self, digest: Digest) -> str:
         """A short text that changes when a watcher would want to know."""
         folder = self._queue.folder(digest)
-        progress = folder.read_progress()
+        progress = self._queue.shown(digest)
         given = current_result(folder.path, progress) is not None
-        return f"{progress.state}:{progress.round}:{progress.stage}:{'result' if given else ''}"
+        now = f"{progress.state}:{progress.round}:{progress.stage}:{progress.waiting}:{progress.position}"
+        return f"{now}:{len(progress.excluded)}:{'result' if given else ''}"
 
     def stop(self, principal: Principal, digest: Digest) -> None:
         """Ask that a run stops.
@@ -212,7 +213,7 @@ class Runs:
 
     def _view(self, row: OrderRow) -> RunView:
         folder = self._folder(row.digest)
-        progress = folder.read_progress()
+        progress = self._queue.shown(row.digest)
         found = current_result(folder.path, progress)
         return RunView(
             digest=row.digest,
