@@ -259,7 +259,9 @@ def test_the_requester_stops_a_run(world: World) -> None:
 
 def test_the_result_is_the_requesters(world: World) -> None:
     digest = world.alice.post_order(world.order())
-    result = result_folder(FolderQueue(world.place.home.runs).folder(digest).path)
+    folder = FolderQueue(world.place.home.runs).folder(digest)
+    folder.write_progress(RunProgress(state=RunState.FINISHED, rounds=2, round=2))
+    result = result_folder(folder.path)
     result.mkdir()
     (result / PROVENANCE).write_text("{}")
     with world.place.raw(
