@@ -6,10 +6,10 @@ from typing import Any
 from orchestrator.federation.aggregation import weighted_means
 from orchestrator.federation.answers import LATE
 from orchestrator.federation.carried import Carried
+from orchestrator.federation.orders import AcceptedOrder
 from orchestrator.federation.speeds import StageSpeeds
-from orchestrator.federation.tables_check import sum_tables
+from orchestrator.federation.strategies.tables import pool_tables, summed_tables
 from policies.documents import format_moment
-from policies.manifest import TrainManifest
 from policies.wire.instructions import Kind, StationReply
 
 Entry = dict[str, Any]
@@ -78,17 +78,24 @@ def write_stage(entry: Entry, stage: str, answers: Mapping[str, StationReply]) -
     entry["heads"] = entry.get("heads", {}) | heads
 
 
-def close_entry(entry: Entry, stages: Sequence[str], manifest: TrainManifest, wall_s: float) -> None:
-    """Write what follows from all stages: who took part, means, sums, and what the round cost beside the stations' work."""
+def close_entry(entry: Entry, accepted: AcceptedOrder, wall_s: float) -> None:
+    """Write what follows from all stages: who took part, means, pools, and what the round cost beside the stations' work."""
+    stages: Sequence[str] = accepted.order.stages
     took_part = set.intersection(*(set(entry[stage]) for stage in stages if entry.get(stage) is not None))
     entry["took_part"] = sorted(took_part)
     examples = entry.get("examples", {})
     entry["means"] = {
         stage: weighted_means(entry[stage], examples.get(stage, entry["num_examples"])) for stage in stages
     }
-    entry["summed_tables"] = {
-        stage: sum_tables(list(tables.values()), manifest)
+    pooled = {
+        stage: pool_tables(tables, accepted.manifest, accepted.release)
         for stage, tables in entry.get("tables", {}).items()
+    }
+    entry["pooled_tables"] = {
+        stage: {key: each.as_json() for key, each in found.items()} for stage, found in pooled.items()
+    }
+    entry["summed_tables"] = {
+        stage: summed_tables(found, accepted.manifest) for stage, found in pooled.items()
     }
     critical_s = sum(max(entry["compute_s"][stage].values(), default=0.0) for stage in stages)
     entry["wall_s"] = round(wall_s, 4)

@@ -81,7 +81,7 @@ class Rounds:
             if stage == "train":
                 checkpoint = self._aggregate(round_, checkpoint, answers, entry)
             self._updates.forget_inline()
-        close_entry(entry, self._order.stages, self._run.accepted.manifest, time.monotonic() - started)
+        close_entry(entry, self._run.accepted, time.monotonic() - started)
         self._run.folder.rounds.append(entry, round_)
         weights = checkpoint.weights
         self._run.show_stations(

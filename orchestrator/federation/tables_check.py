@@ -1,4 +1,4 @@
-"""What the tables of a reply can be, and their sums over stations."""
+"""What the tables of a reply can be; how they are pooled is `strategies.tables`."""
 
 import math
 from itertools import pairwise
@@ -44,39 +44,6 @@ def table_problem(
         return RefusalCode.RELEASE_TABLE_SHAPE
     smallest = _rounded(max(rules.minimum_cell_count, item.minimum_cell_count), rules.count_rounding)
     return RefusalCode.RELEASE_CELL_TOO_SMALL if any(0 < count < smallest for count in counts) else None
-
-
-def sum_tables(
-    tables: list[dict[str, list[list[float | int]]]], manifest: TrainManifest
-) -> dict[str, list[list[float | int]]]:
-    """Add up the tables that every station released; quantiles are no sums, so each station's stand alone.
-
-    A count that one station hides is hidden in the sum: what the others have of it is no number of patients of all. So is a line of
-    sums of which one station hides the patients. Means and variances over all stations follow from the sums exactly.
-    """
-    merged: dict[str, list[list[float | int]]] = {}
-    for item in manifest.outputs.aggregates:
-        found = [table[item.key] for table in tables if item.key in table]
-        if item.measure == "quantiles" or not found or len(found) < len(tables):
-            continue
-        shape = (len(manifest.aggregate_lines(item)), len(manifest.aggregate_columns(item)))
-        if any((len(table), *{len(line) for line in table}) != shape for table in found):
-            continue
-        lines = [list(zip(*parts, strict=True)) for parts in zip(*found, strict=True)]
-        if item.measure == "count":
-            merged[item.key] = [
-                [HIDDEN if HIDDEN in cells else sum(cells) for cells in line] for line in lines
-            ]
-        else:
-            merged[item.key] = [_sum_of_line(line, item.decimals or 0) for line in lines]
-    return merged
-
-
-def _sum_of_line(cells: list[tuple[float | int, ...]], decimals: int) -> list[float | int]:
-    patients, totals, squares = cells
-    if HIDDEN in patients:
-        return [HIDDEN, 0.0, 0.0]
-    return [sum(patients), round(math.fsum(totals), decimals), round(math.fsum(squares), decimals)]
 
 
 def _is_count(value: float) -> bool:

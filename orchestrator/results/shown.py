@@ -19,7 +19,7 @@ Entry = Mapping[str, Any]
 STAGES: Final = ("train", "evaluate", "analyse")
 _KEPT: Final = (
     "round", "took_part", "missing", "weights", "aggregate_s", "wall_s", "overhead_s", "heads", "correlation", "excluded",
-    "deadline_s", "deadlines", "late", "began", "ended", "started", "finished", "quorum", "strategy",
+    "deadline_s", "deadlines", "late", "left_out", "began", "ended", "started", "finished", "quorum", "strategy",
 )  # fmt: skip
 """Who took part, who did not and why, times of the whole round, heads of stations' chains: nothing that a station released."""
 

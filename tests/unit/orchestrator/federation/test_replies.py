@@ -11,9 +11,10 @@ from map_documents import SHARES, map_manifest
 from safetensors.numpy import save, save_file
 
 from orchestrator.federation.replies import Accepted, Rejected, check_reply
-from orchestrator.federation.tables_check import sum_tables
+from orchestrator.federation.strategies.tables import Table, pool_tables, summed_tables
 from orchestrator.federation.updates_check import check_release
 from policies.documents import digest_of
+from policies.manifest import TrainManifest
 from policies.policy import ReleaseRules, TensorRules
 from policies.rows import HIDDEN
 from policies.wire.arrays import read_layout
@@ -131,6 +132,11 @@ ALL_MEASURES = [
 MEASURED = map_manifest(aggregates=ALL_MEASURES)
 SUMS: list[list[float | int]] = [[20, 31.5, 99.0], [12, 0.0, 0.0], [HIDDEN, 0.0, 0.0]]
 QUANTILES: list[list[float | int]] = [[0.0, 0.25], [0.25, 0.5], [0.25, 0.5]]
+
+
+def sum_tables(tables: list[dict[str, Table]], manifest: TrainManifest) -> dict[str, Table]:
+    named = {f"station-{number}": each for number, each in enumerate(tables)}
+    return summed_tables(pool_tables(named, manifest, ReleaseRules(maximum_bytes=1)), manifest)
 
 
 def test_counts_and_sums_add_up_and_quantiles_do_not() -> None:
