@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.commands.audit import audit_app
+from orchestrator.commands.state import backup, database_app, restore, restored, restored_line
 from orchestrator.commands.tokens import token_app
 from orchestrator.home_lock import is_held
 from orchestrator.initialise import initialise, renew_certificate
@@ -30,6 +31,9 @@ app.add_typer(token_app, name="token")
 app.add_typer(station_app, name="station")
 app.add_typer(runs_app, name="runs")
 app.add_typer(audit_app, name="audit")
+app.add_typer(database_app, name="database")
+for command in (backup, restore, restored):
+    app.command()(command)
 
 HomeArgument = Annotated[Path, typer.Argument(help="The orchestrator's folder.", metavar="HOME")]
 
@@ -111,6 +115,8 @@ def status(home: HomeArgument, as_json: JsonOption = False) -> None:
             "running": is_held(place),
             "url": services.settings.url,
             "certificate": f"until {format_moment(read_certificate(place.server_certificate).not_valid_after_utc)}",
+            "database": services.database.name,
+            "restored": restored_line(place) or "no",
             "mirror": _mirror_state(place),
             "stations": len(stations),
             "bundles": len(services.bundles.all()),

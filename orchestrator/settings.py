@@ -15,6 +15,7 @@
 A setting is read from the file, then from ``PHT_ORCHESTRATOR_<SECTION>_<KEY>``; an unknown key in either is an error.
 """
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -63,13 +64,16 @@ class LimitSettings(StrictModel):
         default=4, description="Largest body a station may send to a Fleet route."
     )
     principal_per_s: PerSecond = Field(
-        default=100.0, description="API requests of one party a second, for as long as it likes; a blob is one."
+        default=100.0,
+        description="API requests of one party a second, for as long as it likes; a blob is one.",
     )
     principal_burst: Burst = Field(default=1000.0, description="And at once.")
     address_per_s: PerSecond = Field(
         default=50.0, description="Requests of one address that prove nobody's identity: the mirror, say."
     )
-    address_burst: Burst = Field(default=2000.0, description="And at once: many stations may share an address.")
+    address_burst: Burst = Field(
+        default=2000.0, description="And at once: many stations may share an address."
+    )
     refused_per_s: PerSecond = Field(
         default=1.0, description="Proofs of one address that do not hold, before the next is looked at."
     )
@@ -249,25 +253,51 @@ def parse_settings(values: Mapping[str, Any]) -> Settings:
     try:
         return Settings.model_validate(dict(values))
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, problem['loc']))}: "
-            + ("is not a known key" if problem["type"] == "extra_forbidden" else problem["msg"])
-            for problem in error.errors()[:5]
-        ]
-        raise SettingsError(
-            f"{SETTINGS_FILE}: " + "; ".join(problems),
-            hint="Correct the named keys; orchestrator/README.md lists what is allowed.",
-        ) from error
+        raise _wrong(error, SETTINGS_FILE) from error
+
+
+def parse_database(
+    values: Mapping[str, Any], environment: Mapping[str, str] | None = None
+) -> DatabaseSettings:
+    """Check the section `[database]` alone; the password comes from the environment.
+
+    Raises:
+        SettingsError: names what is wrong.
+    """
+    password = (os.environ if environment is None else environment).get(
+        f"{ENVIRONMENT_PREFIX}DATABASE_PASSWORD"
+    )
+    try:
+        found = DatabaseSettings.model_validate(dict(values))
+    except ValidationError as error:
+        raise _wrong(error, "database") from error
+    return found if password is None else found.model_copy(update={"password": SecretStr(password)})
+
+
+def _wrong(error: ValidationError, what: str) -> SettingsError:
+    problems = [
+        f"{'.'.join(map(str, problem['loc']))}: "
+        + ("is not a known key" if problem["type"] == "extra_forbidden" else problem["msg"])
+        for problem in error.errors()[:5]
+    ]
+    return SettingsError(
+        f"{what}: " + "; ".join(problems),
+        hint="Correct the named keys; orchestrator/README.md lists what is allowed.",
+    )
 
 
 def render_settings(settings: Settings) -> str:
     """Write the settings file that `init` makes."""
-    lines: list[str] = []
-    for section, values in settings.model_dump(mode="json").items():
-        lines.append(f"[{section}]")
-        lines += [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
-        lines.append("")
-    return "\n".join(lines)
+    sections: dict[str, StrictModel] = {name: getattr(settings, name) for name in Settings.model_fields}
+    return "\n".join(render_section(name, section) for name, section in sections.items())
+
+
+def render_section(name: str, section: StrictModel) -> str:
+    """Write one section of the settings file."""
+    values = section.model_dump(mode="json").items()
+    return "\n".join(
+        [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values if value is not None), ""]
+    )
 
 
 def child_environment() -> dict[str, str]:
@@ -306,4 +336,5 @@ def _toml(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, list):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return str(value) if isinstance(value, int | float) else '"' + str(value) + '"'
+    # A JSON string is a TOML string.
+    return str(value) if isinstance(value, int | float) else json.dumps(str(value), ensure_ascii=False)

@@ -58,7 +58,9 @@ class Desk:
     def keep(self, data: bytes, owner: Principal = ALICE) -> Blob:
         """Bytes as if `owner` had sent them."""
         digest = digest_of(data)
-        (self.services.home.blobs / "sha256" / digest[7:]).write_bytes(data)
+        path = self.services.home.blobs / "sha256" / digest[7:]
+        path.write_bytes(data)
+        path.chmod(0o640)
         self.services.access.grant(digest, owner_scope(owner))
         return Blob(digest=digest, size=len(data))
 

@@ -64,6 +64,7 @@ class Action(StrEnum):
     HEADS_TAKEN = "heads-taken"
     REQUEST_SUBMITTED = "request-submitted"
     REQUEST_CHANGED = "request-changed"
+    RESTORED = "restored"
 
 
 Outcome = Annotated[str, Field(pattern=r"^(done|begun|refused)$")]
