@@ -94,10 +94,10 @@ def choose(
         if chosen is None and not full and len(under_way) < limits.parallel_runs:
             chosen = order.digest
             continue
-        code = (
-            STATIONS_FULL if full else RUNS_FULL if chosen or len(under_way) >= limits.parallel_runs else ""
-        )
-        places[order.digest] = Place(len(places) + 1, code, full)
+        if len(under_way) + (chosen is not None) >= limits.parallel_runs:
+            places[order.digest] = Place(len(places) + 1, RUNS_FULL)
+        else:
+            places[order.digest] = Place(len(places) + 1, STATIONS_FULL if full else "", full)
     return chosen, places
 
 

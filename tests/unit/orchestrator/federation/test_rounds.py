@@ -48,7 +48,13 @@ class World:
         path.write_bytes(data)
         return digest_of(data)
 
-    def accept(self, **changes: object) -> RunFolder:
+    def accept(
+        self,
+        metrics: tuple[str, ...] = ("loss", "auc"),
+        tensors: TensorRules = TensorRules(),
+        straggler_s: float = 0.2,
+        **changes: object,
+    ) -> RunFolder:
         weights = {"digest": digest_of(WEIGHTS), "size": len(WEIGHTS)}
         return self.queue.submit(
             AcceptedOrder(
@@ -56,9 +62,9 @@ class World:
                 envelope="{}",
                 order=run_order(**({"initial_weights": weights} | changes)),
                 manifest=manifest(),
-                release=ReleaseRules(tensors=TensorRules(), metrics=("loss", "auc"), maximum_bytes=1000),
+                release=ReleaseRules(tensors=tensors, metrics=metrics, maximum_bytes=1000),
                 nodes=NODES,
-                timing=Timing(prepare_s=5.0, prepare_grace_s=0.2, answer_s=5.0, straggler_s=0.2),
+                timing=Timing(prepare_s=5.0, prepare_grace_s=0.2, answer_s=5.0, straggler_s=straggler_s),
             )
         )
 
