@@ -133,6 +133,7 @@ class Asking:
     started: float = field(default_factory=time.monotonic)
     enough_at: float | None = None
     online_asked_at: float = 0.0
+    pull_s: float = 0.0
 
     def expect(self, nodes: Mapping[str, int]) -> None:
         """Begin with these stations; one where a person looked before has what is left of that."""
@@ -222,7 +223,10 @@ class Asking:
         if not open_ids:
             return False
         got_one = False
-        for message in self.grid.pull_messages(open_ids):
+        begun = time.monotonic()
+        messages = self.grid.pull_messages(open_ids)
+        self.pull_s = time.monotonic() - begun
+        for message in messages:
             message_id = message.metadata.reply_to_message_id
             if (unanswered := self.late.pop(message_id, None)) is not None:
                 self._take_late(unanswered, message)

@@ -23,6 +23,21 @@ log = logging.getLogger(__name__)
 
 __all__ = ["Answered", "Exchange", "Judge", "Missing", "Outcome", "Patience", "StoppedError"]
 
+_REST = 3.0
+_LONGEST_REST_S = 0.5
+
+
+def pause_s(pull_s: float) -> float:
+    """How long the SuperLink is left alone after a question that took it so long.
+
+    Asking after a hundred replies keeps its one writer busy for as long as taking several of them would: it has three times
+    that for the stations.
+
+    >>> pause_s(0.01), pause_s(4.0)
+    (0.03, 0.5)
+    """
+    return min(_REST * pull_s, _LONGEST_REST_S)
+
 
 class Exchange:
     """Questions to the stations of one order over one grid."""
@@ -85,7 +100,7 @@ class Exchange:
                 got_one, wait_s = False, 0.5
             # Short waits at first; a long computation is asked after four times a second, a person less often.
             wait_s = self._poll_s if got_one else min(wait_s * 1.1, asking.longest_wait_s())
-            if self._stop.wait(wait_s):
+            if self._stop.wait(max(wait_s, pause_s(asking.pull_s))):
                 raise StoppedError
         asking.close(time.monotonic())
         return {

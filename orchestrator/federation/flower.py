@@ -56,6 +56,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from orchestrator.federation.bundle import build_bundle
+from orchestrator.federation.doorbells import Doorbells
 from orchestrator.federation.tasks import (
     Address,
     ClaimedTask,
@@ -152,7 +153,8 @@ class Control:
 class OrderGrid(Grid):
     """Flower's Grid for one claimed task: the admitted stations, no sleeping, errors by name."""
 
-    def __init__(self, address: Address, token: str) -> None:
+    def __init__(self, address: Address, token: str, doorbells: Doorbells | None = None) -> None:
+        self._doorbells = doorbells
         self._client = _use_own_http(
             RuntimeHttpClient(address.url, interceptors=[RuntimeTokenHttpInterceptor(token)]), address
         )
@@ -249,6 +251,9 @@ class OrderGrid(Grid):
         ):
             for _ in self._calls.map(push, part):
                 pass
+        if self._doorbells is not None:
+            # All of it is there: who looks now finds it whole.
+            self._doorbells.ring({proto.metadata.dst_node_id for proto in protos})
         return list(response.message_ids)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:

@@ -26,6 +26,7 @@ from orchestrator.federation.flower import OrderGrid
 from orchestrator.federation.orders import SUPERLINK_DOWN, RunFolder, RunState
 from orchestrator.federation.rounds import Rounds, RunFailedError
 from orchestrator.federation.run_lock import hold_run
+from orchestrator.federation.superlink import SuperLinkFiles
 from orchestrator.federation.tasks import Address, LeaseLostError, SuperLinkDownError
 from policies.bundle import BlobFolder
 from policies.errors import PhtError, StateError, StorageError
@@ -116,7 +117,7 @@ def carry(folder: RunFolder, blobs: Path, address: Address) -> Ending:
         raise StateError("there is no claimed task in the run's folder")
     life = _Life(_STOPS.setdefault(str(folder.path), threading.Event()))
     _listen_for_the_end(life)
-    grid = OrderGrid(address, task.token)
+    grid = OrderGrid(address, task.token, SuperLinkFiles(address.ca_path.parents[1]).doorbells)
     threading.Thread(target=_say_alive, args=(folder, life), name="alive", daemon=True).start()
     try:
         _take_task(grid, task, folder, life)

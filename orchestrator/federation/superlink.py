@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from orchestrator.federation.doorbells import Doorbells
 from orchestrator.federation.flower import Control
 from orchestrator.federation.tasks import Address, SuperLinkDownError, SuperLinkRefusedError
 from policies.errors import UnavailableError
@@ -82,6 +83,11 @@ class SuperLinkFiles:
     def log(self) -> Path:
         """The SuperLink's own output."""
         return self.folder / "superlink.log"
+
+    @property
+    def doorbells(self) -> Doorbells:
+        """Rung whenever an instruction was pushed for a station."""
+        return Doorbells(self.folder / "doorbells")
 
     def prepare(self) -> None:
         """Make the TLS material and the secret, once."""

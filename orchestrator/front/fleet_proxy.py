@@ -1,9 +1,10 @@
-"""Passes a Fleet request on to the SuperLink on loopback: bounded, streamed back, no redirects, headers picked by hand.
+"""Passes a Fleet request on to the SuperLink on loopback: bounded, a few at once, no redirects, headers picked by hand.
 
 Does not look into Flower's messages: the SuperLink authenticates the node. It adds one check of its own: the key that
 a request shows must be of a station in the board's register, so that a station that was struck off is out at once.
 """
 
+import asyncio
 import base64
 import binascii
 import logging
@@ -15,9 +16,11 @@ from pathlib import Path
 
 import httpx
 from anyio.to_thread import run_sync
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from orchestrator.front.app import Receive, Scope, Send
-from policies.errors import WireError
+from orchestrator.front.polls import PULL_ROUTE, FleetAnswer, HeldPolls, is_signed
+from policies.errors import StorageError, UnavailableError, WireError
 from policies.wire.http import key_fingerprint, load_public_key
 
 _LOG = logging.getLogger(__name__)
@@ -43,14 +46,24 @@ _HOP_BY_HOP = frozenset(
 )
 """RFC 9110 section 7.6.1."""
 
-_PIECE_BYTES = 256 * 1024
+AT_ONCE = 4
+"""Requests that the SuperLink has at once. Each takes its database's one write lock: more of them only wait for it, in
+SQLite's growing naps and with its pool of 15 connections used up."""
+
+MAX_ANSWER_BYTES = 4 << 20
+"""An instruction with inline weights is below a MiB."""
+
 _CHECK_INTERVAL_S = 5.0
+_NOTE_INTERVAL_S = 30.0
+"""Each note that a station was seen is a synced transaction."""
+
 _MAX_KNOWN_KEYS = 10_000
 
 
 @dataclass(slots=True)
 class _KnownKey:
     fingerprint: str
+    public: ec.EllipticCurvePublicKey
     checked_until: float
     noted_until: float = 0.0
 
@@ -64,6 +77,7 @@ class FleetProxy:
         max_body_bytes: more than this from a station is refused.
         is_registered: whether a node key (by fingerprint) is of a station in the register.
         saw: is told, now and then, that a station spoke to us and the SuperLink accepted it.
+        polls: what is known of messages that wait.
     """
 
     def __init__(
@@ -73,15 +87,18 @@ class FleetProxy:
         max_body_bytes: int,
         is_registered: Callable[[str], bool],
         saw: Callable[[str], None],
+        polls: HeldPolls,
     ) -> None:
         self._port, self._max_body_bytes = port, max_body_bytes
         self._is_registered, self._saw = is_registered, saw
+        self._polls = polls
+        self._gate = asyncio.Semaphore(AT_ONCE)
         self._known: dict[bytes, _KnownKey] = {}
         context = ssl.create_default_context(cafile=str(ca))
         self._http = httpx.AsyncClient(
             verify=context,
             timeout=httpx.Timeout(60.0, connect=5.0),
-            limits=httpx.Limits(max_connections=256, max_keepalive_connections=64),
+            limits=httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE),
             follow_redirects=False,
             trust_env=False,
         )
@@ -89,7 +106,13 @@ class FleetProxy:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one Fleet request."""
         headers = [(name.lower(), value) for name, value in scope["headers"]]
-        key = await self._registered_key(headers)
+        try:
+            key = await self._registered_key(headers)
+        except (UnavailableError, StorageError) as error:
+            # Who is registered cannot be asked now: nobody gets through, and stations ask again.
+            _LOG.warning("register_unreachable", extra={"code": type(error).__name__})
+            await _answer(send, 503)
+            return
         if key is None:
             await _answer(send, 401)
             return
@@ -97,51 +120,72 @@ class FleetProxy:
         if body is None:
             await _answer(send, 413)
             return
-        request = self._http.build_request(
-            "POST",
-            f"https://127.0.0.1:{self._port()}{scope['raw_path'].decode('ascii')}",
-            content=body,
-            headers=[(name, value) for name, value in headers if name in _REQUEST_HEADERS],
-        )
-        if await self._forward(request, send) == 200 and key.noted_until < time.monotonic():
-            key.noted_until = time.monotonic() + _CHECK_INTERVAL_S
-            await run_sync(self._saw, key.fingerprint)
+        route = scope["raw_path"].decode("ascii")
+        held = None
+        if route == PULL_ROUTE and is_signed(dict(headers), key.public):
+            held = await self._polls.still_nothing(key.fingerprint)
+        answer = held or await self._ask(route, headers, body, key)
+        if answer is None:
+            await _answer(send, 503)
+            return
+        await send({"type": "http.response.start", "status": answer.status, "headers": list(answer.headers)})
+        await send({"type": "http.response.body", "body": answer.body})
+        if answer.status == 200:
+            await self._note(key)
 
     async def close(self) -> None:
         """Drop the connections."""
+        await self._polls.close()
         await self._http.aclose()
 
-    async def _forward(self, request: httpx.Request, send: Send) -> int:
-        started = False
+    async def _ask(
+        self, route: str, headers: list[tuple[bytes, bytes]], body: bytes, key: _KnownKey
+    ) -> FleetAnswer | None:
+        request = self._http.build_request(
+            "POST",
+            f"https://127.0.0.1:{self._port()}{route}",
+            content=body,
+            headers=[(name, value) for name, value in headers if name in _REQUEST_HEADERS],
+        )
+        # Before it is asked: a ring that comes meanwhile is news.
+        rings = await self._polls.rings(key.fingerprint) if route == PULL_ROUTE else None
+        async with self._gate:
+            answer = await self._forward(request)
+        if route == PULL_ROUTE and answer is not None:
+            self._polls.learned(key.fingerprint, rings, answer)
+        return answer
+
+    async def _forward(self, request: httpx.Request) -> FleetAnswer | None:
+        """The whole answer, so that a slow station holds nobody's place; None where there is none of use."""
         try:
             response = await self._http.send(request, stream=True)
             try:
-                await send(
-                    {
-                        "type": "http.response.start",
-                        "status": response.status_code,
-                        "headers": [
-                            (name.lower(), value)
-                            for name, value in response.headers.raw
-                            if name.lower() not in _HOP_BY_HOP
-                            and name.lower() not in {b"server", b"location"}
-                        ],
-                    }
-                )
-                started = True
-                async for piece in response.aiter_raw(_PIECE_BYTES):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-                await send({"type": "http.response.body", "body": b""})
+                body = bytearray()
+                async for piece in response.aiter_raw():
+                    body += piece
+                    if len(body) > MAX_ANSWER_BYTES:
+                        _LOG.warning("superlink_answer_too_large")
+                        return None
             finally:
                 await response.aclose()
-            return response.status_code  # noqa: TRY300 - the status belongs to the exchange above
         except httpx.HTTPError as error:
             _LOG.warning("superlink_unreachable", extra={"kind": type(error).__name__})
-            if started:
-                # Half an answer cannot be taken back: breaking the connection tells the station to ask again.
-                raise
-            await _answer(send, 503)
-            return 503
+            return None
+        kept = [
+            (name.lower(), value)
+            for name, value in response.headers.raw
+            if name.lower() not in _HOP_BY_HOP and name.lower() not in {b"server", b"location"}
+        ]
+        return FleetAnswer(response.status_code, tuple(kept), bytes(body))
+
+    async def _note(self, key: _KnownKey) -> None:
+        if key.noted_until >= time.monotonic():
+            return
+        key.noted_until = time.monotonic() + _NOTE_INTERVAL_S
+        try:
+            await run_sync(self._saw, key.fingerprint)
+        except (UnavailableError, StorageError) as error:
+            _LOG.warning("last_seen_not_noted", extra={"code": type(error).__name__})
 
     async def _registered_key(self, headers: list[tuple[bytes, bytes]]) -> _KnownKey | None:
         shown = [value for name, value in headers if name == PUBLIC_KEY_HEADER]
@@ -151,15 +195,16 @@ class FleetProxy:
         if known is not None and known.checked_until > time.monotonic():
             return known
         try:
-            fingerprint = key_fingerprint(load_public_key(base64.b64decode(shown[0], validate=True)))
+            public = load_public_key(base64.b64decode(shown[0], validate=True))
         except (WireError, binascii.Error):
             return None
+        fingerprint = key_fingerprint(public)
         if not await run_sync(self._is_registered, fingerprint):
             self._known.pop(shown[0], None)
             return None
         if len(self._known) >= _MAX_KNOWN_KEYS:
             self._known.clear()
-        known = self._known.setdefault(shown[0], _KnownKey(fingerprint, 0.0))
+        known = self._known.setdefault(shown[0], _KnownKey(fingerprint, public, 0.0))
         known.checked_until = time.monotonic() + _CHECK_INTERVAL_S
         return known
 

@@ -10,6 +10,7 @@ import uvicorn
 from orchestrator.federation.superlink import SuperLinkFiles
 from orchestrator.front.app import Front, Receive, Scope, Send
 from orchestrator.front.fleet_proxy import FleetProxy
+from orchestrator.front.polls import HeldPolls
 from orchestrator.portal import create_app
 from orchestrator.portal.oci import create_oci
 from orchestrator.registry.superlink_port import read_superlink_port
@@ -38,8 +39,13 @@ def create_front(services: Services) -> tuple[Front, FleetProxy]:
         max_body_bytes=services.settings.limits.fleet_body_mib << 20,
         is_registered=services.stations.is_registered,
         saw=services.stations.saw,
+        polls=HeldPolls(SuperLinkFiles(home.superlink).doorbells, lambda: _nodes(services)),
     )
     return Front(create_app(services), proxy, create_oci(services)), proxy
+
+
+def _nodes(services: Services) -> dict[str, int]:
+    return {one.key_fingerprint: one.node_id for one in services.stations.all() if one.node_id is not None}
 
 
 def run_front(services: Services, listener: socket.socket) -> None:

@@ -152,6 +152,7 @@ class Agent:
         self._take_up()
         failures = 0
         while not self._stopping.is_set():
+            asked = time.monotonic()
             try:
                 got_one = self._poll_once()
             except NotAdmittedError as error:
@@ -166,7 +167,8 @@ class Agent:
                 failures = 0
                 self._last_contact = time.time()
                 if not got_one:
-                    self._wake.wait(self._delay())
+                    # The orchestrator may hold a question for a moment: that was waiting, too.
+                    self._wake.wait(max(0.0, self._delay() - (time.monotonic() - asked)))
                     self._wake.clear()
 
     def _poll_once(self) -> bool:
