@@ -199,13 +199,13 @@ class Site:
 
 
 @contextmanager
-def site(folder: Path, root: bytes | None = None) -> Iterator[Site]:
+def site(folder: Path, root: bytes | None = None, **limits: float) -> Iterator[Site]:
     """An orchestrator's front in this process, on an ephemeral port; nothing listens behind it by default."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         settings = parse_settings(
-            {"front": {"hosts": ["localhost"], "port": port}, "limits": {"blob_mib": 64}}
+            {"front": {"hosts": ["localhost"], "port": port}, "limits": {"blob_mib": 64} | limits}
         )
         home = initialise(folder / "orchestrator", settings, root)
         write_superlink_port(home, 9)
