@@ -227,7 +227,7 @@ def grant_problems(
     if found:
         return found
     for name in names:
-        least = min(fewest_updates(name, corner) for corner in _corners(name, ranges.get(name, {})))
+        least = fewest_updates(name, mildest(name, ranges.get(name, {})))
         if least > minimum_stations:
             found.append(
                 f"{name} takes {least} stations or more, and runs.minimum_stations is {minimum_stations}"
@@ -252,6 +252,15 @@ def strategy_in_words(name: StrategyName, ranges: Mapping[str, ParameterRange]) 
         else:
             told.append(f"{key} {granted.minimum:g} to {granted.maximum:g}")
     return f"{name}: {STRATEGIES[name].words}" + (f"; {', '.join(told)}" if told else "")
+
+
+def mildest(name: StrategyName, ranges: Mapping[str, ParameterRange]) -> dict[str, ParameterValue]:
+    """Return parameters within a policy's ranges with which a strategy takes the fewest stations.
+
+    >>> mildest("Krum", {"num_malicious_nodes": ParameterRange(minimum=1, maximum=3)})
+    {'num_malicious_nodes': 1, 'num_nodes_to_select': 1}
+    """
+    return min(_corners(name, ranges), key=lambda corner: fewest_updates(name, corner))
 
 
 def _corners(name: StrategyName, ranges: Mapping[str, ParameterRange]) -> Iterable[dict[str, ParameterValue]]:

@@ -14,14 +14,14 @@ from policies.charter import RegisteredStation, StationRegister
 from policies.documents import canonical_json, format_moment
 from policies.errors import DocumentError
 from policies.manifest import PROXIMAL_MU, TrainKind, TrainManifest
-from policies.order import RunOrder
+from policies.order import RunOrder, StrategyChoice
 from policies.policy import Policy
 from policies.purposes import PurposeTable
 from policies.refusals import Reason
 from policies.rules.admission import CollectionOffer, Facts, HospitalRules, Usage, open_collections
 from policies.rules.hours import in_quiet_hours
 from policies.station_profile import StationProfile
-from policies.strategies import parameters_of
+from policies.strategies import mildest
 
 ROUNDING: Final = 9
 """Stations tell counts rounded up or down to ten: what is told as 30 was 21 to 39."""
@@ -156,6 +156,7 @@ def widest_order(question: Question, manifest: TrainManifest, stations: Iterable
     names += [
         f"station-not-known-{number}" for number in range(1, policy.runs.minimum_stations - len(names) + 1)
     ]
+    strategy = _strategy(policy)
     stages = {
         TrainKind.TRAINING: ["train", "evaluate"],
         TrainKind.EVALUATION: ["evaluate"],
@@ -181,7 +182,7 @@ def widest_order(question: Question, manifest: TrainManifest, stations: Iterable
         "rounds": policy.runs.rounds,
         # With an evaluation after each round an order may take more releases than the policy has.
         "stages": stages if len(stages) * policy.runs.rounds <= policy.runs.releases else stages[:1],
-        "strategy": _strategy(policy),
+        "strategy": {"name": strategy.name, "parameters": strategy.parameters},
         "minimum_stations": policy.runs.minimum_stations,
         "issued": format_moment(question.now),
         "expires": format_moment(max(ends, question.now + timedelta(seconds=1))),
@@ -189,13 +190,11 @@ def widest_order(question: Question, manifest: TrainManifest, stations: Iterable
     return RunOrder.model_validate_json(canonical_json(order))
 
 
-def _strategy(policy: Policy) -> dict[str, object]:
-    """The policy's first strategy; where its ranges leave out a default, at the nearest end."""
+def _strategy(policy: Policy) -> StrategyChoice:
+    """The policy's first strategy, with the parameters of its ranges' ends with which it takes the fewest stations."""
     name = policy.runs.strategies[0]
     ranges = policy.runs.strategy_parameters.get(name, {})
-    values = parameters_of(name, {})
-    chosen = {key: min(max(values[key], each.minimum), each.maximum) for key, each in ranges.items()}
-    return {"name": name, "parameters": chosen}
+    return StrategyChoice(name=name, parameters=mildest(name, ranges))
 
 
 def _proximal(policy: Policy) -> dict[str, object]:
@@ -216,6 +215,10 @@ def _modest_train(policy: Policy) -> TrainManifest:
             "modalities": [policy.data.modalities[0]],
             "profile": "not-known@0",
             "representation": policy.data.representations[0],
+        },
+        # What the policy grants an order to choose, the train that is meant has.
+        "hyperparameters": {
+            name: spec.model_dump(mode="json") for name, spec in policy.runs.hyperparameters.items()
         },
         "outputs": {"tensors": {"layout": "same-as-input"} if policy.kind is TrainKind.TRAINING else None},
         "resources": {"memory_mib": 64, "cpus": 0.01},

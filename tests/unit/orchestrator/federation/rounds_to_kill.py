@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,11 @@ SHAPES = {"a": (700, 500), "b": (31,), "scalar": ()}
 ROUNDS = 4
 
 
-def _model(seed: int) -> bytes:
+def _model(seed: int, spread: float = 1.0) -> bytes:
     random = np.random.default_rng(seed)
-    return save({key: np.asarray(random.normal(size=shape), np.float32) for key, shape in SHAPES.items()})
+    return save(
+        {key: np.asarray(spread * random.normal(size=shape), np.float32) for key, shape in SHAPES.items()}
+    )
 
 
 def _put(blobs: Path, data: bytes) -> Blob:
@@ -47,7 +49,7 @@ def _put(blobs: Path, data: bytes) -> Blob:
     return Blob(digest=digest_of(data), size=len(data))
 
 
-def _station(blobs: Path, name: str) -> Callable[[Instruction], Answer]:
+def _station(blobs: Path, name: str, *, far: bool) -> Callable[[Instruction], Answer]:
     def reply(instruction: Instruction) -> Answer:
         fields: dict[str, Any] = {
             "order_digest": ORDER,
@@ -59,16 +61,16 @@ def _station(blobs: Path, name: str) -> Callable[[Instruction], Answer]:
             ),
         }
         if instruction.kind is Kind.TRAIN:
-            fields["release"] = _put(blobs, _model(1000 * instruction.round + NODES[name]))
+            step = _model(1000 * instruction.round + NODES[name], 100.0 if far else 1.0)
+            fields["release"] = _put(blobs, step)
             fields["metrics"] = {"loss": 1.0}
         return StationReply(**fields)
 
     return reply
 
 
-def _accept(place: Path) -> RunFolder:
+def _accept(place: Path, strategy: Mapping[str, object]) -> RunFolder:
     weights = _put(place / "blobs", _model(0)).model_dump()
-    strategy = {"name": "FedAdam", "parameters": {"eta": 0.3}}
     order = run_order(
         initial_weights=weights,
         strategy=strategy,
@@ -88,6 +90,16 @@ def _accept(place: Path) -> RunFolder:
             timing=Timing(prepare_s=600.0, answer_s=600.0, straggler_s=600.0),
         )
     )
+
+
+def order_at(place: Path, strategy: Mapping[str, object], far: Collection[str] = ()) -> rounds.Rounds:
+    """The order, from wherever it is; the stations of `far` step a hundred times as far as the others."""
+    blobs = place / "blobs"
+    stations = {NODES[name]: _station(blobs, name, far=name in far) for name in NAMES}
+    exchange = Exchange(
+        GridSimulator(stations, online=set(NODES.values())), NODES, threading.Event(), poll_s=0.002
+    )
+    return rounds.Rounds(_accept(place, strategy), BlobFolder(blobs), exchange)
 
 
 def _die() -> None:
@@ -132,12 +144,7 @@ def main() -> None:
     if len(sys.argv) > 2:
         _arm(sys.argv[2], int(sys.argv[3]))
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
-    blobs = place / "blobs"
-    stations = {NODES[name]: _station(blobs, name) for name in NAMES}
-    exchange = Exchange(
-        GridSimulator(stations, online=set(NODES.values())), NODES, threading.Event(), poll_s=0.002
-    )
-    rounds.Rounds(_accept(place), BlobFolder(blobs), exchange).run()
+    order_at(place, {"name": "FedAdam", "parameters": {"eta": 0.3}}).run()
 
 
 if __name__ == "__main__":

@@ -131,6 +131,29 @@ def test_what_a_profile_knows_is_a_yes_and_the_rest_is_not() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("strategy", "ranges"),
+    [
+        ("FedAdam", {"eta": {"minimum": 0.2, "maximum": 0.5}}),
+        ("Krum", {"num_malicious_nodes": {"minimum": 1, "maximum": 2}}),
+        ("FedTrimmedAvg", {}),
+        ("FedProx", {}),
+    ],
+)
+def test_the_order_that_is_assumed_is_within_the_granted_strategy(
+    strategy: str, ranges: dict[str, Any]
+) -> None:
+    granted = {
+        "runs__strategies": [strategy],
+        "runs__strategy_parameters": {strategy: ranges} if ranges else {},
+        "runs__minimum_stations": 5,
+        "runs__hyperparameters": {"proximal-mu": {"type": "float", "minimum": 0, "maximum": 1, "default": 0}},
+    }
+    found = asked(profile(), train=None, **granted)
+    assert refusing(found) == {}
+    assert found.stations[0].could_run
+
+
 def test_without_the_train_less_is_known() -> None:
     known = answers(asked(profile(), train=None).stations[0])
     assert {rule for rule, answer in known.items() if answer == "yes"} == {"time", "operator", "engine"}

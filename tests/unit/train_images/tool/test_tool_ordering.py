@@ -90,6 +90,33 @@ def test_what_was_signed_is_what_stations_accept(desk: Desk, tool: Tool) -> None
     assert order_reasons(verified.value, policy, digest_of(desk.policy.read_bytes()), datetime.now(UTC)) == []
 
 
+def test_a_strategy_is_chosen_within_what_the_policy_grants(desk: Desk, tool: Tool, tmp_path: Path) -> None:
+    ranges = {"FedAdam": {"eta": {"minimum": 0.01, "maximum": 0.5}}}
+    desk.policy = make_policy(
+        desk.train,
+        tmp_path / "granted.yaml",
+        desk.public,
+        runs__strategies=["FedAvg", "FedAdam"],
+        runs__strategy_parameters=ranges,
+    )
+    assert tool.json(*desk.new())["order"]["strategy"] == {"name": "FedAvg", "parameters": {}}
+    order = tool.json(*desk.new("--strategy", "FedAdam", "--strategy-set", "eta=0.3"))["order"]
+    # Every parameter is written out: what was signed is what runs.
+    every = {"eta": 0.3, "beta_1": 0.9, "beta_2": 0.99, "tau": 0.001}
+    assert order["strategy"] == {"name": "FedAdam", "parameters": every}
+    assert "FedAdam (beta_1=0.9, beta_2=0.99, eta=0.3, tau=0.001)" in tool("order", "show", desk.out)
+    desk.out.unlink()
+    fedadam = ("--strategy", "FedAdam", "--strategy-set")
+    assert tool.refused(*desk.new(*fedadam, "eta=0.6")) == "ORDER_BEYOND_POLICY"
+    # Flower's own spelling of options in a pyproject.toml does as well.
+    assert tool.refused(*desk.new(*fedadam, "beta-1=0.5")) == "ORDER_BEYOND_POLICY"
+    assert tool.refused(*desk.new("--strategy", "FedMedian")) == "ORDER_BEYOND_POLICY"
+    for wrong in ("eta_l=0.1", "eta", "eta=fast", "eta=true"):
+        tool.error(ExitCode.USAGE, *desk.new(*fedadam, wrong))
+    assert "FedYogi" in tool.error(ExitCode.USAGE, *desk.new("--strategy", "FedSGD"))
+    assert not desk.out.exists()
+
+
 def test_two_orders_are_two_runs(desk: Desk, tool: Tool) -> None:
     assert tool.json(*desk.new())["digest"] != tool.json(*desk.new())["digest"]
 
