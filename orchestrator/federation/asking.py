@@ -25,7 +25,9 @@ from policies.wire.instructions import (
     MAX_INLINE_ARRAYS_BYTES,
     MAX_REPLY_BYTES,
     MESSAGE_TYPE,
+    OLDEST_VERSION,
     RECORD_KEY,
+    WIRE_VERSION,
     Instruction,
     StationReply,
     Status,
@@ -78,6 +80,7 @@ class AskedStation:
         under_review: a person there looks at what is to leave.
         asked_at: first; None before.
         held: by something that is not its speed: a person, quiet hours, its engine.
+        version: of the protocol, in which it is asked: an older one where it said so.
     """
 
     node_id: int
@@ -87,6 +90,7 @@ class AskedStation:
     under_review: bool = False
     asked_at: float | None = None
     held: bool = False
+    version: int = OLDEST_VERSION
     review_asked: int = 0
     attempt: int = 0
     failures: int = 0
@@ -139,7 +143,9 @@ class Asking:
         """Begin with these stations; one where a person looked before has what is left of that."""
         for name, node_id in nodes.items():
             until = self.started + self.patience.deadline_s
-            entry = AskedStation(node_id, ask_at=0.0, silence_s=self.patience.silence_s, until=until)
+            entry = AskedStation(
+                node_id, ask_at=0.0, silence_s=self.patience.silence_s, until=until, version=WIRE_VERSION
+            )
             if (left_s := self.reviews.left_s(name)) is not None:
                 entry.under_review, entry.last_code = True, RefusalCode.REVIEW_PENDING.value
                 entry.until = max(until, self.started + left_s)
@@ -277,7 +283,10 @@ class Asking:
             return
         reply = answered.reply
         entry.last_code, entry.correlation_id = reply.code or LATE, reply.correlation_id
-        if reply.status is Status.PENDING and reply.code == RefusalCode.REVIEW_PENDING:
+        if reply.code == RefusalCode.PROTOCOL_VERSION and entry.version > OLDEST_VERSION:
+            entry.version -= 1
+            self._again(entry, now)
+        elif reply.status is Status.PENDING and reply.code == RefusalCode.REVIEW_PENDING:
             self._wait_for_a_person(name, entry, now)
         elif reply.status is Status.PENDING or _passes(reply):
             entry.held = entry.held or reply.code in _HELD
@@ -334,6 +343,7 @@ class Asking:
             left_s = min(left_s, _REVIEW_MESSAGE_S)
         question = self.question.model_copy(
             update={
+                "version": entry.version,
                 "attempt": entry.attempt + 1,
                 "deadline_s": min(int(left_s) + 1, self.question.deadline_s),
             }

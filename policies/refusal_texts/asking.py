@@ -11,6 +11,10 @@ _BOARD = "Ask the board's secretary."
 TEXTS: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
     {
         # What the orchestrator sent
+        _C.PROTOCOL_VERSION: CatalogueEntry(
+            "The orchestrator speaks a later version of the protocol than this station.",
+            "Nothing where it asks again in an older version by itself; else update the station.",
+        ),
         _C.INSTRUCTION_INVALID: CatalogueEntry(
             "The orchestrator sent something that is not an instruction.",
             "Compare the versions of orchestrator and station; look at the orchestrator's log.",

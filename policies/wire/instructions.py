@@ -8,15 +8,20 @@ what decodes here has its shape only. It is not yet allowed: admission (station)
 decide. Untrusted bytes raise `WireError` and nothing else.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Self, TypeVar
+from types import MappingProxyType
+from typing import Annotated, Final, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from policies.documents import Digest, StrictModel, canonical_json, parse_json
 from policies.errors import DocumentError, WireError
 
 WIRE_VERSION = 1
+"""What this code speaks; `OLDEST_VERSION` is the oldest that it speaks as well (policies/README.md, "Versions")."""
+OLDEST_VERSION = 1
+MAX_VERSION = 999
 RECORD_KEY = "pht"
 BODY_KEY = "body"
 ARRAYS_KEY = "arrays"
@@ -67,7 +72,8 @@ class Blob(StrictModel):
 class Instruction(StrictModel):
     """One thing the orchestrator asks of one station; asked again with a higher ``attempt``."""
 
-    version: Annotated[int, Field(ge=WIRE_VERSION, le=WIRE_VERSION)] = WIRE_VERSION
+    version: Annotated[int, Field(ge=OLDEST_VERSION, le=MAX_VERSION)] = WIRE_VERSION
+    """A later one than `WIRE_VERSION` has only what every version has (`_IN_EVERY_VERSION`): enough to refuse it by its code."""
     kind: Kind
     order_digest: Digest
     order: Annotated[str, Field(max_length=256 * 1024)] | None = None
@@ -95,7 +101,8 @@ class Instruction(StrictModel):
 class StationReply(StrictModel):
     """A station's answer. ``release`` and ``metrics`` come from its egress guard, the rest from closed lists."""
 
-    version: Annotated[int, Field(ge=WIRE_VERSION, le=WIRE_VERSION)] = WIRE_VERSION
+    version: Annotated[int, Field(ge=OLDEST_VERSION, le=WIRE_VERSION)] = WIRE_VERSION
+    """Never a later one than that of the instruction it answers."""
     order_digest: Digest
     kind: Kind
     round: Annotated[int, Field(ge=0, le=MAX_ROUND)] = 0
@@ -127,13 +134,27 @@ class StationReply(StrictModel):
         return self
 
 
+SINCE: Mapping[str, int] = MappingProxyType({})
+"""Which keys of an instruction or a reply are younger than version 1, and since when: who speaks an older version leaves them out."""
+
+_IN_EVERY_VERSION: Final = frozenset(
+    {"version", "kind", "order_digest", "order", "round", "attempt", "deadline_s"}
+)
+
+
 def encode(document: Instruction | StationReply) -> bytes:
-    """Canonical JSON (sorted keys, no spaces, UTF-8) of a document.
+    """Canonical JSON (sorted keys, no spaces, UTF-8) of a document, with the keys that its version has.
 
     Raises:
-        WireError: it is larger than its kind may be.
+        WireError: it is larger than its kind may be, or says something that its version has no words for.
     """
-    body = canonical_json(document)
+    younger = [name for name, since in SINCE.items() if since > document.version]
+    for name in younger:
+        field = type(document).model_fields.get(name)
+        if field is not None and getattr(document, name) != field.get_default(call_default_factory=True):
+            raise WireError(f"version {document.version} has no {name}")
+    kept = document.model_dump(mode="json", exclude=set(younger))
+    body = canonical_json(kept)
     limit = MAX_INSTRUCTION_BYTES if isinstance(document, Instruction) else MAX_REPLY_BYTES
     if len(body) > limit:
         raise WireError(f"a message of {len(body)} bytes is over the limit of {limit}")
@@ -167,7 +188,9 @@ def _decode(model: type[_Document], body: bytes, limit: int) -> _Document:
     try:
         # Two passes: pydantic alone takes the last of two equal keys; and only its own JSON mode reads enumerations
         # strictly.
-        parse_json(body, what=model.__name__, max_bytes=limit)
+        value = parse_json(body, what=model.__name__, max_bytes=limit)
+        if model is Instruction and isinstance(value, dict):
+            body = _as_every_version_has_it(value) or body
         return model.model_validate_json(body)
     except ValidationError as error:
         where = "; ".join(
@@ -177,3 +200,11 @@ def _decode(model: type[_Document], body: bytes, limit: int) -> _Document:
         raise WireError(f"the {model.__name__} does not fit its schema ({where})") from None
     except (DocumentError, UnicodeDecodeError, RecursionError):
         raise WireError(f"the {model.__name__} is not acceptable JSON") from None
+
+
+def _as_every_version_has_it(value: dict[str, JsonValue]) -> bytes | None:
+    """An instruction of a later version, without what this code cannot know; None for one of a version that it speaks."""
+    version = value.get("version")
+    if type(version) is not int or version <= WIRE_VERSION:
+        return None
+    return canonical_json({name: each for name, each in value.items() if name in _IN_EVERY_VERSION})

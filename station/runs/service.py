@@ -26,7 +26,7 @@ from policies.errors import (
 from policies.order import PAYLOAD_TYPE
 from policies.refusals import Permitted, RefusalCode, Refused
 from policies.signing import unsafe_payload
-from policies.wire.instructions import Instruction, Kind, StationReply, Status
+from policies.wire.instructions import WIRE_VERSION, Instruction, Kind, StationReply, Status
 from station.admission.gatekeeper import Admitted, Gatekeeper, VerifiedOrder
 from station.audit.events import AuditEvent, AuditRecord, requester_actor
 from station.audit.log import AuditLog
@@ -99,6 +99,8 @@ class RunService:
     def handle(self, instruction: Instruction, arrays: bytes | None) -> tuple[StationReply, bytes | None]:
         """Answer one instruction; never raises for what the orchestrator or a train did."""
         try:
+            if instruction.version > WIRE_VERSION:
+                return self._outbox.status(instruction, Status.REFUSED, RefusalCode.PROTOCOL_VERSION), None
             match instruction.kind:
                 case Kind.PREPARE:
                     return self._prepare(instruction), None

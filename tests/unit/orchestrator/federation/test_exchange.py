@@ -1,5 +1,6 @@
 """Asking stations: again after errors and silence, each under its own deadline, until enough have answered."""
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable
@@ -217,3 +218,34 @@ def test_the_rest_of_a_quantum_s_stations_are_not_cut_off_at_its_end() -> None:
     assert not asking.is_over(100.0)
     assert not asking.is_over(200.5)
     assert asking.is_over(300.5)
+
+
+def test_an_older_station_is_asked_in_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A station of version 1 refuses version 2 by its code, and is asked again in version 1; the others stay where they are."""
+    monkeypatch.setattr("orchestrator.federation.asking.WIRE_VERSION", 2)
+
+    def older(instruction: Instruction) -> Answer:
+        if instruction.version > 1:
+            assert instruction.weights is None, (
+                "of a later version no more is read than what every version has"
+            )
+            return _reply(instruction, Status.REFUSED, "PROTOCOL_VERSION")
+        assert instruction.weights is not None
+        return _reply(instruction)
+
+    first, *others = NAMES
+    grid = _grid(**{first: older})
+    patience = dataclasses.replace(PATIENCE, enough=len(NAMES), deadline_s=60.0)
+    outcomes = _ask(grid, patience)
+    assert all(isinstance(outcome, Answered) for outcome in outcomes.values())
+    versions = {name: [each.version for node, each in grid.asked if node == NODES[name]] for name in NAMES}
+    assert versions[first] == [2, 1]
+    assert {tuple(versions[name]) for name in others} == {(2,)}
+
+
+def test_a_station_that_speaks_no_version_of_ours_is_named_with_its_code() -> None:
+    first = NAMES[0]
+    grid = _grid(**{first: lambda instruction: _reply(instruction, Status.REFUSED, "PROTOCOL_VERSION")})
+    outcome = _ask(grid)[first]
+    assert isinstance(outcome, Missing)
+    assert outcome.code == "PROTOCOL_VERSION"
