@@ -66,6 +66,7 @@ _FAILURES = {
     # There was room for all that it may answer when it was asked; what it then did with the room is its own.
     ExitClass.NO_ROOM: RefusalCode.STATION_STORAGE,
     ExitClass.PATIENTS_FAILED: RefusalCode.TRAIN_PATIENTS_FAILED,
+    ExitClass.TAKEN_AWAY: RefusalCode.ENGINE_UNAVAILABLE,
 }
 
 
@@ -212,7 +213,12 @@ class TrainRounds:
     def failed(
         self, instruction: Instruction, run: Run, failure: TrainFailure, admitted: Admitted
     ) -> StationReply:
-        """Count a failed message; the last one that the hospital allows ends the run here."""
+        """Count a failed message; the last one that the hospital allows ends the run here.
+
+        A container that went with the launcher or the engine is no failure of the train's, and is told as what it is.
+        """
+        if failure.exit_class is ExitClass.TAKEN_AWAY:
+            return self.outbox.status(instruction, Status.FAILED, RefusalCode.ENGINE_UNAVAILABLE, run)
         release = admitted.verified.in_force.policy.release
         code: str = _FAILURES.get(failure.exit_class, RefusalCode.TRAIN_CRASHED).value
         detail = failure.detail
@@ -240,6 +246,8 @@ class TrainRounds:
 
     def count_failure(self, run: Run, failure: TrainFailure) -> None:
         """Count a container that did not start, like a failed message: it cost the hospital as much."""
+        if failure.exit_class is ExitClass.TAKEN_AWAY:
+            return
         self._count(run, _FAILURES.get(failure.exit_class, RefusalCode.TRAIN_CRASHED).value, failure.detail)
 
     def _inbound(

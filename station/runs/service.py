@@ -36,7 +36,7 @@ from station.runs.repository import STATION_ACTOR, NewOrder, Run, RunRepository
 from station.runs.states import RunEvent, RunState
 from station.runs.verdicts import SPENT, code_of, outside_the_order, why_spent
 from station.runs.warm import WarmRuns, describe
-from station.sandbox.spec import TrainFailure, TrainStartError
+from station.sandbox.spec import ExitClass, TrainFailure, TrainStartError
 
 log = logging.getLogger(__name__)
 
@@ -292,7 +292,9 @@ class RunService:
             raise
         except TrainStartError as error:
             self._rounds.count_failure(run, error.failure)
-            refused = Refused.because(RefusalCode.TRAIN_CRASHED, error.message)
+            taken = error.failure.exit_class is ExitClass.TAKEN_AWAY
+            code = RefusalCode.ENGINE_UNAVAILABLE if taken else RefusalCode.TRAIN_CRASHED
+            refused = Refused.because(code, error.message)
         except PhtError as error:
             log.error("preparation.failed", extra={"reason": type(error).__name__})  # noqa: TRY400
             refused = Refused.because(code_of(error), error.message)

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from pydantic import ValidationError
 
-from policies.errors import PhtError, StorageError
+from policies.errors import PhtError, StorageError, UnavailableError
 from policies.wire.frames import FrameLimits, Pace, read_message, require_room, write_message
 from policies.wire.heads import ProtocolError, ProtocolReason
 from station.sandbox import unix
@@ -306,10 +306,14 @@ class TrainSession:
         if reason is ProtocolReason.TIMEOUT:
             return TrainFailure(ExitClass.TIMEOUT, detail="it did not answer in time")
         if reason in {ProtocolReason.CLOSED, ProtocolReason.TRUNCATED}:
-            with contextlib.suppress(PhtError):
+            try:
                 status = self._launcher.wait(self.run_id, _AFTERMATH_S)
-                if status.state != "running":
-                    return failure_of_exit(status)
+            except UnavailableError:
+                return TrainFailure(ExitClass.TAKEN_AWAY, detail="the launcher or the engine is away")
+            except PhtError:
+                return TrainFailure(ExitClass.PROTOCOL, detail=reason.value)
+            if status.state != "running":
+                return failure_of_exit(status)
         return TrainFailure(ExitClass.PROTOCOL, detail=reason.value)
 
     def _fail(self, detail: str) -> TrainFailure:
@@ -366,6 +370,9 @@ def _require_room(limits: ReplyLimits) -> None:
 
 def failure_of_exit(status: ContainerStatus) -> TrainFailure:
     """Say why a container that has ended did so."""
+    if status.state == "absent":
+        # A train can end, not vanish: the launcher removes what is left over when it starts again.
+        return TrainFailure(ExitClass.TAKEN_AWAY, detail="it went with the launcher or the engine")
     if status.timed_out:
         return TrainFailure(ExitClass.TIMEOUT, detail="its wall clock ran out")
     if status.out_of_memory:

@@ -274,6 +274,8 @@ class ExitClass(StrEnum):
     PROTOCOL = "protocol"
     NO_ROOM = "no-room"
     PATIENTS_FAILED = "patients-failed"
+    TAKEN_AWAY = "taken-away"
+    """It went with the launcher or the engine: no doing of the train's."""
     DECLARED_ERROR = "declared-error"
 
 

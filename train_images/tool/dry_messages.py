@@ -50,6 +50,7 @@ _FAILURES: Final = {
     ExitClass.PROTOCOL: RefusalCode.TRAIN_PROTOCOL,
     ExitClass.NO_ROOM: RefusalCode.STATION_STORAGE,
     ExitClass.PATIENTS_FAILED: RefusalCode.TRAIN_PATIENTS_FAILED,
+    ExitClass.TAKEN_AWAY: RefusalCode.ENGINE_UNAVAILABLE,
     ExitClass.DECLARED_ERROR: RefusalCode.TRAIN_DECLARED_ERROR,
 }
 

@@ -248,6 +248,19 @@ def test_what_is_told_of_a_failure(kit: StationKit, failure: TrainFailure, code:
     assert len(kit.sandbox.started) == (2 if failure.session_ended else 1)
 
 
+def test_a_container_that_went_with_the_engine_is_no_failure_of_the_train(kit: StationKit) -> None:
+    envelope = kit.ready()
+
+    def taken(*_: object) -> object:
+        raise TrainEndsError(TrainFailure(ExitClass.TAKEN_AWAY, detail="the launcher or the engine is away"))
+
+    kit.sandbox.train = taken
+    for _ in range(5):
+        assert answered(kit, envelope) == ("failed", "ENGINE_UNAVAILABLE")
+    kit.sandbox.train = honest
+    assert answered(kit, envelope) == ("released", None)
+
+
 def test_a_withheld_answer_counts_as_a_failure(kit: StationKit) -> None:
     envelope = kit.ready()
     kit.sandbox.train = lambda *_: ({"loss": 0.5, "extra": 1.0}, {}, None)
