@@ -1,6 +1,7 @@
 """A grid in memory for the exchange: stations that are silent, slow, away or wrong, and a SuperLink that drops."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -22,6 +23,10 @@ class GridSimulator(Grid):
     online: set[int] = field(default_factory=set)
     asked: list[tuple[int, Instruction]] = field(default_factory=list)
     down_for: int = 0
+    delays: dict[int, float] = field(default_factory=dict)
+    """Seconds that a station's answers to what it computes take."""
+    silent: dict[int, list[Message]] = field(default_factory=dict)
+    _due: dict[str, float] = field(default_factory=dict)
     _replies: dict[str, Message] = field(default_factory=dict)
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
@@ -31,7 +36,9 @@ class GridSimulator(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         self._may_be_down()
-        return [self._replies.pop(key) for key in list(message_ids) if key in self._replies]
+        now = time.monotonic()
+        ready = [key for key in message_ids if key in self._replies and self._due.get(key, 0.0) <= now]
+        return [self._replies.pop(key) for key in ready]
 
     def get_node_ids(self) -> Iterable[int]:
         return self.online
@@ -42,15 +49,24 @@ class GridSimulator(Grid):
         node = message.metadata.dst_node_id
         instruction = decode_instruction(message.content.config_records["pht"]["body"])
         self.asked.append((node, instruction))
-        answer = self.stations[node](instruction)
+        if node in self.delays and instruction.round:
+            self._due[message_id] = time.monotonic() + self.delays[node]
+        self.reply(message, self.stations[node])
+        return message_id
+
+    def reply(self, message: Message, station: Callable[[Instruction], Answer]) -> None:
+        """Keep what a station answers to a message until it is pulled."""
+        message_id = message.metadata.message_id
+        answer = station(decode_instruction(message.content.config_records["pht"]["body"]))
         if isinstance(answer, Error):
             self._replies[message_id] = Message(answer, reply_to=message)
-        elif answer is not None:
+        elif answer is None:
+            self.silent.setdefault(message.metadata.dst_node_id, []).append(message)
+        else:
             body = answer if isinstance(answer, bytes) else encode(answer)
             self._replies[message_id] = Message(
                 RecordDict({"pht": ConfigRecord({"body": body})}), reply_to=message
             )
-        return message_id
 
     def _may_be_down(self) -> None:
         if self.down_for > 0:

@@ -30,7 +30,7 @@ def test_turns_alternate_between_requesters_and_keep_their_age() -> None:
 
 def test_an_order_says_which_stations_are_full() -> None:
     running = [Running("ann", ("a",)), Running("bob", ("a",))]
-    chosen, places = choose([_order("x"), _order("y", "cas", "bc")], running, {}, LIMITS)
+    chosen, places = choose([_order("x"), _order("y", "cas", "bc")], running, {}, Limits(4, 2))
     assert chosen == "y"
     assert places["x"] == Place(1, STATIONS_FULL, ("a",))
 

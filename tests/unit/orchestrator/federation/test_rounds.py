@@ -53,12 +53,13 @@ class World:
         metrics: tuple[str, ...] = ("loss", "auc"),
         tensors: TensorRules = TensorRules(),
         straggler_s: float = 0.2,
+        number: int = 7,
         **changes: object,
     ) -> RunFolder:
         weights = {"digest": digest_of(WEIGHTS), "size": len(WEIGHTS)}
         return self.queue.submit(
             AcceptedOrder(
-                order_digest=ORDER,
+                order_digest="sha256:" + str(number) * 64,
                 envelope="{}",
                 order=run_order(**({"initial_weights": weights} | changes)),
                 manifest=manifest(),
@@ -71,6 +72,11 @@ class World:
     def rounds(self, folder: RunFolder) -> Rounds:
         exchange = Exchange(self.grid, NODES, threading.Event(), poll_s=0.002)
         return Rounds(folder, BlobFolder(self.blobs), exchange)
+
+    def answer_later(self, node: int, answer: Callable[[Instruction], Answer]) -> None:
+        """Let a station answer now what it was silent about."""
+        for message in self.grid.silent.pop(node, []):
+            self.grid.reply(message, answer)
 
     def asked(self, name: str) -> list[str]:
         return [f"{entry.kind} {entry.round}" for node, entry in self.grid.asked if node == NODES[name]]
@@ -85,7 +91,7 @@ class World:
     def answer(self, name: str) -> Callable[[Instruction], Answer]:
         def reply(instruction: Instruction) -> Answer:
             fields: dict[str, object] = {
-                "order_digest": ORDER, "kind": instruction.kind, "round": instruction.round, "num_examples": 10,
+                "order_digest": instruction.order_digest, "kind": instruction.kind, "round": instruction.round, "num_examples": 10,
                 "status": {Kind.PREPARE: Status.ACCEPTED, Kind.FINISH: Status.FINISHED}.get(
                     instruction.kind, Status.RELEASED
                 ),
