@@ -93,6 +93,17 @@ def test_the_same_seed_gives_the_same_weights(cohort: Path) -> None:
     assert any(not np.array_equal(first[name], other[name]) for name in first)
 
 
+def test_the_messages_proximal_mu_holds_training_near_its_start(cohort: Path) -> None:
+    start = initial_weights()
+    plain = trained(client_app.app(message("train", start), context()))
+    held = trained(client_app.app(message("train", start, **{"proximal-mu": 1000.0}), context()))
+    weights = [name for name in start if name.endswith("weight")]
+    far, near = (
+        sum(float(np.sum((after[name] - start[name]) ** 2)) for name in weights) for after in (plain, held)
+    )
+    assert near < 0.7 * far
+
+
 def test_validation_is_scored_with_the_inbound_weights_and_leaves_no_arrays(cohort: Path) -> None:
     reply = client_app.app(message("evaluate", initial_weights()), context())
     assert set(reply.content["metrics"]) == {"loss", "auc"}
