@@ -1,5 +1,6 @@
 """Runs: how they go, their rounds as events with long polling, their results, and the wish to stop."""
 
+import json
 import time
 from typing import Annotated, Any
 
@@ -15,6 +16,9 @@ from orchestrator.registry.access import Role
 from orchestrator.registry.runs import MAX_WAIT_S, POLL_S, RunView, deadline
 from policies.documents import Digest, format_moment
 from policies.mirror_report import MirrorReport
+
+_ANSWER_BYTES = 4 << 20
+"""Clients read at most 8 MiB."""
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 _WATCHERS = (Role.RESEARCHER, Role.BOARD, Role.OPERATOR, Role.AUDITOR)
@@ -37,7 +41,7 @@ class RunSummary(BaseModel):
 
 
 class RunDetail(RunSummary):
-    """One run with its finished rounds, and how it came to be where it is."""
+    """One run with its finished rounds (the newest ones where it has very many), and how it came to be where it is."""
 
     rounds: list[dict[str, Any]]
     """As the policy has them shown: by station only with `release.station_results`."""
@@ -52,6 +56,8 @@ class RunEvents(BaseModel):
     next: int
     mark: str
     """Give it back as `mark` to be answered as soon as the state or the stage is another."""
+    more: bool
+    """Whether there are more rounds now than fit into one answer: ask again with `next`."""
     progress: RunProgress
 
 
@@ -68,7 +74,7 @@ def get_run(digest: Digest, asking: CallerOf, parts: ServicesOf) -> RunDetail:
     view = parts.runs.get(principal, digest)
     return RunDetail(
         **_fields(view),
-        rounds=parts.runs.rounds(principal, digest),
+        rounds=_as_many_as_fit(parts.runs.rounds(principal, digest)[::-1])[::-1],
         history=parts.runs.history(principal, digest),
     )
 
@@ -96,7 +102,9 @@ async def get_events(
     mark = await run_in_threadpool(parts.runs.mark, digest)
     progress = (await run_in_threadpool(parts.runs.get, principal, digest)).progress
     rounds = await run_in_threadpool(parts.runs.rounds, principal, digest)
-    return RunEvents(events=rounds[after:], next=max(after, len(rounds)), mark=mark, progress=progress)
+    events = _as_many_as_fit(rounds[after:])
+    reached = after + len(events)
+    return RunEvents(events=events, next=reached, more=reached < len(rounds), mark=mark, progress=progress)
 
 
 @router.post("/{digest}/stop", summary="Ask that a run stops", status_code=202)
@@ -125,6 +133,16 @@ def get_result(digest: Digest, name: str, asking: CallerOf, parts: ServicesOf) -
 def get_mirror_report(digest: Digest, asking: CallerOf, parts: ServicesOf) -> MirrorReport:
     """Show the station that asks its own values beside what may be told of all; no route shows another's."""
     return parts.runs.mirror_report(require(asking, Role.STATION), digest)
+
+
+def _as_many_as_fit(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first rounds that one answer can carry, at least one: with a hundred stations a round has tens of kB."""
+    left = _ANSWER_BYTES
+    for number, entry in enumerate(rounds):
+        left -= len(json.dumps(entry))
+        if left < 0:
+            return rounds[: max(1, number)]
+    return rounds
 
 
 def _fields(view: RunView) -> dict[str, Any]:

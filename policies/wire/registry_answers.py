@@ -83,6 +83,7 @@ class RunEvents(_Answer):
     next: int
     mark: Short
     progress: Progress
+    more: bool = False
 
 
 class OrderAccepted(_Answer):

@@ -254,7 +254,7 @@ class RegistryClient:
                 if on_event is not None and (news.events or news.mark != mark):
                     on_event(news)
                 after, mark, silent = news.next, news.mark, 0
-                if news.progress.is_over:
+                if news.progress.is_over and not news.more:
                     status = self.get_run(digest)
                     if news.progress.state != "finished" or "provenance.json" in status.result:
                         return status

@@ -251,6 +251,21 @@ def test_events_come_as_rounds_end_and_when_the_result_is_complete(world: World)
     assert world.alice.download_result(digest, world.folder / "out")[0].read_text() == '{"_type": "x"}'
 
 
+def test_more_rounds_than_one_answer_carries_come_in_several(world: World) -> None:
+    digest = world.alice.post_order(world.order())
+    folder = FolderQueue(world.place.home.runs).folder(digest)
+    # Thirty rounds of half a megabyte: more than a client reads at once.
+    folder.write_rounds([{"round": number, "pad": "x" * (1 << 19)} for number in range(1, 31)])
+    folder.write_progress(RunProgress(state=RunState.FAILED, rounds=30, round=30))
+    seen: list[list[int]] = []
+    status = world.alice.wait_run(
+        digest, 60, lambda news: seen.append([event["round"] for event in news.events])
+    )
+    assert len(seen) > 1
+    assert [number for batch in seen for number in batch] == list(range(1, 31))
+    assert status.rounds[-1]["round"] == 30
+
+
 def test_the_requester_stops_a_run(world: World) -> None:
     digest = world.alice.post_order(world.order())
     world.alice.stop_run(digest)
