@@ -70,8 +70,9 @@ def caller(request: Request, parts: ServicesOf) -> Caller:
         raise UnauthorisedError("send either a bearer token or a signed request")
     address = address_of(request.scope)
     credential = digest_of(f"{header}\n{request.headers.get(KEY_HEADER)}".encode())
+    over_s = float(request.scope.get(OVER, 0.0))
     wait_s = parts.gate.before_proof(
-        address, credential, request.scope.get(OVER, 0.0), lambda: _shows_station(request, parts.stations)
+        address, credential, over_s, lambda: _shows_station(request, parts.stations)
     )
     if wait_s > 0.0:
         raise TooManyRequestsError(wait_s)
@@ -89,7 +90,7 @@ def caller(request: Request, parts: ServicesOf) -> Caller:
         if (wait_s := parts.gate.refused(address)) > 0.0:
             raise TooManyRequestsError(wait_s) from error
         raise UnauthorisedError(error.message, hint=error.hint) from error
-    if (wait_s := parts.gate.proven(address, credential, principal.id)) > 0.0:
+    if (wait_s := parts.gate.proven(address, credential, principal.id, over_s)) > 0.0:
         raise TooManyRequestsError(wait_s)
     return Caller(principal, body_digest, _route(request), parts.audit)
 

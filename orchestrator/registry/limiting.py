@@ -134,9 +134,17 @@ class Gate:
         """The proof does not hold."""
         return self._failures.take(address)
 
-    def proven(self, address: str, credential: str, principal: str) -> float:
-        """The proof holds: the request is its party's, not its address's."""
-        self._addresses.give_back(address)
+    def proven(self, address: str, credential: str, principal: str, over_s: float = 0.0) -> float:
+        """The proof holds: the request is its party's, not its address's.
+
+        Args:
+            address: from where.
+            credential: a digest of what it showed.
+            principal: whose it is.
+            over_s: what `arrived` said: what was not taken is not given back.
+        """
+        if over_s <= 0.0:
+            self._addresses.give_back(address)
         with self._lock:
             self._known[credential] = None
             self._known.move_to_end(credential)

@@ -20,6 +20,7 @@ from orchestrator_site import (
     wait_until,
     weights,
 )
+from request_documents import request_yaml
 from sqlalchemy import select
 
 from orchestrator.federation.orders import RunProgress, RunState
@@ -68,24 +69,6 @@ class World:
 
     def states(self, request: str) -> list[str]:
         return [step.after for step in self.alice.requests.history(request)]
-
-
-def request_yaml(key: str, **changes: object) -> bytes:
-    document = {
-        "schema_version": 1,
-        "train": {"name": "trivial", "version": "1.0.0", "manifest_digest": digest_of(MANIFEST)},
-        "purpose": {"code": "method-development", "statement": "To see whether it works.", "benefit": "All."},
-        "requester": {
-            "organisation": "A Hospital",
-            "contact": "A Person",
-            "requester_class": "participant",
-            "country": "NL",
-            "key": key,
-        },
-        "collections": ["thorax"],
-        "stations": ["amstel", "berkel", "dommel"],
-    }
-    return yaml.safe_dump(document | changes).encode()
 
 
 @pytest.fixture
