@@ -10,7 +10,7 @@ is not ours any more.
 """
 
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -94,18 +94,19 @@ class Control:
             address,
         )
 
-    def register_node(self, public_key: bytes) -> int:
+    def register_node(self, public_key: bytes, known: Mapping[bytes, int] | None = None) -> int:
         """Register a station's identity key; the node id it has, if it is registered already.
 
         Args:
             public_key: one OpenSSH line or PEM, on a NIST curve.
+            known: what `nodes` said a moment ago, for who registers many.
 
         Raises:
             WireError: not such a key.
         """
         # Flower's own command reads OpenSSH and sends PEM: the database knows nodes by these PEM bytes.
         pem = public_key_to_bytes(load_public_key(public_key))
-        known = self.nodes()
+        known = self.nodes() if known is None else known
         if pem in known:
             return known[pem]
         response = _call(lambda: self._control.RegisterNode(RegisterNodeRequest(public_key=pem)))

@@ -184,8 +184,9 @@ class Stations:
             ) from error
         control = Control(Address(LOOPBACK, read_superlink_port(self._home), files.ca), secret)
         try:
+            known = control.nodes()
             for row in waiting:
-                node_id = control.register_node(row.node_key.encode())
+                node_id = control.register_node(row.node_key.encode(), known)
                 self._note_node(row.name, row.key_fingerprint, node_id)
         finally:
             control.close()
