@@ -50,6 +50,9 @@ AT_ONCE = 4
 """Requests that the SuperLink has at once. Each takes its database's one write lock: more of them only wait for it, in
 SQLite's growing naps and with its pool of 15 connections used up."""
 
+_HEARTBEAT_ROUTE = "/v1/fleet/send-node-heartbeat"
+"""Has a place of its own: behind a queue of other requests it would come late, and a node that works count as offline."""
+
 MAX_ANSWER_BYTES = 4 << 20
 """An instruction with inline weights is below a MiB."""
 
@@ -93,12 +96,13 @@ class FleetProxy:
         self._is_registered, self._saw = is_registered, saw
         self._polls = polls
         self._gate = asyncio.Semaphore(AT_ONCE)
+        self._heartbeats = asyncio.Semaphore(1)
         self._known: dict[bytes, _KnownKey] = {}
         context = ssl.create_default_context(cafile=str(ca))
         self._http = httpx.AsyncClient(
             verify=context,
             timeout=httpx.Timeout(60.0, connect=5.0),
-            limits=httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE),
+            limits=httpx.Limits(max_connections=AT_ONCE + 1, max_keepalive_connections=AT_ONCE + 1),
             follow_redirects=False,
             trust_env=False,
         )
@@ -149,7 +153,7 @@ class FleetProxy:
         )
         # Before it is asked: a ring that comes meanwhile is news.
         rings = await self._polls.rings(key.fingerprint) if route == PULL_ROUTE else None
-        async with self._gate:
+        async with self._heartbeats if route == _HEARTBEAT_ROUTE else self._gate:
             answer = await self._forward(request)
         if route == PULL_ROUTE and answer is not None:
             self._polls.learned(key.fingerprint, rings, answer)

@@ -56,7 +56,7 @@ class Behind:
     bells: Doorbells
     http: httpx.AsyncClient
 
-    async def poll(self, *, age_s: float = 0.0, signed: bool = True) -> httpx.Response:
+    async def poll(self, *, age_s: float = 0.0, signed: bool = True, to: str = PULL_ROUTE) -> httpx.Response:
         moment = (datetime.now(UTC) - timedelta(seconds=age_s)).isoformat().encode()
         signature = KEY.sign(moment if signed else b"another moment", ec.ECDSA(hashes.SHA256()))
         headers = {
@@ -64,7 +64,7 @@ class Behind:
             "flwr-timestamp": moment.decode(),
             "flwr-signature": base64.b64encode(signature).decode(),
         }
-        return await self.http.post(PULL_ROUTE, content=b"node", headers=headers)
+        return await self.http.post(to, content=b"node", headers=headers)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -193,6 +193,19 @@ def test_the_superlink_has_a_few_requests_at_once(tmp_path: Path) -> None:
         assert {(await each).status_code for each in asking} == {200}
         assert len(found.superlink.asked) == 5 * AT_ONCE
         assert found.superlink.most_at_once == AT_ONCE
+
+    run(tmp_path, act)
+
+
+def test_a_heartbeat_waits_for_no_other_request(tmp_path: Path) -> None:
+    async def act(found: Behind) -> None:
+        found.superlink.wait = asyncio.Event()
+        asking = [asyncio.create_task(found.poll(signed=False)) for _ in range(3 * AT_ONCE)]
+        await until(lambda: found.superlink.at_once >= AT_ONCE)
+        beat = asyncio.create_task(found.poll(to="/v1/fleet/send-node-heartbeat"))
+        await until(lambda: "/v1/fleet/send-node-heartbeat" in found.superlink.asked)
+        found.superlink.wait.set()
+        assert {(await each).status_code for each in [beat, *asking]} == {200}
 
     run(tmp_path, act)
 
