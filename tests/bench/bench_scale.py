@@ -44,6 +44,8 @@ class Bench:
     stations_folder: Path
     console: Console
     counts: Sequence[int]
+    sizes: Sequence[float]
+    rounds: int
     found: dict[str, Any] = field(default_factory=dict)
 
     def stations(self, count: int, urls: dict[int, str] | None = None) -> Stations:
@@ -57,36 +59,42 @@ def rounds(bench: Bench) -> None:
     rows: list[dict[str, Any]] = []
     for count in bench.counts:
         with bench.stations(count) as stations:
-            for size_mb, number in ((0.1, 5), (1.0, 4), (10.0, 4)):
+            for size_mb in bench.sizes:
                 bench.console.print(f"{count} stations, {size_mb:g} MB ...")
-                rows.append(_measured(bench, stations, count, size_mb, number))
+                rows.append(_measured(bench, stations, count, size_mb, bench.rounds))
     _show_rounds(bench.console, rows)
     few, many = min(bench.counts), max(bench.counts)
+    small, big = min(bench.sizes), max(bench.sizes)
     at = {(row["stations"], row["size_mb"]): row for row in rows}
     ratios = {
         f"time({many})/time({few}) at {size:g} MB (linear: {many / few:g})": at[many, size]["wall_s"]
         / at[few, size]["wall_s"]
-        for size in (0.1, 1.0, 10.0)
+        for size in bench.sizes
     }
     for part in PARTS:
-        ratios[f"memory({many})/memory({few}) of {part} at 10 MB"] = (
-            at[many, 10.0]["peak_mb"][part] / at[few, 10.0]["peak_mb"][part]
+        ratios[f"memory({many})/memory({few}) of {part} at {big:g} MB"] = (
+            at[many, big]["peak_mb"][part] / at[few, big]["peak_mb"][part]
         )
     for count in bench.counts:
-        rise_s = at[count, 10.0]["wall_s"] - at[count, 1.0]["wall_s"]
-        ratios[f"MB/s of {count} stations' models, both ways, 1 to 10 MB"] = (
-            count * 9.0 * 2 / max(rise_s, 1e-9)
+        cpu = at[count, small]["cpu_s"]
+        ratios[f"SuperLink's processor seconds per station and round, {count} stations"] = (
+            cpu["superlink"] / count
         )
-        ratios[f"SuperLink's share of the orchestrator's processor time, {count} stations, 0.1 MB"] = at[
-            count, 0.1
-        ]["cpu_s"]["superlink"] / sum(at[count, 0.1]["cpu_s"].values())
+        ratios[f"SuperLink's share of the orchestrator's processor time, {count} stations"] = cpu[
+            "superlink"
+        ] / sum(cpu.values())
+        if big > small:
+            # Beyond what a round costs in any case.
+            rise_s = at[count, big]["wall_s"] - at[count, small]["wall_s"]
+            moved_mb = count * (big - small) * 2
+            ratios[f"s per 100 MB moved, {count} stations"] = 100 * rise_s / moved_mb
     _show_ratios(bench.console, ratios)
     bench.found["rounds"], bench.found["ratios"] = rows, ratios
 
 
 def long(bench: Bench) -> None:
     """Whether anything grows with the rounds."""
-    count, number = 30, 52
+    count, number = 10, 52
     bench.console.print(f"{count} stations, 0.1 MB, {number} rounds ...")
     with bench.stations(count) as stations:
         cost = bench.consortium.run(count, 100_000, number)
@@ -273,10 +281,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default=",".join(SCENES), help=f"of: {', '.join(SCENES)}")
     parser.add_argument("--stations", default="10,30,100", help="with commas")
+    parser.add_argument("--sizes", default="0.1,1,10", help="weights in MB, with commas")
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--output", type=Path, help="a JSON file")
     choices = parser.parse_args()
     console = Console(highlight=False, width=150)
     counts = [int(each) for each in choices.stations.split(",")]
+    sizes = [float(each) for each in choices.sizes.split(",")]
     console.print(_conditions())
     # The stations' own disks are other machines': their models lie in memory where there is room.
     shared = Path("/dev/shm")
@@ -284,9 +295,11 @@ def main() -> int:
     elsewhere = Path(tempfile.mkdtemp(prefix="pht-scale-", dir=shared if shared.is_dir() else None))
     try:
         with ScaleConsortium(scratch / "consortium", max(*counts, 30), free_port(), TIMING) as consortium:
-            bench = Bench(consortium, scratch, elsewhere, console, counts)
+            bench = Bench(consortium, scratch, elsewhere, console, counts, sizes, choices.rounds)
             for name in choices.only.split(","):
                 SCENES[name](bench)
+                if choices.output is not None:
+                    choices.output.write_text(json.dumps(bench.found, indent=1) + "\n")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(elsewhere, ignore_errors=True)
