@@ -4,6 +4,7 @@ Parses, calls one use case of `train_images.tool`, renders.
 """
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,14 @@ ProfileOption = Annotated[
 DigestArgument = Annotated[str, typer.Argument(help="The order's digest, as `order send` prints it.")]
 WeightsOption = Annotated[Path | None, typer.Option("--weights", help="Initial weights (safetensors).")]
 
+
+class Form(StrEnum):
+    """A form that others load."""
+
+    TORCH = "torch"
+    MONAI_BUNDLE = "monai-bundle"
+
+
 order_app = new_app("Write, sign and send run orders.")
 
 
@@ -44,6 +53,7 @@ def add_commands(app: typer.Typer) -> None:
     app.add_typer(order_app, name="order")
     app.command()(watch)
     app.command()(results)
+    app.command()(export)
     app.command()(runs)
     app.command()(stop)
     app.command()(resume)
@@ -296,6 +306,23 @@ def results(
     complete, words = outcome_of(out)
     if not complete:
         say(words)
+
+
+def export(
+    result: Annotated[Path, typer.Argument(help="The folder that `results` filled.")],
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    form: Annotated[Form, typer.Option("--to", help="What to make of it.")] = Form.MONAI_BUNDLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a fetched model as a torch checkpoint or as a MONAI bundle; needs the extra `algorithms`."""
+    from train_images.tool.exporting import export as write  # noqa: PLC0415
+
+    files = write(result, out, form.value)
+    if as_json:
+        echo_json(files)
+        return
+    for name in files:
+        say(str(out / name))
 
 
 def runs(

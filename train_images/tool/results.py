@@ -64,7 +64,7 @@ def fetch_result(
         raise StorageError(f"{out}: cannot be made ({error.strerror})") from error
     draft = out / (PROVENANCE + ".new")
     registry.get_result_file(digest, PROVENANCE, draft)
-    subjects = _subjects(draft)
+    subjects = subjects_of(draft)
     _forget_another(out, draft, subjects)
     for name, wanted in sorted(subjects.items()):
         path = out / name
@@ -110,7 +110,7 @@ def _forget_another(out: Path, draft: Path, subjects: dict[str, str]) -> None:
     if not standing.is_file() or standing.read_bytes() == draft.read_bytes():
         return
     try:
-        before = _subjects(standing)
+        before = subjects_of(standing)
     except (WireError, TrustError):
         before = {}
     standing.unlink()
@@ -150,7 +150,13 @@ def _statement(path: Path) -> dict[str, Any]:
     return statement
 
 
-def _subjects(path: Path) -> dict[str, str]:
+def subjects_of(path: Path) -> dict[str, str]:
+    """Return the files that a provenance statement names, with their digests.
+
+    Raises:
+        WireError: it is none.
+        TrustError: a name is no plain one.
+    """
     try:
         found = {
             str(each["name"]): f"sha256:{each['digest']['sha256']}" for each in _statement(path)["subject"]

@@ -1,0 +1,1 @@
+"""A run's result in the forms that torch and MONAI load: a checkpoint, and a MONAI bundle."""
