@@ -22,11 +22,11 @@ MAX_WHOLE = 1 << 53
 """Whole numbers up to here are told apart by every reader of JSON, and a bound beyond it is none that a float can say."""
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-ErrorCode = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{1,47}$")]
 PROXIMAL_MU: Final = "proximal-mu"
 """How Flower's apps are told the weight of FedProx's proximal term: the one hyperparameter whose name has a hyphen."""
 
 HyperparameterName = Annotated[str, Field(pattern=rf"^([a-z][a-z0-9_]{{0,63}}|{PROXIMAL_MU})$")]
+ErrorCode = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{1,47}$")]
 TensorPattern = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.*\-]{1,200}$")]
 DType = Literal[
     "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"

@@ -171,7 +171,9 @@ CASES: dict[str, tuple[Facts, RefusalCode]] = {
         facts(
             {
                 "runs.strategies": ["FedAvgM"],
-                "runs.strategy_parameters": {"FedAvgM": {"server_momentum": {"minimum": 0.1, "maximum": 0.5}}},
+                "runs.strategy_parameters": {
+                    "FedAvgM": {"server_momentum": {"minimum": 0.1, "maximum": 0.5}}
+                },
             },
             order={"strategy": {"name": "FedAvgM", "parameters": {"server_momentum": 0.9}}},
         ),
