@@ -8,7 +8,7 @@ export PYTHON
 DATA ?=
 STAGE = @bash .ci/stage
 
-.PHONY: help setup engine engines reader tools images demo gpu-check test test-rootless lint fast fuzz faults bench-round bench-scale bench-data bench-map bench-guard bench-noise bench-strategies clean
+.PHONY: help setup engine engines reader tools images demo gpu-check test test-rootless lint fast fuzz faults bench-round bench-scale bench-data bench-map bench-guard bench-noise bench-strategies record-protocol clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ bench-round: setup engine images ## round overhead against stock Flower, as a ra
 
 bench-scale: setup ## what 100 stations cost one orchestrator: seconds, bytes, memory, slow and lossy links, as ratios
 	$(PY) -m tests.bench.bench_scale
+
+record-protocol: setup ## record what this version's station and orchestrator say to each other (once per version; see policies/README.md)
+	PYTHONPATH=tests:tests/integration/orchestrator:tests/contracts/protocol:. $(PY) tests/contracts/protocol/record.py
 
 bench-map: setup engine ## what a container per patient costs, as ratios
 	$(PY) -m tests.bench.bench_map

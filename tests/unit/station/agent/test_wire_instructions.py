@@ -95,7 +95,10 @@ def test_any_json_in_any_field_is_a_message_or_a_wire_error(value: object) -> No
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("version", 2),
+        ("version", 0),
+        ("version", 1000),
+        ("version", "2"),
+        ("version", True),
         ("kind", "shell"),
         ("order_digest", "sha256:" + "A" * 64),
         ("order", "{}"),
