@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.board.comparing.documents import changes_between
+from policies.board.reviewing.review import review_policy
 from policies.documents import digest_of, load_yaml
 from policies.errors import DocumentError
 from policies.policy import Policy
@@ -174,6 +175,19 @@ def test_what_changed_of_a_grant_is_told() -> None:
     assert (widened.after, widened.direction) == ("0.9", "widens")
     (narrowed,) = changes_between(three, two)
     assert narrowed.direction == "narrows"
+
+
+def test_a_board_reads_what_each_granted_strategy_does() -> None:
+    ranges = {"FedAvgM": {"server_momentum": {"minimum": 0.0, "maximum": 0.5}}}
+    changes = {"runs.strategies": ["FedAvg", "FedAvgM"], "runs.strategy_parameters": ranges}
+    found = review_policy(
+        policy(changes), policy_bytes(changes), DIGEST, train=None, weights=None, previous=None
+    )
+    lines = [line for section in found.sections for line in section.lines if line.startswith("Combined with")]
+    assert lines == [
+        f"Combined with FedAvg: {STRATEGIES['FedAvg'].words}.",
+        f"Combined with FedAvgM: {STRATEGIES['FedAvgM'].words}; server_learning_rate 1, server_momentum 0 to 0.5.",
+    ]
 
 
 def test_every_strategy_is_said_in_words() -> None:
