@@ -370,8 +370,8 @@ def _require_room(limits: ReplyLimits) -> None:
 
 def failure_of_exit(status: ContainerStatus) -> TrainFailure:
     """Say why a container that has ended did so."""
-    if status.state == "absent":
-        # A train can end, not vanish: the launcher removes what is left over when it starts again.
+    if status.state == "absent" or status.engine_changed:
+        # A train can end, not vanish: launchers remove what is left over when they start, engines end what they find.
         return TrainFailure(ExitClass.TAKEN_AWAY, detail="it went with the launcher or the engine")
     if status.timed_out:
         return TrainFailure(ExitClass.TIMEOUT, detail="its wall clock ran out")

@@ -204,6 +204,7 @@ class ContainerStatus(StrictModel):
         exit_code: once it has exited.
         out_of_memory: the kernel killed one of its processes for its memory limit.
         timed_out: the launcher killed it at the end of its wall clock.
+        engine_changed: another engine process answers than the one that started it, which takes its containers along when it ends.
     """
 
     run_id: RunId
@@ -211,6 +212,7 @@ class ContainerStatus(StrictModel):
     exit_code: int | None = None
     out_of_memory: bool = False
     timed_out: bool = False
+    engine_changed: bool = False
 
 
 class Launcher(Protocol):

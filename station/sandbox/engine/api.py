@@ -50,6 +50,20 @@ class Engine:
     def __init__(self, socket_path: Path) -> None:
         """Use a socket; nothing is asked yet."""
         self._socket_path = socket_path
+
+    def process(self) -> int:
+        """Return the process that made the engine's socket: another one after the engine was started again.
+
+        Where a service manager made the socket for it, it stays the same.
+
+        Raises:
+            UnavailableError: nobody listens.
+        """
+        try:
+            with unix.connect(self._socket_path, timeout_s=_TIMEOUT_S) as sock:
+                return unix.peer(sock).pid
+        except OSError:
+            raise UnavailableError(f"no container engine answers on {self._socket_path}") from None
         self._client: Any = None
 
     def _api(self) -> Any:  # noqa: ANN401 - docker's client has no types

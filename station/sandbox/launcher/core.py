@@ -71,6 +71,8 @@ class LauncherCore:
         self._room = Room(settings)
         self._timers: dict[str, threading.Timer] = {}
         self._timed_out: set[str] = set()
+        # Which engine process started a container.
+        self._started_by: dict[str, int] = {}
 
     def engine_info(self) -> EngineInfo:
         """Say what the engine is and what it cannot enforce."""
@@ -162,6 +164,7 @@ class LauncherCore:
             self._require_room(spec)
         with contextlib.ExitStack() as undo:
             undo.callback(self._room.leave, spec.run_id)
+            started_by = self._engine.process()
             uid = self._fresh_uid(dialect.uids(info))
             labels = {**self._labels, hardening.LABEL_RUN: spec.run_id, hardening.LABEL_UID: str(uid)}
             if gpu is not None:
@@ -172,6 +175,7 @@ class LauncherCore:
             container_id, user = self._create(dialect, info, spec, terms, places)
             undo.pop_all()
         self._room.started(spec.run_id)
+        self._started_by[spec.run_id] = started_by
         self._watch(spec)
         LOG.info("container.started", extra={"run": spec.run_id, "uid": uid})
         return StartedContainer(
@@ -286,6 +290,7 @@ class LauncherCore:
             exit_code=int(state["ExitCode"]) if exited else None,
             out_of_memory=self._dialect().out_of_memory(state),
             timed_out=run_id in self._timed_out,
+            engine_changed=exited and self._started_by.get(run_id, 0) not in {0, self._engine.process()},
         )
 
     def wait(self, run_id: str, timeout_s: float) -> ContainerStatus:
@@ -321,6 +326,7 @@ class LauncherCore:
         if timer is not None:
             timer.cancel()
         self._timed_out.discard(run_id)
+        self._started_by.pop(run_id, None)
 
     def list_runs(self) -> tuple[ContainerStatus, ...]:
         """Return every container of this station."""

@@ -372,6 +372,10 @@ def test_an_uncaught_error_is_a_crash_or_a_lack_of_memory(
         (ContainerStatus(run_id="run-1", state="exited", exit_code=139), ExitClass.CRASH),
         (ContainerStatus(run_id="run-1", state="exited", exit_code=137, timed_out=True), ExitClass.TIMEOUT),
         (ContainerStatus(run_id="run-1", state="absent"), ExitClass.TAKEN_AWAY),
+        (
+            ContainerStatus(run_id="run-1", state="exited", exit_code=137, engine_changed=True),
+            ExitClass.TAKEN_AWAY,
+        ),
     ],
 )
 def test_how_a_container_ended_is_told_apart(
