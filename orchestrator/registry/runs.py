@@ -5,6 +5,7 @@ requester, nor board or operator, learns nothing of a run, not even that it is t
 """
 
 import time
+import zlib
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -99,7 +100,12 @@ class Runs:
         progress = self._queue.shown(digest)
         given = current_result(folder.path, progress) is not None
         now = f"{progress.state}:{progress.round}:{progress.stage}:{progress.waiting}:{progress.position}"
-        return f"{now}:{len(progress.excluded)}:{'result' if given else ''}"
+        who = (
+            sorted(progress.missing.items()),
+            sorted(progress.excluded),
+            sorted(progress.reviewing.items()),
+        )
+        return f"{now}:{zlib.crc32(repr(who).encode()):08x}:{'result' if given else ''}"
 
     def stop(self, principal: Principal, digest: Digest) -> None:
         """Ask that a run stops.

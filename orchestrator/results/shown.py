@@ -18,8 +18,8 @@ Entry = Mapping[str, Any]
 
 STAGES: Final = ("train", "evaluate", "analyse")
 _KEPT: Final = (
-    "round", "took_part", "missing", "weights", "aggregate_s", "wall_s", "overhead_s", "heads", "correlation", "excluded",
-    "deadline_s", "deadlines", "late", "left_out", "began", "ended", "started", "finished", "quorum", "strategy",
+    "round", "of", "quorum", "took_part", "missing", "excluded", "absent", "left_out", "weights", "aggregate_s", "wall_s", "overhead_s",
+    "heads",
 )  # fmt: skip
 """Who took part, who did not and why, times of the whole round, heads of stations' chains: nothing that a station released."""
 
@@ -138,6 +138,11 @@ def _shown(
         stage: dict(Counter(key for found in released.values() for key in found))
         for stage, released in (entry.get("tables") or {}).items()
     }
+    # Who answered late, not after how long: how long a station takes tells how much it has.
+    shown["late"] = [
+        {key: line[key] for key in ("station", "stage", "round") if key in line}
+        for line in entry.get("late") or ()
+    ]
     sums = entry.get("summed_tables") or {}
     shown["summed_tables"] = {
         stage: {key: sums[stage][key] for key, code in found.items() if not code}

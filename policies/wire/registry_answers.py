@@ -53,6 +53,11 @@ class Progress(_Answer):
     correlation: dict[str, Short] = Field(default_factory=dict)
     reviewing: dict[str, Short] = Field(default_factory=dict)
     code: Short = ""
+    excluded: dict[str, Short] = Field(default_factory=dict)
+    missing_since: dict[str, Short] = Field(default_factory=dict)
+    waiting: Short = ""
+    position: int = 0
+    full: list[Short] = Field(default_factory=list)
 
     @property
     def is_over(self) -> bool:

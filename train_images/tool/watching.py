@@ -29,6 +29,8 @@ class RoundNews:
         number: from 1.
         took_part: stations whose releases count.
         missing: stations that are not in it, with the code.
+        of: how many stations the order names; 0 where it does not say.
+        excluded: stations that are out of the run for good, with the code.
         metrics: by stage and name, what each station released.
         means: by stage and name.
         released_by: by stage and name, how many stations released what is shown pooled only.
@@ -41,6 +43,8 @@ class RoundNews:
     number: int
     took_part: tuple[str, ...]
     missing: Mapping[str, str]
+    of: int
+    excluded: Mapping[str, str]
     metrics: Mapping[str, Mapping[str, float]]
     means: Mapping[str, float]
     released_by: Mapping[str, int]
@@ -67,6 +71,8 @@ def round_news(entry: Mapping[str, Any]) -> RoundNews:
         number=int(entry.get("round", 0)),
         took_part=tuple(map(str, entry.get("took_part", ()))),
         missing={name: str(code) for name, code in _sorted(entry, "missing")},
+        of=int(entry.get("of") or 0),
+        excluded={name: str(code) for name, code in _sorted(entry, "excluded")},
         metrics=metrics,
         means={name: float(value) for name, value in _by_stage(entry, "means")},
         released_by={
@@ -95,6 +101,7 @@ def round_lines(news: RoundNews) -> Iterator[str]:
     yield (
         f"round {news.number}: {_how_many(news)} took part"
         + (f", not {missing}" if missing else "")
+        + (f", excluded for good {', '.join(news.excluded)}" if news.excluded else "")
         + f"; compute {news.compute_s:.1f} s, overhead {news.overhead_s:.1f} s"
     )
 
@@ -118,7 +125,7 @@ def _stations_of(count: int) -> str:
 
 
 def _how_many(news: RoundNews) -> str:
-    return f"{len(news.took_part)} of {len({*news.took_part, *news.missing})}"
+    return f"{len(news.took_part)} of {news.of or len({*news.took_part, *news.missing})}"
 
 
 def table_columns(rounds: Iterable[RoundNews]) -> tuple[str, ...]:
@@ -162,6 +169,12 @@ def progress_line(progress: Progress) -> str:
         parts.append(f"round {progress.round} of {progress.rounds or '?'}")
     if progress.stage:
         parts.append(progress.stage)
+    if progress.position and not progress.is_over:
+        parts.append(f"number {progress.position} in the queue")
+    if progress.full and not progress.is_over:
+        parts.append(f"busy with other runs: {', '.join(progress.full)}")
+    if progress.waiting and not progress.is_over:
+        parts.append(f"waits ({progress.waiting})")
     return ", ".join(parts)
 
 
@@ -170,6 +183,11 @@ def taking_part(progress: Progress) -> str:
     parts = [f"taking part: {', '.join(progress.accepted)}"] if progress.accepted else []
     if progress.missing:
         parts.append(f"not: {_who_is_missing(progress)}")
+    if progress.excluded:
+        parts.append(
+            "excluded for good: "
+            + ", ".join(f"{name} {code}" for name, code in sorted(progress.excluded.items()))
+        )
     if progress.reviewing and not progress.is_over:
         parts.append(f"waits for a person at {_who_is_reviewing(progress)}")
     return "; ".join(parts)
@@ -183,7 +201,9 @@ def _who_is_reviewing(progress: Progress) -> str:
 def _who_is_missing(progress: Progress) -> str:
     """Return each station with its code, and what its operator finds the run by."""
     return ", ".join(
-        f"{name} {code}" + (f" (its operator's {found})" if (found := progress.correlation.get(name)) else "")
+        f"{name} {code}"
+        + (f" since {since}" if (since := progress.missing_since.get(name)) and not progress.is_over else "")
+        + (f" (its operator's {found})" if (found := progress.correlation.get(name)) else "")
         for name, code in sorted(progress.missing.items())
     )
 

@@ -23,10 +23,18 @@ def test_where_the_policy_says_so_every_stations_values_are_shown() -> None:
 def test_without_the_policys_word_no_value_of_a_station_is_shown() -> None:
     marks = {"amstel": 0.6101, "berkel": 0.6802, "dommel": 0.7403, "eem": 0.8304}
     examples = {"amstel": 5101, "berkel": 5202, "dommel": 5303, "eem": 5404}
-    entry = round_entry(1, marks, examples) | {"something_new": {"amstel": 0.6101}}
+    entry = round_entry(1, marks, examples) | {
+        "of": 4,
+        "something_new": {"amstel": 0.6101},
+        "deadlines": {"train": {"amstel": {"taken_s": 12.345}}},
+        "late": [{"station": "eem", "taken_s": 54.321, "stage": "train", "round": 1}],
+    }
     (shown,) = shown_rounds(accepted_order(), [entry])
     text = json.dumps(shown)
     assert not [value for value in (*marks.values(), *examples.values()) if str(value) in text]
+    assert "12.345" not in text
+    assert shown["late"] == [{"station": "eem", "stage": "train", "round": 1}]
+    assert shown["of"] == 4
     assert shown["took_part"] == sorted(FOUR)
     assert shown["reported"]["evaluate"] == {"auc": 4}
     assert shown["examples_total"] == sum(examples.values())

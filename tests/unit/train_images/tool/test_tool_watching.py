@@ -131,6 +131,31 @@ def test_where_a_run_stands() -> None:
     assert taking_part(Progress(state="queued", round=0, rounds=0)) == ""
 
 
+def test_a_round_says_of_how_many_and_who_is_out_for_good() -> None:
+    entry = POOLED | {
+        "of": 6,
+        "excluded": {"e": "RELEASE_TENSOR_EXTRA"},
+        "missing": {"c": "LATE", "e": "RELEASE_TENSOR_EXTRA"},
+    }
+    last = list(round_lines(round_news(entry)))[-1]
+    assert last.startswith(
+        "round 3: 3 of 6 took part, not c LATE, e RELEASE_TENSOR_EXTRA, excluded for good e;"
+    )
+    running = Progress(
+        state="running", round=1, rounds=2, missing={"c": "LATE"}, missing_since={"c": "2026-11-22T10:00:00Z"},
+        excluded={"e": "RELEASE_TENSOR_EXTRA"}, waiting="SUPERLINK_DOWN",
+    )  # fmt: skip
+    assert (
+        taking_part(running)
+        == "not: c LATE since 2026-11-22T10:00:00Z; excluded for good: e RELEASE_TENSOR_EXTRA"
+    )
+    assert progress_line(running) == "running, round 1 of 2, waits (SUPERLINK_DOWN)"
+    assert (
+        progress_line(Progress(state="queued", round=0, rounds=2, position=3))
+        == "queued, number 3 in the queue"
+    )
+
+
 def test_why_a_run_failed_names_every_rule_in_words() -> None:
     missing = {"a": "CONSENT_STALE", "b": "LATE"}
     status = RunStatus(
