@@ -308,12 +308,10 @@ class TrainSession:
         if reason in {ProtocolReason.CLOSED, ProtocolReason.TRUNCATED}:
             try:
                 status = self._launcher.wait(self.run_id, _AFTERMATH_S)
+                if status.state != "running":
+                    return failure_of_exit(status)
             except UnavailableError:
                 return TrainFailure(ExitClass.TAKEN_AWAY, detail="the launcher or the engine is away")
-            except PhtError:
-                return TrainFailure(ExitClass.PROTOCOL, detail=reason.value)
-            if status.state != "running":
-                return failure_of_exit(status)
         return TrainFailure(ExitClass.PROTOCOL, detail=reason.value)
 
     def _fail(self, detail: str) -> TrainFailure:

@@ -50,6 +50,7 @@ class Engine:
     def __init__(self, socket_path: Path) -> None:
         """Use a socket; nothing is asked yet."""
         self._socket_path = socket_path
+        self._client: Any = None
 
     def process(self) -> int:
         """Return the process that made the engine's socket: another one after the engine was started again.
@@ -64,7 +65,6 @@ class Engine:
                 return unix.peer(sock).pid
         except OSError:
             raise UnavailableError(f"no container engine answers on {self._socket_path}") from None
-        self._client: Any = None
 
     def _api(self) -> Any:  # noqa: ANN401 - docker's client has no types
         if self._client is None:
