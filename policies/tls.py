@@ -10,6 +10,7 @@ Sources: RFC 5280 (profile), RFC 9525 (names in certificates of services).
 import ipaddress
 import os
 import ssl
+import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from policies.errors import NotFoundError, StorageError, TrustError, UsageError
@@ -219,7 +221,10 @@ def client_context(ca_path: Path) -> ssl.SSLContext:
 def _check_any(path: Path, *, hint: str) -> None:
     read_certificate(path)
     try:
-        found = x509.load_pem_x509_certificates(path.read_bytes())
+        with warnings.catch_warnings():
+            # A bundle of public authorities has some of which a serial number is not positive: OpenSSL takes them.
+            warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+            found = x509.load_pem_x509_certificates(path.read_bytes())
     except ValueError as error:
         raise TrustError(f"{path.name}: holds something beside PEM certificates") from error
     now = datetime.now(UTC)
