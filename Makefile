@@ -55,7 +55,7 @@ lint: setup ## ruff and mypy strict
 	$(STAGE) lint bash -c '.venv/bin/ruff check . && .venv/bin/ruff format --check -q . && .venv/bin/mypy'
 
 faults: setup engine images ## kill, cut, fill and step whatever there is while runs go on: FAULTS=200 SEED=... (root; an hour)
-	$(PY) -m tests.faults.run --faults $(or $(FAULTS),200) $(if $(SEED),--seed $(SEED)) --keep faults-output
+	$(PY) -m tests.faults.run --faults $(or $(FAULTS),200) $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) --keep faults-output
 
 bench-round: setup engine images ## round overhead against stock Flower, as a ratio
 	$(PY) -m tests.bench.bench_round

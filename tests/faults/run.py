@@ -7,6 +7,7 @@ what that is and exit code 1.
 """
 
 import argparse
+import math
 import random
 import shutil
 import sys
@@ -90,6 +91,7 @@ class Trial:
     traffic: Traffic
     chance: random.Random
     report: Report = field(default_factory=Report)
+    minutes: float = math.inf
     begun: float = field(default_factory=time.monotonic)
 
     def say(self, text: str) -> None:
@@ -106,6 +108,9 @@ class Trial:
             for event in events:
                 if waiting is not None and not event.hasty:
                     self._get_over(*waiting)
+                if time.monotonic() - self.begun > 60 * self.minutes:
+                    self.say(f"{self.minutes:g} minutes are over: no further faults")
+                    break
                 threading.Event().wait(event.pause_s)
                 self._strike(event)
                 waiting = (event, self.traffic.rounds_done(), time.monotonic())
@@ -182,7 +187,7 @@ def inside(scratch: Path, data: Path, cgroup: str, choices: argparse.Namespace) 
             approved,
         ):
             traffic = Traffic(site, researcher, approved, random.Random(choices.seed), ROUNDS[choices.form])
-            trial = Trial(site, traffic, chance, report)
+            trial = Trial(site, traffic, chance, report, choices.minutes)
             trial.say(f"the consortium stands after {time.monotonic() - begun:.0f} s")
             try:
                 trial.suffer(events)
@@ -242,6 +247,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="no further faults after so long")
     parser.add_argument("--form", choices=("short", "long"), default="long")
     parser.add_argument("--only", default="", help="kinds of faults to draw from: kill,cut station,...")
     parser.add_argument("--keep", type=Path, default=None, help="where logs go when something does not hold")
