@@ -9,8 +9,11 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
+from fastapi import Response
+
 from orchestrator.portal.problems import TooLargeError, TooManyRequestsError, answer
 from orchestrator.registry.limiting import Gate
+from policies.errors import PhtError
 
 MAX_BODY_BYTES: Final = 8 << 20
 """Above every small body's own ceiling (`orchestrator.portal.body`)."""
@@ -35,12 +38,19 @@ class Limited:
         gate: counts requests.
         open_to_all: matches the method and path of routes that ask nobody who they are.
         streams: matches the method and path of routes that stream their body to a file.
+        answered: makes the answer to who is turned away.
     """
 
     def __init__(
-        self, app: Application, gate: Gate, open_to_all: re.Pattern[str], streams: re.Pattern[str]
+        self,
+        app: Application,
+        gate: Gate,
+        open_to_all: re.Pattern[str],
+        streams: re.Pattern[str],
+        answered: Callable[[PhtError], Response] = answer,
     ) -> None:
         self._app, self._gate, self._open, self._streams = app, gate, open_to_all, streams
+        self._answered = answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or have it answered."""
@@ -52,13 +62,13 @@ class Limited:
         proof = any(name in _PROOFS for name, _ in scope["headers"])
         asked = f"{scope['method']} {scope['path']}"
         if over_s > 0.0 and (not proof or self._open.fullmatch(asked)):
-            await answer(TooManyRequestsError(over_s))(scope, receive, send)
+            await self._answered(TooManyRequestsError(over_s))(scope, receive, send)
             return
         if self._streams.fullmatch(asked):
             await self._app(scope, receive, send)
             return
         if _declared(scope) > MAX_BODY_BYTES:
-            await answer(TooLargeError(MAX_BODY_BYTES))(scope, receive, send)
+            await self._answered(TooLargeError(MAX_BODY_BYTES))(scope, receive, send)
             return
         await self._app(scope, _bounded(receive), send)
 

@@ -7,7 +7,12 @@ from urllib.parse import quote
 
 from fastapi.responses import JSONResponse, Response
 
-from orchestrator.portal.problems import ForbiddenError, UnauthorisedError, status_of
+from orchestrator.portal.problems import (
+    ForbiddenError,
+    TooManyRequestsError,
+    UnauthorisedError,
+    status_of,
+)
 from orchestrator.registry.oci.faults import OciCode, OciError
 from policies.errors import PhtError
 
@@ -38,8 +43,10 @@ def error_of(error: PhtError) -> JSONResponse:
     status = status_of(error)
     if status >= 500:
         _LOG.error("oci_request_failed", extra={"code": type(error).__name__})
-    code = OciCode.TOOMANYREQUESTS if status == 429 else OciCode.UNSUPPORTED
-    return errors(status, code, error.message)
+    if isinstance(error, TooManyRequestsError):
+        after = {"Retry-After": str(error.retry_after_s)}
+        return errors(status, OciCode.TOOMANYREQUESTS, error.message, **after)
+    return errors(status, OciCode.UNSUPPORTED, error.message)
 
 
 def empty(status: int, **headers: str) -> Response:

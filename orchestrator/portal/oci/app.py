@@ -14,6 +14,7 @@ from fastapi import Request
 from fastapi.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from orchestrator.portal.limits import Limited
 from orchestrator.portal.oci import pulling, pushing
 from orchestrator.portal.oci.answers import error_of, errors
 from orchestrator.portal.oci.parts import OciParts, oci_parts
@@ -22,6 +23,8 @@ from orchestrator.services import Services
 from policies.errors import PhtError
 
 PREFIX: Final = "/v2/"
+_OPEN: Final = re.compile(r"(?!)")  # nothing
+_STREAMS: Final = re.compile(r"(?:POST|PATCH|PUT) /v2/.+/blobs/uploads/.*")
 _LET_IN_BYTES: Final = 16 << 20
 _LET_IN_S: Final = 10.0
 _LOG = logging.getLogger(__name__)
@@ -118,6 +121,6 @@ class OciApplication:
         return errors(404, OciCode.NAME_UNKNOWN, "there is no such thing here")
 
 
-def create_oci(services: Services) -> OciApplication:
-    """Return the application over `services`."""
-    return OciApplication(oci_parts(services))
+def create_oci(services: Services) -> Limited:
+    """Return the application over `services`, behind the same door as our own API."""
+    return Limited(OciApplication(oci_parts(services)), services.gate, _OPEN, _STREAMS, error_of)
