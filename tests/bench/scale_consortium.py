@@ -141,7 +141,14 @@ class ScaleConsortium:
             for number, name in enumerate(self.names[:count])
         ]
 
-    def run(self, stations: int, size_bytes: int, rounds: int, timeout_s: float = 900.0) -> RunCost:
+    def run(
+        self,
+        stations: int,
+        size_bytes: int,
+        rounds: int,
+        stages: Sequence[str] = ("train", "evaluate"),
+        timeout_s: float = 1800.0,
+    ) -> RunCost:
         """Give one order to the first stations and see it through.
 
         Raises:
@@ -158,6 +165,7 @@ class ScaleConsortium:
             initial_weights={"digest": digest_of_file(initial), "size": initial.stat().st_size},
             stations=self.names[:stations],
             rounds=rounds,
+            stages=list(stages),
             minimum_stations=min(stations, MINIMUM_STATIONS),
         )
         initial.unlink()

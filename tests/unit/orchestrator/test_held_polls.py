@@ -105,7 +105,7 @@ async def behind(folder: Path, hold_s: float = 0.05) -> AsyncIterator[Behind]:
 
 def run(folder: Path, act: Callable[[Behind], Awaitable[None]], hold_s: float = 0.05) -> None:
     async def within() -> None:
-        async with behind(folder, hold_s) as found:
+        async with behind(folder, hold_s) as found, asyncio.timeout(120):
             await act(found)
 
     asyncio.run(within())
