@@ -121,7 +121,8 @@ def aggregate(
         and entry.name not in inbound.buffers
     )
     before = files.read(inbound.state, shapes)
-    temporary = inbound.weights.parent / f".round-{round_}.new"
+    # Named by the order: several write beside each other.
+    temporary = inbound.weights.parent / unfinished_name(files.folder.parent.name)
     with ExitStack() as stack:
         stack.enter_context(np.errstate(over="ignore", invalid="ignore"))
         writer = stack.enter_context(ArraysWriter(temporary, weights.tensors))
@@ -154,6 +155,11 @@ def aggregate(
     names = {update.station for update in kept}
     left_out = sorted(update.station for update in updates if update.station not in names)
     return Aggregated(blob, tuple(left_out), state)
+
+
+def unfinished_name(order: str) -> str:
+    """Return the name of the file that an order's next weights are written to, among the blobs, until they are whole."""
+    return f".{order}.new"
 
 
 def weighted_means(metrics: dict[str, dict[str, float]], num_examples: dict[str, int]) -> dict[str, float]:

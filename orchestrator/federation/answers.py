@@ -33,11 +33,13 @@ class Missing:
         code: a refusal code, `LATE`, `LOST`, or why the reply was not acceptable.
         correlation_id: what the station calls its run, to ask its operator about; empty where it said none.
         offence: the reply broke the contract: no station of ours sends such a one.
+        again: its bytes are not here, or not as they were: asked again, the station sends them again.
     """
 
     code: str
     correlation_id: str = ""
     offence: bool = False
+    again: bool = False
 
 
 Outcome = Answered | Missing

@@ -298,7 +298,13 @@ class Asking:
             self._again(entry, now)
         elif reply.status in {Status.ACCEPTED, Status.RELEASED, Status.FINISHED}:
             entry.outcome = self.judge(name, answered)
-            if isinstance(entry.outcome, Answered) and entry.asked_at is not None:
+            if isinstance(entry.outcome, Missing) and entry.outcome.again:
+                entry.last_code = entry.outcome.code
+                entry.failures += 1
+                if entry.failures < self.patience.tries:
+                    entry.outcome = None
+                    self._again(entry, now)
+            elif isinstance(entry.outcome, Answered) and entry.asked_at is not None:
                 self.patience.speeds.answered(name, now - entry.asked_at, held=entry.held)
         else:
             entry.outcome = Missing(reply.code or reply.status.name, reply.correlation_id)

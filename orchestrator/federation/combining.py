@@ -10,6 +10,7 @@ from orchestrator.federation.aggregation import (
     Update,
     aggregate,
     make_strategy,
+    unfinished_name,
 )
 from orchestrator.federation.carried import Carried, RunFailedError
 from orchestrator.federation.checkpoints import Checkpoint
@@ -57,6 +58,13 @@ class Combining:
     def settle(self, checkpoint: Checkpoint) -> None:
         """Remove moments that no checkpoint names any more; call it with one that is durable."""
         self._files.keep_only(checkpoint.strategy)
+
+    def clear(self) -> None:
+        """Remove what a process that was killed had begun to write: of a large model that is much."""
+        name = unfinished_name(self._run.folder.path.name)
+        blobs = self._run.blobs.path("sha256:" + "0" * 64).parent
+        for path in blobs.glob(f"*{name}*") if blobs.is_dir() else ():
+            path.unlink(missing_ok=True)
 
     def forget(self) -> None:
         """Remove all moments: the order is finished."""

@@ -48,6 +48,7 @@ class Rounds:
             LeaseLostError: the Flower task is not ours any more.
         """
         folder = self._run.folder
+        self._combining.clear()
         checkpoint = self._read_checkpoint()
         if folder.rounds.count() < self._order.rounds:
             prepare(self._run)

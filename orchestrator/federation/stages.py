@@ -90,11 +90,12 @@ def _judge(run: Carried, updates: StationUpdates, question: Instruction) -> Judg
         if isinstance(verdict, Accepted) and reply.release is not None and inbound is not None:
             path = updates.keep(reply.release, answered.arrays)
             if path is None:
-                return Missing("RELEASE_ABSENT")
+                return Missing("RELEASE_ABSENT", again=True)
             verdict = check_release(reply.release, path, inbound, expected, rules)
             if verdict == Rejected(DIGEST) and answered.arrays is None:
                 # The front takes no bytes under another digest: what is on our disk is damaged by us.
-                return Missing(DIGEST)
+                updates.forget([path.name])
+                return Missing(DIGEST, again=True)
         key = (question.kind.value, name)
         examples = settled_examples(run.examples.get(key), reply.num_examples)
         if isinstance(verdict, Rejected) or examples is None:

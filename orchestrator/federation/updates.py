@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.federation.order_weights import weights_in
@@ -52,7 +53,9 @@ class StationUpdates:
         """
         used: set[str] = set()
         for folder in FolderQueue(self._folder.path.parent).folders():
-            used |= weights_in(folder)
+            # An order that cannot be read cannot run; it holds up no other.
+            with suppress(StateError):
+                used |= weights_in(folder)
         for name in names:
             if "sha256:" + name not in used:
                 self._blobs.path("sha256:" + name).unlink(missing_ok=True)

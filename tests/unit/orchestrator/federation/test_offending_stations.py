@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from federation_samples import NAMES, manifest
+from federation_samples import NAMES
 from flwr.supercore.task_identity import TaskIdentity
 from grid_simulator import Answer
 from safetensors.numpy import save
@@ -175,18 +175,20 @@ def test_a_stations_examples_may_fall_and_not_grow(world: World, second: int, co
 
 
 def test_what_our_own_disk_damaged_excludes_nobody(world: World) -> None:
-    folder = world.accept(metrics=("loss",))
+    """It is asked for again, and sent again."""
+    folder = world.accept(metrics=("loss",), straggler_s=30.0)
 
     def damaged(instruction: Instruction) -> Answer:
         reply = world.answer(LIAR)(instruction)
-        if isinstance(reply, StationReply) and reply.release is not None and instruction.round == 1:
-            path = world.blobs / "sha256" / reply.release.digest[7:]
-            path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
-        return reply
+        if not isinstance(reply, StationReply) or reply.release is None:
+            return reply
+        data = _delta([0.5, 0.25, 0.125, instruction.round])
+        digest = world.put(data)
+        if instruction.attempt == 1:
+            (world.blobs / "sha256" / digest[7:]).write_bytes(data[:-1] + b"\x7f")
+        return reply.model_copy(update={"release": Blob(digest=digest, size=len(data))})
 
     world.behaviour[LIAR] = damaged
     world.rounds(folder).run()
-    first, second = folder.read_rounds()
-    assert first["missing"] == {LIAR: "RELEASE_DIGEST"}
-    assert second["took_part"] == list(NAMES)
-    assert manifest().outputs.tensors is not None
+    assert [entry["took_part"] for entry in folder.read_rounds()] == [list(NAMES)] * 2
+    assert folder.read_progress().excluded == {}
