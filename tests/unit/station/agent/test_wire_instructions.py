@@ -167,3 +167,15 @@ def test_an_order_rides_in_prepare_and_nowhere_else() -> None:
         Instruction(kind=Kind.PREPARE, order_digest=DIGEST, deadline_s=1)
     with pytest.raises(ValueError, match="prepare"):
         _train(order="{}")
+
+
+def test_what_an_older_version_has_no_words_for_is_left_out_or_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("policies.wire.instructions.SINCE", {"config": 2})
+    plain, telling = (_train().model_copy(update={"config": config}) for config in ({}, {"rate": 1.0}))
+    assert "config" not in json.loads(encode(plain))
+    assert "config" in json.loads(encode(plain.model_copy(update={"version": 2})))
+    with pytest.raises(WireError, match="has no config"):
+        encode(telling)
+    assert json.loads(encode(telling.model_copy(update={"version": 2})))["config"] == {"rate": 1.0}
