@@ -267,7 +267,8 @@ class TrainManifest(StrictModel):
     contact: Contact
     licence: Text
     network: Network | None = Field(
-        default=None, description="Of a training train: what its tensors are the weights of; shown with the result."
+        default=None,
+        description="Of a training train: what its tensors are the weights of; shown with the result.",
     )
     source_commit: Annotated[str, Field(pattern=r"^[0-9a-f]{7,64}$|^unversioned$")]
     images: Sequence[ImageVariant] = ()
