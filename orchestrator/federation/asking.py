@@ -50,12 +50,11 @@ _PASSING = frozenset(
 """Refusals that may be another answer later."""
 
 _AROUND = frozenset(
-    {
-        RefusalCode.NETWORK_UNAVAILABLE.value,
-        RefusalCode.ENGINE_UNAVAILABLE.value,
-        RefusalCode.STATION_STORAGE.value,
-    }
-)
+    code.value
+    for code in (
+        RefusalCode.NETWORK_UNAVAILABLE, RefusalCode.ENGINE_UNAVAILABLE, RefusalCode.STATION_STORAGE
+    )
+)  # fmt: skip
 """Failures of what is around a train, not of it: the disk is full, here or there, or the engine starts again. No number of them is the end."""
 
 _HELD = (_PASSING | _AROUND) - {RefusalCode.RESOURCES_BUSY.value}
