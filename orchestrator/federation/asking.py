@@ -51,10 +51,8 @@ _PASSING = frozenset(
 
 _AROUND = frozenset(
     code.value
-    for code in (
-        RefusalCode.NETWORK_UNAVAILABLE, RefusalCode.ENGINE_UNAVAILABLE, RefusalCode.STATION_STORAGE
-    )
-)  # fmt: skip
+    for code in (RefusalCode.NETWORK_UNAVAILABLE, RefusalCode.ENGINE_UNAVAILABLE, RefusalCode.STATION_STORAGE)
+)
 """Failures of what is around a train, not of it: the disk is full, here or there, or the engine starts again. No number of them is the end."""
 
 _HELD = (_PASSING | _AROUND) - {RefusalCode.RESOURCES_BUSY.value}
