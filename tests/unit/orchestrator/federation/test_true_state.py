@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 from federation_samples import NAMES, manifest, run_order
+from flwr.supercore.task_identity import TaskIdentity
+from grid_simulator import GridSimulator
+from test_rounds import World
 
 from orchestrator.federation.orders import (
     ORDER_EXPIRED,
@@ -136,3 +139,27 @@ def test_the_moment_of_a_state_stays_while_the_state_does(tmp_path: Path) -> Non
     folder.write_progress(folder.read_progress().model_copy(update={"round": 1}))
     assert since is not None
     assert folder.read_progress().since == since
+
+
+class DownGrid(GridSimulator):
+    """A SuperLink that is away; notes what the order's page says meanwhile."""
+
+    folder: RunFolder
+    said: list[str]
+
+    def _may_be_down(self) -> None:
+        self.said.append(self.folder.read_progress().waiting)
+        super()._may_be_down()
+
+
+def test_a_run_says_that_its_super_link_is_away_and_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.federation.carried._AWAY_S", 0.0)
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    world = World(tmp_path)
+    grid = DownGrid(world.grid.stations, world.grid.online, down_for=3)
+    world.grid, grid.folder, grid.said = grid, world.accept(), []
+    world.rounds(grid.folder).run()
+    assert grid.said[:4] == ["", SUPERLINK_DOWN, SUPERLINK_DOWN, SUPERLINK_DOWN]
+    assert (grid.said[-1], grid.folder.read_progress().state) == ("", RunState.FINISHED)
