@@ -75,7 +75,7 @@ def test_an_update_that_was_taken_twice_or_computed_again_shows_in_the_model() -
 @pytest.mark.e2e
 @pytest.mark.docker
 @pytest.mark.superlink
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_runs_go_on_by_themselves_and_nothing_is_lost_or_doubled() -> None:
     if os.geteuid() != 0:
         pytest.skip("the fault test makes namespaces and mounts: run it as root")
