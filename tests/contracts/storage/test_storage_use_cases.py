@@ -107,7 +107,7 @@ def test_stations_follow_the_register(desk: Desk) -> None:
     assert desk.services.access.by_station_key(fingerprint) == AMSTEL
     assert not stations.is_registered(digest_of(b"other"))
     stations.saw(fingerprint)
-    stations.close()
+    stations.flush(all_of_it=True)
     seen = {view.name: view.last_seen for view in stations.all()}
     assert seen["amstel"] is not None
     assert seen["berkel"] is None
