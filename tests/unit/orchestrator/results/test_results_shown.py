@@ -129,3 +129,13 @@ def test_a_spread_is_of_three_others_or_more_and_its_middle_of_four() -> None:
     of_four = spread(five, EXAMPLES | {"ijssel": 60}, "amstel", metric(decimals=2))
     assert of_four is not None
     assert of_four.median == pytest.approx(0.72, abs=0.006)
+
+
+def test_a_spread_of_three_that_tells_whose_value_is_which_is_withheld() -> None:
+    # Only with the heavy one in the middle does the mean come out: its value would be exact.
+    values = {"a": 0.6, "b": 0.5, "c": 0.7, "d": 0.9}
+    examples = {"a": 50, "b": 10, "c": 100, "d": 10}
+    assert pool(values, examples, metric(decimals=2)).value is not None
+    assert spread(values, examples, "a", metric(decimals=2)) is None
+    alike = dict.fromkeys(values, 10)
+    assert spread(values, alike, "a", metric(decimals=2)) is not None
