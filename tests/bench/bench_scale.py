@@ -137,7 +137,7 @@ def idle(bench: Bench) -> None:
 
 def links(bench: Bench) -> None:
     """One station on a slow line, one on a lossy one, among others on good ones."""
-    count, size_mb, number = 10, 4.0, 3
+    count, size_mb, number = 10, 4.0, bench.rounds
     port = int(bench.consortium.url.rpartition(":")[2])
     lossy = Quality(breaks_every=1.5e6, stall_s=1.0)
     kinds = {"all good": None, "one at 2 Mbit/s": Quality(TWO_MBIT), "one that breaks": lossy}
