@@ -52,6 +52,10 @@ class Oci:
 
     http: httpx.Client
 
+    def __post_init__(self) -> None:
+        # A machine that is busy elsewhere is no fault of the server.
+        self.http.timeout = httpx.Timeout(300)
+
     def close(self) -> None:
         self.http.close()
 

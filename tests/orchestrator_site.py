@@ -194,7 +194,7 @@ class Site:
 
     def raw(self, **headers: str) -> httpx.Client:
         return httpx.Client(
-            verify=client_context(self.ca), headers=headers, base_url=self.url, trust_env=False
+            verify=client_context(self.ca), headers=headers, base_url=self.url, trust_env=False, timeout=120.0
         )
 
 

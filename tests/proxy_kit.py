@@ -79,11 +79,17 @@ class RealProxy:
 def real_proxy(folder: Path, allowed: int, address: str = "127.0.0.1") -> Iterator[RealProxy]:
     """Run a proxy that tunnels to one port, for one user."""
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        port = int(probe.getsockname()[1])
-    proxy = RealProxy(folder, address, port, allowed)
-    proxy.start()
+    for left in reversed(range(5)):
+        with socket.socket() as probe:
+            probe.bind((address, 0))
+            proxy = RealProxy(folder, address, int(probe.getsockname()[1]), allowed)
+        try:
+            proxy.start()
+            break
+        except AssertionError:
+            # Somebody else took the port meanwhile.
+            if not left:
+                raise
     try:
         yield proxy
     finally:

@@ -26,7 +26,7 @@ PREFIX: Final = "/v2/"
 _OPEN: Final = re.compile(r"(?!)")  # nothing
 _STREAMS: Final = re.compile(r"(?:POST|PATCH|PUT) /v2/.+/blobs/uploads/.*")
 _LET_IN_BYTES: Final = 16 << 20
-_LET_IN_S: Final = 10.0
+_LET_IN_S: Final = 60.0
 _LOG = logging.getLogger(__name__)
 
 Handler = Callable[[OciParts, Request, dict[str, str]], Awaitable[Response]]
