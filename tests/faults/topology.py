@@ -29,7 +29,7 @@ from tests.postgres_kit import binaries
 
 STATIONS = ("hospital-a", "hospital-b", "hospital-c")
 PORT = 8443
-PATIENTS = 16
+PATIENTS = 20
 DISK_MIB = {"orchestrator": 1536, **dict.fromkeys(STATIONS, 1024)}
 TRAIN = Path(__file__).with_name("train")
 

