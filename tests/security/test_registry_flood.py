@@ -11,7 +11,6 @@ from orchestrator_site import Board, Site, site, station_keys
 
 from orchestrator.registry.access import Access, Role
 from orchestrator.registry.audit import THINNED_PER_HOUR
-from policies.tls import client_context
 from policies.wire.http import EMPTY_DIGEST, sign_request
 
 # So slow that nothing comes back while a test runs, however long that takes.
@@ -49,7 +48,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         # As a folder: what a board sends is not what is counted here.
         board.publish(place.home.mirror)
         place.services.stations.sync_quietly()
-        with httpx.Client(verify=client_context(place.ca), base_url=place.url, trust_env=False) as http:
+        with place.raw() as http:
             yield World(place, http, keys)
 
 

@@ -176,8 +176,8 @@ def test_a_heartbeat_is_a_write_now_and_then(world: World, monkeypatch: pytest.M
     for _ in range(2000):
         for fingerprint in prints:
             stations.saw(fingerprint)
-    # One at the start; a second where the machine took more than ten seconds for this.
-    assert count[0] <= 3
+    # One at the start, and one for every ten seconds that a busy machine takes for this.
+    assert count[0] <= 20
     assert all(view.last_seen is not None for view in stations.all())
     stations.flush(all_of_it=True)
     with world.place.services.database.reading() as session:
