@@ -24,7 +24,7 @@ from policies.wire.steady import steady_client
 
 API = "/api/v1"
 RECEIVED_HEADER = "PHT-Received"
-CONNECT_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 20.0
 READ_TIMEOUT_S = 60.0
 MAX_WAITS = 4
 """How often a request that came too soon is made again, after as long as the orchestrator says."""
