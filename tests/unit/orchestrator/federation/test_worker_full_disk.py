@@ -36,7 +36,7 @@ class Processes(RunWorker):
     endings: Iterator[Ending | OSError]
     started = 0
 
-    def _run_process(self, folder: RunFolder) -> Ending:
+    def _run_process(self, folder: RunFolder, accepted: AcceptedOrder) -> Ending:
         self.started += 1
         ending = next(self.endings, None)
         if isinstance(ending, OSError):
