@@ -216,13 +216,11 @@ class FolderQueue:
         return waiting[chosen][0]
 
     def report(self, order_digest: str, progress: RunProgress) -> None:
-        """Say how far an order is."""
+        """Say how far an order is. One that is over stays in hand until who carries it lets go of it."""
         self.folder(order_digest).write_progress(progress)
-        if progress.state.is_over:
-            self.let_go(order_digest)
 
     def let_go(self, order_digest: str) -> None:
-        """Have an order no longer in hand."""
+        """Have an order no longer in hand; only who carries it says so, and once, as the last thing."""
         self._in_hand.discard(order_digest)
 
     def beat(self) -> None:

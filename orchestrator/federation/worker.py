@@ -138,8 +138,8 @@ class RunWorker:
                     if ending is not Ending.STORAGE:
                         pause_s = min(0.1 * 2**deaths, 10.0)
                     if deaths > MAX_RESTARTS:
-                        self._report(folder, state=RunState.FAILED, code="SERVERAPP_CRASHED", stage="")
                         self._abandon(folder)
+                        self._report(folder, state=RunState.FAILED, code="SERVERAPP_CRASHED", stage="")
                         return
                 except SuperLinkDownError:
                     pause_s = 1.0
@@ -156,12 +156,14 @@ class RunWorker:
             folder.task.unlink(missing_ok=True)
             return True
         if folder.stop_wanted():
-            self._report(folder, state=RunState.STOPPED, stage="", waiting="")
+            ending: dict[str, object] = {"state": RunState.STOPPED}
         elif datetime.now(UTC) >= accepted.order.expires:
-            self._report(folder, state=RunState.FAILED, code=ORDER_EXPIRED, stage="", waiting="")
+            ending = {"state": RunState.FAILED, "code": ORDER_EXPIRED}
         else:
             return False
+        # Its end is said last: from then on it can be resumed, and whatever is done here would be done to its next life.
         self._abandon(folder)
+        self._report(folder, **ending, stage="", waiting="")
         return True
 
     def _is_over(self, folder: RunFolder) -> bool:

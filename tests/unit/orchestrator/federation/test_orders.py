@@ -64,6 +64,7 @@ def test_a_failed_order_is_resumed_and_a_finished_one_is_not(tmp_path: Path) -> 
     queue.request_stop(DIGEST)
     assert queue.folder(DIGEST).stop_wanted()
     queue.report(DIGEST, RunProgress(state=RunState.STOPPED, round=1))
+    queue.let_go(DIGEST)
     queue.resume(DIGEST)
     assert not queue.folder(DIGEST).stop_wanted()
     assert queue.next_order() == _accepted()
