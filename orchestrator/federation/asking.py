@@ -2,7 +2,8 @@
 
 A station where a person looks at what is to leave says so (`REVIEW_PENDING`). It is no straggler: the question waits for it
 until the policy's hours are over, asked at a slow pace, whatever the others have answered; a stop and a quorum that cannot be
-reached any more end it all the same. A station whose own measured times say that it needs longer than the others has that long.
+reached any more end it all the same. A station whose own measured times say that it needs longer than the others has that long,
+within what those took.
 """
 
 import logging
@@ -14,55 +15,32 @@ from flwr.app import ConfigRecord, ConfigRecordValues, Message, RecordDict
 from flwr.serverapp import Grid
 
 from orchestrator.federation.answers import LATE, LOST, Answered, Judge, Missing, Outcome, Patience
+from orchestrator.federation.received import HELD, is_failure, passes, read_answer
 from orchestrator.federation.reviews import Reviews
-from orchestrator.federation.speeds import Late
-from policies.documents import canonical_json, parse_json
-from policies.errors import DocumentError, WireError
+from orchestrator.federation.speeds import Late, longest_allowed_s
+from policies.errors import WireError
 from policies.refusals import RefusalCode
 from policies.wire.instructions import (
     ARRAYS_KEY,
     BODY_KEY,
-    MAX_INLINE_ARRAYS_BYTES,
-    MAX_REPLY_BYTES,
     MESSAGE_TYPE,
     OLDEST_VERSION,
     RECORD_KEY,
     WIRE_VERSION,
     Instruction,
-    StationReply,
     Status,
-    decode_reply,
     encode,
 )
 
 log = logging.getLogger(__name__)
-
-_PASSING = frozenset(
-    {
-        RefusalCode.TRUST_UNREACHABLE.value,
-        RefusalCode.RESOURCES_BUSY.value,
-        RefusalCode.ENGINE_UNAVAILABLE.value,
-        RefusalCode.DATA_NOT_READY.value,
-        RefusalCode.STATION_STORAGE.value,
-        RefusalCode.HOSPITAL_QUIET_HOURS.value,
-    }
-)
-"""Refusals that may be another answer later."""
-
-_AROUND = frozenset(
-    code.value
-    for code in (RefusalCode.NETWORK_UNAVAILABLE, RefusalCode.ENGINE_UNAVAILABLE, RefusalCode.STATION_STORAGE)
-)
-"""Failures of what is around a train, not of it: the disk is full, here or there, or the engine starts again. No number of them is the end."""
-
-_HELD = (_PASSING | _AROUND) - {RefusalCode.RESOURCES_BUSY.value}
-"""Of these, what tells nothing of how fast a station is. A busy one is slow for whoever waits."""
 
 _PENDING_MAX_S = 15.0
 _REVIEW_PACE_MAX_S = 60.0
 _REVIEW_MESSAGE_S = 3600.0
 """A station where a person looks answers each question at once: a message to it need not live for days."""
 _SILENCE_MAX_S = 900.0
+_LOOK_S = 0.25
+"""For so long replies are looked at before a stop, what is due and new replies have their turn: a large update takes seconds."""
 _LATE_PACE_S = 1.0
 _LATE_S = 4 * 3600.0
 """For so long the answer to a question that is over is looked for."""
@@ -75,7 +53,9 @@ class AskedStation:
     Attributes:
         until: when it is not waited for any more.
         under_review: a person there looks at what is to leave.
+        review_until: until when that is no straggling.
         asked_at: first; None before.
+        taken_s: by its answer, from when it was first asked; None without one of use.
         held: by something that is not its speed: a person, quiet hours, its engine.
         version: of the protocol, in which it is asked: an older one where it said so.
     """
@@ -85,7 +65,9 @@ class AskedStation:
     silence_s: float
     until: float
     under_review: bool = False
+    review_until: float = 0.0
     asked_at: float | None = None
+    taken_s: float | None = None
     held: bool = False
     version: int = OLDEST_VERSION
     review_asked: int = 0
@@ -119,7 +101,11 @@ class Unanswered:
 
 @dataclass(slots=True)
 class Asking:
-    """One question under way."""
+    """One question under way.
+
+    Attributes:
+        in_hand: messages that were taken and not looked at yet, with the moment at which they came, by what they answer.
+    """
 
     grid: Grid
     question: Instruction
@@ -130,6 +116,7 @@ class Asking:
     stations: dict[str, AskedStation] = field(default_factory=dict)
     sent: dict[str, str] = field(default_factory=dict)
     late: dict[str, Unanswered] = field(default_factory=dict)
+    in_hand: dict[str, tuple[Message, float]] = field(default_factory=dict)
     late_asked_at: float = 0.0
     started: float = field(default_factory=time.monotonic)
     enough_at: float | None = None
@@ -145,18 +132,21 @@ class Asking:
             )
             if (left_s := self.reviews.left_s(name)) is not None:
                 entry.under_review, entry.last_code = True, RefusalCode.REVIEW_PENDING.value
-                entry.until = max(until, self.started + left_s)
+                entry.review_until = self.started + left_s
+                entry.until = max(until, entry.review_until)
             self.stations[name] = entry
 
     def is_over(self, now: float) -> bool:
         """Whether every station has an outcome or no time left, or waiting for the rest is of no use."""
         open_ = [entry for entry in self.stations.values() if entry.outcome is None and now < entry.until]
         answered = sum(isinstance(entry.outcome, Answered) for entry in self.stations.values())
-        if not open_ or answered + len(open_) < self.patience.enough:
+        if not self.in_hand and (not open_ or answered + len(open_) < self.patience.enough):
             return True
         if answered >= self.patience.enough and self.enough_at is None:
             self.enough_at = now
-        if self.enough_at is None or any(entry.under_review for entry in open_):
+        if self.in_hand or self.enough_at is None:
+            return False
+        if any(entry.under_review and now < entry.review_until for entry in open_):
             return False
         return all(now >= self._waited_until(name, entry) for name, entry in self._open(now))
 
@@ -175,14 +165,24 @@ class Asking:
     def _waited_until(self, name: str, entry: AskedStation) -> float:
         """Return until when a station is waited for.
 
-        Its own deadline, or once enough have answered: what the rest may take, or what its own speed says where that is longer.
+        Its own deadline, or once enough have answered: what the rest may take, or what its own speed says where that is longer, as
+        far as the others' answers to this question bear it out.
         """
         if self.enough_at is None:
             return entry.until
         until = self.enough_at + self._rest_s()
         if entry.asked_at is not None and not entry.offline:
-            until = max(until, entry.asked_at + self.patience.speeds.allowed_s(name))
+            until = max(until, entry.asked_at + self._allowed_s(name))
         return min(until, entry.until)
+
+    def _allowed_s(self, name: str) -> float:
+        others = [
+            entry.taken_s
+            for other, entry in self.stations.items()
+            if other != name and entry.taken_s is not None and not entry.held
+        ]
+        longest_s = longest_allowed_s(others, self.patience.grace_s) + self.patience.quantum_s
+        return min(self.patience.speeds.allowed_s(name), longest_s)
 
     def close(self, now: float) -> None:
         """Write down how long each station was given; what comes from now on is late."""
@@ -203,10 +203,12 @@ class Asking:
     def send_due(self, now: float) -> None:
         """Send the question to the stations whose time has come."""
         self._look_who_is_online(now)
+        answered = {self.sent.get(message_id) for message_id in self.in_hand}
         due = {
             name: entry
             for name, entry in self.stations.items()
             if entry.outcome is None and not entry.offline and entry.ask_at <= now < entry.until
+            if name not in answered
         }
         if not due:
             return
@@ -220,26 +222,39 @@ class Asking:
                 self.sent[message_id] = name
 
     def collect(self) -> bool:
-        """Take the replies that are there; whether there was one."""
-        open_ids = [key for key, name in self.sent.items() if self.stations[name].outcome is None]
-        open_ids += self._late_ids(time.monotonic())
-        if not open_ids:
-            return False
+        """Take the replies that are there, and look at some of what is in hand; whether there was one."""
+        self._pull()
         got_one = False
         begun = time.monotonic()
-        messages = self.grid.pull_messages(open_ids)
-        self.pull_s = time.monotonic() - begun
-        for message in messages:
-            message_id = message.metadata.reply_to_message_id
-            if (unanswered := self.late.pop(message_id, None)) is not None:
-                self._take_late(unanswered, message)
-                continue
+        while self.in_hand and (not got_one or time.monotonic() - begun < _LOOK_S):
+            message_id, (message, came_at) = next(iter(self.in_hand.items()))
+            del self.in_hand[message_id]
             name = self.sent.pop(message_id, None)
             if name is None or self.stations[name].outcome is not None:
                 continue
             got_one = True
-            self._take(name, self.stations[name], message)
+            self._take(name, self.stations[name], message, came_at)
         return got_one
+
+    def _pull(self) -> None:
+        open_ids = [
+            key
+            for key, name in self.sent.items()
+            if self.stations[name].outcome is None and key not in self.in_hand
+        ]
+        open_ids += self._late_ids(time.monotonic())
+        if not open_ids:
+            return
+        begun = time.monotonic()
+        messages = self.grid.pull_messages(open_ids)
+        came_at = time.monotonic()
+        self.pull_s = came_at - begun
+        for message in messages:
+            message_id = message.metadata.reply_to_message_id
+            if (unanswered := self.late.pop(message_id, None)) is not None:
+                self._take_late(unanswered, message, came_at)
+            elif message_id in self.sent:
+                self.in_hand[message_id] = (message, came_at)
 
     def _late_ids(self, now: float) -> list[str]:
         """Once a second the messages of questions that are over: what they tell is how fast a station is."""
@@ -250,11 +265,11 @@ class Asking:
             del self.late[message_id]
         return list(self.late)
 
-    def _take_late(self, unanswered: Unanswered, message: Message) -> None:
+    def _take_late(self, unanswered: Unanswered, message: Message, now: float) -> None:
         if message.has_error():
             return
         try:
-            reply = _read(message).reply
+            reply = read_answer(message).reply
         except WireError:
             return
         question = unanswered.question
@@ -262,11 +277,10 @@ class Asking:
         if (reply.order_digest, reply.kind, reply.round) != asked:
             return
         if reply.status in {Status.RELEASED, Status.ACCEPTED}:
-            taken_s = time.monotonic() - unanswered.asked_at
+            taken_s = now - unanswered.asked_at
             self.patience.speeds.late(Late(unanswered.station, reply, taken_s, unanswered.held))
 
-    def _take(self, name: str, entry: AskedStation, message: Message) -> None:
-        now = time.monotonic()
+    def _take(self, name: str, entry: AskedStation, message: Message, now: float) -> None:
         if message.has_error():
             # Flower's word, not the station's: the node counts as offline, or a reply was lost on the way.
             entry.offline, entry.last_code = True, LOST
@@ -274,7 +288,7 @@ class Asking:
             self._again(entry, now)
             return
         try:
-            answered = _read(message)
+            answered = read_answer(message)
         except WireError:
             entry.outcome = Missing("REPLY_UNREADABLE", offence=True)
             return
@@ -285,11 +299,11 @@ class Asking:
             self._again(entry, now)
         elif reply.status is Status.PENDING and reply.code == RefusalCode.REVIEW_PENDING:
             self._wait_for_a_person(name, entry, now)
-        elif reply.status is Status.PENDING or _passes(reply):
-            entry.held = entry.held or reply.code in _HELD
+        elif reply.status is Status.PENDING or passes(reply):
+            entry.held = entry.held or reply.code in HELD
             entry.ask_at = now + min(self.patience.pending_s * 1.12 ** min(entry.attempt, 40), _PENDING_MAX_S)
             entry.silence_s = self.patience.silence_s
-        elif _is_failure(reply) and entry.failures + 1 < self.patience.tries:
+        elif is_failure(reply) and entry.failures + 1 < self.patience.tries:
             entry.failures += 1
             self._person_is_done(name, entry)
             self._again(entry, now)
@@ -302,14 +316,16 @@ class Asking:
                     entry.outcome = None
                     self._again(entry, now)
             elif isinstance(entry.outcome, Answered) and entry.asked_at is not None:
-                self.patience.speeds.answered(name, now - entry.asked_at, held=entry.held)
+                entry.taken_s = now - entry.asked_at
+                self.patience.speeds.answered(name, entry.taken_s, held=entry.held)
         else:
             entry.outcome = Missing(reply.code or reply.status.name, reply.correlation_id)
         if entry.outcome is not None:
             self._person_is_done(name, entry)
 
     def _wait_for_a_person(self, name: str, entry: AskedStation, now: float) -> None:
-        entry.until = max(entry.until, now + self.reviews.begin(name))
+        entry.review_until = now + self.reviews.begin(name)
+        entry.until = max(entry.until, entry.review_until)
         entry.under_review = entry.held = True
         pace_s = self.patience.review_pace_s * 1.12 ** min(entry.review_asked, 40)
         entry.review_asked += 1
@@ -362,38 +378,3 @@ class Asking:
             ttl=left_s + 60.0,
             group_id=str(question.round),
         )
-
-
-def _passes(reply: StationReply) -> bool:
-    """Whether the same question may have another answer a little later."""
-    return (reply.status is Status.REFUSED and reply.code in _PASSING) or (
-        reply.status is Status.FAILED and reply.code in _AROUND
-    )
-
-
-def _is_failure(reply: StationReply) -> bool:
-    """Whether the train failed there: a container that died while it was prepared is refused by that code, and tried again too."""
-    return reply.status is Status.FAILED or (
-        reply.status is Status.REFUSED and reply.code == RefusalCode.TRAIN_CRASHED
-    )
-
-
-def _read(message: Message) -> Answered:
-    try:
-        record = message.content.config_records[RECORD_KEY]
-        body, arrays = record[BODY_KEY], record.get(ARRAYS_KEY)
-    except (KeyError, ValueError):
-        raise WireError("the reply is not one of ours") from None
-    if not isinstance(body, bytes) or not (arrays is None or isinstance(arrays, bytes)):
-        raise WireError("the reply's record is not one of ours")
-    if arrays is not None and len(arrays) > MAX_INLINE_ARRAYS_BYTES:
-        raise WireError("the reply's inline arrays are too large")
-    reply = decode_reply(body)
-    try:
-        # As our stations write it: whatever else says the same would be room for more than the reply says.
-        canonical = canonical_json(parse_json(body, what="reply", max_bytes=MAX_REPLY_BYTES)) == body
-    except DocumentError:
-        canonical = False
-    if not canonical:
-        raise WireError("the reply is not written in canonical form")
-    return Answered(reply, arrays)

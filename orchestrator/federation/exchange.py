@@ -104,7 +104,8 @@ class Exchange:
                 break
             # Short waits at first; a long computation is asked after four times a second, a person less often.
             wait_s = self._poll_s if got_one else min(wait_s * 1.1, asking.longest_wait_s())
-            if self._stop.wait(max(wait_s, pause_s(asking.pull_s))):
+            # While answers are looked at the SuperLink is left alone as well.
+            if self._stop.wait(0.0 if asking.in_hand else max(wait_s, pause_s(asking.pull_s))):
                 raise StoppedError
         asking.close(time.monotonic())
         return {

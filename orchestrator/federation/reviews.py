@@ -23,7 +23,7 @@ class Reviews(Protocol):
         """Remember, durably, that a person looks at a station; returns what is left, from when it was first said."""
 
     def end(self, station: str) -> None:
-        """The station said something else."""
+        """The station said something else; where it says again that a person looks, that is no new wait."""
 
 
 class NoReviews:
@@ -61,6 +61,7 @@ class StageReviews:
     show: Callable[[dict[str, datetime]], None]
     clock: Callable[[], float] = time.time
     _since: dict[str, float] = field(default_factory=dict)
+    _ended: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Read what an earlier life of this process knew of the same stage."""
@@ -71,29 +72,46 @@ class StageReviews:
                 for name, since in kept["since"].items()
                 if isinstance(since, int | float)
             }
+            ended = kept.get("ended")
+            self._ended = (
+                set(self._since) & {str(name) for name in ended} if isinstance(ended, list) else set()
+            )
         self._show()
 
     def left_s(self, station: str) -> float | None:
         """Seconds that are left for the person at a station; None where none looks, as far as is known."""
         since = self._since.get(station)
-        # A clock that was set back gives nobody more than there was.
-        return None if since is None else min(since + self.patience_s - self.clock(), self.patience_s)
+        return None if since is None or station in self._ended else self._left_s(since)
 
     def begin(self, station: str) -> float:
         """Remember, durably, that a person looks at a station; returns what is left, from when it was first said."""
         if station not in self._since:
             self._since[station] = self.clock()
             self._write()
-        return self.left_s(station) or 0.0
+        elif station in self._ended:
+            self._ended.remove(station)
+            self._write()
+        return self._left_s(self._since[station])
 
     def end(self, station: str) -> None:
-        """The station said something else."""
-        if self._since.pop(station, None) is not None:
+        """The station said something else; where it says again that a person looks, that is no new wait."""
+        if station in self._since and station not in self._ended:
+            self._ended.add(station)
             self._write()
+
+    def _left_s(self, since: float) -> float:
+        # A clock that was set back gives nobody more than there was.
+        return min(since + self.patience_s - self.clock(), self.patience_s)
 
     def _write(self) -> None:
         self.folder.write_json(
-            FILE, {"round": self.stage[0], "stage": self.stage[1], "since": dict(self._since)}
+            FILE,
+            {
+                "round": self.stage[0],
+                "stage": self.stage[1],
+                "since": dict(self._since),
+                "ended": sorted(self._ended),
+            },
         )
         self._show()
 
@@ -102,5 +120,6 @@ class StageReviews:
             {
                 name: datetime.fromtimestamp(int(since + self.patience_s), UTC)
                 for name, since in sorted(self._since.items())
+                if name not in self._ended
             }
         )

@@ -2,7 +2,8 @@
 
 Once enough stations have answered, the rest have a straggler's time. One that is honest and slow would always be cut off by fast ones:
 so each has what its own answers took before, with room, where that is longer. A late answer is measured too, though nothing else is
-made of it: who was late once has more time at the next question. What a station says of its own speed is not used.
+made of it: who was late once has more time at the next question. What a station says of its own speed is not used, and what the
+others took bounds what one may make them wait.
 
 Kept over the rounds of a run and over runs of one image: `runs/.speeds/<image hex>.json`, the newest answers of each station and stage.
 """
@@ -28,6 +29,8 @@ _LATEST_ROOM: Final = 1.25
 _SPREADS: Final = 4 * 1.4826
 """Four standard deviations, as the median of absolute deviations tells them of a normal distribution."""
 _LEAST_ROOM_S: Final = 1.0
+_MEDIANS_OF_OTHERS: Final = 4.0
+_LEAST_BOUND_S: Final = 60.0
 _MAX_BYTES: Final = 4 << 20
 
 Samples = dict[str, dict[str, list[float]]]
@@ -120,6 +123,19 @@ def allowed_s(samples: Sequence[float]) -> float:
         _LATEST_ROOM * samples[-1],
         samples[-1] + _LEAST_ROOM_S,
     )
+
+
+def longest_allowed_s(others: Sequence[float], grace_s: float) -> float:
+    """Return how long any one station may take by its own speed, where the others took so long.
+
+    One that answers just inside its time would have a quarter more each time, up to the deadline of the whole run. So it is
+    bounded by what no single station chooses: four medians of the others, the order's own time for stragglers, or a minute.
+
+    >>> longest_allowed_s([30.0, 40.0, 50.0], 120.0), longest_allowed_s([1.0], 0.0), longest_allowed_s([], 120.0)
+    (160.0, 60.0, 120.0)
+    """
+    median = statistics.median(others) if others else 0.0
+    return max(_MEDIANS_OF_OTHERS * median, grace_s, _LEAST_BOUND_S)
 
 
 class SpeedBook:
