@@ -1,7 +1,8 @@
 """Passes a Fleet request on to the SuperLink on loopback: bounded, a few at once, no redirects, headers picked by hand.
 
-Does not look into Flower's messages: the SuperLink authenticates the node. It adds one check of its own: the key that
-a request shows must be of a station in the board's register, so that a station that was struck off is out at once.
+Does not look into Flower's messages: the SuperLink authenticates the node. Before a body is read and a place taken, a
+request must show the key of a station in the board's register, so that a station that was struck off is out at once,
+and be signed with it, as the SuperLink would check it: a node's public key alone gets nobody any further.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from anyio.to_thread import run_sync
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from orchestrator.front.app import Receive, Scope, Send
+from orchestrator.front.fleet_places import FleetPlaces
 from orchestrator.front.polls import PULL_ROUTE, FleetAnswer, HeldPolls, is_signed
 from policies.errors import StorageError, UnavailableError, WireError
 from policies.wire.http import key_fingerprint, load_public_key
@@ -26,9 +28,8 @@ from policies.wire.http import key_fingerprint, load_public_key
 _LOG = logging.getLogger(__name__)
 
 PUBLIC_KEY_HEADER = b"flwr-public-key"
-_REQUEST_HEADERS = frozenset(
-    {b"content-type", b"accept", PUBLIC_KEY_HEADER, b"flwr-signature", b"flwr-timestamp"}
-)
+_PROOF_HEADERS = frozenset({PUBLIC_KEY_HEADER, b"flwr-signature", b"flwr-timestamp"})
+_REQUEST_HEADERS = _PROOF_HEADERS | {b"content-type", b"accept"}
 """What passes on: nothing that could carry another API's proof (a task token, say)."""
 
 _HOP_BY_HOP = frozenset(
@@ -56,6 +57,11 @@ _HEARTBEAT_ROUTE = "/v1/fleet/send-node-heartbeat"
 MAX_ANSWER_BYTES = 4 << 20
 """An instruction with inline weights is below a MiB."""
 
+BODY_S = 120.0
+"""For a whole body: 4 MiB at 280 kbit/s, and an answer with inline weights at a quarter of that."""
+
+RETRY_AFTER_S = 1
+
 _CHECK_INTERVAL_S = 5.0
 _NOTE_INTERVAL_S = 30.0
 """Each note that a station was seen is a synced transaction."""
@@ -81,6 +87,7 @@ class FleetProxy:
         is_registered: whether a node key (by fingerprint) is of a station in the register.
         saw: is told, now and then, that a station spoke to us and the SuperLink accepted it.
         polls: what is known of messages that wait.
+        body_s: how long a body may take to come.
     """
 
     def __init__(
@@ -91,12 +98,14 @@ class FleetProxy:
         is_registered: Callable[[str], bool],
         saw: Callable[[str], None],
         polls: HeldPolls,
+        body_s: float = BODY_S,
     ) -> None:
-        self._port, self._max_body_bytes = port, max_body_bytes
+        self._port, self._max_body_bytes, self._body_s = port, max_body_bytes, body_s
         self._is_registered, self._saw = is_registered, saw
         self._polls = polls
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._heartbeats = asyncio.Semaphore(1)
+        self._places = FleetPlaces(max_body_bytes)
         self._known: dict[bytes, _KnownKey] = {}
         context = ssl.create_default_context(cafile=str(ca))
         self._http = httpx.AsyncClient(
@@ -117,18 +126,49 @@ class FleetProxy:
             _LOG.warning("register_unreachable", extra={"code": type(error).__name__})
             await _answer(send, 503)
             return
-        if key is None:
+        if key is None or not _is_signed(headers, key):
             await _answer(send, 401)
             return
-        body = await self._body(receive, headers)
+        size = self._declared(headers)
+        if size is None:
+            await _answer(send, 413)
+            return
+        heartbeat = scope["raw_path"] == _HEARTBEAT_ROUTE.encode()
+        with self._places.entered(key.fingerprint, size, heartbeat=heartbeat) as queue:
+            if queue is None:
+                await _answer(send, 503, (b"retry-after", str(RETRY_AFTER_S).encode()))
+                return
+            await self._carry(scope, receive, send, headers, key, queue)
+
+    async def close(self) -> None:
+        """Drop the connections."""
+        await self._polls.close()
+        await self._http.aclose()
+
+    async def _carry(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        headers: list[tuple[bytes, bytes]],
+        key: _KnownKey,
+        queue: asyncio.Semaphore,
+    ) -> None:
+        try:
+            async with asyncio.timeout(self._body_s):
+                body = await self._body(receive)
+        except TimeoutError:
+            await _answer(send, 408)
+            return
         if body is None:
             await _answer(send, 413)
             return
         route = scope["raw_path"].decode("ascii")
-        held = None
-        if route == PULL_ROUTE and is_signed(dict(headers), key.public):
-            held = await self._polls.still_nothing(key.fingerprint)
-        answer = held or await self._ask(route, headers, body, key)
+        # Whoever is held stands in no queue.
+        answer = await self._polls.still_nothing(key.fingerprint) if route == PULL_ROUTE else None
+        if answer is None:
+            async with queue:
+                answer = await self._ask(route, headers, body, key)
         if answer is None:
             await _answer(send, 503)
             return
@@ -136,11 +176,6 @@ class FleetProxy:
         await send({"type": "http.response.body", "body": answer.body})
         if answer.status == 200:
             await self._note(key)
-
-    async def close(self) -> None:
-        """Drop the connections."""
-        await self._polls.close()
-        await self._http.aclose()
 
     async def _ask(
         self, route: str, headers: list[tuple[bytes, bytes]], body: bytes, key: _KnownKey
@@ -212,10 +247,16 @@ class FleetProxy:
         known.checked_until = time.monotonic() + _CHECK_INTERVAL_S
         return known
 
-    async def _body(self, receive: Receive, headers: list[tuple[bytes, bytes]]) -> bytes | None:
-        declared = next((value for name, value in headers if name == b"content-length"), b"0")
-        if not declared.isdigit() or int(declared) > self._max_body_bytes:
+    def _declared(self, headers: list[tuple[bytes, bytes]]) -> int | None:
+        """How large the body is at most; None where that is too much."""
+        declared = next((value for name, value in headers if name == b"content-length"), None)
+        if declared is None:
+            return self._max_body_bytes
+        if not declared.isdigit() or len(declared) > 20 or int(declared) > self._max_body_bytes:
             return None
+        return int(declared)
+
+    async def _body(self, receive: Receive) -> bytes | None:
         body = bytearray()
         while True:
             message = await receive()
@@ -228,7 +269,13 @@ class FleetProxy:
                 return bytes(body)
 
 
-async def _answer(send: Send, status: int) -> None:
-    headers = [(b"content-length", b"0"), (b"connection", b"close")]
+def _is_signed(headers: list[tuple[bytes, bytes]], key: _KnownKey) -> bool:
+    """Each header of the proof once, so that the SuperLink reads the same ones."""
+    proof = [(name, value) for name, value in headers if name in _PROOF_HEADERS]
+    return len(proof) == len(_PROOF_HEADERS) and is_signed(dict(proof), key.public)
+
+
+async def _answer(send: Send, status: int, *more: tuple[bytes, bytes]) -> None:
+    headers = [(b"content-length", b"0"), (b"connection", b"close"), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b""})

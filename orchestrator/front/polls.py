@@ -4,8 +4,8 @@ A hundred stations that ask twice a second are most of what a SuperLink does, an
 database's one write lock. What the SuperLink said last, that there was nothing, is still true until somebody pushes a
 message for that node: `Doorbells` says when. Until then the question is held for a moment and the same answer given.
 
-Only a question that the node signed is held; any other goes to the SuperLink, which refuses it. Whatever is not known goes
-to the SuperLink as well: this spares work, it decides nothing.
+Only a question that the node signed comes so far (`fleet_proxy.py`). Whatever is not known goes to the SuperLink: this
+spares work, it decides nothing.
 """
 
 import asyncio
@@ -34,7 +34,8 @@ ASK_ANYWAY_S = 10.0
 
 _LOOK_S = 0.02
 _NODES_S = 5.0
-_MAX_AGE_S = 120.0
+_MAX_AGE_S, _MAX_AHEAD_S = 305.0, 5.0
+"""What Flower's own check allows (flwr 1.41.0: `TIMESTAMP_TOLERANCE`, `SYSTEM_TIME_TOLERANCE`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,6 @@ def is_signed(headers: Mapping[bytes, bytes], key: ec.EllipticCurvePublicKey) ->
         signed_at = datetime.fromisoformat(moment.decode("ascii"))
         age_s = (datetime.now(UTC) - signed_at).total_seconds()
         key.verify(signature, moment, ec.ECDSA(hashes.SHA256()))
-    except (KeyError, ValueError, TypeError, binascii.Error, InvalidSignature):
+    except (KeyError, ValueError, TypeError, OverflowError, binascii.Error, InvalidSignature):
         return False
-    return abs(age_s) <= _MAX_AGE_S
+    return -_MAX_AHEAD_S < age_s < _MAX_AGE_S

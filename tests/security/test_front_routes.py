@@ -4,10 +4,12 @@ import base64
 import http.client
 import ssl
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from orchestrator_site import Board, Site, site, station_keys
 
 from orchestrator.federation.superlink import FLEET_ROUTES, SuperLink
@@ -54,6 +56,20 @@ SPELLINGS = (
 )
 
 
+def proof(key: ec.EllipticCurvePrivateKey) -> dict[str, str]:
+    """What a station shows; Flower takes it for five minutes."""
+    pem = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    moment = datetime.now(UTC).isoformat()
+    signature = key.sign(moment.encode(), ec.ECDSA(hashes.SHA256()))
+    return {
+        "flwr-public-key": base64.b64encode(pem).decode(),
+        "flwr-timestamp": moment,
+        "flwr-signature": base64.b64encode(signature).decode(),
+    }
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, dict[str, str]]]:
     """A front with a real SuperLink behind it, and the headers of a registered station."""
@@ -69,12 +85,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, dict
                 f"{found.url}/api/v1/mirror", found.services.access.new_token(Role.BOARD, "s"), found.ca
             )
             assert found.services.stations.sync_quietly()
-            pem = (
-                keys["amstel"]
-                .public_key()
-                .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-            )
-            yield found, {"flwr-public-key": base64.b64encode(pem).decode()}
+            yield found, proof(keys["amstel"])
         finally:
             superlink.stop()
 
@@ -82,7 +93,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, dict
 def _ask(site_: Site, method: str, target: str, headers: dict[str, str], body: bytes = b"") -> int:
     """Send a request target as it is: httpx would normalise it."""
     host, _, port = site_.url.removeprefix("https://").partition(":")
-    connection = http.client.HTTPSConnection(host, int(port), context=client_context(site_.ca), timeout=10)
+    connection = http.client.HTTPSConnection(host, int(port), context=client_context(site_.ca), timeout=60)
     try:
         connection.putrequest(method, target, skip_accept_encoding=True)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
@@ -116,30 +127,54 @@ def test_fleet_routes_are_for_post_only(place: tuple[Site, dict[str, str]], targ
 
 def test_a_key_outside_the_register_gets_no_further(place: tuple[Site, dict[str, str]]) -> None:
     found, _ = place
-    pem = (
-        station_keys()["amstel"]
-        .public_key()
-        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    )
-    stranger = {"flwr-public-key": base64.b64encode(pem).decode()}
-    assert _ask(found, "POST", "/v1/fleet/pull-messages", stranger) == 401
+    assert _ask(found, "POST", "/v1/fleet/pull-messages", proof(station_keys()["amstel"])) == 401
     assert _ask(found, "POST", "/v1/fleet/pull-messages", {}) == 401
     assert _ask(found, "POST", "/v1/fleet/pull-messages", {"flwr-public-key": "%%%"}) == 401
 
 
-def test_showing_a_registered_key_without_its_signature_is_refused_by_the_superlink(
-    place: tuple[Site, dict[str, str]],
+@pytest.mark.parametrize("target", sorted(FLEET_ROUTES))
+def test_showing_a_registered_key_without_its_signature_is_refused_before_the_body(
+    place: tuple[Site, dict[str, str]], target: str
 ) -> None:
     found, headers = place
-    headers = headers | {"Content-Type": "application/x-protobuf", "Accept": "application/x-protobuf"}
-    assert _ask(found, "POST", "/v1/fleet/pull-messages", headers) in {400, 401, 415, 422}
+    only_key = {"flwr-public-key": headers["flwr-public-key"]}
+    strangers = proof(station_keys()["amstel"]) | only_key
+    for shown in (only_key, strangers):
+        host, _, port = found.url.removeprefix("https://").partition(":")
+        connection = http.client.HTTPSConnection(
+            host, int(port), context=client_context(found.ca), timeout=60
+        )
+        try:
+            connection.putrequest("POST", target)
+            # A body that is never sent: nobody waits for it.
+            for name, value in {**shown, "Content-Length": "1000"}.items():
+                connection.putheader(name, value)
+            connection.endheaders()
+            assert connection.getresponse().status == 401
+        finally:
+            connection.close()
     assert found.services.stations.all()[0].last_seen is None
+
+
+def test_what_a_station_signed_reaches_the_superlink(place: tuple[Site, dict[str, str]]) -> None:
+    found, headers = place
+    headers = headers | {"Content-Type": "application/protobuf", "Accept": "application/protobuf"}
+    # A poll without a node: Flower's answer to it, as its 401 has a body and ours has none.
+    host, _, port = found.url.removeprefix("https://").partition(":")
+    connection = http.client.HTTPSConnection(host, int(port), context=client_context(found.ca), timeout=60)
+    try:
+        connection.request("POST", "/v1/fleet/pull-messages", b"", headers)
+        answer = connection.getresponse()
+        assert answer.status != 503
+        assert answer.read()
+    finally:
+        connection.close()
 
 
 def test_a_body_over_the_ceiling_is_refused(place: tuple[Site, dict[str, str]]) -> None:
     found, headers = place
     host, _, port = found.url.removeprefix("https://").partition(":")
-    connection = http.client.HTTPSConnection(host, int(port), context=client_context(found.ca), timeout=10)
+    connection = http.client.HTTPSConnection(host, int(port), context=client_context(found.ca), timeout=60)
     try:
         connection.putrequest("POST", "/v1/fleet/push-object")
         for name, value in {**headers, "Content-Length": str(5 << 20)}.items():
@@ -166,7 +201,7 @@ def test_old_tls_is_refused(place: tuple[Site, dict[str, str]]) -> None:
     host, _, port = found.url.removeprefix("https://").partition(":")
     context = client_context(found.ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=10)
+    connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=60)
     connection.request("GET", "/api/v1/health")
     assert connection.getresponse().status == 200
     connection.close()
