@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from orchestrator.federation.accepting import ACCEPTED, ORDER
 from orchestrator.federation.orders import RunFolder, weights_of
 from policies.errors import StateError, UnavailableError
 
@@ -48,7 +49,7 @@ def needed_blobs(folder: RunFolder) -> frozenset[str]:
 
 def is_whole(files: Files) -> bool:
     """Whether the folder holds an order: one that is just being made has none yet."""
-    return "order.json" in files
+    return ORDER in files or ACCEPTED in files
 
 
 def _read(folder: Path) -> Files:

@@ -1,6 +1,7 @@
 """Accepted orders and how far they are: a folder per order, read by the portal, written by the run worker.
 
     runs/<order hex>/order.json        the accepted order, never changed
+                     accepted.json     the same, before its acceptance is durable: not taken up (`accepting`)
                      state.json        state, round, Flower run, message; replaced as a whole
                      rounds.jsonl      one line per finished round
                      checkpoint.json   where to go on: round, weights, what the round has so far
@@ -18,6 +19,7 @@ Every file is written under another name, synced and renamed.
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,12 +27,14 @@ from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
+from orchestrator.federation.accepting import ACCEPTED, ORDER, prepare, publish
 from orchestrator.federation.history import note_change
+from orchestrator.federation.moments import is_old, stamp, touched
 from orchestrator.federation.places import UNLIMITED, Limits, Place, Running, Waiting, choose
 from orchestrator.federation.round_log import RoundLog
 from orchestrator.federation.run_documents import AcceptedOrder, RunProgress, RunState, Timing
 from policies.documents import StrictModel, parse_json
-from policies.errors import DocumentError, NotFoundError, StateError, UsageError
+from policies.errors import DocumentError, NotFoundError, PhtError, StateError, UsageError
 from policies.files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -39,8 +43,6 @@ __all__ = ["AcceptedOrder", "FolderQueue", "RunFolder", "RunProgress", "RunState
 
 _KEPT: Final = ".kept"
 _PLACES: Final = ".places.json"
-_OLD_S: Final = 8.0
-"""Without a word for so long a process is taken for gone."""
 
 ALIVE: Final = "alive"
 """A run folder's file that is touched every second while a process carries the order."""
@@ -83,7 +85,11 @@ class RunFolder:
         Raises:
             StateError: missing or damaged.
         """
-        return _read(AcceptedOrder, self.path / "order.json")
+        if not (self.path / ORDER).exists() and (self.path / ACCEPTED).exists():
+            # Published this very moment, it is there under its name.
+            with suppress(StateError):
+                return _read(AcceptedOrder, self.path / ACCEPTED)
+        return _read(AcceptedOrder, self.path / ORDER)
 
     def read_progress(self) -> RunProgress:
         """Read how far the order is; queued where nothing is written yet."""
@@ -161,14 +167,24 @@ class FolderQueue:
         Raises:
             UsageError: it names a station without a node id.
         """
+        folder = self.prepare(accepted)
+        publish(folder.path)
+        return folder
+
+    def prepare(self, accepted: AcceptedOrder) -> RunFolder:
+        """Have an accepted order durable in its folder; nobody takes it up before `publish`.
+
+        Raises:
+            UsageError: it names a station without a node id.
+        """
         without = [name for name in accepted.order.stations if name not in accepted.nodes]
         if without:
             raise UsageError(f"no node id for {', '.join(without)}", hint="Register the station first.")
         folder = self.folder(accepted.order_digest)
-        if not (folder.path / "order.json").exists():
+        if not (folder.path / ORDER).exists():
             folder.path.mkdir(mode=0o750, parents=True, exist_ok=True)
             folder.write_progress(RunProgress(rounds=accepted.order.rounds))
-            write_atomically(folder.path / "order.json", accepted.model_dump_json(indent=1).encode())
+            prepare(folder.path, accepted.model_dump_json(indent=1).encode())
         return folder
 
     def folder(self, order_digest: str) -> RunFolder:
@@ -238,34 +254,45 @@ class FolderQueue:
         progress = folder.read_progress()
         if progress.state.is_over:
             return progress
-        kept = _touched(self.runs / _KEPT)
+        kept = touched(self.runs / _KEPT)
         changes: dict[str, object] = {"carried": kept}
         if progress.state is RunState.QUEUED:
             changes |= self._place_of(order_digest)
         else:
-            changes["carried"] = _touched(folder.path / ALIVE)
-        if _is_old(kept, moment):
+            changes["carried"] = touched(folder.path / ALIVE)
+        if is_old(kept, moment):
             changes |= {"waiting": WORKER_AWAY}
-        elif progress.state is RunState.RUNNING and _is_old(changes["carried"], moment):
+        elif progress.state is RunState.RUNNING and is_old(changes["carried"], moment):
             changes |= {"waiting": progress.waiting or SERVERAPP_STARTING}
         return progress.model_copy(update=changes)
 
     def _look_at(self, folder: RunFolder) -> tuple[AcceptedOrder, RunProgress] | None:
         """What the queue knows of an order that is not over. Each file is read once for each time that it is written."""
         try:
-            stamp = _stamp(folder.path / "state.json")
+            written = stamp(folder.path / "state.json")
             known = self._known.get(folder.path.name)
-            if known is None or known[0] != stamp:
+            if known is None or known[0] != written:
                 progress = folder.read_progress()
                 accepted = None if progress.state.is_over else folder.read_order()
-                self._known[folder.path.name] = known = (stamp, accepted, progress)
+                self._known[folder.path.name] = known = (written, accepted, progress)
         except StateError as error:
             if folder.path.name not in self._damaged:
                 self._damaged.add(folder.path.name)
                 log.error("order_damaged", extra={"order": folder.path.name, "reason": error.message})  # noqa: TRY400
-            return None
+            return self._healed(folder)
         _, accepted, progress = known
         return None if accepted is None else (accepted, progress)
+
+    def _healed(self, folder: RunFolder) -> tuple[AcceptedOrder, RunProgress] | None:
+        """Write the state of an order anew that nobody carries, where that alone is damaged: it goes on from its checkpoint."""
+        if folder.order_digest in self._in_hand:
+            return None
+        try:
+            accepted = folder.read_order()
+            folder.write_progress(RunProgress(rounds=accepted.order.rounds))
+            return accepted, folder.read_progress()
+        except PhtError:
+            return None
 
     def _ends_here(self, folder: RunFolder, accepted: AcceptedOrder, progress: RunProgress) -> bool:
         if folder.stop_wanted():
@@ -357,23 +384,3 @@ def _read(model: type[_Model], path: Path) -> _Model:
         raise StateError(f"{path.name} is missing") from None
     except (OSError, DocumentError, ValidationError) as error:
         raise StateError(f"{path.name} is damaged ({type(error).__name__})") from None
-
-
-def _stamp(path: Path) -> object:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _touched(path: Path) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(int(path.stat().st_mtime), UTC)
-    except OSError:
-        return None
-
-
-def _is_old(moment: object, now: datetime) -> bool:
-    # A clock that was set back makes it younger than now: not for long, the next touch heals it.
-    return not isinstance(moment, datetime) or (now - moment).total_seconds() > _OLD_S

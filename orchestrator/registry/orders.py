@@ -1,14 +1,17 @@
 """Run orders: checked as far as the orchestrator can, recorded, and queued for the run worker.
 
 Stations decide; this only spares everybody an order that three hospitals would refuse. Invariants: an order is queued
-once, under the digest of its signed bytes; it is in the database and in its run folder, or it was not accepted.
+once, under the digest of its signed bytes; it is in the database and in its run folder, or it was not accepted; nobody takes it up
+before it is in the database.
 """
 
+import logging
 from datetime import UTC, datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from orchestrator.federation.accepting import ORDER, prepared, publish
 from orchestrator.federation.orders import AcceptedOrder, FolderQueue, Timing
 from orchestrator.registry.access import Principal, add_grants, order_scope, unreadable
 from orchestrator.registry.audit import Action, Audit, AuditEvent
@@ -20,7 +23,7 @@ from orchestrator.results.facts import POLICY_FILE
 from orchestrator.settings import Home
 from orchestrator.storage import Database, OrderRow, OrderStationRow
 from policies.documents import digest_of
-from policies.errors import NotFoundError, RefusedError, TrustError
+from policies.errors import NotFoundError, PhtError, RefusedError, TrustError
 from policies.files import write_atomically
 from policies.manifest import TrainManifest
 from policies.order import PAYLOAD_TYPE, RunOrder, unverified_order
@@ -28,6 +31,8 @@ from policies.refusals import RefusalCode, Refused
 from policies.rules.order_rules import manifest_reasons, order_reasons, verified_order
 from policies.signing import unsafe_payload
 from policies.trust.verification import PolicyInForce
+
+_LOG = logging.getLogger(__name__)
 
 MAX_ORDER_BYTES = 256 * 1024
 
@@ -66,7 +71,8 @@ class Orders:
                 outcome="refused",
                 code=error.code if isinstance(error, RefusedError) else "TRUST",
             )
-            self._audit.append_thinned(event, by_object=True)
+            # Not by object: its digest is whatever the sender makes it.
+            self._audit.append_thinned(event)
             raise
 
     def _accept(self, principal: Principal, envelope: bytes, now: datetime | None) -> AcceptedOrder:
@@ -99,28 +105,42 @@ class Orders:
         weights = order.initial_weights
         # The model of an earlier run is its requester's to start from, though they never sent it.
         own_model = weights is not None and self._runs.may_read_weights(principal, weights.digest)
+        run = self._queue.folder(accepted.order_digest)
         with self._database.transaction() as session:
             # 4
-            _refuse_repetition(session, accepted)
-            # 5
-            if weights and not own_model and unreadable(session, principal, [weights.digest]):
-                raise RefusedError(
-                    RefusalCode.ORDER_WEIGHTS,
-                    "the initial weights are not here",
-                    hint="Send their blob first.",
+            if not _is_known(session, accepted, queued=(run.path / ORDER).exists()):
+                # 5
+                if weights and not own_model and unreadable(session, principal, [weights.digest]):
+                    raise RefusedError(
+                        RefusalCode.ORDER_WEIGHTS,
+                        "the initial weights are not here",
+                        hint="Send their blob first.",
+                    )
+                _record(session, accepted, principal, moment)
+                self._audit.append_in(
+                    session,
+                    AuditEvent(action=Action.ORDER_ACCEPTED, who=principal.id, about=accepted.order_digest),
                 )
-            _record(session, accepted, principal, moment)
-            self._audit.append_in(
-                session,
-                AuditEvent(action=Action.ORDER_ACCEPTED, who=principal.id, about=accepted.order_digest),
-            )
-            # The policy as it was signed, for the result's documents; before the order, which makes the folder one.
-            run = self._queue.folder(accepted.order_digest)
+            # The policy as it was signed, for the result's documents.
             run.path.mkdir(mode=0o750, parents=True, exist_ok=True)
             write_atomically(run.path / POLICY_FILE, in_force.envelope)
-            # Before the commit: a crash between the two leaves a run without a row, and giving the order again heals it.
-            self._queue.submit(accepted)
+            # Durable before the commit, and taken up by nobody: no row is without its order.
+            self._queue.prepare(accepted)
+        # A crash before this is healed by `publish_accepted`, and by giving the order again.
+        publish(run.path)
         return accepted
+
+    def publish_accepted(self) -> None:
+        """Let orders be taken up whose acceptance is in the database, and whose folder does not show it yet; what fails is tried again."""
+        try:
+            for path in prepared(self._home.runs):
+                with self._database.reading() as session:
+                    known = session.get(OrderRow, f"sha256:{path.name}") is not None
+                if known:
+                    publish(path)
+                    _LOG.warning("order_published_late")
+        except (PhtError, OSError) as error:
+            _LOG.warning("orders_not_published", extra={"code": type(error).__name__})
 
     def _checked(self, envelope: bytes, now: datetime) -> tuple[RunOrder, TrainManifest, PolicyInForce]:
         if len(envelope) > MAX_ORDER_BYTES:
@@ -167,17 +187,26 @@ class Orders:
         return {view.name: view.node_id for view in self._stations.all() if view.node_id is not None}
 
 
-def _refuse_repetition(session: Session, accepted: AcceptedOrder) -> None:
+def _is_known(session: Session, accepted: AcceptedOrder, *, queued: bool) -> bool:
+    """Whether its sender gave this order before and it was not queued: the front died in between.
+
+    Raises:
+        RefusedError: it was given, and queued; or another one with its id.
+    """
     known = session.scalar(
         select(OrderRow).where(
             (OrderRow.digest == accepted.order_digest) | (OrderRow.order_id == accepted.order.order_id)
         )
     )
-    if known is not None:
-        what = "this order" if known.digest == accepted.order_digest else "an order with this order_id"
-        raise RefusedError(
-            RefusalCode.ORDER_SPENT, f"{what} was given already", hint="Make a new order for a new run."
-        )
+    if known is None:
+        return False
+    same = known.digest == accepted.order_digest
+    if same and not queued and known.requester == accepted.requester:
+        return True
+    what = "this order" if same else "an order with this order_id"
+    raise RefusedError(
+        RefusalCode.ORDER_SPENT, f"{what} was given already", hint="Make a new order for a new run."
+    )
 
 
 def _record(session: Session, accepted: AcceptedOrder, principal: Principal, now: datetime) -> None:

@@ -80,13 +80,25 @@ def test_an_order_says_which_station_is_full_and_an_excluded_one_frees_its_place
     assert queue.shown(digest_of_number(1)).position == 0
 
 
-@pytest.mark.parametrize("name", ["order.json", "state.json"])
-def test_a_damaged_folder_stops_nobody_elses_order(tmp_path: Path, name: str) -> None:
+def test_a_damaged_folder_stops_nobody_elses_order(tmp_path: Path) -> None:
     queue = FolderQueue(tmp_path)
-    (submit(queue, 0).path / name).write_bytes(b"{\x00")
+    (submit(queue, 0).path / "order.json").write_bytes(b"{\x00")
     submit(queue, 1)
     assert taken(queue, Limits(4, 9)) == [digest_of_number(1)]
     assert not queue.may_read("amstel", "sha256:" + "0" * 64)
+
+
+@pytest.mark.parametrize("data", [b"", b"{\x00", b"[]"])
+def test_an_order_whose_state_is_damaged_goes_on(tmp_path: Path, data: bytes) -> None:
+    queue = FolderQueue(tmp_path)
+    folder = submit(queue, 0)
+    folder.write_progress(RunProgress(state=RunState.RUNNING, round=1, rounds=2))
+    assert taken(queue, Limits(4, 9)) == [digest_of_number(0)]
+    (folder.path / "state.json").write_bytes(data)
+    # It is carried: its process writes it.
+    assert taken(queue, Limits(4, 9)) == []
+    assert taken(FolderQueue(tmp_path), Limits(4, 9)) == [digest_of_number(0)]
+    assert (folder.read_progress().state, folder.read_progress().rounds) == (RunState.QUEUED, 2)
 
 
 def test_a_queued_order_is_stopped_and_goes_on_without_ever_having_run(tmp_path: Path) -> None:
