@@ -221,9 +221,8 @@ class Asking:
             if message_id:
                 self.sent[message_id] = name
 
-    def collect(self) -> bool:
-        """Take the replies that are there, and look at some of what is in hand; whether there was one."""
-        self._pull()
+    def look(self) -> bool:
+        """Look at some of the replies that are in hand; whether there was one."""
         got_one = False
         begun = time.monotonic()
         while self.in_hand and (not got_one or time.monotonic() - begun < _LOOK_S):
@@ -236,7 +235,8 @@ class Asking:
             self._take(name, self.stations[name], message, came_at)
         return got_one
 
-    def _pull(self) -> None:
+    def pull(self) -> None:
+        """Take the replies that are there in hand."""
         open_ids = [
             key
             for key, name in self.sent.items()

@@ -93,12 +93,13 @@ class Exchange:
             now = time.monotonic()
             try:
                 asking.send_due(now)
-                got_one = asking.collect()
+                asking.pull()
                 self.on_link(True)
             except SuperLinkDownError as error:
                 log.warning("superlink_down", extra={"reason": error.message})
                 self.on_link(False)
-                got_one, wait_s = False, 0.5
+                wait_s = 0.5
+            got_one = asking.look()
             # What was there by then is taken: who answered in time is not late because we were slow to look.
             if asking.is_over(now):
                 break

@@ -152,6 +152,25 @@ def test_a_stop_is_heard_between_two_judgements(monkeypatch: pytest.MonkeyPatch)
     assert len(judged) == 1
 
 
+def test_what_is_in_hand_is_judged_while_the_super_link_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.federation.asking._LOOK_S", 0.0)
+    grid = _grid()
+    grid.stations[NODES[SLOW]] = lambda _: None
+    judged: list[str] = []
+
+    def judge(name: str, answered: Answered) -> Outcome:
+        if not judged:
+            grid.down_for = 20_000
+        judged.append(name)
+        return answered
+
+    patience = Patience(deadline_s=600.0, enough=2, grace_s=0.0)
+    found = Exchange(grid, NODES, threading.Event()).ask(QUESTION, None, NAMES, patience, judge)
+    assert all(isinstance(found[name], Answered) for name in OTHERS)
+    # Nor is a SuperLink that is down asked without a pause.
+    assert grid.down_for > 19_000
+
+
 def test_whose_answer_is_in_hand_is_neither_asked_again_nor_late_nor_slow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -170,10 +189,11 @@ def test_whose_answer_is_in_hand_is_neither_asked_again_nor_late_nor_slow(
     asking.expect(NODES)
     asking.send_due(clock)
     for _ in NAMES[1:]:
-        assert asking.collect()
+        asking.pull()
+        assert asking.look()
         asking.send_due(500.0)
         assert not asking.is_over(clock)
-    assert asking.collect()
+    assert asking.look()
     assert asking.is_over(clock)
     assert len(grid.asked) == len(NAMES)
     assert all(isinstance(entry.outcome, Answered) for entry in asking.stations.values())
