@@ -18,7 +18,7 @@ Every file is written under another name, synced and renamed.
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -54,6 +54,9 @@ WORKER_AWAY: Final = "WORKER_AWAY"
 SERVERAPP_STARTING: Final = "SERVERAPP_STARTING"
 """The process that carries the order is starting, or is being started again."""
 ORDER_EXPIRED: Final = "ORDER_EXPIRED"
+
+WaitsForPeople = Callable[[AcceptedOrder, RunProgress, datetime], bool]
+"""Whether a run only waits for people (`people`)."""
 
 _MAX_FILE_BYTES = 8 * 1024 * 1024
 
@@ -204,7 +207,9 @@ class FolderQueue:
         for _, path in sorted(found):
             yield RunFolder(path)
 
-    def next_order(self, limits: Limits = UNLIMITED) -> AcceptedOrder | None:
+    def next_order(
+        self, limits: Limits = UNLIMITED, waits: WaitsForPeople = lambda *_: False
+    ) -> AcceptedOrder | None:
         """Take an order that waits or was left running; not one that this worker has in hand.
 
         Fair among requesters, and no station has more runs at once than the limits say (`places`). What is to be stopped or has
@@ -212,6 +217,7 @@ class FolderQueue:
         """
         waiting: dict[str, tuple[AcceptedOrder, Waiting]] = {}
         running: list[Running] = []
+        now = datetime.now(UTC)
         for folder in self.folders():
             if (found := self._look_at(folder)) is None:
                 continue
@@ -219,10 +225,14 @@ class FolderQueue:
             digest = accepted.order_digest
             stations = tuple(name for name in accepted.order.stations if name not in progress.excluded)
             if digest in self._in_hand:
-                running.append(Running(accepted.requester, stations))
+                running.append(Running(accepted.requester, stations, waits(accepted, progress, now)))
             elif not self._ends_here(folder, accepted, progress):
                 resumed = progress.state is RunState.RUNNING
-                waiting[digest] = (accepted, Waiting(digest, accepted.requester, stations, resumed))
+                for_people = waits(accepted, progress, now)
+                waiting[digest] = (
+                    accepted,
+                    Waiting(digest, accepted.requester, stations, resumed, for_people),
+                )
         chosen, places = choose([item for _, item in waiting.values()], running, self._served, limits)
         self._write_places(places)
         if chosen is None:

@@ -21,6 +21,7 @@ from pathlib import Path
 import orchestrator
 from orchestrator.federation.flower import Control
 from orchestrator.federation.orders import ORDER_EXPIRED, SUPERLINK_DOWN, FolderQueue, RunFolder
+from orchestrator.federation.people import waits_for_people
 from orchestrator.federation.places import Limits
 from orchestrator.federation.run_documents import AcceptedOrder, RunProgress, RunState
 from orchestrator.federation.server_app import Ending, Task
@@ -105,7 +106,7 @@ class RunWorker:
     def _take_one(self) -> None:
         try:
             self._queue.beat()
-            accepted = self._queue.next_order(self._limits)
+            accepted = self._queue.next_order(self._limits, waits_for_people)
         except (PhtError, OSError) as error:
             log.error("queue_not_read", extra={"reason": _reason(error)})  # noqa: TRY400
             return

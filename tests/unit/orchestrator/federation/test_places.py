@@ -85,3 +85,37 @@ def test_every_order_is_served_and_no_limit_is_passed(orders: list[tuple[str, se
             if left[run.digest] == 0:
                 running.remove(run)
     assert not waiting
+
+
+def test_runs_that_wait_for_people_keep_nobody_out_until_there_are_too_many_processes() -> None:
+    idle = [Running(who, ("a", "b"), waits_for_people=True) for who in "pqrstu" for _ in range(2)]
+    assert LIMITS.processes == len(idle)
+    assert choose([_order("x", "bob")], idle[1:], {}, LIMITS)[0] == "x"
+    chosen, places = choose([_order("x", "bob")], idle, {}, LIMITS)
+    assert (chosen, places["x"]) == (None, Place(1, RUNS_FULL))
+    # It still has its limits where it computes.
+    busy = [Running("cas", ("a",))] * LIMITS.runs_per_station
+    assert choose([_order("x", "bob")], idle[:3] + busy, {}, LIMITS)[1]["x"] == Place(
+        1, STATIONS_FULL, ("a",)
+    )
+
+
+def test_one_requester_has_neither_all_places_while_another_waits_nor_all_processes() -> None:
+    anns = [Running("ann", ("a",)), Running("ann", ("b",))]
+    bobs = _order("wide", "bob", "ac")
+    full = Limits(3, 1)
+    # Bob's order waits for a station, and the last place for Bob.
+    chosen, places = choose([_order("ann-2", "ann", "d"), bobs], anns, {}, full)
+    assert (chosen, places["ann-2"].waiting, places["wide"].waiting) == (None, RUNS_FULL, STATIONS_FULL)
+    assert choose([_order("ann-2", "ann", "d")], anns, {}, full)[0] == "ann-2"
+    idle = [Running("ann", ("a",), waits_for_people=True)] * (full.processes - full.parallel_runs)
+    assert choose([_order("ann-3", "ann", "d")], idle, {}, full)[0] is None
+    assert choose([_order("ann-3", "ann", "d"), _order("x", "bob")], idle, {}, full)[0] == "x"
+
+
+def test_who_waited_for_people_when_the_worker_ended_is_taken_up_again_beside_full_stations() -> None:
+    running = [Running("ann", ("a",))] * 3
+    old = Waiting("old", "ann", ("a",), resumed=True, waits_for_people=True)
+    assert choose([old], running, {}, LIMITS)[0] == "old"
+    idle = [Running("ann", ("a",), waits_for_people=True)] * LIMITS.processes
+    assert choose([old], idle, {}, LIMITS) == (None, {"old": Place(1, RUNS_FULL)})
