@@ -105,6 +105,7 @@ def location_of(settings: DatabaseSettings, file: Path) -> Location:
     if not settings.url:
         return file_location(file)
     url = _parsed(settings.url)
+    # A folder: `_parsed` lets nothing else through. The driver would take any other text as the name of a machine.
     socket = str(url.query.get("host", ""))
     local = bool(socket) or url.host in _LOOPBACK
     if settings.tls == "off" and not local:
@@ -149,6 +150,12 @@ def _parsed(text: str) -> URL:
         raise ValueError("holds a password; put it into a file, and name that in database.password_file")
     if set(url.query) - {"host", "port"} or not all(isinstance(value, str) for value in url.query.values()):
         raise ValueError("takes no parameters but host=FOLDER and port of a Unix socket")
+    if "host" in url.query and not str(url.query["host"]).startswith("/"):
+        raise ValueError(
+            "host=FOLDER is a Unix socket's folder, from the root; a machine stands before the /NAME"
+        )
+    if any("," in part for part in (url.host or "", *(str(value) for value in url.query.values()))):
+        raise ValueError("names one server; a list of them is not taken")
     if not url.database or not url.username or (url.host is None) == ("host" not in url.query):
         raise ValueError("names a user, a database, and either a host or the folder of a socket")
     return url.set(drivername=_DRIVER)

@@ -266,6 +266,13 @@ def test_a_session_of_ours_that_the_server_still_believes_in_is_ended(own: Postg
         ({"url": "postgresql://pht@db/pht?sslmode=disable"}, "parameters"),
         ({"url": "postgresql://db/pht"}, "user"),
         ({"url": "no url"}, "URL"),
+        # The driver takes a host that is no folder as a machine: what goes there would not be encrypted.
+        ({"url": "postgresql://pht@/pht?host=db.example"}, "folder"),
+        ({"url": "postgresql://pht@/pht?host=@name"}, "folder"),
+        ({"url": "postgresql://pht@/pht?host=/run/postgresql,db.example"}, "one server"),
+        ({"url": "postgresql://pht@/pht?host=/run/postgresql&host=db.example"}, "parameters"),
+        ({"url": "postgresql://pht@/pht?host=/run/postgresql&hostaddr=192.0.2.1"}, "parameters"),
+        ({"url": "postgresql://pht@db.example,other.example/pht"}, "one server"),
     ],
 )
 def test_a_url_is_plain_or_refused(settings: dict[str, str], match: str) -> None:
