@@ -3,7 +3,9 @@
 Whoever changes state writes the entry in the same transaction (`Audit.append_in`), or, where the effect is not in the
 database, before it (`Audit.append`): what cannot be recorded does not happen. What strangers can cause without end
 (refused proofs) is thinned: `THINNED_PER_HOUR` of a kind are written, the rest counted and written as one entry with its
-number when the hour is over. Invariant: no token, no document and no text of a train is in an entry.
+number when the hour is over. What a known party does that has an effect is never thinned, however much else there is.
+Invariants: no token, no document and no text of a train is in an entry; an entry that stands for several parties or
+objects names none of them.
 """
 
 import threading
@@ -38,6 +40,9 @@ CHAIN: Final = "orchestrator-audit"
 PAGE: Final = 500
 THINNED_PER_HOUR: Final = 5
 MAX_KINDS: Final = 1000
+"""Of one action: what is tried without end hides nothing but more of the same."""
+MAX_ONCE: Final = 10_000
+SEVERAL: Final = "several"
 _PERIOD_S: Final = 3600.0
 _TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 
@@ -75,10 +80,10 @@ class AuditEvent(StrictModel):
 
     action: Action
     who: Annotated[str, Field(max_length=200)] = Field(
-        description="A principal, or the address of a stranger."
+        description="A principal, or the address of a stranger; `several` where there were too many to tell apart."
     )
     about: Annotated[str, Field(max_length=300)] = Field(
-        default="", description="What it was done to: a digest, a name."
+        default="", description="What it was done to: a digest, a name; `several` where that differs."
     )
     outcome: Outcome = Field(
         default="done",
@@ -124,7 +129,8 @@ class Audit:
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database, self._clock, self._steady = database, clock, steady
-        self._windows: OrderedDict[tuple[str, ...], _Window] = OrderedDict()
+        self._windows: dict[Action, OrderedDict[tuple[str, ...], _Window]] = {}
+        self._once: OrderedDict[AuditEvent, float] = OrderedDict()
         self._lock = threading.Lock()
 
     def append_in(self, session: Session, event: AuditEvent) -> ChainHead:
@@ -150,28 +156,52 @@ class Audit:
 
         Args:
             event: the entry.
-            by_object: each object is a kind of its own; for what a known party does.
+            by_object: each object is a kind of its own; where there are few, and the sender does not make them up.
         """
         self.flush()
         with self._lock:
-            key = (event.action, event.who, event.outcome, event.code, event.about if by_object else "")
-            if key not in self._windows and len(self._windows) >= MAX_KINDS:
-                # From so many addresses at once: they are one kind.
-                key = (event.action, "", event.outcome, event.code, "")
-            window = self._windows.setdefault(key, _Window(self._steady(), event))
+            kinds = self._windows.setdefault(event.action, OrderedDict())
+            key = (event.who, event.outcome, event.code, event.about if by_object else "")
+            if key not in kinds and len(kinds) >= MAX_KINDS:
+                # From so many addresses at once: they are one kind, and none of them answers for the others.
+                event = event.model_copy(update={"who": SEVERAL, "about": SEVERAL})
+                key = (SEVERAL, event.outcome, event.code, "")
+            window = kinds.setdefault(key, _Window(self._steady(), event))
             if window.written >= THINNED_PER_HOUR:
                 window.left_out += 1
-                window.last = event
+                if event.about != window.last.about:
+                    window.last = window.last.model_copy(update={"about": SEVERAL})
                 return
             window.written += 1
         self.append(event)
+
+    def append_once(self, event: AuditEvent) -> None:
+        """Write an entry of what a known party does before it has an effect, but not again within the hour.
+
+        Raises:
+            StorageError: it could not be made durable; the caller must not go on.
+        """
+        now = self._steady()
+        with self._lock:
+            written = self._once.get(event)
+        if written is not None and now - written < _PERIOD_S:
+            return
+        # Noted when it is durable: two requests at once may write two entries, and neither goes on without one.
+        self.append(event)
+        with self._lock:
+            self._once[event] = now
+            self._once.move_to_end(event)
+            while len(self._once) > MAX_ONCE:
+                self._once.popitem(last=False)
 
     def flush(self, *, all_of_it: bool = False) -> None:
         """Write what was counted in hours that are over; everything at the end of a life."""
         now = self._steady()
         with self._lock:
-            over = [key for key, one in self._windows.items() if all_of_it or now - one.began >= _PERIOD_S]
-            windows = [self._windows.pop(key) for key in over]
+            windows = []
+            for kinds in self._windows.values():
+                over = [key for key, one in kinds.items() if all_of_it or now - one.began >= _PERIOD_S]
+                windows += [kinds.pop(key) for key in over]
         for window in windows:
             if window.left_out:
                 self.append(window.last.model_copy(update={"more": window.left_out}))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.registry.access import Access, Role
-from orchestrator.registry.audit import THINNED_PER_HOUR, Action, Audit, AuditEvent
+from orchestrator.registry.audit import MAX_KINDS, SEVERAL, THINNED_PER_HOUR, Action, Audit, AuditEvent
 from orchestrator.registry.noting import Moments
 from orchestrator.storage import Database, TokenRow, open_database
 from policies.errors import NotFoundError, StateError, StorageError, TrustError
@@ -109,7 +109,67 @@ def test_from_more_addresses_than_are_told_apart_they_are_one_kind(
         audit.append_thinned(refused(f"address {number}"))
     assert audit.head().seq == 3 + THINNED_PER_HOUR
     audit.flush(all_of_it=True)
-    assert sum(1 + one.event.more for one in audit.page()[0]) == 100 + 1
+    events = [one.event for one in audit.page()[0]]
+    assert sum(1 + event.more for event in events) == 100 + 1
+    # None of them answers for the others.
+    assert [event.who for event in events] == ["address 0", "address 1", "address 2"] + [SEVERAL] * 6
+    assert events[-1].more == 100 - 3 - THINNED_PER_HOUR
+
+
+def test_one_kind_of_attempt_without_end_hides_no_other(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.registry.audit.MAX_KINDS", 10)
+    audit = Audit(database, steady=Steady())
+    for number in range(30):
+        audit.append_thinned(refused(f"address {number}"))
+    before = audit.head().seq
+    parties = [f"researcher:{number}" for number in range(10)]
+    for who in parties:
+        audit.append_thinned(AuditEvent(action=Action.ROLE_REFUSED, who=who, outcome="refused"))
+    assert [one.event.who for one in audit.page(before)[0]] == parties
+
+
+def test_an_entry_for_several_objects_names_none_of_them(database: Database) -> None:
+    audit = Audit(database, steady=Steady())
+    for number in range(20):
+        audit.append_thinned(refused("researcher:a", f"object {number}"))
+    audit.flush(all_of_it=True)
+    last = audit.page()[0][-1].event
+    assert (last.who, last.about, last.more) == ("researcher:a", SEVERAL, 20 - THINNED_PER_HOUR)
+
+
+def test_what_a_known_party_does_is_written_once_an_hour_whatever_else_there_is(database: Database) -> None:
+    clock = Steady()
+    audit = Audit(database, steady=clock)
+    fetched = [
+        AuditEvent(action=Action.RESULT_FETCHED, who=f"researcher:{number}", about="model", outcome="begun")
+        for number in range(MAX_KINDS + 50)
+    ]
+    for event in (*fetched, *fetched[:100]):
+        audit.append_once(event)
+    assert audit.head().seq == len(fetched)
+    last = audit.page(len(fetched) - 1)[0][-1].event
+    assert last == fetched[-1]
+    clock.now = 3600.0
+    audit.append_once(fetched[0])
+    assert audit.head().seq == len(fetched) + 1
+
+
+def test_what_could_not_be_written_once_is_written_the_next_time(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit = Audit(database)
+
+    def full(*_: object) -> None:
+        raise StorageError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(audit, "append_in", full)
+        with pytest.raises(StorageError):
+            audit.append_once(refused("x"))
+    audit.append_once(refused("x"))
+    assert audit.head().seq == 1
 
 
 def test_each_object_is_a_kind_where_that_is_asked(database: Database) -> None:
