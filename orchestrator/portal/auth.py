@@ -18,7 +18,7 @@ from orchestrator.registry.access import Access, Principal, Role
 from orchestrator.registry.audit import Action, Audit, AuditEvent
 from orchestrator.registry.stations import Stations
 from orchestrator.services import Services
-from policies.documents import digest_of
+from policies.documents import Digest, digest_of
 from policies.errors import TrustError
 from policies.wire.http import (
     EMPTY_DIGEST,
@@ -72,7 +72,7 @@ def caller(request: Request, parts: ServicesOf) -> Caller:
     credential = digest_of(f"{header}\n{request.headers.get(KEY_HEADER)}".encode())
     over_s = float(request.scope.get(OVER, 0.0))
     wait_s = parts.gate.before_proof(
-        address, credential, over_s, lambda: _shows_station(request, parts.stations)
+        address, credential, over_s, lambda: _station_shown(request, parts.stations) is not None
     )
     if wait_s > 0.0:
         raise TooManyRequestsError(wait_s)
@@ -87,7 +87,9 @@ def caller(request: Request, parts: ServicesOf) -> Caller:
             code="token" if header is not None else "signature",
         )
         parts.audit.append_thinned(event)
-        if (wait_s := parts.gate.refused(address)) > 0.0:
+        # A station's key is public, and its clock may be wrong: what fails with it is not held against its neighbours.
+        shown = _station_shown(request, parts.stations)
+        if (wait_s := parts.gate.refused(address if shown is None else f"{address} {shown}")) > 0.0:
             raise TooManyRequestsError(wait_s) from error
         raise UnauthorisedError(error.message, hint=error.hint) from error
     if (wait_s := parts.gate.proven(address, credential, principal.id, over_s)) > 0.0:
@@ -144,13 +146,17 @@ def _by_signature(request: Request, parts: Services) -> tuple[Principal, str]:
     return principal, body_digest
 
 
-def _shows_station(request: Request, stations: Stations) -> bool:
+def _station_shown(request: Request, stations: Stations) -> Digest | None:
+    """Return the fingerprint of the registered key that a signed request shows; what shows a token is a token's."""
+    if "authorization" in request.headers or SIGNATURE_HEADER not in request.headers:
+        return None
     try:
         # A fingerprint is the digest of the key as it is sent: nothing needs to be parsed for a look at the register.
         key = base64.b64decode(request.headers.get(KEY_HEADER, ""), validate=True)
     except (binascii.Error, ValueError):
-        return False
-    return bool(key) and len(key) <= 1024 and stations.is_registered(digest_of(key))
+        return None
+    fingerprint = digest_of(key)
+    return fingerprint if 0 < len(key) <= 1024 and stations.is_registered(fingerprint) else None
 
 
 def _route(request: Request) -> str:

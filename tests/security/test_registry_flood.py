@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from orchestrator_site import Board, Site, site, station_keys
 
 from orchestrator.registry.access import Access, Role
-from orchestrator.registry.audit import THINNED_PER_HOUR
-from policies.wire.http import EMPTY_DIGEST, sign_request
+from orchestrator.registry.audit import SEVERAL, THINNED_PER_HOUR
+from policies.wire.http import EMPTY_DIGEST, KEY_HEADER, sign_request
 
 # So slow that nothing comes back while a test runs, however long that takes.
 NEVER = 1e-4
@@ -88,6 +88,32 @@ def test_guesses_are_slowed_before_they_are_looked_at(world: World, monkeypatch:
     assert world.get("/whoami", world.token(Role.RESEARCHER, "new")).status_code == 429
 
 
+def test_a_stations_public_key_beside_a_guess_does_not_hurry_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    by_token = Access.by_token
+    monkeypatch.setattr(
+        Access, "by_token", lambda self, token: (looked.append(token), by_token(self, token))[1]
+    )
+    shown = sign_request(world.keys["amstel"], "GET", "/api/v1/whoami", EMPTY_DIGEST, now=time.time())
+    assert world.get("/whoami", shown).status_code == 200
+    for number in range(40):
+        world.get("/whoami", {"Authorization": f"Bearer pht_{number:064x}", KEY_HEADER: shown[KEY_HEADER]})
+    assert len(looked) <= 11
+    # With a signature as well it is no token's either, and no station's.
+    both = shown | {"Authorization": "Bearer pht_x"}
+    assert world.get("/whoami", both).status_code == 429
+    assert world.as_station("amstel", "/whoami").status_code == 200
+
+
+def test_a_station_whose_signatures_fail_does_not_slow_its_neighbours(world: World) -> None:
+    for _ in range(25):
+        headers = sign_request(world.keys["amstel"], "GET", "/api/v1/other", EMPTY_DIGEST, now=time.time())
+        assert world.get("/whoami", headers).status_code in {401, 429}
+    assert world.get("/whoami", world.token(Role.RESEARCHER, "new")).status_code == 200
+
+
 def test_a_stations_key_in_the_hands_of_others_does_not_shut_it_out(world: World) -> None:
     for _ in range(80):
         headers = sign_request(world.keys["amstel"], "GET", "/api/v1/other", EMPTY_DIGEST, now=time.time())
@@ -117,6 +143,19 @@ def test_refused_proofs_do_not_fill_the_audit(world: World) -> None:
     # All that were looked at are counted.
     assert len(events) + sum(event.more for event in events) >= 10
     assert {(event.who, event.about) for event in events} == {("address 127.0.0.1", "GET /whoami")}
+
+
+def test_refused_orders_do_not_fill_the_audit_and_hide_nobody(world: World) -> None:
+    mallory = world.token(Role.RESEARCHER, "mallory")
+    audit = world.place.services.audit
+    before = audit.head().seq
+    for number in range(20):
+        answer = world.http.post("/api/v1/orders", content=f"junk {number}".encode(), headers=mallory)
+        assert answer.is_client_error, answer.text
+    assert audit.head().seq - before == THINNED_PER_HOUR
+    audit.flush(all_of_it=True)
+    last = audit.page(before)[0][-1].event
+    assert (last.who, last.about, last.more) == ("researcher:mallory", SEVERAL, 20 - THINNED_PER_HOUR)
 
 
 def test_a_thousand_names_are_not_remembered_for_ever(world: World) -> None:
