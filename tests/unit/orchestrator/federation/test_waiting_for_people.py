@@ -11,7 +11,7 @@ from orchestrator.federation.people import waits_for_people
 from orchestrator.federation.places import Limits
 from policies.wire.instructions import Kind
 
-NOW = datetime.now(UTC)
+NOW = datetime.now(UTC).replace(microsecond=0)
 LIMITS = Limits(parallel_runs=2, runs_per_station=1)
 
 
@@ -42,7 +42,7 @@ def test_orders_that_wait_for_clicks_do_not_close_the_consortium(tmp_path: Path)
     queue = FolderQueue(tmp_path)
     for number in range(3):
         submit(queue, number)
-    earlier = datetime.now(UTC) - timedelta(minutes=5)
+    earlier = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=5)
     for number in range(2):
         taken = queue.next_order(LIMITS, waits_for_people)
         assert taken is not None
