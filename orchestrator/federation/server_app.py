@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 ALIVE_S = 1.0
 HEARTBEAT_S = 10.0
 """Flower's lease is 60 s from the last heartbeat."""
+HUNG_S = 900.0
+"""A thread that used no processor for so long waits for what does not come. The one that drives the rounds looks for replies every
+two seconds at most, and its longest single waits, for an answer of the SuperLink or for the disk, take a minute or two."""
 
 app = ServerApp()
 
@@ -106,6 +110,24 @@ class _Life:
         self.stop.set()
 
 
+class Movement:
+    """Whether a thread goes on: by the processor time that it uses, whatever it is at."""
+
+    def __init__(self, thread_id: int, now: Callable[[], float] = time.monotonic) -> None:
+        # While the thread lives; the clock of one that ended only says so.
+        self._clock, self._now = time.pthread_getcpuclockid(thread_id), now
+        self._used, self._moved_at = -1, now()
+
+    def goes_on(self) -> bool:
+        """Whether it used the processor since it was last asked, or not so long ago."""
+        now = self._now()
+        with suppress(OSError):
+            used = time.clock_gettime_ns(self._clock)
+            if used != self._used:
+                self._used, self._moved_at = used, now
+        return now - self._moved_at < HUNG_S
+
+
 def carry(folder: RunFolder, blobs: Path, address: Address) -> Ending:
     """Carry an order as far as it goes in this process.
 
@@ -118,7 +140,8 @@ def carry(folder: RunFolder, blobs: Path, address: Address) -> Ending:
     life = _Life(_STOPS.setdefault(str(folder.path), threading.Event()))
     _listen_for_the_end(life)
     grid = OrderGrid(address, task.token, SuperLinkFiles(address.ca_path.parents[1]).doorbells)
-    threading.Thread(target=_say_alive, args=(folder, life), name="alive", daemon=True).start()
+    movement = Movement(threading.get_ident())
+    threading.Thread(target=_say_alive, args=(folder, life, movement), name="alive", daemon=True).start()
     try:
         _take_task(grid, task, folder, life)
         beat = threading.Thread(target=_beat, args=(grid, folder, life), name="heartbeat", daemon=True)
@@ -156,11 +179,15 @@ def _run_app(grid: OrderGrid, context: Context, folder: RunFolder, life: _Life) 
     return Ending.FINISHED
 
 
-def _say_alive(folder: RunFolder, life: _Life) -> None:
-    """From the first moment, also while the SuperLink is away: who reads the order's state knows whether anybody carries it."""
+def _say_alive(folder: RunFolder, life: _Life, movement: Movement) -> None:
+    """From the first moment, also while the SuperLink is away: who reads the order's state knows whether anybody carries it.
+
+    Not while the thread that carries it hangs: the worker ends this process then.
+    """
     while True:
-        with suppress(OSError):
-            folder.beat()
+        if movement.goes_on():
+            with suppress(OSError):
+                folder.beat()
         if life.stop.wait(ALIVE_S):
             return
 
