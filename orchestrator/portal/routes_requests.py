@@ -33,6 +33,9 @@ class RequestShown(BaseModel):
     policy_version: int | None
     submitted: str
     changed: str
+    contested: bool
+    """Another researcher claims the same train and key: a policy approves neither until one is declined; only the board,
+    operators and auditors are told."""
     request: TrainRequest
 
 
@@ -154,5 +157,6 @@ def _shown(view: RequestView) -> RequestShown:
         policy_version=view.policy_version,
         submitted=format_moment(view.submitted),
         changed=format_moment(view.changed),
+        contested=view.contested,
         request=view.document,
     )

@@ -6,7 +6,8 @@
                                |
                     approved --ordered--> ordered --running--> running --released--> released
                                              ^--- run-over (failed, stopped) ---+
-    submitted, in-review, approved --withdraw--> withdrawn
+    submitted, in-review, declined, approved --withdraw--> withdrawn
+    approved --decline--> declined (where another claims the same train and key)
     approved, ordered, running --policy-gone--> withdrawn
 
 Nobody says `approved`, `ordered`, `running` or `released`: they are read off the board's signed files and the run folders.
@@ -42,6 +43,9 @@ TRANSITIONS: Final[dict[tuple[S, RequestEvent], S]] = {
     (S.SUBMITTED, RequestEvent.WITHDRAW): S.WITHDRAWN,
     (S.IN_REVIEW, RequestEvent.WITHDRAW): S.WITHDRAWN,
     (S.APPROVED, RequestEvent.WITHDRAW): S.WITHDRAWN,
+    (S.DECLINED, RequestEvent.WITHDRAW): S.WITHDRAWN,
+    # Only where somebody else claims the same train and key (`requests`): the policy stands, whatever becomes of the request.
+    (S.APPROVED, RequestEvent.DECLINE): S.DECLINED,
     (S.SUBMITTED, RequestEvent.APPROVED): S.APPROVED,
     (S.IN_REVIEW, RequestEvent.APPROVED): S.APPROVED,
     (S.DECLINED, RequestEvent.APPROVED): S.APPROVED,
@@ -56,7 +60,7 @@ TRANSITIONS: Final[dict[tuple[S, RequestEvent], S]] = {
 
 FINAL: Final = frozenset({S.RELEASED, S.WITHDRAWN})
 _PERMITTED: Final = frozenset({S.APPROVED, S.ORDERED, S.RUNNING})
-_WAITING: Final = frozenset({S.SUBMITTED, S.IN_REVIEW, S.DECLINED})
+WAITING: Final = frozenset({S.SUBMITTED, S.IN_REVIEW, S.DECLINED})
 
 MIRROR: Final = "board's mirror"
 ORDERS: Final = "orders"
@@ -91,10 +95,10 @@ def derived(state: S, policy: PolicyFact | None, runs: tuple[RunState, ...]) -> 
     Args:
         state: where the request stands.
         policy: None where the mirror does not verify now: then nothing is concluded from it.
-        runs: the states of the runs ordered under its policy since it was submitted.
+        runs: the states of the runs that its owner ordered under its policy since it was submitted.
     """
     steps: list[Derived] = []
-    if policy is not None and policy.in_force and state in _WAITING:
+    if policy is not None and policy.in_force and state in WAITING:
         steps.append(Derived(RequestEvent.APPROVED, MIRROR, policy.code))
         state = S.APPROVED
     if state in _PERMITTED:

@@ -7,21 +7,24 @@ who is neither the owner, nor board, operator or auditor, learns not even that a
 
 import logging
 import secrets
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
-from orchestrator.federation.orders import FolderQueue, RunState
+from orchestrator.federation.orders import FolderQueue
 from orchestrator.registry.access import Principal, Role
-from orchestrator.registry.approvals import Approvals, ApprovalsNow, PolicyKey
+from orchestrator.registry.approvals import Approvals
 from orchestrator.registry.audit import Action, Audit, AuditEvent
-from orchestrator.registry.request_states import FINAL, Derived, RequestEvent, derived, next_state
+from orchestrator.registry.request_looks import Look, RunStates, look_at
+from orchestrator.registry.request_states import FINAL, RequestEvent, next_state
 from orchestrator.settings import Home
-from orchestrator.storage import BundleRow, Database, OrderRow, RequestRow, RequestStepRow
+from orchestrator.storage import BundleRow, Database, RequestRow, RequestStepRow
 from policies.documents import Digest, digest_of
 from policies.errors import NotFoundError, PhtError, RefusedError, StateError
 from policies.train_request import (
@@ -35,6 +38,8 @@ from policies.train_request import (
 MAX_OPEN: Final = 100
 """Requests of one researcher that are not over."""
 MAX_PAGE: Final = 500
+LOOK_AGAIN_S: Final = 1.0
+_NOT_OPEN: Final = FINAL | {RequestState.DECLINED}
 _SEE_ALL: Final = frozenset({Role.BOARD, Role.OPERATOR, Role.AUDITOR})
 _LOG = logging.getLogger(__name__)
 
@@ -51,6 +56,8 @@ class RequestView:
     policy_version: int | None
     submitted: datetime
     changed: datetime
+    contested: bool = False
+    """Somebody else claims the same train and key. Said to those who see all requests, to no researcher."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +81,6 @@ class _Change:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What follows for one request: the policy it rests on, and its steps."""
-
-    policy: PolicyKey | None
-    steps: tuple[Derived, ...]
-
-    def changes_anything(self, row: RequestRow) -> bool:
-        return bool(self.steps) or (
-            self.policy is not None and self.policy != (row.policy_id, row.policy_version)
-        )
-
-
 class Requests:
     """The requests of all researchers.
 
@@ -107,6 +101,10 @@ class Requests:
         self._database, self._audit, self._clock = database, audit, clock
         self._queue = FolderQueue(home.runs)
         self._approvals = Approvals(home, clock)
+        self._lock = threading.Lock()
+        self._look_again = 0.0
+        self._damaged: set[str] = set()
+        self._contested: frozenset[str] = frozenset()
 
     def submit(self, principal: Principal, data: bytes) -> RequestView:
         """Take a request in; the same document again, while the first is not over, is that request.
@@ -118,7 +116,7 @@ class Requests:
         document, digest = read_request(data), digest_of(data)
         with self._database.transaction() as session:
             open_ones = session.scalars(
-                select(RequestRow).where(RequestRow.owner == principal.id, RequestRow.state.not_in(FINAL))
+                select(RequestRow).where(RequestRow.owner == principal.id, RequestRow.state.not_in(_NOT_OPEN))
             ).all()
             again = next((row for row in open_ones if row.document_digest == digest), None)
             if again is not None:
@@ -131,6 +129,7 @@ class Requests:
                 )
             _refuse_unknown_train(session, document)
             row = self._add(session, principal, document, data, digest)
+        self._look_again = 0.0
         return self.get(principal, row.id)
 
     def all(
@@ -145,7 +144,7 @@ class Requests:
             query = query.where(RequestRow.state == state)
         with self._database.reading() as session:
             rows = session.scalars(query.offset(offset).limit(min(limit, MAX_PAGE))).all()
-        return [_view(row) for row in rows]
+        return [self._seen(row, principal) for row in rows]
 
     def get(self, principal: Principal, request: str) -> RequestView:
         """One request.
@@ -155,7 +154,7 @@ class Requests:
         """
         self.follow()
         with self._database.reading() as session:
-            return _view(_visible(session, principal, request))
+            return self._seen(_visible(session, principal, request), principal)
 
     def history(self, principal: Principal, request: str) -> list[RequestStep]:
         """What became of a request, the oldest first.
@@ -201,24 +200,41 @@ class Requests:
         """
         return self._change(principal, request, _Change(RequestEvent.WITHDRAW, principal.id, "", remark.text))
 
-    def follow(self) -> int:
-        """Record what follows from the mirror, the orders and the runs as they are now; return how many steps."""
+    def follow(self, *, at_once: bool = False) -> int:
+        """Record what follows from the mirror, the orders and the runs as they are now; return how many steps.
+
+        Looks at most once in `LOOK_AGAIN_S`, however many ask; who comes in between goes by what was found.
+
+        Args:
+            at_once: something has happened: look in any case.
+        """
+        with self._lock:
+            if not at_once and time.monotonic() < self._look_again:
+                return 0
+            count = self._follow()
+            self._look_again = time.monotonic() + LOOK_AGAIN_S
+            return count
+
+    def _follow(self) -> int:
         with self._database.reading() as session:
-            rows = session.scalars(select(RequestRow).where(RequestRow.state.not_in(FINAL))).all()
+            query = select(RequestRow).where(RequestRow.state.not_in(FINAL))
+            rows = session.scalars(query.options(defer(RequestRow.document))).all()
             if not rows:
                 return 0
-            approvals = self._approvals.now()
-            moving = [row.id for row in rows if self._plan(session, row, approvals).changes_anything(row)]
+            look = self._look(session, rows)
+            self._contested = frozenset(row.id for row in rows if look.contested(row))
+            plans = {row.id: (row.state, look.plan(row)) for row in rows}
+            moving = [row.id for row in rows if plans[row.id][1].changes_anything(row)]
         if not moving:
             return 0
         count = 0
         with self._database.transaction() as session:
             for request in moving:
                 row = session.get(RequestRow, request)
-                if row is None:
+                before, plan = plans[request]
+                if row is None or row.state != before:
+                    # Another process, or a hand, was faster; the next look goes by that.
                     continue
-                # Once more, now that nobody else writes: another process may have recorded it.
-                plan = self._plan(session, row, approvals)
                 row.policy_id, row.policy_version = plan.policy or (None, None)
                 for step in plan.steps:
                     text = "" if plan.policy is None else f"{plan.policy[0]} version {plan.policy[1]}"
@@ -226,38 +242,38 @@ class Requests:
                 count += len(plan.steps)
         return count
 
+    def _look(self, session: Session, rows: Sequence[RequestRow]) -> Look:
+        return look_at(session, rows, self._approvals.now(), RunStates(self._queue, self._damaged))
+
     def follow_quietly(self) -> None:
         """`follow` beside something else; what fails is logged, and tried again at the next look."""
         try:
-            self.follow()
+            self.follow(at_once=True)
         except PhtError as error:
             _LOG.warning("requests_not_followed", extra={"code": type(error).__name__})
-
-    def _plan(self, session: Session, row: RequestRow, approvals: ApprovalsNow) -> _Plan:
-        held = None if row.policy_id is None else (row.policy_id, row.policy_version or 0)
-        found = approvals.of(row.manifest_digest, row.requester_key, held)
-        policy = found.policy or held
-        runs = () if policy is None else self._runs(session, policy[0], row.submitted)
-        return _Plan(policy, derived(RequestState(row.state), found.fact, runs))
-
-    def _runs(self, session: Session, policy_id: str, since: datetime) -> tuple[RunState, ...]:
-        orders = session.scalars(
-            select(OrderRow.digest).where(OrderRow.policy_id == policy_id, OrderRow.accepted >= since)
-        ).all()
-        return tuple(self._queue.folder(digest).read_progress().state for digest in orders)
 
     def _change(self, principal: Principal, request: str, change: _Change) -> RequestView:
         self.follow()
         with self._database.transaction() as session:
             row = _visible(session, principal, request)
-            if next_state(RequestState(row.state), change.event) is None:
+            if next_state(RequestState(row.state), change.event) is None or (
+                change.event is RequestEvent.DECLINE
+                and row.state == RequestState.APPROVED
+                and not self._look(session, [row]).contested(row)
+            ):
                 raise RefusedError(
                     "REQUEST_STATE",
                     f"a request that is {row.state} takes no {change.event}",
                     hint="Look at it again: its state has changed, or was another all along.",
                 )
             self._apply(session, row, change)
-            return _view(row)
+            if change.event is RequestEvent.DECLINE:
+                row.policy_id = row.policy_version = None
+            self._look_again = 0.0
+            return self._seen(row, principal)
+
+    def _seen(self, row: RequestRow, principal: Principal) -> RequestView:
+        return _view(row, contested=principal.role in _SEE_ALL and row.id in self._contested)
 
     def _apply(self, session: Session, row: RequestRow, change: _Change) -> None:
         after = next_state(RequestState(row.state), change.event)
@@ -337,7 +353,7 @@ def _visible(session: Session, principal: Principal, request: str) -> RequestRow
     return row
 
 
-def _view(row: RequestRow) -> RequestView:
+def _view(row: RequestRow, *, contested: bool = False) -> RequestView:
     return RequestView(
         id=row.id,
         owner=row.owner,
@@ -347,4 +363,5 @@ def _view(row: RequestRow) -> RequestView:
         policy_version=row.policy_version,
         submitted=row.submitted,
         changed=row.changed,
+        contested=contested,
     )

@@ -26,6 +26,8 @@ class RequestStatus(_Answer):
     policy_version: int | None = None
     submitted: Short
     changed: Short
+    contested: bool = False
+    """Somebody else claims the same train and key; said to the board, to no researcher."""
     request: TrainRequest
 
 

@@ -45,7 +45,8 @@ def requests_list(
         return
     for one in found:
         train, who = one.request.train, one.request.requester.organisation
-        say_line(f"{one.id}  {one.changed}  {one.state:10}  {train.name} {train.version}  {who}")
+        mark = "  CONTESTED" if one.contested else ""
+        say_line(f"{one.id}  {one.changed}  {one.state:10}  {train.name} {train.version}  {who}{mark}")
     if not found:
         say("There is no such request.")
 

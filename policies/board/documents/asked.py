@@ -4,6 +4,10 @@ from collections.abc import Sequence
 
 from policies.wire.registry_requests import RequestChange, RequestStatus
 
+CONTESTED = (
+    "  CONTESTED:   another researcher claims this train and key; ask whose key it is, and decline the other"
+)
+
 
 def lines_of(found: RequestStatus, history: Sequence[RequestChange]) -> list[str]:
     """Return what a request asks and what became of it; each line is one, whatever the texts hold."""
@@ -12,6 +16,7 @@ def lines_of(found: RequestStatus, history: Sequence[RequestChange]) -> list[str
     policy = "" if found.policy_id is None else f" by {found.policy_id} version {found.policy_version}"
     return [
         f"Request {found.id} of {found.owner}: {found.state}{policy}",
+        *([CONTESTED] if found.contested else []),
         f"  train:       {train.name} {train.version}",
         f"  manifest:    {train.manifest_digest}",
         f"  purpose:     {asked.purpose.code}: {asked.purpose.statement}",

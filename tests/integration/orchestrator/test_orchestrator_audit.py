@@ -76,6 +76,7 @@ def test_all_that_changed_anything_is_in_the_audit(world: World) -> None:
         alice.post_order(signed_order(world.requester, world.policy, weights(), rounds=11))
     alice.stop_run(digest)
     alice.requests.get(request)
+    world.place.services.requests.follow(at_once=True)
     assert ("command line" in world.said("token-made")[0][0]) is True
     assert {who for who, _, _ in world.said("mirror-published")} == {"board:secretary"}
     assert {outcome for _, outcome, _ in world.said("mirror-published")} == {"begun"}

@@ -1,5 +1,6 @@
 """A researcher's request from its first word to a released model, over real HTTPS: who may move it, and what moves it by itself."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,8 +24,8 @@ from orchestrator_site import (
 from request_documents import request_yaml
 from sqlalchemy import select
 
-from orchestrator.federation.orders import RunProgress, RunState
-from orchestrator.registry.access import Role
+from orchestrator.federation.orders import RunFolder, RunProgress, RunState
+from orchestrator.registry.access import Principal, Role
 from orchestrator.storage import StationRow
 from policies.documents import digest_of
 from policies.errors import DocumentError, NotFoundError, TrustError, UsageError
@@ -72,7 +73,9 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    # Every look is a fresh one, so that no test waits for a second to pass; the pace has a test of its own.
+    monkeypatch.setattr("orchestrator.registry.requests.LOOK_AGAIN_S", 0.0)
     board = Board.found(tmp_path)
     generate_key(tmp_path / "requester.pem")
     board.set_register(station_keys())
@@ -195,9 +198,8 @@ def test_a_declined_request_may_still_be_approved_by_signatures_but_not_taken_up
     world.desk.requests.decline(request, Declined(reason=DeclineReason.PURPOSE, text="For whom?"))
     last = world.alice.requests.history(request)[-1]
     assert (last.after, last.code, last.text) == ("declined", "purpose", "For whom?")
-    for step in (world.desk.requests.take_up, world.alice.requests.withdraw):
-        with pytest.raises(UsageError, match="declined"):
-            step(request)
+    with pytest.raises(UsageError, match="declined"):
+        world.desk.requests.take_up(request)
     world.approve()
     assert world.alice.requests.get(request).state is RequestState.APPROVED
 
@@ -243,3 +245,119 @@ def test_a_researcher_has_a_bounded_number_of_open_requests(
         world.alice.requests.submit(world.document(collections=[f"c{number}"]))
     with pytest.raises(UsageError, match="2 of your requests are open"):
         world.alice.requests.submit(world.document(collections=["c3"]))
+
+
+def test_who_copies_a_request_from_the_mirror_follows_nobody_elses_run(world: World) -> None:
+    request = world.alice.requests.submit(world.document()).id
+    policy = world.approve()
+    assert world.alice.requests.get(request).state is RequestState.APPROVED
+    mallory = world.place.client(Role.RESEARCHER, "mallory")
+    copied = mallory.requests.submit(world.document()).id
+    assert {one.contested for one in world.desk.requests.all()} == {True}
+    assert not mallory.requests.get(copied).contested
+    world.run_is(world.order(policy), RunState.RUNNING)
+    assert world.alice.requests.get(request).state is RequestState.RUNNING
+    assert [step.after for step in mallory.requests.history(copied)] == ["submitted"]
+    assert {one.id for one in world.desk.requests.all() if one.contested} == {copied}
+
+
+def test_of_two_who_claim_one_key_the_policy_approves_neither(world: World) -> None:
+    mallory = world.place.client(Role.RESEARCHER, "mallory")
+    copied = mallory.requests.submit(world.document()).id
+    request = world.alice.requests.submit(world.document()).id
+    world.approve()
+    assert {one.state for one in world.desk.requests.all()} == {RequestState.SUBMITTED}
+    world.desk.requests.decline(copied, Declined(reason=DeclineReason.OTHER, text="Not your key."))
+    assert world.alice.requests.get(request).state is RequestState.APPROVED
+    world.alice.requests.withdraw(request)
+    assert [step.after for step in mallory.requests.history(copied)] == ["submitted", "declined"]
+
+
+def test_an_order_proves_whose_key_it_is(world: World) -> None:
+    mallory = world.place.client(Role.RESEARCHER, "mallory")
+    copied = mallory.requests.submit(world.document()).id
+    request = world.alice.requests.submit(world.document()).id
+    policy = world.approve()
+    assert world.alice.requests.get(request).state is RequestState.SUBMITTED
+    world.order(policy)
+    assert world.alice.requests.get(request).state is RequestState.ORDERED
+    assert mallory.requests.get(copied).state is RequestState.SUBMITTED
+
+
+def test_an_approval_of_the_wrong_one_may_be_declined_and_no_other(world: World) -> None:
+    mallory = world.place.client(Role.RESEARCHER, "mallory")
+    copied = mallory.requests.submit(world.document()).id
+    policy = world.approve()
+    assert mallory.requests.get(copied).state is RequestState.APPROVED
+    why = Declined(reason=DeclineReason.OTHER, text="Not your key.")
+    with pytest.raises(UsageError, match="approved"):
+        world.desk.requests.decline(copied, why)
+    world.run_is(world.order(policy), RunState.RUNNING)
+    assert mallory.requests.get(copied).state is RequestState.APPROVED
+    world.desk.requests.decline(copied, why)
+    shown = mallory.requests.get(copied)
+    assert (shown.state, shown.policy_id) == (RequestState.DECLINED, None)
+
+
+def test_who_was_declined_may_ask_again_with_the_same_document(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.registry.requests.MAX_OPEN", 1)
+    first = world.alice.requests.submit(world.document()).id
+    world.desk.requests.decline(first, Declined(reason=DeclineReason.INCOMPLETE, text="Call us."))
+    again = world.alice.requests.submit(world.document())
+    assert (again.id != first, again.state) == (True, RequestState.SUBMITTED)
+    world.approve()
+    assert world.alice.requests.get(again.id).state is RequestState.APPROVED
+    assert world.states(first) == ["submitted", "declined"]
+    assert world.alice.requests.withdraw(first).state is RequestState.WITHDRAWN
+
+
+def test_a_look_reads_each_run_once_and_not_more_often_than_its_pace(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests, read, me = world.place.services.requests, [], threading.get_ident()
+    plain = RunFolder.read_progress
+
+    def counted(folder: RunFolder) -> RunProgress:
+        # The front follows as well, in a thread of its own.
+        if threading.get_ident() == me:
+            read.append(folder.order_digest)
+        return plain(folder)
+
+    for number in range(4):
+        world.alice.requests.submit(world.document(collections=[f"c{number}"]))
+    policy = world.approve()
+    orders = sorted(world.order(policy) for _ in range(2))
+    requests.follow(at_once=True)
+    monkeypatch.setattr(RunFolder, "read_progress", counted)
+    requests.follow(at_once=True)
+    assert sorted(read) == orders
+    monkeypatch.setattr("orchestrator.registry.requests.LOOK_AGAIN_S", 3600.0)
+    requests.follow(at_once=True)
+    read.clear()
+    principal = Principal(Role.BOARD, "board")
+    assert len(requests.all(principal)) == 4
+    assert requests.get(principal, requests.all(principal)[0].id).state is RequestState.ORDERED
+    assert read == []
+
+
+def test_a_damaged_run_holds_its_own_request_alone(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    request = world.alice.requests.submit(world.document()).id
+    order = world.order(world.approve())
+    world.run_is(order, RunState.RUNNING)
+    assert world.alice.requests.get(request).state is RequestState.RUNNING
+    state = world.place.home.run_folder(order) / "state.json"
+    whole = state.read_bytes()
+    state.write_bytes(b"{")
+    bob = world.place.client(Role.RESEARCHER, "bob")
+    other = bob.requests.submit(request_yaml("ab" * 32)).id
+    assert world.desk.requests.take_up(other).state is RequestState.IN_REVIEW
+    assert {one.id: one.state for one in world.desk.requests.all()} == {
+        request: RequestState.RUNNING,
+        other: RequestState.IN_REVIEW,
+    }
+    assert [record.message for record in caplog.records].count("run_of_request_damaged") == 1
+    state.write_bytes(whole)
+    world.run_is(order, RunState.FINISHED)
+    assert world.alice.requests.get(request).state is RequestState.RELEASED

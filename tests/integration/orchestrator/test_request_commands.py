@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from orchestrator_site import Board, Site, site, station_keys
+from orchestrator_site import Board, Site, send_bundle, site, station_keys
 from tool_kit import Tool, make_bundle
 
 from orchestrator.registry.access import Role
@@ -109,12 +109,28 @@ def test_a_request_goes_from_one_desk_to_the_other_and_back(desks: Desks) -> Non
     assert [step["after"] for step in found["history"]] == ["submitted", "in-review", "declined"]
     assert "(purpose): For whom?" in tool("request", "show", sent, *alice)
     assert "declined" in tool("request", "list", *alice)
-    assert "declined" in tool.error(ExitCode.USAGE, "request", "withdraw", sent, *alice)
+    assert "withdrawn" in tool("request", "withdraw", sent, *alice)
+    assert "withdrawn" in tool.error(ExitCode.USAGE, "request", "withdraw", sent, *alice)
     again = request.write_text(request.read_text().replace("All.", "Everyone.")) and tool(
         "request", "send", request, *alice
     )
     assert "withdrawn" in tool("request", "withdraw", again.strip(), *alice, "--text", "Later.")
     assert json.loads(desks.board("list", *board, "--json", "--state", "submitted")) == []
+
+
+def test_the_board_is_told_of_two_who_claim_one_key(desks: Desks) -> None:
+    from request_documents import request_yaml
+
+    board = desks.connection(Role.BOARD, "board")
+    alice, mallory = (desks.place.client(Role.RESEARCHER, name) for name in ("alice", "mallory"))
+    send_bundle(alice, desks.folder)
+    first = alice.requests.submit(request_yaml("ab" * 32)).id
+    assert "CONTESTED" not in desks.board("list", *board)
+    mallory.requests.submit(request_yaml("ab" * 32))
+    assert desks.board("list", *board).count("CONTESTED") == 2
+    assert "decline the other" in desks.board("show", first, *board)
+    told = desks.tool("request", "show", first, *desks.connection(Role.RESEARCHER, "alice"))
+    assert "CONTESTED" not in told
 
 
 def test_what_a_stranger_wrote_cannot_speak_to_a_terminal(desks: Desks) -> None:

@@ -71,6 +71,10 @@ def test_without_a_policy_in_force_nothing_is_ordered(
         assert approved or state is RequestState.SUBMITTED
 
 
+def test_a_declined_request_is_not_over_for_its_owner() -> None:
+    assert next_state(RequestState.DECLINED, RequestEvent.WITHDRAW) is RequestState.WITHDRAWN
+
+
 @pytest.mark.parametrize(
     ("state", "event"), sorted(set(product(RequestState, RequestEvent)) - set(TRANSITIONS))
 )
