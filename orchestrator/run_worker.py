@@ -1,6 +1,7 @@
 """The run worker as a process: ``python -m orchestrator.run_worker HOME``; started by the supervisor.
 
-Carries accepted orders (`orchestrator.federation.worker`), and writes the result of each run that ended. A run that
+Carries accepted orders (`orchestrator.federation.worker`), deletes single updates of orders that are over, and writes the
+result of each run that ended. A run that
 ended while nothing was watching gets its result at the next start.
 """
 
@@ -15,6 +16,7 @@ from orchestrator.federation.orders import FolderQueue, RunFolder
 from orchestrator.federation.places import Limits
 from orchestrator.federation.superlink import LOOPBACK, SuperLinkFiles
 from orchestrator.federation.tasks import Address
+from orchestrator.federation.updates import sweep_updates
 from orchestrator.federation.worker import RunWorker, WorkerFiles
 from orchestrator.logs import start_logging
 from orchestrator.registry.superlink_port import read_superlink_port
@@ -61,6 +63,8 @@ def _run(home: Home, stopping: threading.Event) -> None:
     tries: dict[tuple[Path, str], int] = {}
     try:
         while not stopping.wait(LOOK_S):
+            # Every single update of what is over goes: also those that came late, or before this start.
+            sweep_updates(queue, home.blobs)
             if not worker.is_alive():
                 # The supervisor starts another one.
                 raise StateError("the worker takes no orders any more")

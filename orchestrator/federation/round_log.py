@@ -73,6 +73,21 @@ class RoundLog:
             # Replaced under our hands: the next look reads it anew.
             return []
 
+    def is_damaged(self) -> bool:
+        """Whether lines follow one that cannot be read: they would be lost with it.
+
+        A crash damages the last line only, and the next one takes its place.
+        """
+        index = _index_of(self.path)
+        with index.lock:
+            self._look(index)
+            try:
+                with self.path.open("rb") as file:
+                    file.seek(index.ends[-1])
+                    return file.readline().endswith(b"\n") and bool(file.read(1))
+            except FileNotFoundError:
+                return False
+
     def append(self, entry: dict[str, Any], number: int) -> None:
         """Write round `number`, durably; what is there of it or of later ones goes.
 

@@ -48,14 +48,14 @@ class Rounds:
             LeaseLostError: the Flower task is not ours any more.
         """
         folder = self._run.folder
-        self._combining.clear()
         checkpoint = self._read_checkpoint()
+        self._combining.clear()
         if folder.rounds.count() < self._order.rounds:
             prepare(self._run)
         for round_ in range(folder.rounds.count() + 1, self._order.rounds + 1):
             checkpoint = self._one_round(round_, checkpoint)
         self.finish()
-        self._updates.forget_seen()
+        self._updates.clear()
         self._combining.forget()
         self._run.show(state=RunState.FINISHED, stage="")
 
@@ -95,7 +95,7 @@ class Rounds:
         self, round_: int, checkpoint: Checkpoint, answers: Mapping[str, StationReply], entry: Entry
     ) -> Checkpoint:
         updates = [
-            Update(name, self._updates.path(reply.release), reply.num_examples)
+            Update(name, self._updates.path(name, reply.release), reply.num_examples)
             for name, reply in sorted(answers.items())
             if reply.release is not None
         ]
@@ -104,17 +104,14 @@ class Rounds:
         entry["aggregate_s"] = round(time.monotonic() - begun, 4)
         entry["weights"] = found.weights.model_dump()
         entry["left_out"] = list(found.left_out)
-        self._updates.turn(reply.release.digest for reply in answers.values() if reply.release is not None)
-        seen = tuple(sorted(self._updates.seen))
-        checkpoint = Checkpoint(round_, found.weights, entry, checkpoint.weights, seen, found.state)
+        checkpoint = Checkpoint(round_, found.weights, entry, checkpoint.weights, found.state)
         write_checkpoint(self._run.folder, checkpoint)
         self._combining.settle(checkpoint)
-        self._updates.forget([update.delta.name for update in updates])
+        self._updates.clear()
         return checkpoint
 
     def _read_checkpoint(self) -> Checkpoint:
         checkpoint = read_checkpoint(self._run.folder, self._run.accepted)
-        self._updates.seen |= set(checkpoint.releases)
         weights = checkpoint.weights
         if weights is not None and not self._run.blobs.path(weights.digest).exists():
             raise RunFailedError("WEIGHTS_ABSENT")

@@ -14,6 +14,7 @@ from orchestrator.federation.reviews import StageReviews
 from orchestrator.federation.speeds import StageSpeeds
 from orchestrator.federation.updates import StationUpdates
 from orchestrator.federation.updates_check import DIGEST, check_release
+from policies.documents import digest_of_file
 from policies.errors import WireError
 from policies.wire.arrays import read_layout
 from policies.wire.instructions import MAX_INLINE_ARRAYS_BYTES, Blob, Instruction, Kind, StationReply
@@ -64,7 +65,6 @@ def ask_stage(
             run.exclude(name, found.code)
         else:
             run.stations.reconsider(name, found.code)
-    updates.seen |= {late.reply.release.digest for late in run.lates if late.reply.release is not None}
     note_late_acceptances(run)
     write_stage(entry, kind.value, answers)
     write_absences(run, entry, kind.value, answers)
@@ -85,16 +85,14 @@ def _judge(run: Carried, updates: StationUpdates, question: Instruction) -> Judg
     def judge(name: str, answered: Answered) -> Outcome:
         reply = answered.reply
         verdict = check_reply(reply, question, run.accepted.manifest, rules)
-        if reply.release is not None:
-            updates.seen.add(reply.release.digest)
         if isinstance(verdict, Accepted) and reply.release is not None and inbound is not None:
-            path = updates.keep(reply.release, answered.arrays)
+            path = updates.keep(name, reply.release, answered.arrays)
             if path is None:
                 return Missing("RELEASE_ABSENT", again=True)
             verdict = check_release(reply.release, path, inbound, expected, rules)
-            if verdict == Rejected(DIGEST) and answered.arrays is None:
-                # The front takes no bytes under another digest: what is on our disk is damaged by us.
-                updates.forget([path.name])
+            if verdict == Rejected(DIGEST) and answered.arrays is None and _is_damaged(path, reply.release):
+                # The front took no bytes under another digest: what is on our disk is damaged by us.
+                updates.forget(name, reply.release)
                 return Missing(DIGEST, again=True)
         key = (question.kind.value, name)
         examples = settled_examples(run.examples.get(key), reply.num_examples)
@@ -106,6 +104,11 @@ def _judge(run: Carried, updates: StationUpdates, question: Instruction) -> Judg
         return Answered(reply.model_copy(update={"num_examples": examples}), answered.arrays)
 
     return judge
+
+
+def _is_damaged(path: Path, release: Blob) -> bool:
+    # Whole bytes of another size than the reply says are the reply's fault.
+    return digest_of_file(path) != release.digest
 
 
 def _expected(run: Carried, inbound: Path) -> tuple[ReleaseTensor, ...]:

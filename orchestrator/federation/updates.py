@@ -1,79 +1,131 @@
-"""The bytes of stations' updates: where they lie until they are averaged, and that they are not kept."""
+"""The bytes of stations' updates: where they lie until they are averaged, and that they are not kept.
 
+    blobs/updates/<order hex>/<station>/<hex>    what a station sent for an order; the front puts it there
+    runs/<order hex>/replies/<station>.<hex>     what came within a reply, while its stage is under way
+
+Invariant: a station's word for its release reaches these two places of its own, and nothing else that the orchestrator holds.
+"""
+
+import os
 import shutil
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from orchestrator.federation.order_weights import weights_in
 from orchestrator.federation.orders import FolderQueue, RunFolder
 from policies.bundle import BlobFolder
 from policies.errors import StateError
 from policies.files import write_atomically
 from policies.wire.instructions import Blob
 
+FOLDER = "updates"
+
+
+def update_path(blobs: Path, order_digest: str, station: str, digest: str) -> Path:
+    """Where an update lies, or would, that a station sent for an order.
+
+    Args:
+        blobs: the orchestrator's folder of blobs.
+        order_digest: the order.
+        station: its name.
+        digest: of the update.
+    """
+    return blobs / FOLDER / _hex(order_digest) / station / _hex(digest)
+
+
+def find_update(blobs: Path, station: str, digest: str) -> Path | None:
+    """Return an update that a station sent for any order, as long as it is kept."""
+    for folder in _folders(blobs):
+        path = folder / station / _hex(digest)
+        if path.is_file():
+            return path
+    return None
+
+
+def is_over(folder: RunFolder) -> bool:
+    """Whether an order takes no updates any more; one whose state is damaged is not known to be over."""
+    try:
+        return folder.read_progress().state.is_over
+    except StateError:
+        return False
+
+
+def sweep_updates(queue: FolderQueue, blobs: Path) -> None:
+    """Delete all updates of orders that are over, or are not here: whoever sent them, and whether a reply ever named them.
+
+    A resumed order asks again, and stations send again what they recorded.
+    """
+    for updates in _folders(blobs):
+        folder = queue.folder(updates.name)
+        if is_over(folder) or not (folder.path / "order.json").exists():
+            shutil.rmtree(updates, ignore_errors=True)
+    for folder in queue.folders():
+        if folder.replies.is_dir() and is_over(folder):
+            shutil.rmtree(folder.replies, ignore_errors=True)
+
 
 class StationUpdates:
-    """The updates of one order, inline ones in its folder and the others among the blobs.
-
-    Attributes:
-        seen: what stations called their updates, as far as it may still be sent again: of this round and the one before, and
-            whatever of earlier ones is on the disk.
-    """
+    """The updates of one order, inline ones in its folder and the others as their stations sent them."""
 
     def __init__(self, folder: RunFolder, blobs: BlobFolder) -> None:
         self._folder = folder
-        self._blobs = blobs
-        self.seen: set[str] = set()
-        self._before: frozenset[str] = frozenset()
+        self._blobs = blobs.root
 
-    def keep(self, release: Blob, arrays: bytes | None) -> Path | None:
-        """Where an update lies, its inline bytes written first; None where there are none."""
+    def keep(self, station: str, release: Blob, arrays: bytes | None) -> Path | None:
+        """Where an update lies, its inline bytes written first; None where that station sent none."""
         if arrays is not None:
             self._folder.replies.mkdir(mode=0o700, exist_ok=True)
-            write_atomically(self._inline_path(release), arrays, mode=0o600)
-        path = self.path(release)
+            write_atomically(self._inline_path(station, release), arrays, mode=0o600)
+        elif not self._sent_path(station, release).exists():
+            self._take_over(station, release)
+        path = self.path(station, release)
         return path if path.exists() else None
 
-    def path(self, release: Blob | None) -> Path:
-        """Where an update lies, or would.
+    def path(self, station: str, release: Blob | None) -> Path:
+        """Where a station's update lies, or would.
 
         Raises:
             StateError: there is none to speak of.
         """
         if release is None:
             raise StateError("a training reply without a release")
-        inline = self._inline_path(release)
-        return inline if inline.exists() else self._blobs.path(release.digest)
+        inline = self._inline_path(station, release)
+        return inline if inline.exists() else self._sent_path(station, release)
 
-    def forget(self, names: Iterable[str]) -> None:
-        """Delete updates by their hex digests: they are of no use after the average, and are not kept.
+    def forget(self, station: str, release: Blob) -> None:
+        """Delete an update that a station sent for this order."""
+        self._sent_path(station, release).unlink(missing_ok=True)
 
-        A station chooses what it calls its release: what some order uses as weights is not deleted for it.
-        """
-        used: set[str] = set()
-        for folder in FolderQueue(self._folder.path.parent).folders():
-            # An order that cannot be read cannot run; it holds up no other.
-            with suppress(StateError):
-                used |= weights_in(folder)
-        for name in names:
-            if "sha256:" + name not in used:
-                self._blobs.path("sha256:" + name).unlink(missing_ok=True)
-
-    def turn(self, answered: Iterable[str]) -> None:
-        """Begin another round's list with what was averaged in this one: of all rounds it would outgrow the checkpoint."""
-        now = frozenset(answered)
-        left = {digest for digest in self.seen if self._blobs.path(digest).exists()}
-        self.seen = left | now | self._before
-        self._before = now
-
-    def forget_seen(self) -> None:
-        """Delete what a station sent again after it was averaged."""
-        self.forget(digest.removeprefix("sha256:") for digest in self.seen)
+    def clear(self) -> None:
+        """Delete what stations sent for this order: after the average it is of no use, also what came too late."""
+        for path in (self._blobs / FOLDER / self._folder.path.name).glob("*/*"):
+            path.unlink(missing_ok=True)
 
     def forget_inline(self) -> None:
         """Delete the inline bytes of a stage that is over."""
         shutil.rmtree(self._folder.replies, ignore_errors=True)
 
-    def _inline_path(self, release: Blob) -> Path:
-        return self._folder.replies / release.digest.removeprefix("sha256:")
+    def _take_over(self, station: str, release: Blob) -> None:
+        # A station asks for bytes without saying for which order, and sends none that are here from it already.
+        found = find_update(self._blobs, station, release.digest)
+        if found is not None:
+            path = self._sent_path(station, release)
+            path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            with suppress(FileExistsError, FileNotFoundError):
+                os.link(found, path)
+
+    def _sent_path(self, station: str, release: Blob) -> Path:
+        return update_path(self._blobs, self._folder.order_digest, station, release.digest)
+
+    def _inline_path(self, station: str, release: Blob) -> Path:
+        return self._folder.replies / f"{station}.{_hex(release.digest)}"
+
+
+def _folders(blobs: Path) -> list[Path]:
+    try:
+        return list((blobs / FOLDER).iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def _hex(digest: str) -> str:
+    return digest.removeprefix("sha256:")

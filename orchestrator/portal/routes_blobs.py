@@ -1,6 +1,8 @@
 """Blobs by digest: PUT streams to a file and can be taken up again, GET serves ranges."""
 
 import re
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -9,6 +11,8 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
+from orchestrator.federation.orders import FolderQueue
+from orchestrator.federation.updates import find_update, is_over, update_path
 from orchestrator.portal.auth import Caller, CallerOf, ServicesOf, require
 from orchestrator.portal.document import body_of
 from orchestrator.portal.problems import ForbiddenError, problem
@@ -16,9 +20,10 @@ from orchestrator.registry.access import Principal, Role, owner_scope
 from orchestrator.registry.blobs import Upload
 from orchestrator.services import Services
 from policies.documents import Digest
-from policies.errors import NotFoundError, UsageError, WireError
+from policies.errors import NotFoundError, RefusedError, UsageError, WireError
 
 RECEIVED_HEADER = "PHT-Received"
+ORDER_OVER = "ORDER_OVER"
 _CONTENT_RANGE = re.compile(r"^bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})$")
 _BATCH_BYTES = 1 << 20
 _READERS = (Role.RESEARCHER, Role.STATION, Role.BOARD, Role.OPERATOR)
@@ -46,9 +51,11 @@ class StoredBlob(BaseModel):
 def head_blob(digest: Digest, asking: CallerOf, parts: ServicesOf) -> Response:
     """Answer 200 with the size, or 404."""
     require(asking, *_READERS)
-    size = parts.blobs.size(digest)
-    if size is not None and _may_read(parts, asking.principal, digest):
-        return Response(headers={"Content-Length": str(size), "Accept-Ranges": "bytes"})
+    path = _readable(parts, asking.principal, digest)
+    with suppress(FileNotFoundError):
+        if path is not None:
+            size = path.stat().st_size
+            return Response(headers={"Content-Length": str(size), "Accept-Ranges": "bytes"})
     received = parts.blobs.received(digest, asking.principal.id)
     return Response(status_code=404, headers={RECEIVED_HEADER: str(received)})
 
@@ -57,8 +64,8 @@ def head_blob(digest: Digest, asking: CallerOf, parts: ServicesOf) -> Response:
 def get_blob(digest: Digest, request: Request, asking: CallerOf, parts: ServicesOf) -> Response:
     """Serve a blob to a party that may read it; who may not learns no more than that it is not there for them."""
     require(asking, *_READERS)
-    path = parts.blobs.path(digest)
-    if path is None or not _may_read(parts, asking.principal, digest):
+    path = _readable(parts, asking.principal, digest)
+    if path is None:
         raise NotFoundError("there is no such blob for you here")
     if "," in request.headers.get("range", ""):
         return problem(416, "UsageError", "one range at a time")
@@ -84,20 +91,52 @@ async def put_blob(
 ) -> StoredBlob:
     """Store a blob: whole, verified, and readable by its sender until a bundle or an order opens it to others.
 
-    A station's release stays between it and the orchestrator: no other station and no researcher can read it.
+    A station's release stays between it and the orchestrator: no other station and no researcher can read it. It lies
+    apart from all other blobs until its order's round is averaged; an order that is over takes none (409, `ORDER_OVER`).
     """
     principal = await run_in_threadpool(_may_upload, parts, asking, order)
     offset, total = _extent(content_length, content_range)
-    with parts.blobs.upload(digest, principal.id, offset=offset, total=total) as upload:
+    release = principal.role is Role.STATION
+    with parts.blobs.upload(digest, principal.id, offset=offset, total=total, release=release) as upload:
         await _receive(request, upload)
-        complete = await run_in_threadpool(_complete, upload, asking)
+        apart = _place_apart(parts, principal, order, digest)
+        complete = await run_in_threadpool(_complete, upload, asking, apart)
+    if complete and apart is not None:
+        await run_in_threadpool(_take_back_if_over, parts, order, apart)
     if complete:
         await run_in_threadpool(parts.access.grant, digest, owner_scope(principal))
     return StoredBlob(digest=digest, size=total, complete=complete)
 
 
-def _may_read(parts: Services, principal: Principal, digest: Digest) -> bool:
-    return parts.access.may_read_blob(principal, digest) or parts.runs.may_read_weights(principal, digest)
+def _readable(parts: Services, principal: Principal, digest: Digest) -> Path | None:
+    path = parts.blobs.path(digest)
+    if path is not None and (
+        parts.access.may_read_blob(principal, digest) or parts.runs.may_read_weights(principal, digest)
+    ):
+        return path
+    if principal.role is Role.STATION:
+        return find_update(parts.home.blobs, principal.name, digest)
+    return None
+
+
+def _place_apart(parts: Services, principal: Principal, order: Digest | None, digest: Digest) -> Path | None:
+    if principal.role is not Role.STATION or order is None:
+        return None
+    return update_path(parts.home.blobs, order, principal.name, digest)
+
+
+def _check_under_way(parts: Services, order: Digest | None) -> None:
+    if order is not None and is_over(FolderQueue(parts.home.runs).folder(order)):
+        raise RefusedError(ORDER_OVER, "the order is over and takes no releases any more")
+
+
+def _take_back_if_over(parts: Services, order: Digest | None, update: Path) -> None:
+    """What was placed before the order ended is the run worker's to delete; what came after it goes here."""
+    try:
+        _check_under_way(parts, order)
+    except RefusedError:
+        update.unlink(missing_ok=True)
+        raise
 
 
 def _may_upload(parts: Services, asking: Caller, order: Digest | None) -> Principal:
@@ -106,6 +145,7 @@ def _may_upload(parts: Services, asking: Caller, order: Digest | None) -> Princi
         raise ForbiddenError("a station uploads for an order only", hint="Name it: ?order=sha256:...")
     if order is not None and not parts.access.is_party(principal, order):
         raise ForbiddenError("you take no part in this order")
+    _check_under_way(parts, order)
     return principal
 
 
@@ -139,8 +179,8 @@ async def _receive(request: Request, upload: Upload) -> None:
             await run_in_threadpool(upload.write, bytes(batch))
 
 
-def _complete(upload: Upload, asking: Caller) -> bool:
+def _complete(upload: Upload, asking: Caller, apart: Path | None) -> bool:
     if asking.body_digest is not None and asking.body_digest != upload.body_digest:
         upload.drop()
         raise WireError("the body is not the one that was signed")
-    return upload.finish()
+    return upload.finish(apart)

@@ -30,6 +30,11 @@ class StoreLimits:
     blob_bytes: int = 16 << 30
     free_bytes: int = 1 << 30
 
+    @property
+    def spare_bytes(self) -> int:
+        """What stays free of uploads that no run waits for, so that whoever sends them without end stops no run."""
+        return 2 * self.free_bytes
+
 
 class BlobStore:
     """A folder of blobs; several processes may use it at once."""
@@ -64,7 +69,9 @@ class BlobStore:
             return 0
 
     @contextmanager
-    def upload(self, digest: Digest, uploader: str, *, offset: int, total: int) -> Iterator["Upload"]:
+    def upload(
+        self, digest: Digest, uploader: str, *, offset: int, total: int, release: bool = False
+    ) -> Iterator["Upload"]:
         """Take (more of) an upload.
 
         Args:
@@ -72,6 +79,7 @@ class BlobStore:
             uploader: who sends; a partial upload belongs to its uploader.
             offset: where these bytes begin; at most what is here already.
             total: size of the whole, in bytes.
+            release: it is a station's, for a run: it may take of the free disk what others must leave.
 
         Raises:
             UsageError: above the ceiling, a wrong offset, or the same upload runs already.
@@ -83,16 +91,15 @@ class BlobStore:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._whole.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(self._partial).free
-            if free - (total - offset) < self._limits.free_bytes:
-                raise StorageError("the orchestrator's disk is too full for this upload")
+            keep_free = self._limits.free_bytes if release else self._limits.spare_bytes
+            require_room(self._partial, total - offset, keep_free)
             with _exclusive(path) as file:
                 here = file.seek(0, os.SEEK_END)
                 if not 0 <= offset <= here:
                     raise UsageError(f"the upload stands at {here} bytes, not at {offset}")
                 file.truncate(offset)
                 file.seek(offset)
-                yield Upload(self, digest, file, total)
+                yield Upload(self, digest, file, total, keep_free)
         except OSError as error:
             raise StorageError(f"the blob cannot be stored ({error.strerror})") from error
 
@@ -106,11 +113,13 @@ class BlobStore:
                 count += 1
         return count
 
-    def place(self, partial: Path, digest: Digest) -> None:
-        """Give a verified file its name; only `Upload` calls this."""
+    def place(self, partial: Path, digest: Digest, apart: Path | None = None) -> None:
+        """Give a verified file its name, among the blobs or apart from them; only `Upload` calls this."""
+        whole = apart or self._whole / _hex(digest)
+        whole.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         partial.chmod(0o640)
-        partial.replace(self._whole / _hex(digest))
-        for folder in (self._whole, self._partial):
+        partial.replace(whole)
+        for folder in (whole.parent, self._partial):
             _sync_folder(folder)
 
     def _partial_path(self, digest: Digest, uploader: str) -> Path:
@@ -121,8 +130,11 @@ class BlobStore:
 class Upload:
     """Bytes on their way into the store."""
 
-    def __init__(self, store: BlobStore, digest: Digest, file: BinaryIO, total: int) -> None:
+    def __init__(
+        self, store: BlobStore, digest: Digest, file: BinaryIO, total: int, keep_free: int = 0
+    ) -> None:
         self._store, self._digest, self._file, self._total = store, digest, file, total
+        self._keep_free = keep_free
         self._start = file.tell()
         self._body = hashlib.sha256()
 
@@ -141,9 +153,12 @@ class Upload:
 
         Raises:
             UsageError: more than the announced total.
+            StorageError: the disk got too full since the upload began; what came stays.
         """
         if self._file.tell() + len(data) > self._total:
             raise UsageError("more bytes than announced")
+        # There may be many uploads at once, each of which found room when it began.
+        require_room(Path(self._file.name).parent, len(data), self._keep_free)
         self._body.update(data)
         self._file.write(data)
 
@@ -152,8 +167,11 @@ class Upload:
         self._file.flush()
         self._file.truncate(self._start)
 
-    def finish(self) -> bool:
+    def finish(self, apart: Path | None = None) -> bool:
         """Put the blob in place if it is whole; return whether it was.
+
+        Args:
+            apart: where it is to lie on the same disk, if not among the blobs.
 
         Raises:
             WireError: the bytes are not the digest's; they are dropped.
@@ -168,8 +186,18 @@ class Upload:
         if found != self._digest:
             path.unlink(missing_ok=True)
             raise WireError("the bytes received do not have the digest they were sent under")
-        self._store.place(path, self._digest)
+        self._store.place(path, self._digest, apart)
         return True
+
+
+def require_room(folder: Path, size_bytes: int, keep_free: int) -> None:
+    """Check that bytes leave enough of the disk free.
+
+    Raises:
+        StorageError: they would not.
+    """
+    if shutil.disk_usage(folder).free - size_bytes < keep_free:
+        raise StorageError("the orchestrator's disk is too full for this upload")
 
 
 def _hex(digest: Digest) -> str:

@@ -25,6 +25,7 @@ from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentE
 from orchestrator_site import Site, site
 
 from orchestrator.federation.superlink import FLEET_ROUTES
+from orchestrator.federation.updates import find_update
 from orchestrator.registry.access import Role, order_scope
 from orchestrator.storage import OrderRow, OrderStationRow, StationRow
 from policies.bundle import BlobFolder, BundleIndex
@@ -265,7 +266,7 @@ def test_an_orchestrator_of_today_answers_a_station_of_then(
             assert answer.status_code == each.status, (each.method, each.target, answer.content[:300])
             if each.method == "GET" and each.status == 200 and "/by-image/" not in each.path:
                 assert digest_of(answer.content) == digest_of(each.came), each.target
-    assert place.services.blobs.size(_released(recorded)) is not None
+    assert find_update(place.home.blobs, recorded.station, _released(recorded)) is not None
 
 
 def _released(recorded: Recording) -> str:

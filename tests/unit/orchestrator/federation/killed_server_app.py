@@ -25,6 +25,7 @@ from test_rounds import NODES, World
 from orchestrator.federation import server_app
 from orchestrator.federation.orders import FolderQueue
 from orchestrator.federation.tasks import Address
+from orchestrator.federation.updates import update_path
 from policies.wire.instructions import Instruction, StationReply, decode_reply, encode
 
 EVENTS = {"os.rename", "os.remove", "os.truncate", "os.mkdir", "os.rmdir"}
@@ -75,13 +76,13 @@ class RecordingWorld(World):
                 kept = decode_reply(stored.read_bytes())
                 arrays = stored.with_suffix(".arrays")
                 if kept.release is not None and arrays.exists():
-                    self.put(arrays.read_bytes())
+                    self.upload(name, arrays.read_bytes())
                 return kept.model_copy(update={"attempt": instruction.attempt})
             told = fresh(instruction)
             if isinstance(told, StationReply):
                 if told.release is not None:
-                    data = (self.blobs / "sha256" / told.release.digest[7:]).read_bytes()
-                    stored.with_suffix(".arrays").write_bytes(data)
+                    sent = update_path(self.blobs, instruction.order_digest, name, told.release.digest)
+                    stored.with_suffix(".arrays").write_bytes(sent.read_bytes())
                 stored.write_bytes(encode(told))
             return told
 

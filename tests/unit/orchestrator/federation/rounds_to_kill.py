@@ -24,6 +24,7 @@ from orchestrator.federation.combining import Combining
 from orchestrator.federation.exchange import Exchange
 from orchestrator.federation.orders import AcceptedOrder, FolderQueue, RunFolder, Timing
 from orchestrator.federation.strategies import StateFiles
+from orchestrator.federation.updates import update_path
 from policies.bundle import BlobFolder
 from policies.documents import digest_of
 from policies.policy import ReleaseRules, TensorRules
@@ -43,7 +44,10 @@ def _model(seed: int, spread: float = 1.0) -> bytes:
 
 
 def _put(blobs: Path, data: bytes) -> Blob:
-    path = blobs / "sha256" / digest_of(data)[7:]
+    return _put_at(blobs / "sha256" / digest_of(data)[7:], data)
+
+
+def _put_at(path: Path, data: bytes) -> Blob:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return Blob(digest=digest_of(data), size=len(data))
@@ -62,7 +66,7 @@ def _station(blobs: Path, name: str, *, far: bool) -> Callable[[Instruction], An
         }
         if instruction.kind is Kind.TRAIN:
             step = _model(1000 * instruction.round + NODES[name], 100.0 if far else 1.0)
-            fields["release"] = _put(blobs, step)
+            fields["release"] = _put_at(update_path(blobs, ORDER, name, digest_of(step)), step)
             fields["metrics"] = {"loss": 1.0}
         return StationReply(**fields)
 

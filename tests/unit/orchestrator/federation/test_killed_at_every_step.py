@@ -67,6 +67,7 @@ def _what_came_of_it(base: Path, folder: RunFolder) -> dict[str, Any]:
     return {
         "rounds": rounds,
         "blobs": sorted(path.name for path in (base / "blobs" / "sha256").iterdir()),
+        "updates": list((base / "blobs").glob("updates/*/*/*")),
         "replies": folder.replies.exists(),
         "asked": sorted(path.name for path in (base / "stations").iterdir()),
         "strategy": sorted(path.name for path in folder.path.glob("strategy/*")),

@@ -14,6 +14,7 @@ from test_rounds import ORDER, World, _w
 
 from orchestrator.federation.orders import RunState
 from orchestrator.federation.rounds import RunFailedError
+from orchestrator.federation.updates import update_path
 from policies.policy import TensorRules
 from policies.wire.instructions import Blob, Instruction, Kind, StationReply, encode
 
@@ -89,7 +90,7 @@ def _lying(world: World, lie: Lie, round_: int = 1) -> Callable[[Instruction], A
             return reply
         changes = dict(lie.changes)
         if lie.arrays is not None:
-            changes["release"] = Blob(digest=world.put(lie.arrays), size=len(lie.arrays))
+            changes["release"] = world.upload(LIAR, lie.arrays)
         told = StationReply(**(reply.model_dump() | changes))
         return told if lie.body is None else lie.body(encode(told))
 
@@ -103,7 +104,7 @@ def _honest(world: World, name: str, tensors: TensorRules) -> Callable[[Instruct
         reply = world.answer(name)(instruction)
         if isinstance(reply, StationReply) and reply.release is not None:
             data = save({"w": np.ones(4, dtype=tensors.precision)})
-            return reply.model_copy(update={"release": Blob(digest=world.put(data), size=len(data))})
+            return reply.model_copy(update={"release": world.upload(name, data)})
         return reply
 
     return answer
@@ -175,7 +176,7 @@ def test_a_stations_examples_may_fall_and_not_grow(world: World, second: int, co
 
 
 def test_what_our_own_disk_damaged_excludes_nobody(world: World) -> None:
-    """It is asked for again, and sent again."""
+    """What the station did send is asked for again, and sent again."""
     folder = world.accept(metrics=("loss",), straggler_s=30.0)
 
     def damaged(instruction: Instruction) -> Answer:
@@ -183,12 +184,27 @@ def test_what_our_own_disk_damaged_excludes_nobody(world: World) -> None:
         if not isinstance(reply, StationReply) or reply.release is None:
             return reply
         data = _delta([0.5, 0.25, 0.125, instruction.round])
-        digest = world.put(data)
+        release = world.upload(LIAR, data)
         if instruction.attempt == 1:
-            (world.blobs / "sha256" / digest[7:]).write_bytes(data[:-1] + b"\x7f")
-        return reply.model_copy(update={"release": Blob(digest=digest, size=len(data))})
+            update_path(world.blobs, ORDER, LIAR, release.digest).write_bytes(data[:-1] + b"\x7f")
+        return reply.model_copy(update={"release": release})
 
     world.behaviour[LIAR] = damaged
     world.rounds(folder).run()
     assert [entry["took_part"] for entry in folder.read_rounds()] == [list(NAMES)] * 2
     assert folder.read_progress().excluded == {}
+
+
+def test_whole_bytes_of_another_size_than_the_reply_says_are_no_damage_of_ours(world: World) -> None:
+    folder = world.accept(metrics=("loss",))
+
+    def liar(instruction: Instruction) -> Answer:
+        reply = world.answer(LIAR)(instruction)
+        if not isinstance(reply, StationReply) or reply.release is None:
+            return reply
+        larger = reply.release.model_copy(update={"size": reply.release.size + 1})
+        return reply.model_copy(update={"release": larger})
+
+    world.behaviour[LIAR] = liar
+    world.rounds(folder).run()
+    assert folder.read_progress().excluded == {LIAR: "RELEASE_DIGEST"}

@@ -15,6 +15,7 @@ from orchestrator.federation import deadlines
 from orchestrator.federation.exchange import Exchange
 from orchestrator.federation.orders import AcceptedOrder, FolderQueue, RunFolder, RunState, Timing
 from orchestrator.federation.rounds import Rounds, RunFailedError
+from orchestrator.federation.updates import update_path
 from policies.bundle import BlobFolder
 from policies.documents import digest_of
 from policies.policy import DifferentialPrivacy, ReleaseRules, TensorRules
@@ -47,6 +48,16 @@ class World:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         return digest_of(data)
+
+    def upload(self, name: str, data: bytes, order: str = ORDER) -> Blob:
+        """As a station sends a release: for one order, apart from the blobs."""
+        path = update_path(self.blobs, order, name, digest_of(data))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return Blob(digest=digest_of(data), size=len(data))
+
+    def updates(self) -> list[Path]:
+        return list(self.blobs.glob("updates/*/*/*"))
 
     def accept(
         self,
@@ -98,7 +109,7 @@ class World:
             }  # fmt: skip
             if instruction.kind is Kind.TRAIN:
                 delta = save({"w": np.full(4, NODES[name], dtype=np.float32)})
-                fields["release"] = Blob(digest=self.put(delta), size=len(delta))
+                fields["release"] = self.upload(name, delta, instruction.order_digest)
                 fields["metrics"] = {"loss": 1.0}
             return StationReply(**fields)
 
@@ -123,6 +134,7 @@ def test_an_order_runs_to_its_end_and_leaves_no_single_update(world: World) -> N
     assert [entry["took_part"] for entry in folder.read_rounds()] == [list(NAMES)] * 2
     # The initial weights and those of two rounds.
     assert len(list((world.blobs / "sha256").iterdir())) == 3
+    assert world.updates() == []
 
 
 def test_a_crash_between_average_and_evaluation_asks_for_the_evaluation_only(world: World) -> None:
@@ -228,7 +240,7 @@ def test_a_release_that_is_not_there_is_named(world: World) -> None:
     def absent(instruction: Instruction) -> Answer:
         reply = world.answer("dommel")(instruction)
         if isinstance(reply, StationReply) and reply.release is not None:
-            (world.blobs / "sha256" / reply.release.digest[7:]).unlink()
+            update_path(world.blobs, ORDER, "dommel", reply.release.digest).unlink()
         return reply
 
     world.behaviour["dommel"] = absent
@@ -236,18 +248,65 @@ def test_a_release_that_is_not_there_is_named(world: World) -> None:
     assert folder.read_rounds()[0]["missing"] == {"dommel": "RELEASE_ABSENT"}
 
 
-def test_weights_that_a_station_calls_its_release_are_not_deleted(world: World) -> None:
+FOREIGN = save({"w": np.full(4, 7.0, dtype=np.float32)})
+"""What fits as an update, and is somebody else's: a layer, or weights that no order uses yet."""
+
+
+@pytest.mark.parametrize("data", [WEIGHTS, FOREIGN, b"a layer"])
+@pytest.mark.parametrize("more", [0, 1])
+def test_what_a_station_never_sent_is_neither_its_release_nor_deleted(
+    world: World, data: bytes, more: int
+) -> None:
     folder = world.accept(rounds=1)
+    world.put(data)
+    foreign = Blob(digest=digest_of(data), size=len(data) + more)
 
     def sly(instruction: Instruction) -> Answer:
         reply = world.answer("berkel")(instruction)
         if isinstance(reply, StationReply) and reply.release is not None:
-            reply = reply.model_copy(update={"release": Blob(digest=digest_of(WEIGHTS), size=len(WEIGHTS))})
+            reply = reply.model_copy(update={"release": foreign})
         return reply
 
     world.behaviour["berkel"] = sly
     world.rounds(folder).run()
-    assert (world.blobs / "sha256" / digest_of(WEIGHTS)[7:]).exists()
+    assert folder.read_rounds()[0]["missing"] == {"berkel": "RELEASE_ABSENT"}
+    assert (world.blobs / "sha256" / foreign.digest[7:]).read_bytes() == data
+    assert world.updates() == []
+
+
+def test_another_stations_release_is_not_ones_own(world: World) -> None:
+    folder = world.accept(rounds=1)
+    theirs = save({"w": np.full(4, NODES["amstel"], dtype=np.float32)})
+
+    def thief(instruction: Instruction) -> Answer:
+        reply = world.answer("berkel")(instruction)
+        if isinstance(reply, StationReply) and reply.release is not None:
+            reply = reply.model_copy(update={"release": Blob(digest=digest_of(theirs), size=len(theirs))})
+        return reply
+
+    world.behaviour["berkel"] = thief
+    world.rounds(folder).run()
+    assert folder.read_rounds()[0]["missing"] == {"berkel": "RELEASE_ABSENT"}
+
+
+def test_what_a_station_sent_for_another_order_it_need_not_send_again(world: World) -> None:
+    """It asks whether its bytes are here without saying for which order."""
+    folder, other = world.accept(rounds=1), "sha256:" + "8" * 64
+
+    def thrifty(instruction: Instruction) -> Answer:
+        reply = world.answer("berkel")(instruction)
+        if isinstance(reply, StationReply) and reply.release is not None:
+            here = update_path(world.blobs, ORDER, "berkel", reply.release.digest)
+            there = update_path(world.blobs, other, "berkel", reply.release.digest)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            here.replace(there)
+        return reply
+
+    world.behaviour["berkel"] = thrifty
+    world.rounds(folder).run()
+    assert folder.read_rounds()[0]["took_part"] == list(NAMES)
+    # The other order's is its own to delete.
+    assert [path.parts[-3] for path in world.updates()] == ["8" * 64]
 
 
 def test_missing_initial_weights_fail_the_order(world: World) -> None:
