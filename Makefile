@@ -36,7 +36,7 @@ demo: setup engine reader images ## the main job: three hospitals train one mode
 
 test: setup engine engines reader tools images lint ## run every test, in two lines beside each other where there are two cores
 	@$(PY) .ci/lines.py --line 'unit=tests/unit tests/contracts' security=tests/security \
-	                    --line integration=tests/integration end-to-end=tests/e2e
+	                    --line integration=tests/integration 'end-to-end=tests/e2e tests/faults'
 	@bash .ci/stage --report
 
 fast: ## only the quick tests (needs: make setup)

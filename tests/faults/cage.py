@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -51,12 +52,22 @@ def run_caged(module: str, arguments: Sequence[str], *, keep: Path | None = None
         process.wait()
         if keep is not None and process.returncode:
             _keep(scratch / "kept", keep)
-        for top in (*Path("/sys/fs/cgroup").glob(f"*/{name}"), Path("/sys/fs/cgroup", name)):
+        _remove_groups(name)
+        for folder in (scratch, data):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_groups(name: str) -> None:
+    """Remove the control groups; what was killed with the cage may take a moment to leave them."""
+    end_at = time.monotonic() + 30.0
+    while tops := [*Path("/sys/fs/cgroup").glob(f"*/{name}"), *Path("/sys/fs/cgroup").glob(name)]:
+        for top in tops:
             for folder, _folders, _files in os.walk(top, topdown=False):
                 with contextlib.suppress(OSError):
                     Path(folder).rmdir()
-        for folder in (scratch, data):
-            shutil.rmtree(folder, ignore_errors=True)
+        if time.monotonic() > end_at:
+            return
+        time.sleep(0.1)
 
 
 def _keep(kept: Path, place: Path) -> None:

@@ -7,6 +7,7 @@ computed twice, counted twice or taken from somebody else shows.
 
 import hashlib
 import json
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -33,6 +34,9 @@ ENDINGS = {
     *(code.value for code in RefusalCode),
 }
 """For which reasons a run may fail under faults: that its ServerApp cannot be kept alive is none of them."""
+
+HALF_WRITTEN = re.compile(r"\..+\.[a-z0-9_]{8}")
+"""How `policies.files.write_atomically` calls what it has not put in place yet."""
 
 Key = tuple[str, int, str]
 
@@ -229,9 +233,10 @@ def nothing_left_behind(site: Site) -> Iterator[str]:
         ]
         found["the runs' replies"] = [str(path) for path in (site.orchestrator / "runs").glob("*/replies/*")]
         for party in ("orchestrator", *(hospital.name for hospital in site.hospitals)):
-            # How `write_atomically` calls what it has not put in place yet.
             hidden = [path for path in (site.disk(party) / "home").rglob(".*") if path.is_file()]
-            found[f"{party}'s half-written files"] = [str(path) for path in hidden if path.name != ".lock"]
+            found[f"{party}'s half-written files"] = [
+                str(path) for path in hidden if HALF_WRITTEN.fullmatch(path.name)
+            ]
         return {what: left for what, left in found.items() if left}
 
     if not until(lambda: not remains(), CLEAR_S, 0.5):
