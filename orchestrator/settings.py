@@ -58,7 +58,8 @@ class LimitSettings(StrictModel):
         default=16_384, description="Largest blob: an image layer or a model."
     )
     free_disk_mib: Annotated[int, Field(ge=0)] = Field(
-        default=1024, description="An upload that would leave less free disk than this is refused."
+        default=1024,
+        description="A station's release that would leave less free disk than this is refused; another upload at twice as much.",
     )
     fleet_body_mib: Annotated[int, Field(ge=1, le=64)] = Field(
         default=4, description="Largest body a station may send to a Fleet route."

@@ -237,7 +237,7 @@ class Accepting:
 
     def _with_room(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         for piece in pieces:
-            if shutil.disk_usage(self._store.root).free - len(piece) < self._blobs.limits.free_bytes:
+            if shutil.disk_usage(self._store.root).free - len(piece) < self._blobs.limits.spare_bytes:
                 raise StorageError("the orchestrator's disk is too full for this image")
             yield piece
 

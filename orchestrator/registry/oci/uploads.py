@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from orchestrator.registry.access import Principal
-from orchestrator.registry.blobs import StoreLimits
+from orchestrator.registry.blobs import StoreLimits, require_room
 from orchestrator.registry.oci.faults import OciCode, OciError
 from policies.bundle import BlobFolder
 from policies.documents import Digest, digest_of_file
@@ -163,8 +162,7 @@ class SessionWriter:
         """
         if self._file.tell() + len(data) > self._limits.blob_bytes:
             raise OciError(OciCode.SIZE_INVALID, "the blob is over the limit of this registry", status=413)
-        if shutil.disk_usage(self.path.parent).free - len(data) < self._limits.free_bytes:
-            raise StorageError("the orchestrator's disk is too full for this upload")
+        require_room(self.path.parent, len(data), self._limits.spare_bytes)
         self._file.write(data)
 
     def back_to(self, position: int) -> None:

@@ -1,11 +1,15 @@
+import shutil
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.registry.access import Principal, Role
 from orchestrator.registry.blobs import BlobStore, StoreLimits
+from orchestrator.registry.oci.uploads import UploadSessions
 from policies.bundle import BlobFolder
 from policies.documents import digest_of
 from policies.errors import StorageError, UsageError, WireError
@@ -93,6 +97,54 @@ def test_ceilings(tmp_path: Path) -> None:
     full = BlobStore(tmp_path, StoreLimits(free_bytes=1 << 60))
     with pytest.raises(StorageError, match="full"), full.upload(digest_of(b""), "a", offset=0, total=1):
         pass
+
+
+def test_uploads_of_others_leave_room_for_the_releases_of_stations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = 10_000
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    store, data = BlobStore(tmp_path, StoreLimits(free_bytes=6000)), b"release"
+    with pytest.raises(StorageError, match="full"), store.upload(digest_of(b"x"), "a", offset=0, total=1):
+        pass
+    with store.upload(digest_of(data), "s", offset=0, total=len(data), release=True) as upload:
+        upload.write(data)
+        assert upload.finish()
+    free = 6000
+    with (
+        pytest.raises(StorageError, match="full"),
+        store.upload(digest_of(b"x"), "s", offset=0, total=1, release=True),
+    ):
+        pass
+
+
+def test_images_that_are_pushed_leave_that_room_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = 12_000
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    sessions = UploadSessions(tmp_path, StoreLimits(free_bytes=6000))
+    alice = Principal(Role.RESEARCHER, "alice")
+    session = sessions.begin(alice, "train")
+    with sessions.writing(alice, "train", session, 0) as writer:
+        with pytest.raises(StorageError, match="full"):
+            writer.write(b"01234")
+        free += 5
+        writer.write(b"01234")
+
+
+def test_the_disk_is_looked_at_again_while_bytes_come_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = 20_000
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    store, digest = BlobStore(tmp_path, StoreLimits(free_bytes=6000)), digest_of(b"0123456789")
+    with store.upload(digest, "a", offset=0, total=10) as upload:
+        upload.write(b"01234")
+        free = 12_000
+        with pytest.raises(StorageError, match="full"):
+            upload.write(b"56789")
+    assert store.received(digest, "a") == 5, "what came stays, for when there is room"
 
 
 @pytest.mark.parametrize("digest", ["", "sha256:", "sha256:../../x", "md5:" + "0" * 64, "sha256:" + "A" * 64])
