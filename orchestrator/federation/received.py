@@ -12,6 +12,7 @@ from policies.wire.instructions import (
     MAX_INLINE_ARRAYS_BYTES,
     MAX_REPLY_BYTES,
     RECORD_KEY,
+    Kind,
     StationReply,
     Status,
     decode_reply,
@@ -29,21 +30,32 @@ _PASSING = frozenset(
 )
 """Refusals that may be another answer later."""
 
+_HEALED = frozenset(
+    {
+        RefusalCode.CONSENT_UNKNOWN.value,
+        RefusalCode.CONSENT_STALE.value,
+        RefusalCode.TRUST_EXPIRED.value,
+    }
+)
+"""Refusals of a run that was accepted, which somebody is about to heal: a clock that went wrong, a register to import, a witness
+that is away. To an order that asks to begin they are the answer."""
+
 _AROUND = frozenset(
     code.value
     for code in (RefusalCode.NETWORK_UNAVAILABLE, RefusalCode.ENGINE_UNAVAILABLE, RefusalCode.STATION_STORAGE)
 )
 """Failures of what is around a train, not of it: the disk is full, here or there, or the engine starts again. No number of them is the end."""
 
-HELD = (_PASSING | _AROUND) - {RefusalCode.RESOURCES_BUSY.value}
+HELD = (_PASSING | _HEALED | _AROUND) - {RefusalCode.RESOURCES_BUSY.value}
 """Of these, what tells nothing of how fast a station is. A busy one is slow for whoever waits."""
 
 
 def passes(reply: StationReply) -> bool:
     """Whether the same question may have another answer a little later."""
-    return (reply.status is Status.REFUSED and reply.code in _PASSING) or (
-        reply.status is Status.FAILED and reply.code in _AROUND
-    )
+    if reply.status is Status.FAILED:
+        return reply.code in _AROUND
+    passing = _PASSING if reply.kind is Kind.PREPARE else _PASSING | _HEALED
+    return reply.status is Status.REFUSED and reply.code in passing
 
 
 def is_failure(reply: StationReply) -> bool:

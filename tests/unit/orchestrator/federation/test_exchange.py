@@ -54,10 +54,19 @@ def _in_turn(*answers: Callable[[Instruction], Answer]) -> Callable[[Instruction
 
 
 def _ask(
-    grid: GridSimulator, patience: Patience = PATIENCE, stop: threading.Event | None = None
+    grid: GridSimulator,
+    patience: Patience = PATIENCE,
+    stop: threading.Event | None = None,
+    kind: Kind = Kind.TRAIN,
 ) -> dict[str, Outcome]:
+    begins = kind is Kind.PREPARE
     question = Instruction(
-        kind=Kind.TRAIN, order_digest=DIGEST, round=1, weights=Blob(digest=DIGEST, size=1), deadline_s=60
+        kind=kind,
+        order_digest=DIGEST,
+        round=0 if begins else 1,
+        order="{}" if begins else None,
+        weights=None if begins else Blob(digest=DIGEST, size=1),
+        deadline_s=60,
     )
     exchange = Exchange(grid, NODES, stop or threading.Event(), poll_s=0.002)
     return exchange.ask(question, None, NAMES, patience, lambda _, answered: answered)
@@ -121,6 +130,15 @@ def test_a_refusal_is_final_unless_it_passes_by_itself() -> None:
     assert found["amstel"] == Missing("POLICY_REVOKED", "c0ffee")
     assert isinstance(found["berkel"], Answered)
     assert _attempts(grid, "amstel") == [1]
+
+
+@pytest.mark.parametrize("code", ["CONSENT_UNKNOWN", "CONSENT_STALE", "TRUST_EXPIRED"])
+def test_what_a_hospital_is_about_to_heal_is_waited_for_in_a_run_that_it_accepted(code: str) -> None:
+    grid = _grid(amstel=_in_turn(*[lambda i: _reply(i, Status.REFUSED, code)] * 4, _good))
+    patience = Patience(deadline_s=60.0, enough=3, grace_s=0.1, pending_s=0.01)
+    assert isinstance(_ask(grid, patience)["amstel"], Answered)
+    grid = _grid(amstel=_in_turn(lambda i: _reply(i, Status.REFUSED, code), _good))
+    assert _ask(grid, patience, kind=Kind.PREPARE)["amstel"] == Missing(code, "c0ffee")
 
 
 def test_three_failures_are_the_end_at_a_station() -> None:
