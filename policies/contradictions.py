@@ -10,7 +10,8 @@ from policies.policy import (
     RequesterClass,
 )
 from policies.privacy.accounting import Spent, spendable
-from policies.strategies import STRATEGIES, grant_problems
+from policies.strategies import STRATEGIES, fewest_kept, grant_problems
+from policies.withheld import MINIMUM_POOLED
 
 
 def contradictions(policy: Policy) -> list[str]:
@@ -89,6 +90,14 @@ def contradictions(policy: Policy) -> list[str]:
                 f"secure_aggregation adds up what nobody sees singly, and the strategy '{name}' needs it singly",
             )
             for name in runs.strategies
+        ),
+        *(
+            (
+                not release.station_results and kept < MINIMUM_POOLED,
+                f"{name} may hand on the updates of {kept} of the stations alone: grant num_nodes_to_select from {MINIMUM_POOLED} on, or say release.station_results: true",
+            )
+            for name in runs.strategies
+            if (kept := fewest_kept(name, runs.strategy_parameters.get(name, {}))) is not None
         ),
         (
             private and release.secure_aggregation and release.trust_statement is not None,

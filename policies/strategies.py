@@ -18,6 +18,7 @@ from pydantic import model_validator
 
 from policies.documents import StrictModel
 from policies.manifest import PROXIMAL_MU, HyperparameterSpec
+from policies.withheld import MINIMUM_POOLED
 
 StrategyName = Literal[
     "FedAvg",
@@ -112,7 +113,7 @@ STRATEGIES: Final[Mapping[StrategyName, StrategySpec]] = {
         parameters={"beta": Parameter(0.2, 0.01, 0.49)},
     ),
     "Krum": StrategySpec(
-        "the updates nearest to the others (num_nodes_to_select of them): as many as num_malicious_nodes hostile stations are left out",
+        "the updates nearest to the others (num_nodes_to_select of them) and nothing of the rest: as many as num_malicious_nodes hostile stations are left out",
         needs_single_updates=True,
         parameters={
             "num_malicious_nodes": Parameter(0, 0, 100),
@@ -140,6 +141,11 @@ class ParameterRange(StrictModel):
 
 Ranges = Mapping[StrategyName, Mapping[str, ParameterRange]]
 
+_ALONE: Final = (
+    "a round's weights may be those of {kept} of the hospitals and nobody else, so whoever is given the weights, the requester and "
+    "every hospital, reads what those sent"
+)
+
 
 def parameters_of(name: StrategyName, chosen: Mapping[str, ParameterValue]) -> dict[str, ParameterValue]:
     """Return every parameter of a strategy: as chosen, else its default.
@@ -154,7 +160,8 @@ def fewest_updates(name: StrategyName, parameters: Mapping[str, ParameterValue])
     """Return with how many updates a strategy means what it says, at least.
 
     A median of two is their mean. A trimmed mean cuts `int(beta * n)` at either end, and with none cut it protects from nobody.
-    Krum tolerates f hostile of n >= 2f + 3 (Blanchard et al. 2017), and its best n - f - 2 may be averaged.
+    Krum tolerates f hostile of n >= 2f + 3 (Blanchard et al. 2017), and its best n - f - 2 may be averaged: to keep three of them
+    takes five.
 
     >>> fewest_updates("Krum", {"num_malicious_nodes": 2}), fewest_updates("FedTrimmedAvg", {})
     (7, 5)
@@ -251,7 +258,21 @@ def strategy_in_words(name: StrategyName, ranges: Mapping[str, ParameterRange]) 
             told.append(f"{key} {parameter.default if granted is None else granted.minimum:g}")
         else:
             told.append(f"{key} {granted.minimum:g} to {granted.maximum:g}")
-    return f"{name}: {STRATEGIES[name].words}" + (f"; {', '.join(told)}" if told else "")
+    kept = fewest_kept(name, ranges)
+    alone = "" if kept is None or kept >= MINIMUM_POOLED else f"; {_ALONE.format(kept=kept)}"
+    return f"{name}: {STRATEGIES[name].words}" + (f"; {', '.join(told)}" if told else "") + alone
+
+
+def fewest_kept(name: StrategyName, ranges: Mapping[str, ParameterRange]) -> int | None:
+    """Return of how few whole updates a round's weights may be made, as a policy grants it; None where all of them count.
+
+    >>> fewest_kept("Krum", {}), fewest_kept("FedAvg", {})
+    (1, None)
+    """
+    if name != "Krum":
+        return None
+    key = "num_nodes_to_select"
+    return int(ranges[key].minimum if key in ranges else STRATEGIES[name].parameters[key].default)
 
 
 def mildest(name: StrategyName, ranges: Mapping[str, ParameterRange]) -> dict[str, ParameterValue]:

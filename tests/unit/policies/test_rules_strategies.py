@@ -44,7 +44,7 @@ def complaint(changes: dict[str, Any]) -> str:
 @pytest.mark.parametrize("name", ALL)
 def test_a_strategy_is_chosen_where_it_is_granted_and_nowhere_else(name: str) -> None:
     seven = {"stations": [f"s{number}" for number in range(7)], "minimum_stations": 7}
-    granted = {"runs.strategies": [name], "runs.minimum_stations": 7}
+    granted = {"runs.strategies": [name], "runs.minimum_stations": 7, "release.station_results": True}
     assert codes({"name": name}, granted, **seven) == []
     other = {"runs.strategies": ["FedAvgM" if name == "FedAvg" else "FedAvg"]}
     assert codes({"name": name}, other, **seven) == ["ORDER_BEYOND_POLICY"]
@@ -86,6 +86,7 @@ def test_an_order_has_as_many_stations_as_its_strategy_takes() -> None:
     granted = {
         "runs.strategies": ["Krum"],
         "runs.strategy_parameters": {"Krum": {"num_malicious_nodes": {"minimum": 0, "maximum": 2}}},
+        "release.station_results": True,
     }
     stations = [f"s{number}" for number in range(8)]
     for hostile, least in ((0, 3), (1, 5), (2, 7)):
@@ -149,6 +150,7 @@ def test_fedprox_takes_a_train_and_an_order_with_proximal_mu() -> None:
             {
                 "runs.strategies": ["Krum"],
                 "runs.strategy_parameters": {"Krum": {"num_malicious_nodes": {"minimum": 1, "maximum": 2}}},
+                "release.station_results": True,
             },
             "Krum takes 5 stations or more, and runs.minimum_stations is 3",
         ),
@@ -161,6 +163,41 @@ def test_fedprox_takes_a_train_and_an_order_with_proximal_mu() -> None:
 )  # fmt: skip
 def test_what_a_policy_cannot_grant(changes: dict[str, Any], said: str) -> None:
     assert said in complaint(changes)
+
+
+@pytest.mark.parametrize("ranges", [{}, {"minimum": 1, "maximum": 1}, {"minimum": 2, "maximum": 5}])
+def test_krum_that_may_hand_on_one_or_two_updates_is_granted_with_single_results_only(
+    ranges: dict[str, int],
+) -> None:
+    granted = {
+        "runs.strategies": ["Krum"],
+        "runs.strategy_parameters": {"Krum": {"num_nodes_to_select": ranges} if ranges else {}},
+        "runs.minimum_stations": 8,
+    }
+    kept = ranges.get("minimum", 1)
+    said = complaint({**granted, "release.station_results": False})
+    assert f"Krum may hand on the updates of {kept} of the stations alone" in said
+    found = policy({**granted, "release.station_results": True})
+    words = strategy_in_words("Krum", found.runs.strategy_parameters["Krum"])
+    assert f"may be those of {kept} of the hospitals and nobody else" in words
+
+
+def test_krum_that_keeps_three_or_more_is_granted_and_takes_five_stations() -> None:
+    three = {"Krum": {"num_nodes_to_select": {"minimum": 3, "maximum": 4}}}
+    granted = {
+        "runs.strategies": ["Krum"],
+        "runs.strategy_parameters": three,
+        "release.station_results": False,
+    }
+    assert "Krum takes 5 stations or more" in complaint({**granted, "runs.minimum_stations": 4})
+    found = policy({**granted, "runs.minimum_stations": 5})
+    assert "nobody else" not in strategy_in_words("Krum", found.runs.strategy_parameters["Krum"])
+    stations = {"stations": [f"s{number}" for number in range(5)], "minimum_stations": 5}
+    granted["runs.minimum_stations"] = 5
+    asked = {"name": "Krum", "parameters": {"num_nodes_to_select": 3}}
+    assert codes(asked, granted, **stations) == []
+    # Flower's default is one: an order that leaves it out asks for what is not granted.
+    assert codes({"name": "Krum"}, granted, **stations) == ["ORDER_BEYOND_POLICY"]
 
 
 def test_what_changed_of_a_grant_is_told() -> None:

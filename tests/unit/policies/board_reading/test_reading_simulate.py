@@ -147,6 +147,7 @@ def test_the_order_that_is_assumed_is_within_the_granted_strategy(
         "runs__strategies": [strategy],
         "runs__strategy_parameters": {strategy: ranges} if ranges else {},
         "runs__minimum_stations": 5,
+        "release__station_results": True,
         "runs__hyperparameters": {"proximal-mu": {"type": "float", "minimum": 0, "maximum": 1, "default": 0}},
     }
     found = asked(profile(), train=None, **granted)
