@@ -77,7 +77,7 @@ def _value(
             continue
         own = values_of(entry, stage, key).get(station)
         course.append(MirrorPoint(round=int(entry["round"]), own=own, pooled=found.value))
-        # Of one question asked twice the first answer stands; after training the last round's is another question.
+        # The last round that is told stands; one that is not told because others answered than before does not displace it.
         if last is None or found.code != DIFFERENCE:
             last = (entry, found)
     if last is None:

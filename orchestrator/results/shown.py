@@ -18,10 +18,32 @@ Entry = Mapping[str, Any]
 
 STAGES: Final = ("train", "evaluate", "analyse")
 _KEPT: Final = (
-    "round", "of", "quorum", "took_part", "missing", "excluded", "absent", "left_out", "weights", "aggregate_s", "wall_s", "overhead_s",
-    "heads",
+    "round", "of", "quorum", "took_part", "missing", "excluded", "absent", "left_out", "weights", "aggregate_s", "heads",
 )  # fmt: skip
-"""Who took part, who did not and why, times of the whole round, heads of stations' chains: nothing that a station released."""
+"""Who took part, who did not and why, our own time, heads of stations' chains: nothing that a station released.
+
+Not the round's wall time: it is the slowest station's, and a little more.
+"""
+
+
+class ToldSets:
+    """Over which stations a run's values are told, so that no two of them tell a single one's by their difference.
+
+    Whether training changed the weights between two rounds is not relied on: a train may change nothing, and then answers the same
+    again. So what was told over some stations is told over those again, or over stations of which none is among them.
+    """
+
+    def __init__(self) -> None:
+        self._sets: dict[tuple[str, str], set[frozenset[str]]] = {}
+
+    def takes(self, which: tuple[str, str], stations: Iterable[str]) -> bool:
+        """Whether a stage's value may be told over these stations; it counts as told then."""
+        names = frozenset(stations)
+        told = self._sets.setdefault(which, set())
+        if any(names != each and names & each for each in told):
+            return False
+        told.add(names)
+        return True
 
 
 def shown_rounds(accepted: AcceptedOrder, rounds: Sequence[Entry]) -> list[dict[str, Any]]:
@@ -29,7 +51,7 @@ def shown_rounds(accepted: AcceptedOrder, rounds: Sequence[Entry]) -> list[dict[
     if accepted.release.station_results:
         return [dict(entry) for entry in rounds]
     pooled = pooled_rounds(accepted, rounds)
-    asked = _told_tables(accepted, rounds)
+    asked = _told_tables(rounds)
     # What a station counts stays the same over a run: two sums over sets that differ by one tell its count.
     counted = [frozenset(entry.get("num_examples") or {}) for entry in rounds]
     return [
@@ -41,7 +63,7 @@ def shown_rounds(accepted: AcceptedOrder, rounds: Sequence[Entry]) -> list[dict[
 def pooled_rounds(accepted: AcceptedOrder, rounds: Sequence[Entry]) -> list[dict[str, dict[str, Pooled]]]:
     """Return for each round, by stage and metric, the pooled value, told or not."""
     metrics = metrics_of(accepted)
-    first: dict[tuple[str, str], frozenset[str]] = {}
+    told_of = ToldSets()
     found: list[dict[str, dict[str, Pooled]]] = []
     for entry in rounds:
         here: dict[str, dict[str, Pooled]] = {}
@@ -50,7 +72,7 @@ def pooled_rounds(accepted: AcceptedOrder, rounds: Sequence[Entry]) -> list[dict
             if not values:
                 continue
             told = pool(values, examples_of(entry, stage), metric)
-            if told.value is not None and not _same_question(accepted, first, (stage, key), values):
+            if told.value is not None and not told_of.takes((stage, key), values):
                 told = Pooled(told.stations, None, DIFFERENCE)
             here.setdefault(stage, {})[key] = told
         found.append(here)
@@ -77,24 +99,9 @@ def examples_of(entry: Entry, stage: str) -> dict[str, int]:
     return dict(found if isinstance(found, Mapping) else entry.get("num_examples") or {})
 
 
-def _same_question(
-    accepted: AcceptedOrder,
-    first: dict[tuple[str, str], frozenset[str]],
-    which: tuple[str, str],
-    stations: Iterable[str],
-) -> bool:
-    """Whether no earlier round asked the same of other stations; after training the question is another one each round.
-
-    Stations whose weights did not change answer the same again: two means over sets that differ by one tell that one's value.
-    """
-    if "train" in accepted.order.stages:
-        return True
-    return first.setdefault(which, frozenset(stations)) == frozenset(stations)
-
-
-def _told_tables(accepted: AcceptedOrder, rounds: Sequence[Entry]) -> list[dict[str, dict[str, str]]]:
+def _told_tables(rounds: Sequence[Entry]) -> list[dict[str, dict[str, str]]]:
     """Return for each round, by stage and table, why its sum is not told; empty text where it is."""
-    first: dict[tuple[str, str], frozenset[str]] = {}
+    told_of = ToldSets()
     found: list[dict[str, dict[str, str]]] = []
     for entry in rounds:
         here: dict[str, dict[str, str]] = {}
@@ -102,7 +109,7 @@ def _told_tables(accepted: AcceptedOrder, rounds: Sequence[Entry]) -> list[dict[
             for key in sorted((entry.get("summed_tables") or {}).get(stage) or {}):
                 names = frozenset(_with_table(entry, stage, key))
                 code = "" if len(names) >= MINIMUM_POOLED else TOO_FEW
-                if not code and not _same_question(accepted, first, (stage, key), names):
+                if not code and not told_of.takes((stage, key), names):
                     code = DIFFERENCE
                 here.setdefault(stage, {})[key] = code
         found.append(here)
@@ -156,9 +163,6 @@ def _shown(
     shown["examples_total"] = (
         sum(examples.values()) if examples_told and len(examples) >= MINIMUM_POOLED else None
     )
-    shown["compute_s"] = {
-        stage: {"slowest": max(times.values())}
-        for stage, times in (entry.get("compute_s") or {}).items()
-        if times
-    }
+    # The slowest station's time is that station's.
+    shown["compute_s"] = {}
     return shown

@@ -36,8 +36,8 @@ class RoundNews:
         released_by: by stage and name, how many stations released what is shown pooled only.
         withheld: by stage and name, why a pooled value is not told.
         tables: by stage and name, the stations that released one.
-        compute_s: of the slowest station, over all stages; in the policy's quantum.
-        overhead_s: the rest of the round's time.
+        compute_s: of the slowest station, over all stages; in the policy's quantum. None where it is not shown.
+        overhead_s: the rest of the round's time; None where it is not shown.
     """
 
     number: int
@@ -50,8 +50,8 @@ class RoundNews:
     released_by: Mapping[str, int]
     withheld: Mapping[str, str]
     tables: Mapping[str, tuple[str, ...]]
-    compute_s: float
-    overhead_s: float
+    compute_s: float | None
+    overhead_s: float | None
 
 
 def round_news(entry: Mapping[str, Any]) -> RoundNews:
@@ -66,7 +66,7 @@ def round_news(entry: Mapping[str, Any]) -> RoundNews:
             for name in sorted(found):
                 tables.setdefault(f"{stage} {name}", []).append(station)
     compute = _mapping(entry, "compute_s")
-    slowest = (max(map(float, _mapping(compute, stage).values()), default=0.0) for stage in compute)
+    slowest = [max(map(float, _mapping(compute, stage).values()), default=0.0) for stage in compute]
     return RoundNews(
         number=int(entry.get("round", 0)),
         took_part=tuple(map(str, entry.get("took_part", ()))),
@@ -82,8 +82,8 @@ def round_news(entry: Mapping[str, Any]) -> RoundNews:
         },
         withheld={name: str(code) for name, code in _by_stage(entry, "withheld")},
         tables={name: tuple(stations) for name, stations in tables.items()},
-        compute_s=sum(slowest),
-        overhead_s=float(entry.get("overhead_s", 0.0)),
+        compute_s=sum(slowest) if slowest else None,
+        overhead_s=float(entry["overhead_s"]) if "overhead_s" in entry else None,
     )
 
 
@@ -102,8 +102,14 @@ def round_lines(news: RoundNews) -> Iterator[str]:
         f"round {news.number}: {_how_many(news)} took part"
         + (f", not {missing}" if missing else "")
         + (f", excluded for good {', '.join(news.excluded)}" if news.excluded else "")
-        + f"; compute {news.compute_s:.1f} s, overhead {news.overhead_s:.1f} s"
+        + _times(news)
     )
+
+
+def _times(news: RoundNews) -> str:
+    each = {"compute": news.compute_s, "overhead": news.overhead_s}
+    told = ", ".join(f"{name} {value:.1f} s" for name, value in each.items() if value is not None)
+    return told and f"; {told}"
 
 
 def _pooled_only(news: RoundNews) -> list[str]:
@@ -146,7 +152,7 @@ def table_rows(rounds: Sequence[RoundNews]) -> Iterator[tuple[str, ...]]:
     """Yield the rows of a table: one per round and metric, a column per station where few enough are shown by name."""
     stations = _columns(rounds)
     for news in rounds:
-        times = (f"{news.compute_s:.1f}", f"{news.overhead_s:.1f}")
+        times = tuple("" if value is None else f"{value:.1f}" for value in (news.compute_s, news.overhead_s))
         names = [*news.metrics, *(f"{name} (table)" for name in news.tables), *_pooled_only(news)] or [
             NOTHING
         ]

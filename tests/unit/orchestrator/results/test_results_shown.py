@@ -42,6 +42,39 @@ def test_without_the_policys_word_no_value_of_a_station_is_shown() -> None:
     assert shown["means"]["evaluate"] == {"auc": round(mean, 4)}
 
 
+@pytest.mark.parametrize("number", [1, 3])
+def test_no_time_of_a_round_tells_how_long_a_station_took(number: int) -> None:
+    took = dict(list({"amstel": 37.125, "berkel": 11.25, "dommel": 5.5}.items())[:number])
+    times = {"train": took, "evaluate": {name: value / 2 for name, value in took.items()}, "analyse": took}
+    slowest = sum(max(each.values()) for each in times.values())
+    entry = round_entry(1, {name: FOUR[name] for name in took}, {name: EXAMPLES[name] for name in took}) | {
+        "of": 4,
+        "quorum": 1,
+        "missing": {"eem": "LATE"},
+        "excluded": {},
+        "absent": {
+            "train": {"eem": {"code": "LATE", "since": "2026-11-22T10:00:00Z", "correlation_id": None}}
+        },
+        "left_out": [],
+        "weights": "sha256:" + "0" * 64,
+        "late": [{"station": "eem", "stage": "train", "round": 1, "taken_s": 99.875}],
+        "compute_s": times,
+        "wall_s": slowest + 0.375,
+        "overhead_s": 0.375,
+        "deadlines": {"train": {name: {"given_s": 60.0, "taken_s": value} for name, value in took.items()}},
+    }
+    (shown,) = shown_rounds(accepted_order(), [entry])
+    assert shown["compute_s"] == {}
+    assert not {"wall_s", "overhead_s", "deadlines"} & shown.keys()
+    told = json.dumps(shown)
+    single = {value for each in times.values() for value in each.values()} | {
+        slowest,
+        slowest + 0.375,
+        99.875,
+    }
+    assert not [value for value in single if str(value) in told]
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_value_of_one_or_two_stations_is_not_pooled(number: int) -> None:
     values = dict(list(FOUR.items())[:number])
@@ -52,19 +85,50 @@ def test_a_value_of_one_or_two_stations_is_not_pooled(number: int) -> None:
     assert shown["examples_total"] is None
 
 
-def test_the_same_question_of_other_stations_tells_no_difference() -> None:
-    order = accepted_order(stages=("evaluate",), rounds=3)
+@pytest.mark.parametrize("stages", [("evaluate",), ("train", "evaluate")])
+def test_no_two_rounds_over_sets_that_overlap_are_told(stages: tuple[str, ...]) -> None:
+    # Training or not: a train may leave its weights as they are, and then the fourth's value is the difference.
+    order = accepted_order(stages=stages, rounds=3)
     three = {name: FOUR[name] for name in ("amstel", "berkel", "dommel")}
     rounds = [round_entry(number, values, EXAMPLES) for number, values in ((1, FOUR), (2, three), (3, FOUR))]
     told = [entry["evaluate"]["auc"] for entry in pooled_rounds(order, rounds)]
     assert [each.code for each in told] == ["", DIFFERENCE, ""]
-    trained = pooled_rounds(accepted_order(rounds=3), rounds)
-    assert all(each["evaluate"]["auc"].value is not None for each in trained)
+    shown = shown_rounds(order, rounds)
+    assert [entry["withheld"].get("evaluate") for entry in shown] == [None, {"auc": DIFFERENCE}, None]
     # The count of each stays the same in every run.
-    shown = shown_rounds(
-        accepted_order(rounds=3), [rounds[0], round_entry(2, three, {n: EXAMPLES[n] for n in three})]
-    )
+    shown = shown_rounds(order, [rounds[0], round_entry(2, three, {n: EXAMPLES[n] for n in three})])
     assert [entry["examples_total"] for entry in shown] == [sum(EXAMPLES.values()), None]
+
+
+def test_of_rounds_over_many_sets_those_over_the_same_or_over_others_are_told() -> None:
+    order = accepted_order(rounds=5)
+    names = [f"s{number}" for number in range(9)]
+    examples = dict.fromkeys(names, 50)
+    sets = (names[:6], names[3:], names[6:], names[:6], names)
+    rounds = [
+        round_entry(number, {name: 0.5 + int(name[1:]) / 100 for name in each}, examples)
+        for number, each in enumerate(sets, 1)
+    ]
+    told = [entry["evaluate"]["auc"].code for entry in pooled_rounds(order, rounds)]
+    # The second has three of the first: with more such sets every single value could be worked out.
+    assert told == ["", DIFFERENCE, "", "", DIFFERENCE]
+
+
+def test_a_summed_table_is_told_over_the_same_stations_again() -> None:
+    order = accepted_order(rounds=2)
+    three = {name: FOUR[name] for name in ("amstel", "berkel", "dommel")}
+    rounds = [
+        round_entry(number, values, EXAMPLES)
+        | {
+            "tables": {"evaluate": {name: {"histogram": [[1]]} for name in values}},
+            "summed_tables": {"evaluate": {"histogram": [[len(values)]]}},
+        }
+        for number, values in ((1, FOUR), (2, three))
+    ]
+    assert [entry["summed_tables"]["evaluate"] for entry in shown_rounds(order, rounds)] == [
+        {"histogram": [[4]]},
+        {},
+    ]
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,14 @@ def test_a_round_that_is_shown_pooled_only_says_how_many_and_why_not() -> None:
     ]
 
 
+def test_times_that_are_not_shown_are_not_told_as_none_at_all() -> None:
+    news = round_news(
+        {key: value for key, value in POOLED.items() if key != "overhead_s"} | {"compute_s": {}}
+    )
+    assert list(round_lines(news))[-1] == "round 3: 3 of 4 took part, not c LATE"
+    assert next(table_rows([news]))[-2:] == ("", "")
+
+
 def test_many_stations_have_no_column_each() -> None:
     names = [f"s{number}" for number in range(20)]
     many = ENTRY | {"took_part": names, "train": {name: {"loss": 0.5} for name in names}}
