@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Final
 
 from orchestrator.federation.orders import RunFolder, RunProgress, RunState
+from policies.result_files import PROVENANCE, RESULT_FILES
 
-MODEL: Final = "model.safetensors"
-NETWORK: Final = "network.json"
-METRICS: Final = "metrics.json"
-TABLE: Final = "metrics.csv"
-PICTURE: Final = "metrics.png"
-CARD: Final = "model-card.json"
-CARD_PAGE: Final = "model-card.md"
-SIGNED: Final = "provenance.dsse.json"
-PROVENANCE: Final = "provenance.json"
-
-RESULT_FILES: Final = (MODEL, NETWORK, METRICS, TABLE, PICTURE, CARD, CARD_PAGE, SIGNED, PROVENANCE)
-"""What a result may hold; the provenance statement is written last and says that it is all there."""
+__all__ = [
+    "PROVENANCE",
+    "RESULT_FILES",
+    "current_result",
+    "incomplete_folder",
+    "name_of_end",
+    "result_folder",
+    "wants_result",
+    "write_end",
+]
 
 _END: Final = ".end"
 _ENDED_EARLY: Final = (RunState.FAILED, RunState.STOPPED)

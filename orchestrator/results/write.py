@@ -14,7 +14,15 @@ from orchestrator.federation.orders import RunFolder, RunState
 from orchestrator.results.card import model_card
 from orchestrator.results.card_page import card_page
 from orchestrator.results.facts import Facts, read_facts
-from orchestrator.results.folder import (
+from orchestrator.results.folder import incomplete_folder, result_folder, write_end
+from orchestrator.results.metrics import metrics_document, metrics_table
+from orchestrator.results.picture import draw_metrics
+from orchestrator.results.provenance import PAYLOAD_TYPE, provenance_statement
+from policies.bundle import BlobFolder
+from policies.documents import canonical_json, digest_of_file
+from policies.errors import StateError, StorageError, TrustError
+from policies.files import write_atomically
+from policies.result_files import (
     CARD,
     CARD_PAGE,
     METRICS,
@@ -24,17 +32,7 @@ from orchestrator.results.folder import (
     PROVENANCE,
     SIGNED,
     TABLE,
-    incomplete_folder,
-    result_folder,
-    write_end,
 )
-from orchestrator.results.metrics import metrics_document, metrics_table
-from orchestrator.results.picture import draw_metrics
-from orchestrator.results.provenance import PAYLOAD_TYPE, provenance_statement
-from policies.bundle import BlobFolder
-from policies.documents import canonical_json, digest_of_file
-from policies.errors import StateError, StorageError, TrustError
-from policies.files import write_atomically
 from policies.signing import load_signer, sign_envelope
 from policies.wire.arrays import read_layout
 

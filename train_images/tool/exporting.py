@@ -14,7 +14,8 @@ from typing import Final, Literal
 from policies.documents import digest_of_file, load_json
 from policies.errors import DocumentError, NotFoundError, TrustError, UsageError
 from policies.networks import Network
-from train_images.tool.results import PROVENANCE, subjects_of
+from policies.result_files import PROVENANCE
+from train_images.tool.results import subjects_of
 
 Form = Literal["torch", "monai-bundle"]
 

@@ -2,11 +2,11 @@
 
 A download goes on where it stopped: after a break of the network, a restart of the orchestrator, or another process that was killed.
 Nothing has its final name before its bytes are verified, and the provenance statement comes last: where it is, all of it is there.
-The orchestrator is not trusted with names of files: only plain ones are taken.
+The orchestrator is not trusted with names of files or with sizes: those of `policies.result_files` are taken, into a folder of nothing
+else.
 """
 
 import json
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from policies.documents import digest_of_file
-from policies.errors import NotFoundError, PhtError, StorageError, TrustError, WireError
+from policies.errors import NotFoundError, PhtError, StorageError, TrustError, UsageError, WireError
 from policies.files import sync_folder
+from policies.result_files import PROVENANCE, RESULT_FILES, SIGNED, most_bytes
 from policies.signing import unsafe_payload
 from policies.wire.registry_client import RegistryClient, RunStatus
 
-PROVENANCE: Final = "provenance.json"
-SIGNED: Final = "provenance.dsse.json"
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 WRITTEN_WITHIN_S: Final = 60.0
 """What a run gives is written within a moment of its end."""
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
-_MAX_STATEMENT_BYTES: Final = 256 << 20
+_SUFFIXES: Final = ("", ".part", ".new", ".new.part")
+_OURS: Final = frozenset(name + suffix for name in RESULT_FILES for suffix in _SUFFIXES)
+"""What an earlier fetch leaves, whole or broken off."""
 
 OnBytes = Callable[[str, int], None]
 
@@ -54,23 +54,25 @@ def fetch_result(
     Raises:
         NotFoundError: the run gives nothing (yet).
         WireError: its provenance statement is none.
-        TrustError: bytes are not those of their digest, a name is no plain one, or the countersigned statement is another one.
+        TrustError: bytes are not those of their digest, a file is none of a result or too large for one, or the countersigned
+            statement is another one.
+        UsageError: the folder holds something else than an earlier result.
         StorageError: the disk is full.
     """
+    _hold_nothing_else(out)
     _written(registry, digest)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{out}: cannot be made ({error.strerror})") from error
     draft = out / (PROVENANCE + ".new")
-    registry.get_result_file(digest, PROVENANCE, draft)
+    _fetch(registry, digest, PROVENANCE, draft)
     subjects = subjects_of(draft)
     _forget_another(out, draft, subjects)
     for name, wanted in sorted(subjects.items()):
         path = out / name
         if not path.is_file() or digest_of_file(path) != wanted:
-            told = None if on_bytes is None else _named(on_bytes, name)
-            registry.get_result_file(digest, name, path, digest=wanted, on_bytes=told)
+            _fetch(registry, digest, name, path, wanted, on_bytes)
     _fetch_signed(registry, digest, out, draft)
     draft.replace(out / PROVENANCE)
     sync_folder(out)
@@ -100,8 +102,42 @@ def _written(registry: RegistryClient, digest: str) -> RunStatus:
         time.sleep(0.5)
 
 
-def _named(on_bytes: OnBytes, name: str) -> Callable[[int], None]:
-    return lambda count: on_bytes(name, count)
+def _hold_nothing_else(out: Path) -> None:
+    """Refuse a folder with a person's own files in it: a result's may have their names."""
+    try:
+        others = [path for path in out.iterdir() if path.name not in _OURS or not path.is_file()]
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(f"{out}: cannot be read ({error.strerror})") from error
+    if others:
+        raise UsageError(
+            f"{out}: holds other files than a result's",
+            hint="Name an empty folder, or one that is not there yet.",
+        )
+
+
+def _fetch(
+    registry: RegistryClient,
+    digest: str,
+    name: str,
+    to: Path,
+    wanted: str | None = None,
+    on_bytes: OnBytes | None = None,
+) -> None:
+    """Fetch one file; one that grows beyond what it may be is broken off, and nothing of it stays."""
+
+    def told(count: int) -> None:
+        if count > most_bytes(name):
+            raise TrustError(f"{name}: more bytes came than a result's file may have")
+        if on_bytes is not None:
+            on_bytes(name, count)
+
+    try:
+        registry.get_result_file(digest, name, to, digest=wanted, on_bytes=told)
+    except TrustError:
+        to.with_name(to.name + ".part").unlink(missing_ok=True)
+        raise
 
 
 def _forget_another(out: Path, draft: Path, subjects: dict[str, str]) -> None:
@@ -122,12 +158,12 @@ def _fetch_signed(registry: RegistryClient, digest: str, out: Path, draft: Path)
     """Fetch the countersigned statement, where there is one: it must be of the very bytes of the other."""
     envelope = out / (SIGNED + ".new")
     try:
-        registry.get_result_file(digest, SIGNED, envelope)
+        _fetch(registry, digest, SIGNED, envelope)
     except NotFoundError:
         return
     try:
         same = (
-            unsafe_payload(envelope.read_bytes(), PAYLOAD_TYPE, max_bytes=_MAX_STATEMENT_BYTES)
+            unsafe_payload(envelope.read_bytes(), PAYLOAD_TYPE, max_bytes=most_bytes(SIGNED))
             == draft.read_bytes()
         )
     except PhtError:
@@ -155,7 +191,7 @@ def subjects_of(path: Path) -> dict[str, str]:
 
     Raises:
         WireError: it is none.
-        TrustError: a name is no plain one.
+        TrustError: it names a file that a result does not have.
     """
     try:
         found = {
@@ -163,6 +199,6 @@ def subjects_of(path: Path) -> dict[str, str]:
         }
     except (KeyError, TypeError) as error:
         raise WireError(f"{PROVENANCE} is no provenance statement") from error
-    if any(not _NAME.fullmatch(name) or name.startswith(PROVENANCE) or name == SIGNED for name in found):
-        raise TrustError(f"{PROVENANCE} names a file that is no plain one")
+    if not found.keys() <= set(RESULT_FILES) - {PROVENANCE, SIGNED}:
+        raise TrustError(f"{PROVENANCE} names a file that a result does not have")
     return found

@@ -19,6 +19,7 @@ from orchestrator.registry.access import Role
 from orchestrator.results.folder import wants_result
 from policies.documents import digest_of
 from policies.errors import NotFoundError, TrustError, UsageError
+from policies.result_files import most_bytes
 from policies.signing import load_signer, verify_envelope
 from train_images.tool.results import PAYLOAD_TYPE, fetch_result, outcome_of
 
@@ -149,6 +150,54 @@ def test_a_run_that_ended_early_gives_what_it_has_and_says_so(
     fetch_result(named.alice, digest, tmp_path)
     assert outcome_of(tmp_path)[0]
     assert not (named.run(digest).path / "incomplete").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["train.yaml", "conftest.py", "key.pem", "provenance.json", "../metrics.json"]
+)
+def test_an_orchestrator_chooses_no_name_in_a_researchers_folder(
+    named: ResultsWorld, tmp_path: Path, name: str
+) -> None:
+    digest = named.ordered()
+    named.ended(digest)
+    folder = named.run(digest).path / "result"
+    statement = json.loads((folder / "provenance.json").read_bytes())
+    statement["subject"].append({"name": name, "digest": {"sha256": "0" * 64}})
+    (folder / "provenance.json").write_text(json.dumps(statement))
+    with pytest.raises(TrustError, match="names a file that a result does not have"):
+        fetch_result(named.alice, digest, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"provenance.json.new"}
+
+
+@pytest.mark.parametrize("own", ["train.yaml", "torch.py", "nested"])
+def test_a_result_goes_into_no_folder_of_something_else(
+    named: ResultsWorld, tmp_path: Path, own: str
+) -> None:
+    digest = named.ordered()
+    named.ended(digest)
+    if own == "nested":
+        (tmp_path / own).mkdir()
+    else:
+        (tmp_path / own).write_text("mine")
+    with pytest.raises(UsageError) as error:
+        fetch_result(named.alice, digest, tmp_path)
+    assert "empty folder" in error.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == [own]
+
+
+@pytest.mark.parametrize("name", ["provenance.json", "provenance.dsse.json", "metrics.json"])
+def test_a_document_that_grows_beyond_bounds_is_broken_off(
+    named: ResultsWorld, tmp_path: Path, name: str
+) -> None:
+    digest = named.ordered()
+    named.ended(digest)
+    with (named.run(digest).path / "result" / name).open("r+b") as file:
+        file.truncate(most_bytes(name) + 1)
+    with pytest.raises(TrustError, match="more bytes came"):
+        fetch_result(named.alice, digest, tmp_path)
+    assert not [
+        path for path in tmp_path.iterdir() if path.name in {name, f"{name}.part", f"{name}.new.part"}
+    ]
 
 
 def test_a_run_that_released_nothing_gives_nothing(named: ResultsWorld) -> None:
