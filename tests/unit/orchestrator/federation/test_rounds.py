@@ -252,7 +252,7 @@ FOREIGN = save({"w": np.full(4, 7.0, dtype=np.float32)})
 """What fits as an update, and is somebody else's: a layer, or weights that no order uses yet."""
 
 
-@pytest.mark.parametrize("data", [WEIGHTS, FOREIGN, b"a layer"])
+@pytest.mark.parametrize("data", [WEIGHTS, FOREIGN, b"a layer"], ids=["weights", "update", "layer"])
 @pytest.mark.parametrize("more", [0, 1])
 def test_what_a_station_never_sent_is_neither_its_release_nor_deleted(
     world: World, data: bytes, more: int
