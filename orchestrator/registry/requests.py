@@ -129,7 +129,7 @@ class Requests:
                 )
             _refuse_unknown_train(session, document)
             row = self._add(session, principal, document, data, digest)
-        self._look_again = 0.0
+        self._look_anew()
         return self.get(principal, row.id)
 
     def all(
@@ -220,6 +220,7 @@ class Requests:
             query = select(RequestRow).where(RequestRow.state.not_in(FINAL))
             rows = session.scalars(query.options(defer(RequestRow.document))).all()
             if not rows:
+                self._contested = frozenset()
                 return 0
             look = self._look(session, rows)
             self._contested = frozenset(row.id for row in rows if look.contested(row))
@@ -269,8 +270,14 @@ class Requests:
             self._apply(session, row, change)
             if change.event is RequestEvent.DECLINE:
                 row.policy_id = row.policy_version = None
+            view = self._seen(row, principal)
+        self._look_anew()
+        return view
+
+    def _look_anew(self) -> None:
+        # After a look that was under way: it knew nothing of the change. Never within a transaction: that look may want one.
+        with self._lock:
             self._look_again = 0.0
-            return self._seen(row, principal)
 
     def _seen(self, row: RequestRow, principal: Principal) -> RequestView:
         return _view(row, contested=principal.role in _SEE_ALL and row.id in self._contested)

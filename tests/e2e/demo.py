@@ -316,7 +316,11 @@ def show_logs(consortium: Consortium, lines: int = 12) -> None:
     """Show how each party's log ends: what a program was told is often not all there is to say."""
     for log in sorted(consortium.root.rglob("*.log")):
         ends = log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
-        sys.stderr.write("\n".join([f"the end of {log.relative_to(consortium.root)}:", *(f"  {line[:300]}" for line in ends), ""]))
+        sys.stderr.write(
+            "\n".join(
+                [f"the end of {log.relative_to(consortium.root)}:", *(f"  {line[:300]}" for line in ends), ""]
+            )
+        )
 
 
 def main() -> int:

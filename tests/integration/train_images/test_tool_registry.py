@@ -82,7 +82,10 @@ def world(
     train = make_bundle(tmp_path / "bundle")
     key = tmp_path / "researcher.pem"
     policy = make_policy(
-        train, tmp_path / "policy.yaml", generate_key(key), release__station_results=getattr(request, "param", True)
+        train,
+        tmp_path / "policy.yaml",
+        generate_key(key),
+        release__station_results=getattr(request, "param", True),
     )
     board.set_register(station_keys())
     board.add_policy(policy.read_bytes())
