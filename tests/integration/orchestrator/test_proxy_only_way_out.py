@@ -156,7 +156,7 @@ def test_a_run_goes_through_the_proxy_and_over_its_death(home: tuple[Home, Board
             wait_until(lambda: bool(_failures(stations)), 120, "a station that notices")
             proxy.start()
             status = client.wait_run(digest, 240)
-            assert status.progress.state == "finished", (status, stations.said[-20:])
+            assert status.progress.state == "finished", f"{status.progress} {stations.said[-20:]}"
             assert [sorted(entry["took_part"]) for entry in status.rounds] == [sorted(STATIONS)] * 3
             researcher("results", digest, tmp_path / "result")
             assert PASSWORD not in command_lines()
