@@ -21,7 +21,7 @@ from pydantic import Field, JsonValue, ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from orchestrator.storage import AuditRow, Database
+from orchestrator.storage import AuditEventRow, Database
 from policies.chains import (
     EMPTY,
     LINK_KEYS,
@@ -138,7 +138,7 @@ class Audit:
         content: dict[str, JsonValue] = event.model_dump(mode="json", exclude_defaults=True)
         content["time"] = self._clock().astimezone(UTC).strftime(_TIME_FORMAT)
         link = next_link(CHAIN, content, _head(session))
-        session.add(AuditRow(seq=link.seq, body=link.body, digest=link.digest))
+        session.add(AuditEventRow(seq=link.seq, body=link.body, digest=link.digest))
         session.flush()
         return ChainHead(link.seq, link.digest)
 
@@ -239,16 +239,16 @@ class Audit:
 
 def _head(session: Session) -> ChainHead:
     last = session.execute(
-        select(AuditRow.seq, AuditRow.digest).order_by(AuditRow.seq.desc()).limit(1)
+        select(AuditEventRow.seq, AuditEventRow.digest).order_by(AuditEventRow.seq.desc()).limit(1)
     ).first()
     return EMPTY if last is None else ChainHead(last[0], last[1])
 
 
 def _rows(session: Session, after: int, limit: int) -> list[tuple[int, bytes, str]]:
     query = (
-        select(AuditRow.seq, AuditRow.body, AuditRow.digest)
-        .where(AuditRow.seq > after)
-        .order_by(AuditRow.seq)
+        select(AuditEventRow.seq, AuditEventRow.body, AuditEventRow.digest)
+        .where(AuditEventRow.seq > after)
+        .order_by(AuditEventRow.seq)
         .limit(limit)
     )
     return [(row[0], row[1], row[2]) for row in session.execute(query)]

@@ -2,7 +2,7 @@
 
 from orchestrator.storage.database import Database, open_database
 from orchestrator.storage.tables import (
-    AuditRow,
+    AuditEventRow,
     BlobGrant,
     BundleRow,
     ForkRow,
@@ -19,7 +19,7 @@ from orchestrator.storage.tables import (
 )
 
 __all__ = [
-    "AuditRow",
+    "AuditEventRow",
     "BlobGrant",
     "BundleRow",
     "Database",

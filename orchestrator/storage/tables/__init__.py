@@ -1,6 +1,6 @@
 """The tables, a module per subject; whoever imports this package knows them all."""
 
-from orchestrator.storage.tables.audit import AuditRow
+from orchestrator.storage.tables.audit import AuditEventRow
 from orchestrator.storage.tables.base import Base
 from orchestrator.storage.tables.bundles import BlobGrant, BundleRow
 from orchestrator.storage.tables.oci import OciBlobRow, OciManifestRow
@@ -10,7 +10,7 @@ from orchestrator.storage.tables.requests import RequestRow, RequestStepRow
 from orchestrator.storage.tables.statements import ForkRow, RestorationRow, StatementRow
 
 __all__ = [
-    "AuditRow",
+    "AuditEventRow",
     "Base",
     "BlobGrant",
     "BundleRow",

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from orchestrator.storage.tables.base import DIGEST_LENGTH, Base
 
 
-class AuditRow(Base):
+class AuditEventRow(Base):
     """One entry; written by `orchestrator.registry.audit` only, never changed and never removed (triggers hold that)."""
 
     __tablename__ = "audit_events"
