@@ -48,12 +48,19 @@ class StoredBlob(BaseModel):
 @router.head(
     "/{digest}", summary="Whether a blob is here for you; else PHT-Received says how much of your upload is"
 )
-def head_blob(digest: Digest, asking: CallerOf, parts: ServicesOf) -> Response:
+def head_blob(
+    digest: Digest,
+    asking: CallerOf,
+    parts: ServicesOf,
+    order: Annotated[
+        Digest | None, Query(description="A station's: whether it sent this for the order already.")
+    ] = None,
+) -> Response:
     """Answer 200 with the size, or 404."""
     principal = require(asking, *_READERS)
-    if principal.role is Role.STATION:
-        # It asks whether it has to send an update. The same bytes may be weights that it could read (where training began from
-        # zero and one step was the average): what lies apart as its own is what counts.
+    if principal.role is Role.STATION and order is not None:
+        # The same bytes may be weights that it could read (where training began from zero, one step is the average): it sends
+        # its update all the same, and what lies apart as its own is what counts.
         path = find_update(parts.home.blobs, principal.name, digest)
     else:
         path = _readable(parts, principal, digest)

@@ -101,14 +101,15 @@ class BlobClient:
             response.close()
 
     def _push_rest(self, blob: Blob, path: Path, order_digest: str) -> None:
-        head = self._signed("HEAD", _PATH + blob.digest, EMPTY_DIGEST)
+        target = f"{_PATH}{blob.digest}?order={order_digest}"
+        head = self._signed("HEAD", target, EMPTY_DIGEST)
         found = self._client.send(head)
         if found.status_code == 200:
             return
         start = _received(found, blob.size)
         request = self._signed(
             "PUT",
-            f"{_PATH}{blob.digest}?order={order_digest}",
+            target,
             _digest_from(path, start) if start else blob.digest,
             content=_Chunks(path, start, blob.size),
         )
