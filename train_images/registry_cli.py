@@ -13,25 +13,11 @@ import typer
 from policies.board.commands.options import PassphraseEnvironment, PassphraseFile
 from policies.console import JsonOption, echo_json, new_app, say, say_table
 from policies.errors import RefusedError
+from train_images.connection_options import CaOption, ProfileOption, TokenOption, ToOption, open_registry
 
 if TYPE_CHECKING:
-    from policies.wire.registry_client import RegistryClient
     from train_images.tool.ordering import SignedOrder
 
-ToOption = Annotated[str | None, typer.Option("--to", help="The orchestrator: https://host:port.")]
-TokenOption = Annotated[Path | None, typer.Option("--token-file", help="File that holds your token.")]
-CaOption = Annotated[
-    Path | None, typer.Option("--ca", help="Authority behind the orchestrator's certificate (PEM).")
-]
-ProfileOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--profile",
-        envvar="PHT_TRAIN_PROFILE",
-        show_envvar=False,
-        help="TOML file with to, token_file and ca; without it ~/.config/pht-train.toml.",
-    ),
-]
 DigestArgument = Annotated[str, typer.Argument(help="The order's digest, as `order send` prints it.")]
 WeightsOption = Annotated[Path | None, typer.Option("--weights", help="Initial weights (safetensors).")]
 
@@ -64,12 +50,6 @@ def progress(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
-def _open(to: str | None, token_file: Path | None, ca: Path | None, profile: Path | None) -> "RegistryClient":
-    from train_images.tool.connection import choose_connection  # noqa: PLC0415
-
-    return choose_connection(to, token_file, ca, profile).open()
-
-
 def submit(
     bundle: Annotated[Path, typer.Argument(help="A packed bundle's folder.")],
     to: ToOption = None,
@@ -83,7 +63,7 @@ def submit(
     from train_images.tool.submitting import submit as send_bundle  # noqa: PLC0415
 
     train = read_bundle(bundle)
-    with _open(to, token_file, ca, profile) as registry:
+    with open_registry(to, token_file, ca, profile) as registry:
         sent = send_bundle(train, registry, progress)
     if as_json:
         echo_json(sent)
@@ -244,7 +224,7 @@ def order_send(
     from train_images.tool.ordering import read_order, send_order  # noqa: PLC0415
 
     signed = read_order(read_file(order))
-    with _open(to, token_file, ca, profile) as registry:
+    with open_registry(to, token_file, ca, profile) as registry:
         digest = send_order(signed, weights, registry)
     if as_json:
         echo_json({"digest": digest})
@@ -271,7 +251,7 @@ def watch(
     from train_images.watch_view import PlainView, TableView  # noqa: PLC0415
 
     view = TableView() if sys.stdout.isatty() and not as_json else PlainView(quiet=as_json)
-    with _open(to, token_file, ca, profile) as registry, view:
+    with open_registry(to, token_file, ca, profile) as registry, view:
         status = registry.wait_run(digest, hours * 3600, view.show, view.silence)
     if as_json:
         echo_json(status)
@@ -297,7 +277,7 @@ def results(
     """
     from train_images.tool.results import fetch_result, outcome_of  # noqa: PLC0415
 
-    with _open(to, token_file, ca, profile) as registry:
+    with open_registry(to, token_file, ca, profile) as registry:
         files = fetch_result(registry, digest, out)
     if as_json:
         echo_json(files)
@@ -333,7 +313,7 @@ def runs(
     as_json: JsonOption = False,
 ) -> None:
     """List your runs, the newest first."""
-    with _open(to, token_file, ca, profile) as registry:
+    with open_registry(to, token_file, ca, profile) as registry:
         found = registry.runs()
     if as_json:
         echo_json(found)
@@ -357,7 +337,7 @@ def resume(
     as_json: JsonOption = False,
 ) -> None:
     """Let a run that failed or was stopped go on from its last finished round; stations decide again."""
-    with _open(to, token_file, ca, profile) as registry:
+    with open_registry(to, token_file, ca, profile) as registry:
         registry.resume_run(digest)
     if as_json:
         echo_json({"digest": digest, "asked": True})
@@ -374,7 +354,7 @@ def stop(
     as_json: JsonOption = False,
 ) -> None:
     """Ask that a run stops: its stations are told to finish."""
-    with _open(to, token_file, ca, profile) as registry:
+    with open_registry(to, token_file, ca, profile) as registry:
         registry.stop_run(digest)
     if as_json:
         echo_json({"digest": digest, "asked": True})

@@ -9,27 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policies.console import JsonOption, echo_json, new_app, say, say_line
+from train_images.connection_options import CaOption, ProfileOption, TokenOption, ToOption, open_registry
 
 if TYPE_CHECKING:
-    from policies.wire.registry_client import RegistryClient
     from policies.wire.registry_requests import RequestStatus
 
 request_app = new_app("Ask the board that a train may run.")
 
-ToOption = Annotated[str | None, typer.Option("--to", help="The orchestrator: https://host:port.")]
-TokenOption = Annotated[Path | None, typer.Option("--token-file", help="File that holds your token.")]
-CaOption = Annotated[
-    Path | None, typer.Option("--ca", help="Authority behind the orchestrator's certificate (PEM).")
-]
-ProfileOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--profile",
-        envvar="PHT_TRAIN_PROFILE",
-        show_envvar=False,
-        help="TOML file with to, token_file and ca; without it ~/.config/pht-train.toml.",
-    ),
-]
 RequestArgument = Annotated[str, typer.Argument(help="The request's id, as `request send` prints it.")]
 
 
@@ -73,7 +59,7 @@ def request_send(
     from train_images.tool.requesting import checked  # noqa: PLC0415
 
     data = checked(request)
-    with _open(to, token_file, ca, profile) as registry:
+    with open_registry(to, token_file, ca, profile) as registry:
         sent = registry.requests.submit(data)
     if as_json:
         echo_json(sent)
@@ -90,7 +76,7 @@ def request_list(
     as_json: JsonOption = False,
 ) -> None:
     """List your requests, the newest first."""
-    with _open(to, token_file, ca, profile) as registry:
+    with open_registry(to, token_file, ca, profile) as registry:
         found = registry.requests.all()
     if as_json:
         echo_json(found)
@@ -114,7 +100,7 @@ def request_show(
     """Show a request, and how it came to where it stands."""
     from policies.board.documents.asked import lines_of  # noqa: PLC0415
 
-    with _open(to, token_file, ca, profile) as registry:
+    with open_registry(to, token_file, ca, profile) as registry:
         found, history = registry.requests.get(request), registry.requests.history(request)
     if as_json:
         echo_json({"request": found, "history": history})
@@ -136,7 +122,7 @@ def request_withdraw(
     as_json: JsonOption = False,
 ) -> None:
     """Take a request back."""
-    with _open(to, token_file, ca, profile) as registry:
+    with open_registry(to, token_file, ca, profile) as registry:
         found = registry.requests.withdraw(request, text)
     _show_state(found, as_json=as_json)
 
@@ -150,9 +136,3 @@ def _show_state(found: "RequestStatus", *, as_json: bool) -> None:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _open(to: str | None, token_file: Path | None, ca: Path | None, profile: Path | None) -> "RegistryClient":
-    from train_images.tool.connection import choose_connection  # noqa: PLC0415
-
-    return choose_connection(to, token_file, ca, profile).open()
