@@ -9,11 +9,11 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from pydantic import BaseModel
-from starlette.requests import ClientDisconnect
 
 from orchestrator.federation.orders import FolderQueue
 from orchestrator.federation.updates import find_update, is_over, update_path
 from orchestrator.portal.auth import Caller, CallerOf, ServicesOf, require
+from orchestrator.portal.body import BATCH_BYTES, write_body
 from orchestrator.portal.document import body_of
 from orchestrator.portal.problems import ForbiddenError, problem
 from orchestrator.registry.access import Principal, Role, owner_scope
@@ -25,7 +25,6 @@ from policies.errors import NotFoundError, RefusedError, UsageError, WireError
 RECEIVED_HEADER = "PHT-Received"
 ORDER_OVER = "ORDER_OVER"
 _CONTENT_RANGE = re.compile(r"^bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})$")
-_BATCH_BYTES = 1 << 20
 _READERS = (Role.RESEARCHER, Role.STATION, Role.BOARD, Role.OPERATOR)
 
 router = APIRouter(prefix="/blobs", tags=["blobs"])
@@ -34,7 +33,7 @@ router = APIRouter(prefix="/blobs", tags=["blobs"])
 class BlobResponse(FileResponse):
     """A file in larger pieces than the framework's: fewer changes of thread per model."""
 
-    chunk_size = _BATCH_BYTES
+    chunk_size = BATCH_BYTES
 
 
 class StoredBlob(BaseModel):
@@ -110,7 +109,7 @@ async def put_blob(
     offset, total = _extent(content_length, content_range)
     release = principal.role is Role.STATION
     with parts.blobs.upload(digest, principal.id, offset=offset, total=total, release=release) as upload:
-        await _receive(request, upload)
+        await write_body(request, upload.write)
         apart = _place_apart(parts, principal, order, digest)
         complete = await run_in_threadpool(_complete, upload, asking, apart)
     if complete and apart is not None:
@@ -173,22 +172,6 @@ def _extent(content_length: int | None, content_range: str | None) -> tuple[int,
     if not first <= last < total or last - first + 1 != content_length:
         raise UsageError("Content-Range and Content-Length do not agree")
     return first, total
-
-
-async def _receive(request: Request, upload: Upload) -> None:
-    batch = bytearray()
-    try:
-        async for chunk in request.stream():
-            batch += chunk
-            if len(batch) >= _BATCH_BYTES:
-                await run_in_threadpool(upload.write, bytes(batch))
-                batch.clear()
-    except ClientDisconnect as error:
-        raise WireError("the sender went away") from error
-    finally:
-        # What came stays for the sender to take up again.
-        if batch:
-            await run_in_threadpool(upload.write, bytes(batch))
 
 
 def _complete(upload: Upload, asking: Caller, apart: Path | None) -> bool:

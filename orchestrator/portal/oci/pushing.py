@@ -6,9 +6,8 @@ from typing import Final
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
-from starlette.requests import ClientDisconnect
 
-from orchestrator.portal.body import bounded_body
+from orchestrator.portal.body import bounded_body, write_body
 from orchestrator.portal.oci.answers import empty
 from orchestrator.portal.oci.asking import who_pushes
 from orchestrator.portal.oci.parts import OciParts
@@ -18,11 +17,10 @@ from orchestrator.registry.oci.faults import OciCode, OciError
 from orchestrator.registry.oci.names import digest_named, repository_of
 from orchestrator.registry.oci.uploads import SessionWriter
 from policies.documents import Digest
-from policies.errors import UsageError, WireError
+from policies.errors import UsageError
 
 _CONTENT_RANGE: Final = re.compile(r"(?:bytes )?([0-9]{1,15})-([0-9]{1,15})(?:/(?:[0-9]{1,15}|\*))?")
 _LENGTH: Final = re.compile(r"[0-9]{1,15}")
-_BATCH_BYTES: Final = 1 << 20
 
 
 async def begin(parts: OciParts, request: Request, names: dict[str, str]) -> Response:
@@ -112,18 +110,7 @@ async def _finish(
 async def _receive(request: Request, writer: SessionWriter, length: int | None) -> None:
     """Write a body; what came before a break stays, what a whole body lies about does not."""
     began = writer.position
-    batch = bytearray()
-    try:
-        async for piece in request.stream():
-            batch += piece
-            if len(batch) >= _BATCH_BYTES:
-                await run_in_threadpool(writer.write, bytes(batch))
-                batch.clear()
-    except ClientDisconnect as error:
-        raise WireError("the sender went away") from error
-    finally:
-        if batch:
-            await run_in_threadpool(writer.write, bytes(batch))
+    await write_body(request, writer.write)
     if length is not None and writer.position - began != length:
         await run_in_threadpool(writer.back_to, began)
         raise OciError(OciCode.SIZE_INVALID, "the body is not as long as its Content-Range says")
