@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.commands.audit import audit_app
+from orchestrator.commands.opening import HomeArgument, home_at, services
 from orchestrator.commands.state import backup, database_app, restore, restored, restored_line
 from orchestrator.commands.tokens import token_app
 from orchestrator.home_lock import is_held
@@ -16,7 +17,7 @@ from orchestrator.logs import start_logging
 from orchestrator.registry.access import OPERATOR_HERE
 from orchestrator.registry.runs import RunView
 from orchestrator.registry.trust import pin_root, verified_policies
-from orchestrator.services import Services, open_services
+from orchestrator.services import Services
 from orchestrator.settings import Home, load_settings, parse_settings
 from policies import console
 from policies.console import JsonOption
@@ -34,8 +35,6 @@ app.add_typer(audit_app, name="audit")
 app.add_typer(database_app, name="database")
 for command in (backup, restore, restored):
     app.command()(command)
-
-HomeArgument = Annotated[Path, typer.Argument(help="The orchestrator's folder.", metavar="HOME")]
 
 
 @app.command()
@@ -74,7 +73,7 @@ def serve(home: HomeArgument, as_json: JsonOption = False) -> None:
     # Flower takes a second to import: only who serves pays.
     from orchestrator import supervisor  # noqa: PLC0415
 
-    place = _home(home)
+    place = home_at(home)
     load_settings(place)
     start_logging(place.logs, "supervisor")
 
@@ -92,38 +91,35 @@ def pin_root_command(
     home: HomeArgument, root: Annotated[Path, typer.Argument(help="The board's root.json.")]
 ) -> None:
     """Trust the board's root; received from the board itself, not from this mirror."""
-    charter = pin_root(_home(home), _read(root))
+    charter = pin_root(home_at(home), _read(root))
     console.say(f"pinned the root of {charter.board}: {charter.title} ({len(charter.members)} members)")
 
 
 @app.command("renew-certificate")
 def renew(home: HomeArgument) -> None:
     """Issue a new server certificate; it counts from the next start."""
-    renew_certificate(_home(home))
+    renew_certificate(home_at(home))
     console.say("renewed; restart `serve` to use it")
 
 
 @app.command()
 def status(home: HomeArgument, as_json: JsonOption = False) -> None:
     """Whether it runs, and what it holds."""
-    place = _home(home)
-    services = open_services(place)
-    try:
-        runs = services.runs.all(OPERATOR_HERE)
-        stations = services.stations.all()
+    place = home_at(home)
+    with closing(services(home)) as parts:
+        runs = parts.runs.all(OPERATOR_HERE)
+        stations = parts.stations.all()
         found = {
             "running": is_held(place),
-            "url": services.settings.url,
+            "url": parts.settings.url,
             "certificate": f"until {format_moment(read_certificate(place.server_certificate).not_valid_after_utc)}",
-            "database": services.database.name,
+            "database": parts.database.name,
             "restored": restored_line(place) or "no",
             "mirror": _mirror_state(place),
             "stations": len(stations),
-            "bundles": len(services.bundles.all()),
+            "bundles": len(parts.bundles.all()),
             "runs": {state: sum(run.progress.state == state for run in runs) for state in _states(runs)},
         }
-    finally:
-        services.close()
     if as_json:
         console.echo_json(found)
         return
@@ -134,8 +130,8 @@ def status(home: HomeArgument, as_json: JsonOption = False) -> None:
 @station_app.command("sync")
 def station_sync(home: HomeArgument, as_json: JsonOption = False) -> None:
     """Read the board's register from the mirror, and register new node keys with the SuperLink."""
-    with closing(_services(home)) as services:
-        result = services.stations.sync()
+    with closing(services(home)) as parts:
+        result = parts.stations.sync()
     if as_json:
         console.echo_json(result)
         return
@@ -148,8 +144,8 @@ def station_sync(home: HomeArgument, as_json: JsonOption = False) -> None:
 @station_app.command("list")
 def station_list(home: HomeArgument, as_json: JsonOption = False) -> None:
     """The stations that take part; when each last proved its key here (to about 10 s)."""
-    with closing(_services(home)) as services:
-        stations = services.stations.all()
+    with closing(services(home)) as parts:
+        stations = parts.stations.all()
     if as_json:
         console.echo_json(stations)
         return
@@ -172,8 +168,8 @@ def station_list(home: HomeArgument, as_json: JsonOption = False) -> None:
 @station_app.command("statements")
 def station_statements(home: HomeArgument, as_json: JsonOption = False) -> None:
     """What stations stated of their own records; a fork is shown first and ends with exit code 4."""
-    with closing(_services(home)) as services:
-        views = services.statements.views()
+    with closing(services(home)) as parts:
+        views = parts.statements.views()
     if as_json:
         console.echo_json(views)
     else:
@@ -200,8 +196,8 @@ def station_statements(home: HomeArgument, as_json: JsonOption = False) -> None:
 @runs_app.command("list")
 def runs_list(home: HomeArgument, as_json: JsonOption = False) -> None:
     """All runs, the newest first."""
-    with closing(_services(home)) as services:
-        views = services.runs.all(OPERATOR_HERE)
+    with closing(services(home)) as parts:
+        views = parts.runs.all(OPERATOR_HERE)
     if as_json:
         console.echo_json(views)
         return
@@ -229,9 +225,9 @@ def runs_show(
     as_json: JsonOption = False,
 ) -> None:
     """One run with its rounds."""
-    with closing(_services(home)) as services:
-        view = _find(services, order)
-        rounds = services.runs.rounds(OPERATOR_HERE, view.digest)
+    with closing(services(home)) as parts:
+        view = _find(parts, order)
+        rounds = parts.runs.rounds(OPERATOR_HERE, view.digest)
     if as_json:
         console.echo_json({"run": view, "rounds": rounds})
         return
@@ -246,23 +242,19 @@ def runs_show(
 @runs_app.command("stop")
 def runs_stop(home: HomeArgument, order: Annotated[str, typer.Argument(help="As for `show`.")]) -> None:
     """Ask that a run stops; its stations are told to finish."""
-    with closing(_services(home)) as services:
-        view = _find(services, order)
-        services.runs.stop(OPERATOR_HERE, view.digest)
+    with closing(services(home)) as parts:
+        view = _find(parts, order)
+        parts.runs.stop(OPERATOR_HERE, view.digest)
     console.say(f"asked {view.digest[7:19]} to stop")
 
 
 @runs_app.command("resume")
 def runs_resume(home: HomeArgument, order: Annotated[str, typer.Argument(help="As for `show`.")]) -> None:
     """Let a failed or stopped run go on from its last checkpoint."""
-    with closing(_services(home)) as services:
-        view = _find(services, order)
-        services.runs.resume(OPERATOR_HERE, view.digest)
+    with closing(services(home)) as parts:
+        view = _find(parts, order)
+        parts.runs.resume(OPERATOR_HERE, view.digest)
     console.say(f"queued {view.digest[7:19]} again")
-
-
-def _home(path: Path) -> Home:
-    return Home(path.absolute())
 
 
 def _mirror_state(home: Home) -> str:
@@ -271,10 +263,6 @@ def _mirror_state(home: Home) -> str:
     except TrustError as error:
         return error.message
     return f"verified, fresh until {format_moment(state.expires)}"
-
-
-def _services(path: Path) -> Services:
-    return open_services(_home(path))
 
 
 def _read(path: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""What the commands share: the home's argument, and its services."""
+"""What the commands share: the home's argument, the home, and its services."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +11,11 @@ from orchestrator.settings import Home
 HomeArgument = Annotated[Path, typer.Argument(help="The orchestrator's folder.", metavar="HOME")]
 
 
+def home_at(path: Path) -> Home:
+    """Return the home that an argument names."""
+    return Home(path.absolute())
+
+
 def services(path: Path) -> Services:
     """Open a home."""
-    return open_services(Home(path.absolute()))
+    return open_services(home_at(path))

@@ -22,7 +22,7 @@ from orchestrator.backup import (
 )
 from orchestrator.backup.documents import NOTE
 from orchestrator.backup.taking import timestamp_version
-from orchestrator.commands.opening import HomeArgument
+from orchestrator.commands.opening import HomeArgument, home_at
 from orchestrator.moving import move_database
 from orchestrator.settings import Home, database_location, load_settings, parse_database
 from orchestrator.storage import open_database
@@ -42,7 +42,7 @@ PassphraseOption = Annotated[
 @database_app.command("show")
 def database_show(home: HomeArgument, as_json: JsonOption = False) -> None:
     """Where it is, and what each table holds: rows and a digest that does not depend on where."""
-    place = Home(home.absolute())
+    place = home_at(home)
     location = database_location(place, load_settings(place))
     with closing(open_database(location)) as database:
         tables, revision = table_digests(database), database.revision()
@@ -73,7 +73,7 @@ def database_move(
             "ca_file": _absolute(ca_file),
         }
     )
-    moved = move_database(Home(home.absolute()), settings)
+    moved = move_database(home_at(home), settings)
     if as_json:
         console.echo_json(moved)
         return
@@ -98,7 +98,7 @@ def backup(
     """Back up a home, also while it serves."""
     options = BackupOptions(blobs, keys, _passphrase(passphrase_file))
     with _progress(shown=not as_json) as progress:
-        made = take_backup(Home(home.absolute()), out.absolute(), options, progress)
+        made = take_backup(home_at(home), out.absolute(), options, progress)
     size = sum(file.size for file in made.files)
     if made.blobs_in is BlobsIn.INCLUDED:
         size += sum(blob.size for blob in made.blobs)
