@@ -1,6 +1,6 @@
 """Records a database of one version of the tables, with content, as text: `VERSION.sqlite.sql` and `VERSION.postgresql.sql`.
 
-    PYTHONPATH=tests .venv/bin/python tests/recorded_databases/record.py 0006
+    PYTHONPATH=tests .venv/bin/python tests/recorded_databases/record.py 0005
 
 Run once for a version, when it is released; what is recorded is never made anew, so that the tests see what homes of that
 time hold. Content comes from the tables themselves: in each three rows, with the longest texts, bytes of every value, the
