@@ -18,9 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from federation_world import NODES, World
 from flwr.supercore.task_identity import TaskIdentity
 from grid_simulator import Answer, GridSimulator
-from test_rounds import NODES, World
 
 from orchestrator.federation import server_app
 from orchestrator.federation.orders import FolderQueue

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.supercore.task_identity import TaskIdentity
 from safetensors.numpy import load_file, save_file
 
 from orchestrator.federation.aggregation import (
@@ -25,12 +24,6 @@ from policies.wire.floats import bfloat16_from_float32
 from policies.wire.instructions import Blob
 
 FEDAVG = StrategyChoice(name="FedAvg")
-
-
-@pytest.fixture(autouse=True)
-def _in_a_run() -> None:
-    # Flower makes messages for the run of the process it is in.
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
 
 
 def _averaged(folder: Path, updates: list[Update]) -> Blob:

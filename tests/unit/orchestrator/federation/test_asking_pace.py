@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 from federation_samples import DIGEST, NAMES
-from flwr.supercore.task_identity import TaskIdentity
 from grid_simulator import Answer, GridSimulator
 
 from orchestrator.federation.asking import Asking
@@ -22,11 +21,6 @@ SLOW, *OTHERS = NAMES
 QUESTION = Instruction(
     kind=Kind.TRAIN, order_digest=DIGEST, round=1, weights=Blob(digest=DIGEST, size=1), deadline_s=3600
 )
-
-
-@pytest.fixture(autouse=True)
-def _in_a_run() -> None:
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
 
 
 class _Measured(NoSpeeds):

@@ -2,13 +2,11 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.supercore.task_identity import TaskIdentity
+from federation_world import World, weights_after
 from grid_simulator import Answer
-from test_rounds import World, _w
 
 from orchestrator.federation.orders import RunFolder
 from orchestrator.federation.rounds import RunFailedError
@@ -21,16 +19,6 @@ STRATEGY = {"name": "FedAvgM", "parameters": {"server_momentum": 0.9}}
 
 class Crash(BaseException):
     """The process ends here."""
-
-
-@pytest.fixture(autouse=True)
-def _in_a_run() -> None:
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
 
 
 def _crash_at(world: World, folder: RunFolder, kind: Kind, round_: int) -> None:
@@ -110,7 +98,7 @@ def test_a_run_without_its_checkpoint_fails_and_nothing_is_deleted(
     world.rounds(folder).run()
     undisturbed = world.accept(rounds=ROUNDS, strategy=STRATEGY, number=8)
     world.rounds(undisturbed).run()
-    assert _w(world, folder) == _w(world, undisturbed)
+    assert weights_after(world, folder) == weights_after(world, undisturbed)
 
 
 def test_a_checkpoint_that_is_lost_before_the_first_line_fails_too(world: World) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import pytest
 from federation_samples import DIGEST, NAMES
 from flwr.app import Error
-from flwr.supercore.task_identity import TaskIdentity
 from grid_simulator import Answer, GridSimulator
 
 from orchestrator.federation.asking import Asking
@@ -18,11 +17,6 @@ from policies.wire.instructions import Blob, Instruction, Kind, StationReply, St
 
 NODES = {name: number + 1 for number, name in enumerate(NAMES)}
 PATIENCE = Patience(deadline_s=5.0, enough=2, grace_s=0.1, pending_s=0.01, silence_s=0.1)
-
-
-@pytest.fixture(autouse=True)
-def _in_a_run() -> None:
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
 
 
 def _reply(

@@ -2,15 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pytest
 from federation_samples import NAMES
-from flwr.supercore.task_identity import TaskIdentity
+from federation_world import ORDER, World, weights_after
 from grid_simulator import Answer
 from safetensors.numpy import save
-from test_rounds import ORDER, World, _w
 
 from orchestrator.federation.orders import RunState
 from orchestrator.federation.rounds import RunFailedError
@@ -20,16 +18,6 @@ from policies.wire.instructions import Blob, Instruction, Kind, StationReply, en
 
 LIAR = "berkel"
 HONEST = [name for name in NAMES if name != LIAR]
-
-
-@pytest.fixture(autouse=True)
-def _in_a_run() -> None:
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
 
 
 @dataclass(frozen=True)
@@ -127,7 +115,7 @@ def test_a_station_that_lies_is_out_of_the_run(world: World, lie: Lie) -> None:
     assert f"{Kind.TRAIN} 2" not in world.asked(LIAR)
     if lie.kind is Kind.TRAIN:
         assert sorted(first["train"]) == HONEST
-        assert _w(world, folder) == [2.0] * 4
+        assert weights_after(world, folder) == [2.0] * 4
 
 
 def test_an_excluded_station_stays_out_after_a_crash_and_a_resume(world: World) -> None:

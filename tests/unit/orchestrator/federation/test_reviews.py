@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 from federation_samples import DIGEST, NAMES
+from federation_world import World
 from flwr.app import Error, Message
-from flwr.supercore.task_identity import TaskIdentity
 from grid_simulator import Answer, GridSimulator
-from test_rounds import World
 
 from orchestrator.federation.exchange import (
     Answered,
@@ -36,11 +35,6 @@ PATIENCE = Patience(
     deadline_s=1.0, enough=2, grace_s=0.01, pending_s=0.01, silence_s=30.0, review_pace_s=0.01
 )
 LONG_S = 60.0
-
-
-@pytest.fixture(autouse=True)
-def _in_a_run() -> None:
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
 
 
 class Asked:

@@ -4,30 +4,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from federation_samples import NAMES
+from federation_world import NODES, ORDER, World
 from flwr.app import Error
-from flwr.supercore.task_identity import TaskIdentity
 from grid_simulator import Answer
 from hypothesis import given
 from hypothesis import strategies as st
-from test_rounds import NODES, ORDER, World
 
 from orchestrator.federation.orders import RunState
 from orchestrator.federation.speeds import KEPT, SpeedBook, allowed_s
 from policies.wire.instructions import Instruction, Kind, StationReply, Status
 
 IMAGE = "sha256:" + "a" * 64
-
-
-@pytest.fixture(autouse=True)
-def _in_a_run() -> None:
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
 
 
 def _says(code: str, status: Status = Status.REFUSED, **where: object) -> Callable[[Instruction], Answer]:

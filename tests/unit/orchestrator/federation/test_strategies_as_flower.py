@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.serverapp import strategy as flower
-from flwr.supercore.task_identity import TaskIdentity
 from safetensors.numpy import load_file
 from strategy_kit import NAMES, Orchestrator, flower_rounds, flower_strategy, random_rounds
 
@@ -36,11 +35,6 @@ CASES: list[tuple[str, dict[str, float], int]] = [
     ("Krum", {"num_malicious_nodes": 1}, 5),
     ("Krum", {"num_malicious_nodes": 2, "num_nodes_to_select": 3}, 9),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _in_a_run() -> None:
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
 
 
 @pytest.fixture

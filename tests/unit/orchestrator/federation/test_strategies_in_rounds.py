@@ -6,17 +6,11 @@ from typing import Any
 
 import pytest
 import rounds_to_kill
-from flwr.supercore.task_identity import TaskIdentity
 from rounds_to_kill import NAMES
 
 from orchestrator.federation.combining import Combining
 from orchestrator.federation.orders import RunFolder
 from orchestrator.federation.rounds import RunFailedError
-
-
-@pytest.fixture(autouse=True)
-def _in_a_run() -> None:
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
 
 
 def _folder(place: Path) -> RunFolder:

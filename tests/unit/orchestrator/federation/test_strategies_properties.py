@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -30,11 +29,6 @@ PARAMETERS: dict[str, dict[str, float]] = {
 DTYPES: tuple[DType, ...] = ("float32", "float64", "float16", "bfloat16", "int64", "uint8")
 FLOATS = ("float32", "float64", "float16", "bfloat16")
 STEPS = {"float32": "float32", "float64": "float32", "float16": "float16", "bfloat16": "bfloat16"}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _in_a_run() -> None:
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
 
 
 Tensors = dict[str, tuple[DType, np.ndarray[Any, Any]]]

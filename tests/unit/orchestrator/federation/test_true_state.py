@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from federation_samples import NAMES, manifest, run_order
+from federation_world import World
 from flwr.supercore.task_identity import TaskIdentity
 from grid_simulator import GridSimulator
-from test_rounds import World
 
 from orchestrator.federation.orders import (
     ORDER_EXPIRED,

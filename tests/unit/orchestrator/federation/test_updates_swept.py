@@ -1,26 +1,13 @@
 """Single updates of orders that are over are deleted, however they ended and whoever names them."""
 
-from pathlib import Path
-
 import pytest
-from flwr.supercore.task_identity import TaskIdentity
+from federation_world import NODES, ORDER, World
 from grid_simulator import Answer
-from test_rounds import NODES, ORDER, World
 
 from orchestrator.federation.orders import RunProgress, RunState
 from orchestrator.federation.rounds import RunFailedError
 from orchestrator.federation.updates import sweep_updates
 from policies.wire.instructions import Instruction, Kind
-
-
-@pytest.fixture(autouse=True)
-def _in_a_run() -> None:
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
 
 
 @pytest.mark.parametrize("state", [RunState.FINISHED, RunState.FAILED, RunState.STOPPED])
