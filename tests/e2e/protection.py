@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from station.runs.states import TERMINAL
 from tests.e2e import adversary
 from tests.e2e.consortium import Hospital
 from tests.e2e.programs import ProgramError, refused
@@ -210,7 +211,7 @@ def _killed(demo: Demo, tiny: Tiny) -> dict[str, Any]:
     """SIGKILL a station in the middle of a round; it comes back and finishes it. The run goes on after that."""
     r, c = demo.researcher, demo.consortium
     victim = c.hospitals[1]
-    settings = {"local_epochs": 60000, "learning_rate": 0.01}
+    settings = {"least_seconds": 8.0}
     order = r.order(tiny.train, tiny.policy, "killed", rounds=5, weights=tiny.weights, settings=settings)
     digest = r.send(order, tiny.weights)
     _await_state(victim, digest, "busy")
@@ -240,12 +241,15 @@ def _killed(demo: Demo, tiny: Tiny) -> dict[str, Any]:
 
 def _await_state(hospital: Hospital, digest: str, state: str, timeout_s: float = 120) -> None:
     deadline = time.monotonic() + timeout_s
+    found: list[dict[str, Any]] = []
     while time.monotonic() < deadline:
         found = [row for row in hospital.ask("runs") if row["order"] == digest]
         if found and found[0]["state"] == state:
             return
+        if found and found[0]["state"] in TERMINAL:
+            break
         time.sleep(0.1)
-    raise TimeoutError(f"{hospital.name} never got to {state}")
+    raise TimeoutError(f"{hospital.name} was not seen {state}: {found}")
 
 
 def _revoked(demo: Demo, digest: str) -> dict[str, str]:

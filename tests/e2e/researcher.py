@@ -82,6 +82,7 @@ class Researcher:
         settings: Mapping[str, object] | None = None,
         stations: Sequence[str] = (),
         minimum: int | None = None,
+        strategy: str | None = None,
         unchecked: bool = False,
     ) -> Path:
         """Make and sign a run order."""
@@ -93,6 +94,8 @@ class Researcher:
             extra += ["--set", f"{key}={value}"]
         if minimum is not None:
             extra += ["--minimum-stations", minimum]
+        if strategy is not None:
+            extra += ["--strategy", strategy]
         if unchecked:
             extra.append("--unchecked")
         run(

@@ -29,6 +29,8 @@ STUCK_S = 600.0
 """A consortium that finishes no round for so long after a fault does not go on by itself."""
 ROUNDS: dict[Form, int] = {"short": 6, "long": 12}
 TWO_SERVERAPPS_S = 20.0
+MISSED = 0.1
+"""The share of the faults that may find nobody to hit: a container between two runs, say."""
 
 
 @dataclass
@@ -45,6 +47,15 @@ class Report:
     missed: Counter[str] = field(default_factory=Counter)
     longest_s: dict[str, float] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+
+    def short_of(self, wanted: int) -> list[str]:
+        """What is said where fewer faults came than the schedule has."""
+        found = []
+        if self.done.total() + self.missed.total() < wanted:
+            found.append(f"{self.done.total()} of {wanted} faults came")
+        if self.missed.total() > MISSED * wanted:
+            found.append(f"{self.missed.total()} of {wanted} faults found nobody to hit")
+        return found
 
     def got_over(self, faults: tuple[Fault, ...], seconds: float) -> None:
         for fault in faults:
@@ -192,6 +203,7 @@ def inside(scratch: Path, data: Path, cgroup: str, choices: argparse.Namespace) 
             try:
                 trial.suffer(events)
                 trial.settle()
+                problems += report.short_of(choices.faults) if math.isinf(choices.minutes) else []
                 problems += invariants.broken(site, traffic)
                 trial.say("looked at everything")
             finally:

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from tests.e2e.programs import environment
-from tests.faults.invariants import Books, averaged, counted_once, differences
+from tests.faults.invariants import Books, counted_once, differences, recomputed
+from tests.faults.run import Report
 from tests.faults.schedule import draw, told
-from tests.faults.topology import STATIONS
+from tests.faults.topology import STATIONS, STRATEGIES
 
 SEED = 2
 FAULTS = 8
@@ -62,14 +63,26 @@ def test_what_was_doubled_or_lost_is_seen(changed: dict[str, Any], said: str) ->
     assert any(said in problem for problem in counted_once(dataclasses.replace(books, **changed)))
 
 
-def test_an_update_that_was_taken_twice_or_computed_again_shows_in_the_model() -> None:
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_an_update_that_was_taken_twice_or_computed_again_shows_in_the_model(strategy: str) -> None:
     chance = np.random.default_rng(5)
     start = {"wide": chance.normal(size=100).astype(np.float32)}
-    one, two, again = ({"wide": chance.normal(size=100).astype(np.float32)} for _ in range(3))
-    model = averaged(start, [(one, 10), (two, 10)])
-    assert list(differences(model, averaged(start, [(one, 10), (two, 10)]))) == []
-    for wrong in ([(one, 10), (one, 10), (two, 10)], [(one, 10), (again, 10)], [(one, 20), (two, 10)]):
-        assert list(differences(model, averaged(start, wrong)))
+    one, two, three, again = ((10, {"wide": chance.normal(size=100).astype(np.float32)}) for _ in range(4))
+    right = {"a": one, "b": two, "c": three}
+    model = recomputed(strategy, start, [right, right])
+    assert list(differences(model, recomputed(strategy, start, [right, dict(right)]))) == []
+    for wrong in (right | {"d": one}, right | {"a": again}, {"a": one, "b": two}):
+        assert list(differences(model, recomputed(strategy, start, [right, wrong])))
+        assert list(differences(model, recomputed(strategy, start, [wrong, right])))
+    assert list(differences(model, recomputed(strategy, start, [right])))
+
+
+def test_a_schedule_that_was_not_carried_out_is_seen() -> None:
+    report = Report(done=Counter({"kill front": 19}), missed=Counter({"kill container": 1}))
+    assert report.short_of(20) == []
+    assert report.short_of(30) == ["19 of 30 faults came"]
+    report.missed["kill container"] += 5
+    assert report.short_of(20) == ["6 of 20 faults found nobody to hit"]
 
 
 @pytest.mark.e2e

@@ -33,6 +33,8 @@ PATIENTS = 20
 DISK_MIB = {"orchestrator": 1536, **dict.fromkeys(STATIONS, 1024)}
 TRAIN = Path(__file__).with_name("train")
 
+STRATEGIES = ("FedAvg", "FedAvgM", "FedAdam", "FedMedian")
+"""One that keeps nothing between rounds, two that keep moments, one that needs every update by itself."""
 ANSWERS = {
     "requester.organisation": "University Hospital A, Department of Radiology",
     "requester.contact": "R. de Vries",
@@ -47,6 +49,7 @@ ANSWERS = {
     "runs.runs": 1000,
     "runs.rounds": 100,
     "runs.releases": 100000,
+    "runs.strategies": list(STRATEGIES),
     "release.minimum_patients_per_metric": 1,
     "release.timing_quantum_s": 0,
 }

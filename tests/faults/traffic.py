@@ -10,7 +10,7 @@ from orchestrator.federation.orders import FolderQueue, RunProgress
 from policies.errors import PhtError
 from tests.e2e.programs import ProgramError
 from tests.e2e.researcher import Researcher
-from tests.faults.topology import Approved, Site
+from tests.faults.topology import STRATEGIES, Approved, Site
 
 SEND_S = 600.0
 TWO_AT_ONCE = 0.35
@@ -23,6 +23,7 @@ class Traffic:
     Attributes:
         rounds: of each order.
         digests: of the orders that were sent, by name.
+        strategies: of each order, by name.
         problems: what went wrong with sending.
     """
 
@@ -32,6 +33,7 @@ class Traffic:
     chance: random.Random
     rounds: int
     digests: dict[str, str] = field(default_factory=dict)
+    strategies: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     _enough: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -83,7 +85,7 @@ class Traffic:
         """How each order ended, and what was in its way."""
         for name, each in self.progress().items():
             why = f" {each.code} {each.missing}" if each.code else ""
-            yield f"{name}: {each.state}{why}, round {each.round} of {each.rounds}, {each.flower_runs} Flower runs"
+            yield f"{name} ({self.strategies[name]}): {each.state}{why}, round {each.round} of {each.rounds}, {each.flower_runs} Flower runs"
 
     def _keep_going(self) -> None:
         try:
@@ -98,6 +100,7 @@ class Traffic:
 
     def _order(self) -> None:
         name = f"run-{len(self.digests) + 1}"
+        self.strategies[name] = STRATEGIES[len(self.digests) % len(STRATEGIES)]
         order = self.researcher.order(
             self.approved.train,
             self.approved.policy,
@@ -105,6 +108,7 @@ class Traffic:
             rounds=self.rounds,
             weights=self.approved.weights,
             settings={"pause_s": round(self.chance.uniform(0.1, 0.8), 2)},
+            strategy=self.strategies[name],
             unchecked=True,
         )
         deadline = time.monotonic() + SEND_S

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 from federation_world import World
-from flwr.supercore.task_identity import TaskIdentity
+
+from tests.flower_strategies import in_a_run
 
 
 @pytest.fixture(autouse=True)
 def _in_a_run() -> None:
-    # Flower makes messages for the run of the process it is in.
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    in_a_run()
 
 
 @pytest.fixture

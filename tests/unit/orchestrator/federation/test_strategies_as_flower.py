@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from flwr.serverapp import strategy as flower
 from safetensors.numpy import load_file
-from strategy_kit import NAMES, Orchestrator, flower_rounds, flower_strategy, random_rounds
+from strategy_kit import NAMES, Orchestrator, random_rounds
 
 from orchestrator.federation import aggregation
 from orchestrator.federation.strategies import StrategyStateError, TooFewUpdatesError, make_strategy
 from policies.errors import UsageError
 from policies.order import StrategyChoice
+from tests.flower_strategies import flower_rounds, flower_strategy
 
 SHAPES = {"conv.weight": (7, 3, 3), "bias": (5,), "scalar": (), "empty": (0, 4), "last": (41, 2)}
 CASES: list[tuple[str, dict[str, float], int]] = [
