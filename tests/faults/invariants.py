@@ -7,6 +7,7 @@ computed twice, counted twice or taken from somebody else shows.
 
 import hashlib
 import json
+import logging
 import re
 import sqlite3
 from collections import Counter
@@ -194,6 +195,7 @@ def models(site: Site, traffic: Traffic, books: dict[str, Books]) -> Iterator[st
 
 def recomputed(strategy: str, start: Model, rounds: Sequence[Deltas]) -> Model:
     """The model that Flower's own strategy makes of these updates."""
+    logging.getLogger("flwr").setLevel(logging.WARNING)  # it tells of every round
     return flower_rounds(flower_strategy(strategy, {}), start, rounds)[-1]
 
 

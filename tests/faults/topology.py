@@ -33,8 +33,8 @@ PATIENTS = 20
 DISK_MIB = {"orchestrator": 1536, **dict.fromkeys(STATIONS, 1024)}
 TRAIN = Path(__file__).with_name("train")
 
-STRATEGIES = ("FedAvg", "FedAvgM", "FedAdam", "FedMedian")
-"""One that keeps nothing between rounds, two that keep moments, one that needs every update by itself."""
+STRATEGIES = ("FedAdam", "FedAvg", "FedMedian", "FedAvgM")
+"""Orders take turns: two keep moments between rounds, one keeps nothing, one needs every update by itself."""
 ANSWERS = {
     "requester.organisation": "University Hospital A, Department of Radiology",
     "requester.contact": "R. de Vries",
