@@ -10,7 +10,7 @@ into float64: they are taken from the station with the most examples, the first 
 withstands hostile stations the middle one of all is taken, of each number. What the policy withholds stays as it was.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,12 +28,13 @@ from policies.wire.arrays import (
     FLOAT_DTYPES,
     Array,
     TensorEntry,
+    TensorShape,
     chunks_of,
     open_tensor,
     raw_dtype,
     read_layout,
 )
-from policies.wire.arrays_writing import ArraysWriter
+from policies.wire.arrays_writing import ArraysWriter, WrittenArrays
 from policies.wire.floats import as_float, from_float
 from policies.wire.instructions import Blob
 
@@ -109,41 +110,30 @@ def aggregate(
     """
     kept = strategy.select(updates)
     taken = _Taken(kept, elements_at_once(len(kept)))
-    weights = read_layout(inbound.weights)
-    by_name = weights.by_name()
-    stateful = strategy.rule.moments
-    shapes = moment_shapes(
-        entry.tensor
-        for entry in weights.entries
-        if stateful
-        and _is_float(entry)
-        and entry.name in taken.released
-        and entry.name not in inbound.buffers
-    )
-    before = files.read(inbound.state, shapes)
+    step = _Step.of(strategy, round_, inbound, taken, files)
     # Named by the order: several write beside each other.
     temporary = inbound.weights.parent / unfinished_name(files.folder.parent.name)
     with ExitStack() as stack:
         stack.enter_context(np.errstate(over="ignore", invalid="ignore"))
-        writer = stack.enter_context(ArraysWriter(temporary, weights.tensors))
-        moments = [stack.enter_context(files.writer(name, shapes)) for name in stateful]
+        writer = stack.enter_context(ArraysWriter(temporary, step.tensors))
+        moments = {
+            name: stack.enter_context(files.writer(name, step.shapes)) for name in strategy.rule.moments
+        }
         for entry in writer.layout.entries:
-            place = (inbound.weights, by_name[entry.name])
-            if entry.name not in taken.released:
-                _write(writer, entry.name, chunks_of(open_tensor(*place), taken.elements))
-            elif not _is_float(entry):
-                _write(writer, entry.name, taken.integers(place, middle=strategy.integers == "middle"))
-            elif entry.name not in shapes:
-                rule = strategy.buffers if entry.name in inbound.buffers else strategy.rule
-                _write(writer, entry.name, (piece for piece, _ in taken.floats(rule, round_, place, ())))
-            else:
-                kept_before = [before[name] for name in stateful] if before else ()
-                for piece, after in taken.floats(strategy.rule, round_, place, kept_before):
-                    writer.write(entry.name, piece)
-                    for moment, values in zip(moments, after, strict=True):
-                        moment.write(shapes[entry.name].name, values)
-        state = {name: files.close(moment) for name, moment in zip(stateful, moments, strict=True)}
+            for piece, after in step.pieces(entry):
+                writer.write(entry.name, piece)
+                for name, values in after.items():
+                    moments[name].write(step.shapes[entry.name].name, values)
+        state = {name: files.close(moment) for name, moment in moments.items()}
         written = writer.close()
+    blob = _in_place(temporary, written)
+    names = {update.station for update in kept}
+    left_out = sorted(update.station for update in updates if update.station not in names)
+    return Aggregated(blob, tuple(left_out), state)
+
+
+def _in_place(temporary: Path, written: WrittenArrays) -> Blob:
+    """Give the new weights the name by which they are served, durably."""
     blob = Blob(digest=written.digest, size=written.size)
     try:
         # The front, possibly another user of the same group, serves it.
@@ -152,9 +142,7 @@ def aggregate(
         sync_folder(temporary.parent)
     except OSError as error:
         raise StorageError(f"cannot write the new weights ({error.strerror})") from error
-    names = {update.station for update in kept}
-    left_out = sorted(update.station for update in updates if update.station not in names)
-    return Aggregated(blob, tuple(left_out), state)
+    return blob
 
 
 def unfinished_name(order: str) -> str:
@@ -188,6 +176,72 @@ def elements_at_once(stations: int) -> int:
 
 
 _Place = tuple[Path, TensorEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One round's step from the inbound weights to the next, tensor by tensor.
+
+    Attributes:
+        tensors: of the weights, before and after.
+        entries: where each begins in the inbound file.
+        shapes: of the tensors that the strategy keeps moments of, by the weights' names.
+        before: the moments after the round before, in the order of the strategy's; empty in the first.
+    """
+
+    strategy: Strategy
+    round: int
+    inbound: Inbound
+    taken: "_Taken"
+    tensors: tuple[TensorShape, ...]
+    entries: dict[str, TensorEntry]
+    shapes: dict[str, TensorShape]
+    before: "list[Moments]"
+
+    @classmethod
+    def of(
+        cls, strategy: Strategy, round_: int, inbound: Inbound, taken: "_Taken", files: StateFiles
+    ) -> "_Step":
+        """Read what the step starts from."""
+        layout, names = read_layout(inbound.weights), strategy.rule.moments
+        shapes = moment_shapes(
+            entry.tensor
+            for entry in layout.entries
+            if names
+            and _is_float(entry)
+            and entry.name in taken.released
+            and entry.name not in inbound.buffers
+        )
+        before = files.read(inbound.state, shapes)
+        return cls(
+            strategy,
+            round_,
+            inbound,
+            taken,
+            layout.tensors,
+            layout.by_name(),
+            shapes,
+            [before[name] for name in names] if before else [],
+        )
+
+    def pieces(self, entry: TensorEntry) -> Iterator[tuple[Array, dict[str, Array]]]:
+        """Yield the next numbers of a tensor, piece by piece, each with its moments by name."""
+        name, taken, strategy = entry.name, self.taken, self.strategy
+        place = (self.inbound.weights, self.entries[name])
+        if name not in taken.released:
+            plain = chunks_of(open_tensor(*place), taken.elements)
+        elif not _is_float(entry):
+            plain = taken.integers(place, middle=strategy.integers == "middle")
+        elif name not in self.shapes:
+            rule = strategy.buffers if name in self.inbound.buffers else strategy.rule
+            plain = (piece for piece, _ in taken.floats(rule, self.round, place, ()))
+        else:
+            kept = strategy.rule.moments
+            for piece, after in taken.floats(strategy.rule, self.round, place, self.before):
+                yield piece, dict(zip(kept, after, strict=True))
+            return
+        for piece in plain:
+            yield piece, {}
 
 
 class _Taken:
@@ -234,11 +288,6 @@ class _Taken:
 
     def _pieces(self, items: Array) -> Iterator[Array]:
         return chunks_of(items, self.elements)
-
-
-def _write(writer: ArraysWriter, name: str, pieces: Iterable[Array]) -> None:
-    for piece in pieces:
-        writer.write(name, piece)
 
 
 def _stored(start: Floats) -> DType:
