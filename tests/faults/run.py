@@ -53,7 +53,7 @@ class Report:
         found = []
         if self.done.total() + self.missed.total() < wanted:
             found.append(f"{self.done.total()} of {wanted} faults came")
-        if self.missed.total() > MISSED * wanted:
+        if self.missed.total() > max(1, MISSED * wanted):
             found.append(f"{self.missed.total()} of {wanted} faults found nobody to hit")
         return found
 
