@@ -42,7 +42,7 @@ class Services:
 
     def keep_up(self) -> None:
         """Make durable what is only noted or counted, and record where requests stand; what fails is tried again."""
-        self.orders.publish_accepted()
+        self.orders.put_right()
         self.requests.follow_quietly()
         self.access.flush()
         self.stations.flush()

@@ -76,12 +76,13 @@ def serve(
 ) -> None:
     """Run the orchestrator until SIGTERM or SIGINT.
 
-    1. Settings, certificate and database are in order.
-    2. This is the only one on this home, and the port is free.
-    3. The processes start; `on_ready` is called once all of them answer.
+    1. Settings and certificate are in order.
+    2. This is the only one on this home and on its database.
+    3. The database is in order (only who holds it brings its tables up to date), and the port is free.
+    4. The processes start; `on_ready` is called once all of them answer.
 
     Raises:
-        SettingsError, TrustError, StateError: as 1 finds.
+        SettingsError, TrustError, StateError: as 1 and 3 find.
         UsageError: another one runs on this home, or on its database.
         UnavailableError: the database does not answer, the port is in use, or a process does not come up.
     """
@@ -90,35 +91,35 @@ def serve(
     check_certificate(home.server_certificate, hint="Run `pht-orchestrator renew-certificate HOME`.")
     check_certificate(home.ca_certificate, hint="The authority must be made anew, and every party told.")
     location = database_location(home, settings)
-    open_database(location, patience_s=DATABASE_PATIENCE_S, waiting=on_wait).close()
     # 2
     with (
         hold_home(home),
-        hold_database(location) as keep_database,
-        _listener(settings) as listener,
-        _Signals() as signals,
+        hold_database(location, patience_s=DATABASE_PATIENCE_S, waiting=on_wait) as keep_database,
     ):
-        children = _plan(home, settings, listener)
-        (home.run / READY_FILE).unlink(missing_ok=True)
-        try:
-            for child in children:
-                child.start()
-            # 3
-            if _await_ready(home, settings, children, signals):
-                ready = Ready(settings.url, home.ca_certificate, os.getpid())
-                write_atomically(home.run / READY_FILE, ready.encode())
-                on_ready(ready)
-            while not signals.wait(TICK_S):
-                keep_database()
-                for child in children:
-                    child.tend()
-        finally:
+        # 3
+        open_database(location, patience_s=DATABASE_PATIENCE_S, waiting=on_wait).close()
+        with _listener(settings) as listener, _Signals() as signals:
+            children = _plan(home, settings, listener)
             (home.run / READY_FILE).unlink(missing_ok=True)
-            _LOG.info("stopping")
-            # The worker first: its runs are left in a state that the next start takes up.
-            for child in reversed(children):
-                child.stop(STOP_TIMEOUT_S)
-            _LOG.info("stopped")
+            try:
+                for child in children:
+                    child.start()
+                # 4
+                if _await_ready(home, settings, children, signals):
+                    ready = Ready(settings.url, home.ca_certificate, os.getpid())
+                    write_atomically(home.run / READY_FILE, ready.encode())
+                    on_ready(ready)
+                while not signals.wait(TICK_S):
+                    keep_database()
+                    for child in children:
+                        child.tend()
+            finally:
+                (home.run / READY_FILE).unlink(missing_ok=True)
+                _LOG.info("stopping")
+                # The worker first: its runs are left in a state that the next start takes up.
+                for child in reversed(children):
+                    child.stop(STOP_TIMEOUT_S)
+                _LOG.info("stopped")
 
 
 class _Signals:

@@ -3,15 +3,12 @@
 The kill is the kernel's (SIGKILL), in the process that does the work; workers and foreman die with it or by themselves.
 """
 
-import importlib
-import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from intake_kit import uid
+from killed_at import kill_at
 
 from station.intake.intake import Intake
 from station.intake.paths import IntakePaths
@@ -54,29 +51,6 @@ ACTIONS: dict[str, Callable[[Intake, Path], None]] = {
     "release": release,
     "merge": merge,
 }
-
-
-def kill_at(step: str, nth: int, moment: str) -> None:
-    """Replace a function by itself and a kill, before or after its nth call."""
-    module_name, _, name = step.partition(":")
-    place: Any = importlib.import_module(module_name)
-    *path, last = name.split(".")
-    for part in path:
-        place = getattr(place, part)
-    real = getattr(place, last)
-    calls = 0
-
-    def deadly(*args: Any, **options: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == nth and moment == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = real(*args, **options)
-        if calls == nth and moment == "after":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(place, last, deadly)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from orchestrator.federation.accepting import ORDER, prepared, publish
+from orchestrator.federation.accepting import ACCEPTED, ORDER, discard, forget_discarded, publish, unpublished
 from orchestrator.federation.orders import AcceptedOrder, FolderQueue, Timing
 from orchestrator.registry.access import Principal, add_grants, order_scope, unreadable
 from orchestrator.registry.audit import Action, Audit, AuditEvent
@@ -126,21 +126,30 @@ class Orders:
             write_atomically(run.path / POLICY_FILE, in_force.envelope)
             # Durable before the commit, and taken up by nobody: no row is without its order.
             self._queue.prepare(accepted)
-        # A crash before this is healed by `publish_accepted`, and by giving the order again.
+        # A crash before this is healed by `put_right`, and by giving the order again.
         publish(run.path)
         return accepted
 
-    def publish_accepted(self) -> None:
-        """Let orders be taken up whose acceptance is in the database, and whose folder does not show it yet; what fails is tried again."""
+    def put_right(self) -> None:
+        """Finish or undo what a crash left half accepted; what fails is tried again.
+
+        An order whose acceptance is in the database is let be taken up; a folder of one that is not there goes. Both in a
+        transaction that writes: `accept` makes the folder within such a one, so that none is being accepted meanwhile, in this
+        process or another.
+        """
         try:
-            for path in prepared(self._home.runs):
-                with self._database.reading() as session:
-                    known = session.get(OrderRow, f"sha256:{path.name}") is not None
-                if known:
-                    publish(path)
-                    _LOG.warning("order_published_late")
+            forget_discarded(self._home.runs)
+            for path in unpublished(self._home.runs):
+                with self._database.transaction() as session:
+                    if session.get(OrderRow, f"sha256:{path.name}") is None:
+                        if not (path / ORDER).exists():
+                            discard(path)
+                            _LOG.warning("order_never_accepted")
+                    elif (path / ACCEPTED).exists():
+                        publish(path)
+                        _LOG.warning("order_published_late")
         except (PhtError, OSError) as error:
-            _LOG.warning("orders_not_published", extra={"code": type(error).__name__})
+            _LOG.warning("orders_not_put_right", extra={"code": type(error).__name__})
 
     def _checked(self, envelope: bytes, now: datetime) -> tuple[RunOrder, TrainManifest, PolicyInForce]:
         if len(envelope) > MAX_ORDER_BYTES:

@@ -128,25 +128,42 @@ def open_database(
         StateError, UnavailableError, StorageError: as in `Database.migrate`.
     """
     database = Database(location)
-    end = time.monotonic() + patience_s
-    pause_s = 0.1
     try:
-        while True:
-            try:
-                database.migrate()
-            except UnavailableError as error:
-                if time.monotonic() + pause_s > end:
-                    raise
-                if waiting is not None:
-                    waiting(error.message)
-                    waiting = None
-                time.sleep(pause_s)
-                pause_s = min(pause_s * 2, 2.0)
-            else:
-                return database
+        patiently(database.migrate, patience_s, waiting)
     except BaseException:
         database.close()
         raise
+    return database
+
+
+def patiently(
+    call: Callable[[], None], patience_s: float, waiting: Callable[[str], None] | None = None
+) -> None:
+    """Call until the database answers.
+
+    Args:
+        call: what needs it.
+        patience_s: how long a server that does not answer is waited for.
+        waiting: told once why, when that begins.
+
+    Raises:
+        UnavailableError: it does not answer; and what else `call` raises.
+    """
+    end = time.monotonic() + patience_s
+    pause_s = 0.1
+    while True:
+        try:
+            call()
+        except UnavailableError as error:
+            if time.monotonic() + pause_s > end:
+                raise
+            if waiting is not None:
+                waiting(error.message)
+                waiting = None
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 2, 2.0)
+        else:
+            return
 
 
 def make_engine(location: Location) -> Engine:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from orchestrator.storage.database import CONNECT_S
+from orchestrator.storage.database import CONNECT_S, patiently
 from orchestrator.storage.faults import explained
 from orchestrator.storage.location import Location
 from policies.errors import UnavailableError, UsageError
@@ -109,8 +109,15 @@ class Tenure:
 
 
 @contextmanager
-def hold_database(location: Location) -> Iterator[Callable[[], None]]:
+def hold_database(
+    location: Location, *, patience_s: float = 0.0, waiting: Callable[[str], None] | None = None
+) -> Iterator[Callable[[], None]]:
     """Be the only orchestrator on this database; gives what is to be called now and then.
+
+    Args:
+        location: of the database; its tables need not be there yet, and stay as they are.
+        patience_s: how long a server that does not answer is waited for.
+        waiting: told once why, when that begins.
 
     Raises:
         UsageError: another one is.
@@ -120,7 +127,7 @@ def hold_database(location: Location) -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     tenure = Tenure(location)
-    tenure.take()
+    patiently(tenure.take, patience_s, waiting)
     try:
         yield tenure.keep
     finally:

@@ -343,13 +343,5 @@ class RegistryClient:
             else:
                 return
 
-    def download_result(self, digest: Digest, folder: Path) -> list[Path]:
-        """Fetch the files of a run's result; held to no digests here (`train_images.tool.results` does)."""
-        folder.mkdir(parents=True, exist_ok=True)
-        names = [name for name in self.get_run(digest).result if name == Path(name).name]
-        for name in names:
-            self.get_result_file(digest, name, folder / name)
-        return [folder / name for name in names]
-
     def _bundles(self, target: str) -> list[BundleIndex]:
         return read_answer(Bundles, self._connection.call("GET", target)).bundles

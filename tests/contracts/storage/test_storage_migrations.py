@@ -41,11 +41,11 @@ def version(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def old(place: Location, version: str, request: pytest.FixtureRequest) -> Location:
     """A database as that version left it."""
-    _load(place, version, request)
+    load_recorded(place, version, request)
     return place
 
 
-def _load(place: Location, version: str, request: pytest.FixtureRequest) -> None:
+def load_recorded(place: Location, version: str, request: pytest.FixtureRequest) -> None:
     if place.is_file:
         with closing(sqlite3.connect(place.path)) as connection:
             connection.executescript((RECORDED / f"{version}.sqlite.sql").read_text("utf-8"))
@@ -55,7 +55,7 @@ def _load(place: Location, version: str, request: pytest.FixtureRequest) -> None
         connection.execute((RECORDED / f"{version}.postgresql.sql").read_bytes())
 
 
-def _look(place: Location) -> tuple[str, Rows]:
+def stored(place: Location) -> tuple[str, Rows]:
     """The version, and every row of every table, as they are; without our own code."""
     engine = make_engine(place)
     try:
@@ -92,11 +92,11 @@ def test_every_earlier_version_is_recorded() -> None:
 
 
 def test_an_earlier_version_becomes_this_one_with_nothing_lost(old: Location, version: str) -> None:
-    found, before = _look(old)
+    found, before = stored(old)
     assert found == version
     assert all(len(rows) == 3 for rows in before.values())
     database = open_database(old)
-    found, after = _look(old)
+    found, after = stored(old)
     assert found == head()
     assert _lost(before, after) == []
     with database.reading() as session:
@@ -137,8 +137,8 @@ def _migrate_and_die(location: Location, statements: int) -> None:
 
 def test_a_kill_at_any_statement_leaves_old_or_new(place: Location, request: pytest.FixtureRequest) -> None:
     """Through all versions at once, from the first."""
-    _load(place, EARLIER[0], request)
-    state = _look(place)
+    load_recorded(place, EARLIER[0], request)
+    state = stored(place)
     ends = []
     # A kill is the same at every one; on SQLite each is tried, on the server, which takes longer, each seventh.
     stride = 1 if place.is_file else 7
@@ -150,9 +150,9 @@ def test_a_kill_at_any_statement_leaves_old_or_new(place: Location, request: pyt
         if process.exitcode == 0:
             break
         assert process.exitcode == -signal.SIGKILL
-        assert _look(place) == state, f"half a migration after statement {step}"
+        assert stored(place) == state, f"half a migration after statement {step}"
     assert ends[-1] == 0
     assert len(ends) * stride > 15, "a statement each"
-    version, rows = _look(place)
+    version, rows = stored(place)
     assert version == head()
     assert _lost(state[1], rows) == []

@@ -1,5 +1,9 @@
 """An order is taken up once its acceptance is in the database, and is not lost where the front dies right after."""
 
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,12 +13,14 @@ from sqlalchemy.orm import Session
 from test_orchestrator_orders import World, world
 
 from orchestrator.backup.taking import BackupOptions, take_backup
-from orchestrator.federation.orders import FolderQueue
+from orchestrator.federation.orders import AcceptedOrder, FolderQueue, RunFolder
 from orchestrator.registry.access import Principal, Role
 from orchestrator.storage import OrderRow
 from policies.errors import PhtError, RefusedError, StorageError
 
 __all__ = ["world"]
+
+KILLED = Path(__file__).parents[2] / "order_killed.py"
 
 
 class Dying:
@@ -97,3 +103,84 @@ def test_an_order_whose_front_died_after_its_acceptance_is_queued_by_giving_it_a
     assert taken is not None
     assert taken.order_digest == digest
     assert world.refused(envelope) == "ORDER_SPENT"
+
+
+_POLICY_WRITTEN = ("orchestrator.registry.orders:write_atomically", "after")
+_PREPARED = ("orchestrator.federation.orders:FolderQueue.prepare", "after")
+_COMMITTED = ("orchestrator.registry.orders:publish", "before")
+_BEGUN_TO_GO = ("orchestrator.federation.accepting:sync_folder", "before")
+
+
+def _killed(world: World, envelope: bytes, action: str, at: tuple[str, str]) -> None:
+    """The kernel's SIGKILL, in a process of its own."""
+    (world.folder / "envelope").write_bytes(envelope)
+    done = subprocess.run(
+        [sys.executable, str(KILLED), str(world.place.home.path), str(world.folder / "envelope"), action, *at],
+        capture_output=True, text=True, timeout=180, check=False, cwd=KILLED.parent,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def _folders(world: World) -> list[str]:
+    return [path.name for path in world.place.home.runs.iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("at", [_POLICY_WRITTEN, _PREPARED])
+def test_nothing_stays_of_an_order_that_was_killed_before_its_acceptance(
+    world: World, dying: Dying, at: tuple[str, str]
+) -> None:
+    envelope = world.order()
+    _killed(world, envelope, "accept", at)
+    assert len(_folders(world)) == 1
+    # And a kill while it is being removed leaves nothing that stays either.
+    _killed(world, envelope, "put-right", _BEGUN_TO_GO)
+    assert dying.queue.next_order() is None
+    world.place.services.keep_up()
+    assert _folders(world) == []
+    assert world.alice.runs() == []
+    digest = dying.accept(envelope)
+    taken = dying.queue.next_order()
+    assert taken is not None
+    assert taken.order_digest == digest
+    world.place.services.keep_up()
+    assert _folders(world) == [digest.removeprefix("sha256:")]
+
+
+def test_an_order_that_was_killed_right_after_its_acceptance_is_taken_up(world: World, dying: Dying) -> None:
+    envelope = world.order()
+    _killed(world, envelope, "accept", _COMMITTED)
+    assert dying.queue.next_order() is None
+    world.place.services.keep_up()
+    taken = dying.queue.next_order()
+    assert taken is not None
+    assert [run.digest for run in world.alice.runs()] == [taken.order_digest]
+    assert world.refused(envelope) == "ORDER_SPENT"
+
+
+def test_an_order_that_is_being_accepted_is_not_taken_for_a_crash(
+    world: World, dying: Dying, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread puts right what it finds while an acceptance is half done: it waits for that."""
+    prepared = threading.Event()
+    plain = FolderQueue.prepare
+
+    def prepare(queue: FolderQueue, accepted: AcceptedOrder) -> RunFolder:
+        folder = plain(queue, accepted)
+        prepared.set()
+        beside.start()
+        # It is at the folder now, or about to be: there is no telling, and either way it must come to nothing.
+        beside.join(0.5)
+        return folder
+
+    def put_right() -> None:
+        prepared.wait(60)
+        world.place.services.orders.put_right()
+
+    beside = threading.Thread(target=put_right)
+    monkeypatch.setattr(FolderQueue, "prepare", prepare)
+    digest = dying.accept(world.order())
+    beside.join(60)
+    assert not beside.is_alive()
+    taken = dying.queue.next_order()
+    assert taken is not None
+    assert taken.order_digest == digest

@@ -293,7 +293,8 @@ def test_events_come_as_rounds_end_and_when_the_result_is_complete(world: World)
     (result / PROVENANCE).write_text(json.dumps({"_type": "x"}))
     status = world.alice.wait_run(digest, 20)
     assert status.result == [PROVENANCE]
-    assert world.alice.download_result(digest, world.folder / "out")[0].read_text() == '{"_type": "x"}'
+    world.alice.get_result_file(digest, PROVENANCE, world.folder / "out")
+    assert (world.folder / "out").read_text() == '{"_type": "x"}'
 
 
 def test_more_rounds_than_one_answer_carries_come_in_several(world: World) -> None:

@@ -42,6 +42,7 @@ from policies.tls import CertificateAuthority, issue_server_certificate
 from policies.wire.instructions import Blob, Instruction, Kind, StationReply, Status
 from policies.wire.registry_client import RegistryClient
 from station.agent import Agent, FleetConnection, Pace
+from train_images.tool.results import fetch_result
 
 pytestmark = pytest.mark.superlink
 _Answer = TypeVar("_Answer")
@@ -185,7 +186,7 @@ def test_an_order_runs_to_its_result_over_kills_of_the_superlink_and_of_everythi
             with serving(home):
                 status = client.wait_run(digest, 240)
                 assert status.progress.state == "finished", status
-                files = client.download_result(digest, tmp_path / "result")
+                files = fetch_result(client, digest, tmp_path / "result")
                 # Config, layer, manifest, initial and final weights: nothing of the rounds between stays.
                 wait_until(
                     lambda: len(list((home.blobs / "sha256").iterdir())) == 5, 120, "the end of old weights"
@@ -200,7 +201,7 @@ def test_an_order_runs_to_its_result_over_kills_of_the_superlink_and_of_everythi
             client.close()
     assert sorted(seen) == sorted(STATIONS)
     assert all(seen.values())
-    _check_result({path.name: path for path in files}, digest)
+    _check_result({each.name: tmp_path / "result" / each.name for each in files}, digest)
 
 
 def _seen(home: Home) -> dict[str, str | None]:

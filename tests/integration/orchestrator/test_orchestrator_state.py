@@ -41,6 +41,7 @@ from policies.tls import client_context
 from policies.wire.instructions import Instruction, Kind, StationReply, Status
 from policies.wire.registry_client import RegistryClient
 from station.agent import Agent, FleetConnection
+from train_images.tool.results import fetch_result
 
 pytestmark = pytest.mark.superlink
 
@@ -198,7 +199,10 @@ def test_a_run_goes_on_from_a_backup_with_what_stations_released_since(world: Wo
         world.open_rounds(1)
         status = client.wait_run(digest, 120)
         assert status.progress.state == "finished", status
-        files = {path.name: path for path in client.download_result(digest, world.folder / "result")}
+        files = {
+            each.name: world.folder / "result" / each.name
+            for each in fetch_result(client, digest, world.folder / "result")
+        }
         said = json.loads(run("status", world.home.path, "--json").stdout)
     # Rounds 3 and 4 are what they were: the same weights, byte for byte.
     after = _rounds(world.home, digest)

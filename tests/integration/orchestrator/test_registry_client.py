@@ -87,19 +87,6 @@ def test_a_blob_that_is_another_is_not_kept(tmp_path: Path) -> None:
         assert not list(tmp_path.glob("blob*"))
 
 
-def test_a_result_cannot_name_a_file_elsewhere(tmp_path: Path) -> None:
-    status = {
-        "digest": digest_of(b"x"), "order_id": "o", "policy_id": "p", "policy_version": 1, "requester": "r",
-        "accepted": "now", "stations": [], "result": ["../evil", "/etc/evil"],
-        "progress": {"state": "finished", "round": 1, "rounds": 1},
-    }  # fmt: skip
-    with (
-        server(tmp_path, (200, {}, json.dumps(status).encode())) as (url, ca),
-        RegistryClient(url, ca, "t") as client,
-    ):
-        assert client.download_result(digest_of(b"x"), tmp_path / "out") == []
-
-
 def test_nobody_there_is_a_network_error(tmp_path: Path) -> None:
     create_ca("test").write(tmp_path / "ca.pem", tmp_path / "ca.key")
     with socket.socket() as probe:
