@@ -58,10 +58,10 @@ faults: setup engine images ## kill, cut, fill and step whatever there is while 
 	$(PY) -m tests.faults.run --faults $(or $(FAULTS),200) $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) --keep faults-output
 
 bench-round: setup engine images ## round overhead against stock Flower, as a ratio
-	$(PY) -m tests.bench.bench_round
+	$(PY) -u -m tests.bench.bench_round
 
 bench-scale: setup ## what 100 stations cost one orchestrator: seconds, bytes, memory, slow and lossy links, as ratios
-	$(PY) -m tests.bench.bench_scale
+	$(PY) -u -m tests.bench.bench_scale
 
 record-protocol: setup ## record what this version's station and orchestrator say to each other (once per version; see policies/README.md)
 	PYTHONPATH=tests:tests/integration/orchestrator:tests/contracts/protocol:. $(PY) tests/contracts/protocol/record.py

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -105,12 +105,34 @@ def stock_rounds(
     folder: Path, size_bytes: int, rounds: int, stations: int, timeout_s: float = 600.0
 ) -> list[float]:
     """Seconds of each round after the first."""
+    ends = stock_ends(folder, size_bytes, rounds, stations, timeout_s)
+    return [end - begin for begin, end in itertools.pairwise(ends)]
+
+
+def stock_ends(
+    folder: Path,
+    size_bytes: int,
+    rounds: int,
+    stations: int,
+    timeout_s: float = 600.0,
+    on_superlink: Callable[[int], None] = lambda _pid: None,
+) -> list[float]:
+    """When each round was over, on the monotonic clock.
+
+    Args:
+        folder: for everything.
+        size_bytes: of the weights.
+        rounds: how many.
+        stations: SuperNodes.
+        timeout_s: for all rounds.
+        on_superlink: told the SuperLink's process once it is started.
+    """
     files = SuperLinkFiles(folder / "superlink")
     files.prepare()
     port = free_port()
     environment = flower_environment(folder) | {"FLWR_LOG_LEVEL": "WARNING"}
     with ExitStack() as stack:
-        _start(stack, folder, _superlink(files, port), environment)
+        on_superlink(_start(stack, folder, _superlink(files, port), environment))
         control = _control(files, port)
         stack.callback(control.close)
         for number in range(stations):
@@ -126,7 +148,7 @@ def stock_rounds(
         (app / "nothing_app.py").write_text(_APP)
         control._control.StartRun(StartRunRequest(fab=Fab(content=build_fab_from_disk(app))))
         ends = json.loads(_when_there(result, timeout_s))
-    return [end - begin for begin, end in itertools.pairwise(ends)]
+    return [float(end) for end in ends]
 
 
 def _superlink(files: SuperLinkFiles, port: int) -> list[str]:
@@ -154,10 +176,11 @@ def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _start(stack: ExitStack, folder: Path, command: Sequence[str], environment: dict[str, str]) -> None:
+def _start(stack: ExitStack, folder: Path, command: Sequence[str], environment: dict[str, str]) -> int:
     log = stack.enter_context((folder / f"{Path(command[0]).name}.log").open("ab"))
     process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     stack.callback(_end, process)
+    return process.pid
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -8,7 +8,7 @@ import json
 import statistics
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,10 @@ from safetensors.numpy import save_file
 
 from orchestrator.initialise import initialise
 from orchestrator.registry.access import Role
+from orchestrator.results.folder import wants_result
 from orchestrator.services import open_services
 from orchestrator.settings import Home, parse_settings
-from policies.documents import digest_of_file
+from policies.documents import Digest, digest_of_file
 from policies.signing import generate_key, load_signer
 from policies.wire.registry_client import RegistryClient
 from tests.bench.scale_processes import Watch
@@ -33,6 +34,8 @@ from tests.orchestrator_site import Board, policy_yaml, send_bundle, signed_orde
 
 MINIMUM_STATIONS = 3
 _OVER = frozenset({"finished", "failed", "stopped"})
+_ENOUGH_ROUNDS = 2
+"""The first one warms everything up and is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +82,14 @@ class ScaleConsortium:
     """A context: `serve` runs within it, with so many stations in the board's register."""
 
     def __init__(
-        self, folder: Path, stations: int, port: int, timing: Mapping[str, float] | None = None
+        self,
+        folder: Path,
+        stations: int,
+        port: int,
+        timing: Mapping[str, float] | None = None,
+        hosts: Sequence[str] = ("localhost",),
     ) -> None:
-        self._folder, self._port = folder, port
+        self._folder, self._port, self._hosts = folder, port, list(hosts)
         self.names = [f"hospital-{number:03d}" for number in range(stations)]
         self._timing = dict(timing or {})
         self._stack = ExitStack()
@@ -105,7 +113,7 @@ class ScaleConsortium:
         self._board = Board.found(self._folder)
         settings = parse_settings(
             {
-                "front": {"hosts": ["localhost"], "port": self._port, "bind": "127.0.0.1"},
+                "front": {"hosts": self._hosts, "port": self._port, "bind": "127.0.0.1"},
                 "limits": {"free_disk_mib": 512},
                 "timing": self._timing,
             }
@@ -134,10 +142,21 @@ class ScaleConsortium:
         """Stop."""
         self._stack.close()
 
-    def members(self, count: int, urls: Mapping[int, str] | None = None) -> list[Member]:
-        """The first stations of the register, some behind links of their own."""
+    def members(
+        self,
+        count: int,
+        urls: Mapping[int, str] | None = None,
+        entering: Mapping[int, Sequence[str]] | None = None,
+    ) -> list[Member]:
+        """The first stations of the register, some behind links and in networks of their own."""
         return [
-            Member(name, number + 1, (urls or {}).get(number, self.url), str(self._folder / f"{name}.key"))
+            Member(
+                name,
+                number + 1,
+                (urls or {}).get(number, self.url),
+                str(self._folder / f"{name}.key"),
+                (entering or {}).get(number, ()),
+            )
             for number, name in enumerate(self.names[:count])
         ]
 
@@ -148,12 +167,21 @@ class ScaleConsortium:
         rounds: int,
         stages: Sequence[str] = ("train", "evaluate"),
         timeout_s: float = 1800.0,
+        on_round: Callable[[int, float], None] | None = None,
     ) -> RunCost:
         """Give one order to the first stations and see it through.
 
+        Args:
+            stations: how many.
+            size_bytes: of the model.
+            rounds: how many.
+            stages: of each round.
+            timeout_s: for all of it; what is done of two rounds or more by then counts, and the order is stopped.
+            on_round: told the number of each round that is over, and the seconds since the order.
+
         Raises:
             RuntimeError: it failed.
-            TimeoutError: it took too long.
+            TimeoutError: it took too long for two rounds.
         """
         initial = self._folder / f"weights-{size_bytes}.safetensors"
         save_file({"w": np.zeros(max(1, size_bytes // 4), dtype=np.float32)}, initial)
@@ -172,32 +200,51 @@ class ScaleConsortium:
         with Watch(self.supervisor) as watch:
             digest = self._client.post_order(envelope)
             begun = time.monotonic()
-            ends = self._ends(self.home.run_folder(digest), begun + timeout_s)
-        lines = [
-            json.loads(line)
-            for line in (self.home.run_folder(digest) / "rounds.jsonl").read_text().splitlines()
-        ]
-        return RunCost(digest, [_cost(line, end) for line, end in zip(lines, ends, strict=True)], watch)
+            folder = self.home.run_folder(digest)
+            ends, over = self._ends(folder, begun, timeout_s, on_round)
+        if not over:
+            self._client.stop_run(digest)
+        self._wait_over(folder)
+        lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+        return RunCost(digest, [_cost(line, end) for line, end in zip(lines, ends, strict=False)], watch)
 
-    def _ends(self, folder: Path, deadline: float) -> list[float]:
-        """When each round was over."""
+    def _ends(
+        self, folder: Path, begun: float, timeout_s: float, on_round: Callable[[int, float], None] | None
+    ) -> tuple[list[float], bool]:
+        """When each round was over, and whether that was all of them."""
         ends: list[float] = []
         pause = threading.Event()
         while True:
             state = json.loads((folder / "state.json").read_text())
             log = folder / "rounds.jsonl"
             done = log.read_bytes().count(b"\n") if log.exists() else 0
-            ends += [time.monotonic()] * (done - len(ends))
+            now = time.monotonic()
+            if done > len(ends):
+                ends += [now] * (done - len(ends))
+                if on_round is not None:
+                    on_round(done, now - begun)
             if state["state"] in _OVER:
                 break
-            if time.monotonic() > deadline:
+            if now - begun > timeout_s:
+                if len(ends) >= _ENOUGH_ROUNDS:
+                    return ends, False
+                self._client.stop_run(Digest(f"sha256:{folder.name}"))
                 raise TimeoutError(
-                    f"the order was not over in time: {state['state']}, round {state['round']}"
+                    f"two rounds were not over within {timeout_s:.0f} s: {state['state']}, round {state['round']}"
                 )
             pause.wait(0.05)
         if state["state"] != "finished":
             raise RuntimeError(f"the order failed: {state['code']} {state['missing']}")
-        return ends
+        return ends, True
+
+    def _wait_over(self, folder: Path, timeout_s: float = 120.0) -> None:
+        """Until the run is over and its result is written: what is measured next has the machine to itself."""
+        deadline, pause = time.monotonic() + timeout_s, threading.Event()
+        while time.monotonic() < deadline:
+            over = json.loads((folder / "state.json").read_text())["state"] in _OVER
+            if over and not wants_result(folder):
+                return
+            pause.wait(0.2)
 
     def _publish(self, token: str) -> None:
         keys = {name: ec.generate_private_key(ec.SECP256R1()) for name in self.names}

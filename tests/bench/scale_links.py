@@ -1,8 +1,8 @@
-"""TCP links between a station and its orchestrator that are slow or lossy, as relays in this process.
+"""TCP links between a station and its orchestrator that are slow or break, as relays in this process.
 
-netem is not everywhere; a relay needs no rights, and TLS goes through it unseen. A lossy link drops a connection after so
-many bytes, drawn at random from a seed, and now and then stalls before it does: what a hospital's worn line does to a
-transfer, with the packets lost below TCP taken for granted.
+A relay needs no rights, and TLS goes through it unseen. A link that breaks drops a connection after so many bytes, drawn at
+random from a seed, and now and then stalls before it does: what a hospital's worn line and its firewalls do to a transfer. What
+happens below TCP is `scale_network`'s.
 """
 
 import asyncio
@@ -41,11 +41,12 @@ class Carried:
 
 @dataclass
 class Link:
-    """A context: listens on `port`, leads to `target` on loopback."""
+    """A context: listens on `port` of an address of this machine, leads to `target` on loopback."""
 
     target: int
     quality: Quality
     seed: int = 0
+    address: str = "127.0.0.1"
     carried: Carried = field(default_factory=Carried)
     port: int = 0
 
@@ -77,7 +78,7 @@ class Link:
         self._open: set[asyncio.Task[None]] = set()
         # The rate is the line's, whatever the number of connections.
         self._lines = {"up": asyncio.Lock(), "down": asyncio.Lock()}
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._accept, self.address, 0)
         self.port = int(server.sockets[0].getsockname()[1])
         listening.set()
         await self._over.wait()

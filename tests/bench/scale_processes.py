@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,8 +90,10 @@ def _descendants(root: int) -> Iterable[int]:
 class Watch:
     """Reads every part of an orchestrator a few times a second, in a thread of its own."""
 
-    def __init__(self, root: int, every_s: float = 0.2) -> None:
-        self._root, self._every_s = root, every_s
+    def __init__(
+        self, root: int, every_s: float = 0.2, find: Callable[[int], dict[str, int]] = parts_of
+    ) -> None:
+        self._root, self._every_s, self._find = root, every_s, find
         self._over = threading.Event()
         self.readings: dict[str, list[Reading]] = {name: [] for name in PARTS}
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -123,7 +125,7 @@ class Watch:
         looked = 0.0
         while not self._over.wait(self._every_s):
             if time.monotonic() - looked > 1.0 or len(pids) < len(PARTS):
-                pids, looked = parts_of(self._root), time.monotonic()
+                pids, looked = self._find(self._root), time.monotonic()
             for name, pid in pids.items():
                 with suppress(OSError):
                     self.readings[name].append(read_process(pid))

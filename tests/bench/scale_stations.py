@@ -106,13 +106,18 @@ class ScaleStation:
         if arrays is not None:
             path.write_bytes(arrays)
         elif weights is not None and not path.exists():
+            # One model per station is all that a bench of many has room for.
+            self._clear(path)
             begun = time.monotonic()
             self._blobs.fetch(weights, path)
             self._counted.fetch_s.append(time.monotonic() - begun)
+        self._clear(path)
+        return path
+
+    def _clear(self, path: Path) -> None:
         for other in self._folder.iterdir():
             if other.name not in {path.name, path.name + ".part", "release"}:
                 other.unlink()
-        return path
 
     def _release(self, inbound: Path, round_: int) -> Path:
         """Deltas of the inbound weights' shape: zeros that take no room on the disk, but for the first number."""
@@ -196,12 +201,14 @@ class Member:
 
     Attributes:
         url: the orchestrator's address, or that of a link in between.
+        entering: what starts its process in a network of its own, before the command.
     """
 
     name: str
     number: int
     url: str
     key: str
+    entering: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -265,16 +272,20 @@ class Stations:
     ) -> None:
         self._folder = folder
         self._processes: list[subprocess.Popen[str]] = []
+        groups: dict[tuple[str, ...], list[Member]] = {}
+        for member in members:
+            groups.setdefault(tuple(member.entering), []).append(member)
         self._plans = [
-            Plan(str(ca), str(folder), members[start : start + each], asdict(pace or Pace()))
-            for start in range(0, len(members), each)
+            Plan(str(ca), str(folder), group[start : start + each], asdict(pace or Pace()))
+            for group in groups.values()
+            for start in range(0, len(group), each)
         ]
 
     def __enter__(self) -> Self:
         """Start them."""
         for plan in self._plans:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.bench.scale_stations"],
+                [*plan.members[0].entering, sys.executable, "-m", "tests.bench.scale_stations"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
