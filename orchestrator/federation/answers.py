@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from orchestrator.federation.speeds import NoSpeeds, Speeds
 from policies.wire.instructions import StationReply
@@ -43,7 +44,22 @@ class Missing:
 
 
 Outcome = Answered | Missing
-Judge = Callable[[str, Answered], Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class Looking:
+    """A judgement that takes long.
+
+    Attributes:
+        work: looks, beside the thread that asks; it writes nothing.
+        settle: says, in the thread that asks, what follows from what `work` returned.
+    """
+
+    work: Callable[[], Any]
+    settle: Callable[[Any], Outcome]
+
+
+Judge = Callable[[str, Answered], Outcome | Looking]
 
 
 @dataclass(frozen=True, slots=True)

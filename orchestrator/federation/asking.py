@@ -8,13 +8,25 @@ within what those took.
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from flwr.app import ConfigRecord, ConfigRecordValues, Message, RecordDict
 from flwr.serverapp import Grid
 
-from orchestrator.federation.answers import LATE, LOST, Answered, Judge, Missing, Outcome, Patience
+from orchestrator.federation.answers import (
+    LATE,
+    LOST,
+    Answered,
+    Judge,
+    Looking,
+    Missing,
+    Outcome,
+    Patience,
+)
+from orchestrator.federation.asked import AskedStation, Unanswered
+from orchestrator.federation.looks import Looks
 from orchestrator.federation.received import HELD, is_failure, passes, read_answer
 from orchestrator.federation.reviews import Reviews
 from orchestrator.federation.speeds import Late, longest_allowed_s
@@ -47,64 +59,12 @@ _LATE_S = 4 * 3600.0
 
 
 @dataclass(slots=True)
-class AskedStation:
-    """What is known of one station while a question waits.
-
-    Attributes:
-        until: when it is not waited for any more.
-        under_review: a person there looks at what is to leave.
-        review_until: until when that is no straggling.
-        asked_at: first; None before.
-        taken_s: by its answer, from when it was first asked; None without one of use.
-        held: by something that is not its speed: a person, quiet hours, its engine.
-        version: of the protocol, in which it is asked: an older one where it said so.
-    """
-
-    node_id: int
-    ask_at: float
-    silence_s: float
-    until: float
-    under_review: bool = False
-    review_until: float = 0.0
-    asked_at: float | None = None
-    taken_s: float | None = None
-    held: bool = False
-    version: int = OLDEST_VERSION
-    review_asked: int = 0
-    attempt: int = 0
-    failures: int = 0
-    backoff_s: float = 1.0
-    offline: bool = False
-    last_code: str = LATE
-    correlation_id: str = ""
-    outcome: Outcome | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Unanswered:
-    """A message whose question is over: its answer is late, if it comes.
-
-    Attributes:
-        question: as it was asked.
-        station: whom.
-        asked_at: first.
-        until: Flower drops the answer then.
-        held: by something that is not the station's speed.
-    """
-
-    question: Instruction
-    station: str
-    asked_at: float
-    until: float
-    held: bool
-
-
-@dataclass(slots=True)
 class Asking:
     """One question under way.
 
     Attributes:
         in_hand: messages that were taken and not looked at yet, with the moment at which they came, by what they answer.
+        judging: stations whose update is looked at, with what follows from it, and the moment at which their answer came.
     """
 
     grid: Grid
@@ -113,10 +73,12 @@ class Asking:
     patience: Patience
     judge: Judge
     reviews: Reviews
+    looks: Looks = field(default_factory=Looks)
     stations: dict[str, AskedStation] = field(default_factory=dict)
     sent: dict[str, str] = field(default_factory=dict)
     late: dict[str, Unanswered] = field(default_factory=dict)
     in_hand: dict[str, tuple[Message, float]] = field(default_factory=dict)
+    judging: dict[str, tuple[Callable[[Any], Outcome], float]] = field(default_factory=dict)
     late_asked_at: float = 0.0
     started: float = field(default_factory=time.monotonic)
     enough_at: float | None = None
@@ -140,11 +102,12 @@ class Asking:
         """Whether every station has an outcome or no time left, or waiting for the rest is of no use."""
         open_ = [entry for entry in self.stations.values() if entry.outcome is None and now < entry.until]
         answered = sum(isinstance(entry.outcome, Answered) for entry in self.stations.values())
-        if not self.in_hand and (not open_ or answered + len(open_) < self.patience.enough):
+        here = self.in_hand or self.judging
+        if not here and (not open_ or answered + len(open_) < self.patience.enough):
             return True
         if answered >= self.patience.enough and self.enough_at is None:
             self.enough_at = now
-        if self.in_hand or self.enough_at is None:
+        if here or self.enough_at is None:
             return False
         if any(entry.under_review and now < entry.review_until for entry in open_):
             return False
@@ -208,7 +171,7 @@ class Asking:
             name: entry
             for name, entry in self.stations.items()
             if entry.outcome is None and not entry.offline and entry.ask_at <= now < entry.until
-            if name not in answered
+            if name not in answered and name not in self.judging
         }
         if not due:
             return
@@ -222,14 +185,18 @@ class Asking:
                 self.sent[message_id] = name
 
     def look(self) -> bool:
-        """Look at some of the replies that are in hand; whether there was one."""
+        """Look at some of the replies that are in hand, and at what came of judging others; whether there was one."""
         got_one = False
+        for station, found in self.looks.done():
+            got_one = True
+            settle, came_at = self.judging.pop(station)
+            self._settle(station, self.stations[station], settle(found), came_at)
         begun = time.monotonic()
         while self.in_hand and (not got_one or time.monotonic() - begun < _LOOK_S):
             message_id, (message, came_at) = next(iter(self.in_hand.items()))
             del self.in_hand[message_id]
             name = self.sent.pop(message_id, None)
-            if name is None or self.stations[name].outcome is not None:
+            if name is None or self.stations[name].outcome is not None or name in self.judging:
                 continue
             got_one = True
             self._take(name, self.stations[name], message, came_at)
@@ -308,20 +275,30 @@ class Asking:
             self._person_is_done(name, entry)
             self._again(entry, now)
         elif reply.status in {Status.ACCEPTED, Status.RELEASED, Status.FINISHED}:
-            entry.outcome = self.judge(name, answered)
-            if isinstance(entry.outcome, Missing) and entry.outcome.again:
-                entry.last_code = entry.outcome.code
-                entry.failures += 1
-                if entry.failures < self.patience.tries:
-                    entry.outcome = None
-                    self._again(entry, now)
-            elif isinstance(entry.outcome, Answered) and entry.asked_at is not None:
-                entry.taken_s = now - entry.asked_at
-                self.patience.speeds.answered(name, entry.taken_s, held=entry.held)
+            judged = self.judge(name, answered)
+            if isinstance(judged, Looking):
+                self.judging[name] = (judged.settle, now)
+                self.looks.begin(name, judged.work)
+            else:
+                self._settle(name, entry, judged, now)
         else:
             entry.outcome = Missing(reply.code or reply.status.name, reply.correlation_id)
         if entry.outcome is not None:
             self._person_is_done(name, entry)
+
+    def _settle(self, name: str, entry: AskedStation, outcome: Outcome, came_at: float) -> None:
+        """Take what an answer comes to; one whose bytes are not here is asked for again."""
+        if isinstance(outcome, Missing) and outcome.again:
+            entry.last_code = outcome.code
+            entry.failures += 1
+            if entry.failures < self.patience.tries:
+                self._again(entry, time.monotonic())
+                return
+        entry.outcome = outcome
+        if isinstance(outcome, Answered) and entry.asked_at is not None:
+            entry.taken_s = came_at - entry.asked_at
+            self.patience.speeds.answered(name, entry.taken_s, held=entry.held)
+        self._person_is_done(name, entry)
 
     def _wait_for_a_person(self, name: str, entry: AskedStation, now: float) -> None:
         entry.review_until = now + self.reviews.begin(name)

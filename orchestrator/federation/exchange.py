@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from flwr.serverapp import Grid
 
 from orchestrator.federation.answers import Answered, Judge, Missing, Outcome, Patience, StoppedError
-from orchestrator.federation.asking import Asking, Unanswered
+from orchestrator.federation.asked import Unanswered
+from orchestrator.federation.asking import Asking
+from orchestrator.federation.looks import Looks
 from orchestrator.federation.reviews import NoReviews, Reviews
 from orchestrator.federation.tasks import SuperLinkDownError
 from policies.wire.instructions import Instruction
@@ -84,10 +86,20 @@ class Exchange:
             StoppedError: `stop` was set meanwhile.
             LeaseLostError: the task is not ours any more.
         """
-        asking = Asking(
-            self._grid, question, arrays, patience, judge, reviews or NoReviews(), late=self._late
-        )
-        asking.expect({name: self._nodes[name] for name in stations})
+        with Looks() as looks:
+            asking = Asking(
+                self._grid, question, arrays, patience, judge, reviews or NoReviews(), looks, late=self._late
+            )
+            asking.expect({name: self._nodes[name] for name in stations})
+            self._wait_for(asking)
+        asking.close(time.monotonic())
+        return {
+            name: entry.outcome or Missing(entry.last_code, entry.correlation_id)
+            for name, entry in asking.stations.items()
+        }
+
+    def _wait_for(self, asking: Asking) -> None:
+        """Ask, and take what comes, until waiting is of no more use."""
         wait_s = self._poll_s
         while True:
             now = time.monotonic()
@@ -102,14 +114,13 @@ class Exchange:
             got_one = asking.look()
             # What was there by then is taken: who answered in time is not late because we were slow to look.
             if asking.is_over(now):
-                break
+                return
             # Short waits at first; a long computation is asked after four times a second, a person less often.
             wait_s = self._poll_s if got_one else min(wait_s * 1.1, asking.longest_wait_s())
             # While answers are looked at the SuperLink is left alone as well.
-            if self._stop.wait(0.0 if asking.in_hand else max(wait_s, pause_s(asking.pull_s))):
+            rest_s = 0.0 if asking.in_hand else max(wait_s, pause_s(asking.pull_s))
+            if rest_s and asking.judging:
+                asking.looks.wait(rest_s)
+                rest_s = 0.0
+            if self._stop.wait(rest_s):
                 raise StoppedError
-        asking.close(time.monotonic())
-        return {
-            name: entry.outcome or Missing(entry.last_code, entry.correlation_id)
-            for name, entry in asking.stations.items()
-        }

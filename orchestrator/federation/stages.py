@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
-from orchestrator.federation.answers import Answered, Judge, Missing, Outcome, Patience
+from orchestrator.federation.answers import Answered, Judge, Looking, Missing, Outcome, Patience
 from orchestrator.federation.carried import Carried, RunFailedError
 from orchestrator.federation.deadlines import answer_s, review_s
 from orchestrator.federation.entries import Entry, write_absences, write_deadlines, write_stage
 from orchestrator.federation.preparing import note_late_acceptances
-from orchestrator.federation.replies import Accepted, Rejected, check_reply, settled_examples
+from orchestrator.federation.replies import Accepted, Rejected, Verdict, check_reply, settled_examples
 from orchestrator.federation.reviews import StageReviews
 from orchestrator.federation.speeds import StageSpeeds
 from orchestrator.federation.updates import StationUpdates
@@ -82,18 +83,19 @@ def _judge(run: Carried, updates: StationUpdates, question: Instruction) -> Judg
     expected = _expected(run, inbound) if inbound is not None else ()
     rules = run.accepted.release
 
-    def judge(name: str, answered: Answered) -> Outcome:
+    def look(release: Blob, path: Path) -> Verdict | Missing:
+        verdict = check_release(release, path, inbound, expected, rules) if inbound else Accepted()
+        if verdict == Rejected(DIGEST) and _is_damaged(path, release):
+            # The front took no bytes under another digest: what is on our disk is damaged by us.
+            return Missing(DIGEST, again=True)
+        return verdict
+
+    def settle(name: str, answered: Answered, verdict: Verdict | Missing) -> Outcome:
         reply = answered.reply
-        verdict = check_reply(reply, question, run.accepted.manifest, rules)
-        if isinstance(verdict, Accepted) and reply.release is not None and inbound is not None:
-            path = updates.keep(name, reply.release, answered.arrays)
-            if path is None:
-                return Missing("RELEASE_ABSENT", again=True)
-            verdict = check_release(reply.release, path, inbound, expected, rules)
-            if verdict == Rejected(DIGEST) and answered.arrays is None and _is_damaged(path, reply.release):
-                # The front took no bytes under another digest: what is on our disk is damaged by us.
+        if isinstance(verdict, Missing):
+            if reply.release is not None:
                 updates.forget(name, reply.release)
-                return Missing(DIGEST, again=True)
+            return verdict
         key = (question.kind.value, name)
         examples = settled_examples(run.examples.get(key), reply.num_examples)
         if isinstance(verdict, Rejected) or examples is None:
@@ -102,6 +104,19 @@ def _judge(run: Carried, updates: StationUpdates, question: Instruction) -> Judg
             return Missing(code, offence=True)
         run.examples[key] = examples
         return Answered(reply.model_copy(update={"num_examples": examples}), answered.arrays)
+
+    def judge(name: str, answered: Answered) -> Outcome | Looking:
+        release = answered.reply.release
+        verdict = check_reply(answered.reply, question, run.accepted.manifest, rules)
+        if isinstance(verdict, Rejected) or release is None or inbound is None:
+            return settle(name, answered, verdict)
+        path = updates.keep(name, release, answered.arrays)
+        if path is None:
+            return Missing("RELEASE_ABSENT", again=True)
+        if answered.arrays is not None:
+            # Small, and not from our disk: whatever is wrong with it is its sender's.
+            return settle(name, answered, check_release(release, path, inbound, expected, rules))
+        return Looking(partial(look, release, path), partial(settle, name, answered))
 
     return judge
 

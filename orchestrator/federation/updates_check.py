@@ -132,7 +132,9 @@ def _look_at(
 def _has_minus_zero(piece: Array, entry: TensorEntry) -> bool:
     if entry.tensor.dtype == "bfloat16":
         return bool((piece == BF16_MINUS_ZERO).any())
-    return bool((np.signbit(piece) & (piece == 0)).any())
+    # By its bits: one pass.
+    bits = np.dtype(f"u{piece.dtype.itemsize}")
+    return bool((piece.view(bits) == np.array(-0.0, piece.dtype).view(bits)).any())
 
 
 @dataclass(frozen=True, slots=True)
