@@ -9,7 +9,6 @@ import typer
 from policies.console import JsonOption, echo_json, say, say_table
 from policies.errors import UsageError
 from policies.files import write_atomically
-from policies.mirror_page import report_page
 from policies.mirror_report import MirrorReport, MirrorValue, read_report
 from policies.withheld import WORDS
 from station.cli.program import app
@@ -40,6 +39,8 @@ def mirror_report(
     api = compute_api(home)
     report = read_report(api.get_bytes(f"/v1/runs/{full_order(api, order)}/mirror-report"))
     if out is not None:
+        from policies.mirror_page import report_page  # noqa: PLC0415 - starts faster without
+
         write_atomically(out, report_page(report, language.value).encode())
     if as_json:
         echo_json(report)

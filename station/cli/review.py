@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import typer
 
 from policies.console import JsonOption, echo_json, one_line, say, say_table
-from policies.rules.capacity import bits_in_words
 from station.cli.program import app
 from station.cli.reaching import HomeOption, compute_api, operator_name, write_new
 from station.cli.review_pictures import bars, svg
@@ -132,6 +131,8 @@ def _show_numbers(payload: dict[str, Any]) -> None:
         )
     patients = "" if payload["patients"] is None else f" (of {payload['patients']} patients; that stays here)"
     say(f"\nexamples    {payload['num_examples']}, rounded{patients}")
+    from policies.rules.capacity import bits_in_words  # noqa: PLC0415 - not for every command
+
     say(f"could carry {bits_in_words(payload['capacity_bits'])} at most")
     say(f"rule set    {payload['rules_digest']}")
     say(f"parked as   {payload['document_digest']}")
