@@ -6,6 +6,7 @@ no name leaves the folder. Each file is written whole or not at all; `timestamp.
 """
 
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class Mirror:
     def __init__(self, folder: Path) -> None:
         self.metadata_folder = folder / "metadata"
         self.targets_folder = folder / "targets"
+        self._one_at_a_time = threading.Lock()
 
     def metadata(self, name: str) -> Path:
         """Return a metadata file.
@@ -62,17 +64,19 @@ class Mirror:
             raise WireError(f"{name}: holds metadata of the role {role}")
         if stated is not None and version != int(stated):
             raise WireError(f"{name}: holds version {version}")
-        if path.is_file():
-            before = path.read_bytes()
-            if before == data:
-                return
-            if stated is not None:
-                raise UsageError(
-                    f"{name} is published already and would change", hint="Publish a new version."
-                )
-            if version < _role_and_version(before)[1]:
-                raise UsageError(f"{name} would go back to version {version}")
-        write_atomically(path, data)
+        # Board and witness write at once: between look and write nothing newer may come, which this would take back.
+        with self._one_at_a_time:
+            if path.is_file():
+                before = path.read_bytes()
+                if before == data:
+                    return
+                if stated is not None:
+                    raise UsageError(
+                        f"{name} is published already and would change", hint="Publish a new version."
+                    )
+                if version < _role_and_version(before)[1]:
+                    raise UsageError(f"{name} would go back to version {version}")
+            write_atomically(path, data)
 
     def put_target(self, path: str, data: bytes) -> None:
         """Write a target file; its content is addressed by digest or version in its name, and never changes.

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuf.api.metadata import Root, Snapshot, Targets
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
+from tuf.api.serialization import DeserializationError
 
 from policies.errors import NetworkError, NotFoundError, TrustError
 from policies.files import write_atomically
@@ -130,5 +132,22 @@ def _put(client: "httpx.Client", url: str, file: Path) -> bool:
             "the mirror does not accept the token", hint="Ask the orchestrator's operator for one."
         )
     if not response.is_success:
+        if _is_overtaken(data, client.get(url).content):
+            return False
         raise NetworkError(f"the mirror answered {response.status_code} to {file.name}")
     return True
+
+
+def _is_overtaken(data: bytes, there: bytes) -> bool:
+    """Whether a timestamp was refused because a newer one came first: who vouched later vouched for this, too."""
+    ours, theirs = _timestamp_version(data), _timestamp_version(there)
+    return ours is not None and theirs is not None and ours < theirs
+
+
+def _timestamp_version(data: bytes) -> int | None:
+    try:
+        signed = Metadata[Timestamp].from_bytes(data).signed
+    except (DeserializationError, RepositoryError):
+        return None
+    # What was read may be of any role.
+    return signed.version if signed.type == Timestamp.type else None

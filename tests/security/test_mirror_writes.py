@@ -1,5 +1,6 @@
 """Attack: publish in the board's name, take a policy back to an older state, or write outside the mirror."""
 
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from orchestrator_site import Board, Site, policy_yaml, site, station_keys
 
 from orchestrator.registry.access import Role
 from policies.errors import NotFoundError, TrustError, UsageError, WireError
-from policies.files import exclusive_lock
+from policies.files import exclusive_lock, write_atomically
 from policies.refusals import Permitted
 from policies.trust.client import PolicyClient
 from policies.wire.registry_client import RegistryClient
@@ -74,6 +75,35 @@ def test_the_timestamp_never_goes_back(place: Site, board: Board) -> None:
     client.put_metadata("timestamp.json", (board.folder / "repository/metadata/timestamp.json").read_bytes())
     with pytest.raises(UsageError, match="back"):
         client.put_metadata("timestamp.json", old)
+
+
+def test_of_two_timestamps_at_once_the_newer_stays(
+    place: Site, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The older one has been found newer than what is there, and is about to be written, when the newer one comes."""
+    mirror, path = place.services.mirror, board.folder / "repository" / "metadata" / "timestamp.json"
+    board.witness.sign_once(datetime.now(UTC))
+    older = path.read_bytes()
+    board.witness.sign_once(datetime.now(UTC))
+    newer = path.read_bytes()
+    looked, written = threading.Event(), threading.Event()
+
+    def write(target: Path, data: bytes) -> None:
+        if data == older:
+            looked.set()
+            # Long enough for the newer one to be written where it does not wait for its turn.
+            written.wait(1.0)
+        write_atomically(target, data)
+        if data == newer:
+            written.set()
+
+    monkeypatch.setattr("orchestrator.registry.mirror.write_atomically", write)
+    first = threading.Thread(target=mirror.put_metadata, args=("timestamp.json", older))
+    first.start()
+    assert looked.wait(60)
+    mirror.put_metadata("timestamp.json", newer)
+    first.join(60)
+    assert mirror.metadata("timestamp.json").read_bytes() == newer
 
 
 def test_a_published_version_never_changes(place: Site, board: Board) -> None:

@@ -1,5 +1,6 @@
 """The board's side: roots, staging, publishing, and what a crash leaves."""
 
+import threading
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -8,7 +9,14 @@ import pytest
 from board_kit import NOW, BoardKit, https_server, mirror_handler, permitted
 
 from policies.board.publishing.status import status_of
-from policies.errors import DocumentError, NotFoundError, RefusedError, TrustError, UsageError
+from policies.errors import (
+    DocumentError,
+    NetworkError,
+    NotFoundError,
+    RefusedError,
+    TrustError,
+    UsageError,
+)
 from policies.refusals import Permitted, RefusalCode
 from policies.trust.mirror import push, push_timestamp
 from policies.trust.repository import BoardRepository
@@ -191,13 +199,46 @@ def test_a_mirror_over_https_asks_for_a_token(tmp_path: Path) -> None:
         client = board.client(mirror=to, ca=ca)
         assert permitted(client.refresh(NOW)).state.timestamp_version == 2
         # the witness sends a timestamp only where its snapshot is
-        from policies.errors import NetworkError
-
         board.publish(board.signed(board.policy(2)))
         with pytest.raises(NetworkError, match="lacks"):
             push_timestamp(folder, to, token="secret", ca=ca)
     with pytest.raises(NetworkError):
         push(folder, to, token="secret", ca=ca)
+
+
+def test_a_timestamp_that_a_newer_one_overtook_on_its_way_is_no_fault(tmp_path: Path) -> None:
+    board = BoardKit.found(tmp_path)
+    board.publish(board.signed(board.policy()))
+    folder, ca = board.repository.folder, tmp_path / "ca.pem"
+    there = tmp_path / "mirror" / "metadata" / "timestamp.json"
+    refusing = threading.Event()
+
+    class Mirror(mirror_handler(tmp_path / "mirror", "secret")):  # type: ignore[misc]
+        def do_PUT(self) -> None:  # noqa: N802 - the name that http.server calls
+            if not refusing.is_set():
+                super().do_PUT()
+                return
+            # Another witness came first: what it vouched for stands by now, and the older word is refused.
+            self.rfile.read(int(self.headers["Content-Length"]))
+            there.write_bytes(newer)
+            self._answer(400)
+
+    with https_server(Mirror) as (address, authority):
+        authority.cert_pem.write_to_path(str(ca))
+        to = f"{address}/mirror"
+        push(folder, to, token="secret", ca=ca)
+        board.witness.sign_once(NOW)
+        older = (folder / "metadata" / "timestamp.json").read_bytes()
+        board.witness.sign_once(NOW)
+        newer = (folder / "metadata" / "timestamp.json").read_bytes()
+        (folder / "metadata" / "timestamp.json").write_bytes(older)
+        refusing.set()
+        push_timestamp(folder, to, token="secret", ca=ca)
+        assert there.read_bytes() == newer
+        # The other way round somebody has to know.
+        newer = b"{}"
+        with pytest.raises(NetworkError, match="400"):
+            push_timestamp(folder, to, token="secret", ca=ca)
 
 
 def test_status_says_what_is_in_force_and_what_waits(tmp_path: Path) -> None:
