@@ -187,6 +187,10 @@ class Gatekeeper:
         if isinstance(policies, Refused):
             return policies
         found = policies.value.find(claim.policy_id, claim.policy_version)
+        missing = isinstance(found, Refused) and found.code is RefusalCode.POLICY_MISSING
+        if (missing or policies.value.register is None) and not policies.value.state.reached:
+            # What was never seen here may have been published since: nobody knows before the mirror answers.
+            return Refused.because(RefusalCode.TRUST_UNREACHABLE, "the mirror did not answer just now")
         if isinstance(found, Refused):
             return found
         if policies.value.register is None:
