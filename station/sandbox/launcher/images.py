@@ -46,15 +46,19 @@ class ImageLoader:
         if self._has(image_id, rewritten):
             read = self._verifier.verify(layers, series)
             return LoadedImage(image_id=image_id, layers_hashed=read, layers_sent=0)
-        skip = self._layers_present(layers) if dialect.may_skip_layers(info) else 0
-        # The others are hashed while they are sent.
-        self._verifier.verify(layers[:skip])
-        taken = self._engine.load(archive(rewritten, self._store, skip=skip))
-        if not taken or not self._has(image_id, rewritten):
-            raise RefusedError(
-                RefusalCode.IMAGE_DIGEST, "the engine did not make the verified image of what it was given"
-            )
-        return LoadedImage(image_id=image_id, layers_hashed=len(layers), layers_sent=len(layers) - skip)
+        present = self._layers_present(layers) if dialect.may_skip_layers(info) else 0
+        # Layers that it had a moment ago may be gone with another's image by now: then it is given all of them.
+        for skip in dict.fromkeys((present, 0)):
+            # The others are hashed while they are sent.
+            self._verifier.verify(layers[:skip])
+            taken = self._engine.load(archive(rewritten, self._store, skip=skip))
+            if taken and self._has(image_id, rewritten):
+                return LoadedImage(
+                    image_id=image_id, layers_hashed=len(layers), layers_sent=len(layers) - skip
+                )
+        raise RefusedError(
+            RefusalCode.IMAGE_DIGEST, "the engine did not make the verified image of what it was given"
+        )
 
     def remove(self, config_digest: str, dialect: Dialect, info: Json) -> bool:
         """Remove the image that we made of one in our store; says whether it is gone.
