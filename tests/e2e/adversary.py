@@ -49,7 +49,7 @@ def impose_order(consortium: Consortium, envelope: Path, train: Path, policy: Pa
     return digest
 
 
-def outcome(consortium: Consortium, digest: str, timeout_s: float = 180) -> RunProgress:
+def outcome(consortium: Consortium, digest: str, timeout_s: float = 600) -> RunProgress:
     """Wait until a run is over and return how it ended."""
     folder = FolderQueue(consortium.orchestrator / "runs").folder(digest)
     deadline = time.monotonic() + timeout_s
@@ -62,7 +62,7 @@ def outcome(consortium: Consortium, digest: str, timeout_s: float = 180) -> RunP
         time.sleep(0.1)
 
 
-def await_round(consortium: Consortium, digest: str, number: int, timeout_s: float = 180) -> dict[str, Any]:
+def await_round(consortium: Consortium, digest: str, number: int, timeout_s: float = 600) -> dict[str, Any]:
     """Wait until a run's round of that number is finished and return what is told of it."""
     folder = FolderQueue(consortium.orchestrator / "runs").folder(digest)
     deadline = time.monotonic() + timeout_s

@@ -87,7 +87,7 @@ def _objections(source: Path, folder: Path) -> Path:
     return out
 
 
-def _answer(demo: Demo, hospital: Hospital, digest: str, timeout_s: float = 120) -> str:
+def _answer(demo: Demo, hospital: Hospital, digest: str, timeout_s: float = 600) -> str:
     """Wait for what a station's own audit says of its answer."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

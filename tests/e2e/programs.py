@@ -66,7 +66,7 @@ class Server:
         self.process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
 
-    def start(self, timeout_s: float = 120) -> None:
+    def start(self, timeout_s: float = 600) -> None:
         """Start it and wait until it says it is ready."""
         log = self._log.open("a", encoding="utf-8")
         process = subprocess.Popen(

@@ -102,7 +102,7 @@ def _approve_tiny(demo: Demo, govern: Govern, train: Train) -> Tiny:
 
 
 ANSWERS = {
-    "data.collections": "[thorax-cxr]", "data.minimum_patients": 5, "runs.runs": 20, "runs.rounds": 5, "runs.releases": 100,
+    "data.collections": "[thorax-cxr]", "data.minimum_patients": 5, "runs.runs": 20, "runs.rounds": 50, "runs.releases": 1000,
     "release.minimum_patients_per_metric": 5,
 }  # fmt: skip
 
@@ -111,7 +111,7 @@ def _codes(
     demo: Demo,
     digest: str,
     says: Callable[[dict[str, Any], str], bool] | None = None,
-    timeout_s: float = 120,
+    timeout_s: float = 600,
     hospitals: Sequence[Hospital] = (),
 ) -> dict[str, str]:
     """Wait until the run is over, and read from each station's own audit with which code it said no.
@@ -170,7 +170,8 @@ def _one_byte(demo: Demo, tiny: Tiny) -> dict[str, str]:
     order = r.order(tiny.train, tiny.policy, "one-byte", weights=tiny.weights)
     adversary.flip_one_byte(c, layer)
     try:
-        return _codes(demo, r.send(order, tiny.weights))
+        # An honest orchestrator would end the run at the first "no", which the third station may never have been asked by then.
+        return _codes(demo, adversary.impose_order(c, order, tiny.train.bundle / "train.yaml", tiny.policy))
     finally:
         adversary.flip_one_byte(c, layer)
 
@@ -212,7 +213,8 @@ def _killed(demo: Demo, tiny: Tiny) -> dict[str, Any]:
     r, c = demo.researcher, demo.consortium
     victim = c.hospitals[1]
     settings = {"least_seconds": 8.0}
-    order = r.order(tiny.train, tiny.policy, "killed", rounds=5, weights=tiny.weights, settings=settings)
+    # Rounds enough that none of them is the last before the run is withdrawn, however slow the board's commands are here.
+    order = r.order(tiny.train, tiny.policy, "killed", rounds=50, weights=tiny.weights, settings=settings)
     digest = r.send(order, tiny.weights)
     _await_state(victim, digest, "busy")
     assert victim.server is not None
@@ -239,7 +241,7 @@ def _killed(demo: Demo, tiny: Tiny) -> dict[str, Any]:
     }
 
 
-def _await_state(hospital: Hospital, digest: str, state: str, timeout_s: float = 120) -> None:
+def _await_state(hospital: Hospital, digest: str, state: str, timeout_s: float = 600) -> None:
     deadline = time.monotonic() + timeout_s
     found: list[dict[str, Any]] = []
     while time.monotonic() < deadline:
@@ -271,7 +273,7 @@ def _station_withdrawn(demo: Demo) -> dict[str, str]:
     c = demo.consortium
     c.revoke("--station", c.hospitals[-1].name, reason="its agreement was shown to be revocable")
     digest = demo.facts["training"]["order"]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
 
     def verdict(hospital: Hospital) -> str:
         # Asking makes the station look at the board's repository again, but does not wait for that.
