@@ -193,7 +193,8 @@ class Federation:
                 tensors=TensorRules(integer_buffers="release"), metrics=("loss", "auc"), maximum_bytes=10**9
             ),
             nodes=self.nodes,
-            timing=timing or Timing(prepare_s=60.0, prepare_grace_s=20.0, answer_s=60.0, straggler_s=30.0),
+            timing=timing
+            or Timing(prepare_s=300.0, prepare_grace_s=120.0, answer_s=300.0, straggler_s=120.0),
         )
         return self.queue.submit(accepted)
 
@@ -232,7 +233,7 @@ def federation(folder: Path) -> Iterator[Federation]:
         superlink.stop()
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 300.0) -> None:
     """Look again every 20 ms until it holds."""
     deadline = time.monotonic() + timeout_s
     pause = threading.Event()

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from safetensors.numpy import load_file
 
 from orchestrator.federation.orders import RunFolder, RunState
 from orchestrator.federation.server_app import Task
+from policies.wire.instructions import Instruction, Kind, StationReply
 from station.agent.fleet import FleetConnection
 from station.agent.messages import StillOnlineError
 
@@ -28,14 +30,26 @@ def running(tmp_path: Path) -> Iterator[Federation]:
         yield found
 
 
-def _start(running: Federation, slow: str | None = None) -> tuple[RunFolder, dict[str, PlainStation]]:
-    handlers = {
-        name: PlainStation(number + 1, 10 * (number + 1), delay_s=1.0 if name == slow else 0.0)
-        for number, name in enumerate(NAMES)
-    }
+def _held_in_round_2(
+    running: Federation,
+) -> tuple[RunFolder, dict[str, PlainStation], threading.Event]:
+    """A run whose second round waits for one of its stations until the event lets that answer."""
+    go_on = threading.Event()
+
+    def held(
+        instruction: Instruction, reply: StationReply, arrays: bytes | None
+    ) -> tuple[StationReply, bytes | None]:
+        if (instruction.kind, instruction.round) == (Kind.TRAIN, 2):
+            go_on.wait(300)
+        return reply, arrays
+
+    handlers = {name: PlainStation(number + 1, 10 * (number + 1)) for number, name in enumerate(NAMES)}
+    handlers["berkel"].alter = held
     for name, handler in handlers.items():
         running.join(name, handler)
-    return _accept(running), handlers
+    folder = _accept(running)
+    wait_until(lambda: folder.read_progress().round == 2, "round 2")
+    return folder, handlers, go_on
 
 
 def _accept(running: Federation) -> RunFolder:
@@ -55,27 +69,27 @@ def _assert_finished(running: Federation, folder: RunFolder) -> None:
 
 
 def test_a_killed_server_app_goes_on_in_the_same_flower_run(running: Federation) -> None:
-    folder, _ = _start(running, slow="berkel")
-    wait_until(lambda: folder.read_progress().round == 2, 60, "round 2")
+    folder, _, go_on = _held_in_round_2(running)
     pid = running.worker.server_app_pid(folder.order_digest)
     assert pid is not None
     kill(pid)
-    wait_until(lambda: folder.read_progress().state.is_over, 60, "the order")
+    go_on.set()
+    wait_until(lambda: folder.read_progress().state.is_over, "the order")
     _assert_finished(running, folder)
     assert folder.read_progress().flower_runs == 1
     assert folder.read_progress().restarts == 1
 
 
 def test_a_lost_lease_means_another_flower_run_from_the_checkpoint(running: Federation) -> None:
-    folder, handlers = _start(running, slow="berkel")
-    wait_until(lambda: folder.read_progress().round == 2, 60, "round 2")
+    folder, handlers, go_on = _held_in_round_2(running)
     task = Task.read(folder)
     assert task is not None
     assert (folder.task.stat().st_mode & 0o777) == 0o600
     control = running.superlink.control()
     control.stop_run(task.run_id)
     control.close()
-    wait_until(lambda: folder.read_progress().state.is_over, 90, "the order")
+    go_on.set()
+    wait_until(lambda: folder.read_progress().state.is_over, "the order")
     _assert_finished(running, folder)
     assert folder.read_progress().flower_runs == 2
     # Round 1 was not asked for again, and no order was told over while another run carries it.
@@ -83,13 +97,13 @@ def test_a_lost_lease_means_another_flower_run_from_the_checkpoint(running: Fede
 
 
 def test_a_killed_super_link_is_survived(running: Federation) -> None:
-    folder, _ = _start(running, slow="dommel")
-    wait_until(lambda: folder.read_progress().round == 2, 60, "round 2")
+    folder, _, go_on = _held_in_round_2(running)
     pid = running.superlink.pid
     assert pid is not None
     kill(pid)
-    wait_until(lambda: running.superlink.pid != pid, 10, "another SuperLink")
-    wait_until(lambda: folder.read_progress().state.is_over, 120, "the order")
+    go_on.set()
+    wait_until(lambda: running.superlink.pid != pid, "another SuperLink")
+    wait_until(lambda: folder.read_progress().state.is_over, "the order")
     _assert_finished(running, folder)
     assert folder.read_progress().flower_runs == 1
 
@@ -101,12 +115,12 @@ def test_a_killed_agent_comes_back_and_finishes_the_round(running: Federation) -
     process = _agent_process(running, state)
     try:
         folder = _accept(running)
-        wait_until((state / "waiting").exists, 60, "round 2 at the station")
+        wait_until((state / "waiting").exists, "round 2 at the station")
         kill(process.pid)
         process.wait()
         (state / "go").touch()
         process = _agent_process(running, state)
-        wait_until(lambda: folder.read_progress().state.is_over, 60, "the order")
+        wait_until(lambda: folder.read_progress().state.is_over, "the order")
     finally:
         process.terminate()
         process.wait()

@@ -32,7 +32,7 @@ def test_an_order_runs_its_rounds_and_averages_by_examples(running: Federation) 
     initial = weights()
     running.put_blob(initial)
     folder = running.accept(order(initial, rounds=2))
-    wait_until(lambda: folder.read_progress().state.is_over, 60, "the order")
+    wait_until(lambda: folder.read_progress().state.is_over, "the order")
 
     progress = folder.read_progress()
     assert progress.state is RunState.FINISHED
@@ -64,8 +64,8 @@ def test_the_run_s_end_is_noticed(running: Federation) -> None:
     initial = weights()
     running.put_blob(initial)
     folder = running.accept(order(initial, rounds=1))
-    wait_until(lambda: folder.read_progress().state.is_over, 60, "the order")
-    wait_until(lambda: all(handler.over for handler in handlers.values()), 20, "run over")
+    wait_until(lambda: folder.read_progress().state.is_over, "the order")
+    wait_until(lambda: all(handler.over for handler in handlers.values()), "run over")
     assert handlers["amstel"].over == [folder.order_digest]
 
 
@@ -88,7 +88,7 @@ def test_a_station_that_refuses_is_named_and_the_others_go_on(running: Federatio
     initial = weights()
     running.put_blob(initial)
     folder = running.accept(order(initial, rounds=1))
-    wait_until(lambda: folder.read_progress().state.is_over, 60, "the order")
+    wait_until(lambda: folder.read_progress().state.is_over, "the order")
     assert folder.read_progress().state is RunState.FINISHED
     entry = folder.read_rounds()[0]
     assert entry["took_part"] == ["amstel", "berkel"]
@@ -109,7 +109,7 @@ def test_a_bad_release_is_left_out_and_named(running: Federation) -> None:
     initial = weights()
     running.put_blob(initial)
     folder = running.accept(order(initial, rounds=1))
-    wait_until(lambda: folder.read_progress().state.is_over, 60, "the order")
+    wait_until(lambda: folder.read_progress().state.is_over, "the order")
     assert folder.read_progress().state is RunState.FINISHED
     assert folder.read_rounds()[0]["missing"] == {"berkel": "RELEASE_DIGEST"}
     assert set(folder.read_rounds()[0]["train"]) == {"amstel", "dommel"}
@@ -120,9 +120,10 @@ def test_too_few_stations_fail_the_order_with_a_code_and_it_can_be_resumed(runni
     running.join("amstel", amstel)
     initial = weights()
     running.put_blob(initial)
-    short = Timing(prepare_s=3.0, prepare_grace_s=1.0, answer_s=20.0, straggler_s=5.0)
+    # As long as the one that is there may take to accept, and all three afterwards.
+    short = Timing(prepare_s=10.0, prepare_grace_s=10.0, answer_s=300.0, straggler_s=120.0)
     folder = running.accept(order(initial, rounds=1), short)
-    wait_until(lambda: folder.read_progress().state.is_over, 60, "the order")
+    wait_until(lambda: folder.read_progress().state.is_over, "the order")
     assert folder.read_progress().state is RunState.FAILED
     assert folder.read_progress().code == "TOO_FEW_STATIONS_ACCEPTED"
     assert set(folder.read_progress().missing) == {"berkel", "dommel"}
@@ -130,7 +131,7 @@ def test_too_few_stations_fail_the_order_with_a_code_and_it_can_be_resumed(runni
     running.join("berkel", PlainStation(2, 20))
     running.join("dommel", PlainStation(3, 30))
     running.queue.resume(folder.order_digest)
-    wait_until(lambda: folder.read_progress().state.is_over, 60, "the order again")
+    wait_until(lambda: folder.read_progress().state.is_over, "the order again")
     assert folder.read_progress().state is RunState.FINISHED
 
 
@@ -139,9 +140,9 @@ def test_an_operator_stops_an_order(running: Federation) -> None:
     initial = weights()
     running.put_blob(initial)
     folder = running.accept(order(initial, rounds=1))
-    wait_until(lambda: folder.read_progress().stage == "train", 30, "training")
+    wait_until(lambda: folder.read_progress().stage == "train", "training")
     running.queue.request_stop(folder.order_digest)
-    wait_until(lambda: folder.read_progress().state is RunState.STOPPED, 15, "stopped")
+    wait_until(lambda: folder.read_progress().state is RunState.STOPPED, "stopped")
 
 
 def test_an_evaluation_order_aggregates_nothing(running: Federation) -> None:
@@ -150,7 +151,7 @@ def test_an_evaluation_order_aggregates_nothing(running: Federation) -> None:
     running.put_blob(initial)
     strategy = {"name": "none", "parameters": {}}
     folder = running.accept(order(initial, rounds=1, stages=["evaluate"], strategy=strategy))
-    wait_until(lambda: folder.read_progress().state.is_over, 60, "the order")
+    wait_until(lambda: folder.read_progress().state.is_over, "the order")
     assert folder.read_progress().state is RunState.FINISHED
     assert "weights" not in folder.read_rounds()[0]
     assert folder.read_rounds()[0]["means"]["evaluate"]["auc"] == pytest.approx(44 / 60)

@@ -32,9 +32,7 @@ class Hostile:
 
     def answer(self, message_id: str) -> Message:
         found: list[Message] = []
-        wait_until(
-            lambda: bool(found.extend(self.grid.pull_messages([message_id])) or found), 30, "an answer"
-        )
+        wait_until(lambda: bool(found.extend(self.grid.pull_messages([message_id])) or found), "an answer")
         return found[0]
 
 
@@ -51,7 +49,7 @@ def hostile(tmp_path: Path) -> Iterator[Hostile]:
         station = PlainStation(1, 10)
         running.join(NAMES[0], station)
         node_id = running.nodes[NAMES[0]]
-        wait_until(lambda: node_id in grid.get_node_ids(), 20, "the station")
+        wait_until(lambda: node_id in grid.get_node_ids(), "the station")
         yield Hostile(grid, node_id, station)
         grid.close()
         control.close()

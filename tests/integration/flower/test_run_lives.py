@@ -34,7 +34,7 @@ def _revoked_in_round(number: int, reply: StationReply, arrays: bytes | None) ->
 
 
 def _until_round(folder: RunFolder, number: int) -> None:
-    wait_until(lambda: folder.rounds.count() >= number, 240, f"round {number}")
+    wait_until(lambda: folder.rounds.count() >= number, f"round {number}")
 
 
 def test_who_is_late_lost_or_gone_is_said_so_and_the_run_goes_on(running: Federation) -> None:
@@ -44,19 +44,19 @@ def test_who_is_late_lost_or_gone_is_said_so_and_the_run_goes_on(running: Federa
     first = running.join("berkel", PlainStation(2, 20))
     initial = weights()
     running.put_blob(initial)
-    folder = running.accept(order(initial, rounds=60, minimum_stations=1), TIMING)
+    # More rounds than it can come to: it is stopped in the end.
+    folder = running.accept(order(initial, rounds=5000, minimum_stations=1), TIMING)
     _until_round(folder, 1)
-    assert folder.read_rounds()[0]["missing"] == {"dommel": "LATE"}
+    # The first may have begun without another who was slow to accept.
+    wait_until(lambda: folder.read_rounds()[-1]["missing"] == {"dommel": "LATE"}, "dommel alone is late")
     running.join("dommel", PlainStation(3, 30))
-    wait_until(lambda: "dommel" in folder.read_rounds()[-1]["took_part"], 240, "dommel takes part")
+    wait_until(lambda: "dommel" in folder.read_rounds()[-1]["took_part"], "dommel takes part")
     first.stop(5.0)
-    wait_until(lambda: folder.read_rounds()[-1]["missing"].get("berkel") == "LOST", 240, "berkel is lost")
+    wait_until(lambda: folder.read_rounds()[-1]["missing"].get("berkel") == "LOST", "berkel is lost")
     running.join("berkel", PlainStation(2, 20, delay_s=0.5))
-    wait_until(lambda: "berkel" in folder.read_rounds()[-1]["took_part"], 240, "berkel is back")
+    wait_until(lambda: "berkel" in folder.read_rounds()[-1]["took_part"], "berkel is back")
     amstel.alter = lambda _, reply, arrays: _revoked_in_round(reply.round, reply, arrays)
-    wait_until(
-        lambda: folder.read_rounds()[-1]["missing"] == {"amstel": "POLICY_REVOKED"}, 240, "amstel left"
-    )
+    wait_until(lambda: folder.read_rounds()[-1]["missing"] == {"amstel": "POLICY_REVOKED"}, "amstel left")
     asked = len(amstel.seen)
     count = folder.rounds.count()
     _until_round(folder, count + 2)
@@ -65,7 +65,7 @@ def test_who_is_late_lost_or_gone_is_said_so_and_the_run_goes_on(running: Federa
     assert (last["of"], last["took_part"]) == (3, ["berkel", "dommel"])
     assert last["absent"]["train"]["amstel"]["since"] is not None
     running.queue.request_stop(folder.order_digest)
-    wait_until(lambda: folder.read_progress().state is RunState.STOPPED, 120, "stopped")
+    wait_until(lambda: folder.read_progress().state is RunState.STOPPED, "stopped")
 
 
 def _lies(instruction: Instruction, reply: StationReply, arrays: bytes | None) -> Answer:
@@ -91,20 +91,20 @@ def test_a_liar_is_out_and_what_waits_says_for_what(running: Federation) -> None
     folders = [running.accept(order(initial, rounds=2, nonce=str(number) * 32)) for number in range(3)]
     first, second, third = folders
     for folder in (first, second):
-        wait_until(lambda folder=folder: "dommel" in folder.read_progress().excluded, 240, "the liar is out")  # type: ignore[misc]
+        wait_until(lambda folder=folder: "dommel" in folder.read_progress().excluded, "the liar is out")  # type: ignore[misc]
     # Two at once are asked of a station; the third order says whom it waits for.
-    wait_until(lambda: running.queue.shown(third.order_digest).full == ("amstel", "berkel"), 60, "the queue")
+    wait_until(lambda: running.queue.shown(third.order_digest).full == ("amstel", "berkel"), "the queue")
     shown = running.queue.shown(third.order_digest)
     assert (shown.state, shown.position, shown.waiting) == (RunState.QUEUED, 1, STATIONS_FULL)
     running.queue.request_stop(third.order_digest)
-    wait_until(lambda: third.read_progress().state is RunState.STOPPED, 60, "the queued one is stopped")
+    wait_until(lambda: third.read_progress().state is RunState.STOPPED, "the queued one is stopped")
     gate.set()
     for folder in (first, second):
-        wait_until(lambda folder=folder: folder.read_progress().state.is_over, 240, "the order")  # type: ignore[misc]
+        wait_until(lambda folder=folder: folder.read_progress().state.is_over, "the order")  # type: ignore[misc]
         assert folder.read_progress().state is RunState.FINISHED
         assert folder.read_progress().excluded == {"dommel": "RELEASE_TENSOR_MISSING"}
         assert [entry["took_part"] for entry in folder.read_rounds()] == [["amstel", "berkel"]] * 2
     assert ("train", 2) not in liar.questions
     running.queue.resume(third.order_digest)
-    wait_until(lambda: third.read_progress().state.is_over, 240, "the third order")
+    wait_until(lambda: third.read_progress().state.is_over, "the third order")
     assert third.read_progress().state is RunState.FINISHED
