@@ -95,6 +95,10 @@ def receiver_settings(port: int, tls: Certificates | None = None, **changes: Any
     return ReceiverSettings(**{**settings, **changes})
 
 
+IN_THE_MIDDLE = 600
+"""Studies per minute at which a retrieval of some dozens is still under way when what saw its first ones acts on that."""
+
+
 def pacs_settings(port: int, tls: Certificates | None = None, **changes: Any) -> PacsSettings:
     """The PACS of `pacs_kit`, without the manners that would make a test wait."""
     settings: dict[str, Any] = {

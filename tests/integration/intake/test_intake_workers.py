@@ -19,6 +19,8 @@ from station.intake.settings import IntakeSettings
 from station.intake.sources.folder import stage_folder
 
 DEADLINE_S = 60.0
+HANGS_S = 5
+"""After this long a file counts as hanging: any other takes milliseconds, on a disk that makes its writers wait a second or two."""
 AHEAD = 66
 """How far two workers may be ahead of what is recorded, and a little more."""
 
@@ -113,7 +115,7 @@ def test_a_file_that_hangs_its_worker_is_quarantined_and_the_batch_goes_on(
     paths: IntakePaths, tmp_path: Path, size: int
 ) -> None:
     name = staged_with_a_pipe(paths, tmp_path, position=2, count=12)
-    with Intake(paths, IntakeSettings(workers=size, file_timeout_s=1)) as intake:
+    with Intake(paths, IntakeSettings(workers=size, file_timeout_s=HANGS_S)) as intake:
         assert processed(intake, name) == (11, {"processing-timeout": 1})
     assert len(live_instances(paths)) == 11
     assert [path.parent.name for path in paths.quarantine.rglob("*-0000002")] == ["processing-timeout"]
@@ -210,7 +212,7 @@ def test_nothing_of_a_file_reaches_the_log(
     paths: IntakePaths, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     name = staged_with_a_pipe(paths, tmp_path, position=1, count=4)
-    with Intake(paths, IntakeSettings(workers=1, file_timeout_s=1)) as intake:
+    with Intake(paths, IntakeSettings(workers=1, file_timeout_s=HANGS_S)) as intake:
         processed(intake, name)
     said = caplog.text + "".join(capfd.readouterr())
     assert "intake-worker-died" in said

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -277,7 +278,8 @@ def test_the_mapping_on_its_own_switch(source: Path, key: Path, tmp_path: Path) 
     assert not [uid for uid in uids if uid.startswith("1.2.840.10008.")]
     told = [json.loads(line) for line in audit_file.audit_path(key).read_text().splitlines()]
     assert [entry["event"] for entry in told].count("tool.mapping.written") == 1
-    assert "37487" not in audit_file.audit_path(key).read_text()
+    # Not but in a digest, where any number may stand by chance.
+    assert not re.search(r"(?<![0-9a-f])37487[0-2]", audit_file.audit_path(key).read_text())
 
 
 def test_a_mapping_is_audited_before_it_stands(source: Path, key: Path, tmp_path: Path) -> None:

@@ -14,7 +14,16 @@ from typing import Any
 
 import pytest
 from pacs_kit import PASSWORD, USER, Certificates, Orthanc, wait_until
-from pacs_station import COLLECTION, DeskKit, IntakeProcess, desk_kit, handed_over, radiograph, study
+from pacs_station import (
+    COLLECTION,
+    IN_THE_MIDDLE,
+    DeskKit,
+    IntakeProcess,
+    desk_kit,
+    handed_over,
+    radiograph,
+    study,
+)
 from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -115,7 +124,8 @@ def test_killed_in_the_middle_both_sides_go_on(serve: Serve, home: Path, tmp_pat
     with Orthanc(tmp_path / "pacs") as pacs:
         for number in range(count):
             pacs.add(*study(number, 2))
-        service = serve(ReceiverSettings(), web_settings(home, pacs.http_port, attempts=100))
+        settings = web_settings(home, pacs.http_port, attempts=100, studies_per_minute=IN_THE_MIDDLE)
+        service = serve(ReceiverSettings(), settings)
         job = service.retrieve([f"ACC{number:05d}" for number in range(count)])["job"]
         wait_until(lambda: service.retrieval(job)["items"].get("retrieved", 0) >= 5, "the first five")
         pacs.kill()

@@ -8,6 +8,7 @@ import pytest
 from pacs_kit import Certificates, Orthanc, free_port, wait_until
 from pacs_station import (
     COLLECTION,
+    IN_THE_MIDDLE,
     MOVE_AET,
     STATION_AET,
     DeskKit,
@@ -105,7 +106,8 @@ def test_a_pacs_that_dies_in_the_middle_is_gone_on_with(home: Path, tmp_path: Pa
     with Orthanc(tmp_path / "pacs", {STATION_AET: port, MOVE_AET: port}) as pacs:
         for number in range(count):
             pacs.add(*study(number, 2))
-        settings = network(pacs, port, method, attempts=100)
+        # At a pace at which it is in the middle for as long as it takes to kill it.
+        settings = network(pacs, port, method, attempts=100, studies_per_minute=IN_THE_MIDDLE)
         with desk_kit(home, receiver_settings(port), *settings) as kit:
             job = kit.desk.retrieve_accessions("main", COLLECTION, accessions(*range(count))).job
             wait_until(lambda: kit.desk.retrieval(job).items.get("retrieved", 0) >= 5, "the first five")
@@ -139,7 +141,9 @@ def test_killed_in_the_middle_intake_goes_on_where_it_was(serve: Serve, tmp_path
     with Orthanc(tmp_path / "pacs", {STATION_AET: port, MOVE_AET: port}) as pacs:
         for number in range(count):
             pacs.add(*study(number, 2))
-        service = serve(receiver_settings(port), *network(pacs, port, method))
+        service = serve(
+            receiver_settings(port), *network(pacs, port, method, studies_per_minute=IN_THE_MIDDLE)
+        )
         job = service.retrieve([f"ACC{number:05d}" for number in range(count)])["job"]
         wait_until(lambda: service.retrieval(job)["items"].get("retrieved", 0) >= 5, "the first five")
         service.kill()
