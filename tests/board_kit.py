@@ -185,7 +185,7 @@ def https_server(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[
             yield f"https://localhost:{server.server_port}", authority
         finally:
             server.shutdown()
-            thread.join(10)
+            thread.join(120)
 
 
 def mirror_handler(folder: Path, token: str = "") -> type[http.server.BaseHTTPRequestHandler]:
@@ -253,4 +253,4 @@ def connect_proxy() -> Iterator[tuple[str, list[str]]]:
             yield f"http://127.0.0.1:{server.server_address[1]}", asked
         finally:
             server.shutdown()
-            thread.join(10)
+            thread.join(120)

@@ -235,7 +235,7 @@ def site(folder: Path, root: bytes | None = None, **limits: float) -> Iterator[S
 
         thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
         thread.start()
-        wait_until(lambda: server.started, 20.0, "the front")
+        wait_until(lambda: server.started, 120.0, "the front")
         found = Site(services, f"https://localhost:{port}")
         try:
             yield found
@@ -243,7 +243,7 @@ def site(folder: Path, root: bytes | None = None, **limits: float) -> Iterator[S
             for client in found.clients:
                 client.close()
             server.should_exit = True
-            thread.join(20.0)
+            thread.join(120)
             services.close()
             _forget_half_closed()
 

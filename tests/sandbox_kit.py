@@ -134,7 +134,7 @@ class Station:
 
     @contextlib.contextmanager
     def session(self, **changed: object) -> Iterator[TrainSession]:
-        session = TrainSandbox(self.launcher, start_timeout_s=60).start(self.spec(**changed))
+        session = TrainSandbox(self.launcher, start_timeout_s=180).start(self.spec(**changed))
         try:
             yield session
         finally:

@@ -246,7 +246,7 @@ class StationKit:
 
     def prepare(self, envelope: bytes) -> StationReply:
         """Ask to prepare, again while the station says pending and is at work."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while True:
             reply, arrays = self.service.handle(prepare(envelope), None)
             assert arrays is None
@@ -300,7 +300,7 @@ class StationKit:
         return [item.record.event.value for item in self.audit.events(limit=100_000)]
 
     def until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while not condition():
             assert time.monotonic() < deadline, "not in time"
             threading.Event().wait(0.01)
@@ -319,10 +319,10 @@ def in_the_middle(
     kit.sandbox.train = busy
     thread = threading.Thread(target=lambda: replies.append(kit.message(envelope, kind)), daemon=True)
     thread.start()
-    assert busy.entered.wait(20)
+    assert busy.entered.wait(120)
     try:
         yield busy, replies
-        thread.join(20)
+        thread.join(120)
         assert not thread.is_alive(), "the message is still under way"
     finally:
         busy.go_on.set()

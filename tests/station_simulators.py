@@ -244,7 +244,7 @@ class Busy:
 
     def __call__(self, request: TrainRequest, cohort: Path) -> Answered:
         self.entered.set()
-        self.go_on.wait(20)
+        self.go_on.wait(120)
         return self._then(request, cohort)
 
 

@@ -297,7 +297,7 @@ def unseen(
     asked = container(attacked)
     prepare(Path(asked.cohort_dir))
     with without_the_kernel(monkeypatch):
-        session = TrainSandbox(weak, start_timeout_s=60).start(asked)
+        session = TrainSandbox(weak, start_timeout_s=180).start(asked)
         try:
             yield weak, session, Path(asked.cohort_dir)
         finally:

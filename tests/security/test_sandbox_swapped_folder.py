@@ -58,7 +58,7 @@ def test_what_is_mounted_is_what_was_checked(station: Station, tmp_path: Path, w
     launcher._engine = AtTheLastMoment(station.settings.engine_socket, swap)
     try:
         with pytest.raises(RefusedError) as caught:
-            TrainSandbox(launcher, start_timeout_s=60).start(spec)
+            TrainSandbox(launcher, start_timeout_s=180).start(spec)
         assert caught.value.code == RefusalCode.ENGINE_UNFIT
         assert "another place" in caught.value.message
         assert station.launcher.status(spec.run_id).state == "absent"

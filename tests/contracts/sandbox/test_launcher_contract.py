@@ -64,14 +64,14 @@ def test_an_unknown_image_is_refused(launcher: Launcher) -> None:
 def test_a_life(launcher: Launcher, station: Station, tmp_path: Path) -> None:
     spec = station.spec()
     assert launcher.status(spec.run_id).state == "absent"
-    session = TrainSandbox(launcher, start_timeout_s=60).start(spec)
+    session = TrainSandbox(launcher, start_timeout_s=180).start(spec)
     assert launcher.status(spec.run_id).state == "running"
     assert launcher.wait(spec.run_id, 0.1).state == "running"
     assert spec.run_id in {each.run_id for each in launcher.list_runs()}
     answer = session.exchange(
         TrainRequest("train", 1, {"code": "print('hello'); metrics['a'] = 1.5"}),
         ReplyLimits(tmp_path / "r", MIB),
-        30,
+        120,
     )
     assert isinstance(answer, TrainReply)
     assert answer.metrics == {"a": 1.5}
@@ -86,7 +86,7 @@ def test_a_life(launcher: Launcher, station: Station, tmp_path: Path) -> None:
 
 def test_one_container_per_run(launcher: Launcher, station: Station) -> None:
     spec = station.spec()
-    session = TrainSandbox(launcher, start_timeout_s=60).start(spec)
+    session = TrainSandbox(launcher, start_timeout_s=180).start(spec)
     try:
         with pytest.raises(RefusedError) as caught:
             launcher.start(spec)
@@ -98,9 +98,9 @@ def test_one_container_per_run(launcher: Launcher, station: Station) -> None:
 
 def test_an_exit_is_seen(launcher: Launcher, station: Station, tmp_path: Path) -> None:
     spec = station.spec()
-    session = TrainSandbox(launcher, start_timeout_s=60).start(spec)
+    session = TrainSandbox(launcher, start_timeout_s=180).start(spec)
     session.exchange(
-        TrainRequest("train", 1, {"code": "import os; os._exit(7)"}), ReplyLimits(tmp_path / "r", MIB), 30
+        TrainRequest("train", 1, {"code": "import os; os._exit(7)"}), ReplyLimits(tmp_path / "r", MIB), 120
     )
     status = launcher.wait(spec.run_id, 60)
     assert (status.state, status.exit_code, status.out_of_memory) == ("exited", 7, False)
@@ -114,7 +114,7 @@ def test_a_spec_beyond_the_ceilings_is_refused(launcher: Launcher, station: Stat
 
 
 def test_no_more_containers_than_allowed(launcher: Launcher, station: Station) -> None:
-    sandbox = TrainSandbox(launcher, start_timeout_s=60)
+    sandbox = TrainSandbox(launcher, start_timeout_s=180)
     allowed = station.settings.max_containers
     sessions = [sandbox.start(station.spec(memory_bytes=128 * MIB)) for _ in range(allowed)]
     try:
@@ -127,7 +127,7 @@ def test_no_more_containers_than_allowed(launcher: Launcher, station: Station) -
 
 
 def test_orphans_are_removed(launcher: Launcher, station: Station) -> None:
-    sandbox = TrainSandbox(launcher, start_timeout_s=60)
+    sandbox = TrainSandbox(launcher, start_timeout_s=180)
     session = sandbox.start(station.spec())
     assert launcher.remove_orphans() == 1
     assert launcher.list_runs() == ()

@@ -111,7 +111,7 @@ def test_a_program_in_any_language_is_a_train(station: Station, tmp_path: Path) 
     save_file({"w": np.ones(3, np.float32)}, tmp_path / "weights")
     with station.session(image_config_digest=digest, interface="command") as session:
         answer = session.exchange(
-            TrainRequest("analyse", 0, {}, tmp_path / "weights"), ReplyLimits(tmp_path / "reply", MIB), 30
+            TrainRequest("analyse", 0, {}, tmp_path / "weights"), ReplyLimits(tmp_path / "reply", MIB), 120
         )
         assert isinstance(answer, TrainReply)
         assert answer.metrics == {"n": 4}
@@ -146,7 +146,7 @@ def test_an_image_that_is_not_built_on_ours_ends_at_its_start(station: Station) 
 
 def test_a_crash_and_a_new_start_under_the_same_run(station: Station) -> None:
     spec = station.spec()
-    sandbox = TrainSandbox(station.launcher, start_timeout_s=60)
+    sandbox = TrainSandbox(station.launcher, start_timeout_s=180)
     for _ in range(2):
         session = sandbox.start(spec)
         answer = station.ask(session, "import os; os.abort()")
@@ -157,14 +157,14 @@ def test_a_crash_and_a_new_start_under_the_same_run(station: Station) -> None:
 
 
 def test_stop_from_another_thread_ends_a_request(station: Station) -> None:
-    session = TrainSandbox(station.launcher, start_timeout_s=60).start(station.spec())
+    session = TrainSandbox(station.launcher, start_timeout_s=180).start(station.spec())
     answers: list[TrainReply | TrainFailure] = []
     code = "print('working'); import time; time.sleep(600)"
     waiting = threading.Thread(target=lambda: answers.append(station.ask(session, code, timeout_s=300)))
     waiting.start()
     logged(session, "working")
     session.stop()
-    waiting.join(30)
+    waiting.join(120)
     assert isinstance(answers[0], TrainFailure)
     assert answers[0].session_ended
     assert station.launcher.status(session.run_id).state == "absent"
@@ -197,9 +197,9 @@ def start_launcher(home: Path, **settings: object) -> subprocess.Popen[bytes]:
 def test_a_killed_launcher_comes_back_and_removes_what_it_left(station: Station) -> None:
     process = start_launcher(station.home)
     client = LauncherClient(station.home / "run" / "launcher.sock")
-    session = TrainSandbox(client, start_timeout_s=60).start(station.spec())
+    session = TrainSandbox(client, start_timeout_s=180).start(station.spec())
     process.send_signal(signal.SIGKILL)
-    process.wait(10)
+    process.wait(120)
     with pytest.raises(UnavailableError, match="launcher"):
         client.list_runs()
     assert station.launcher.status(session.run_id).state == "running"
@@ -210,16 +210,16 @@ def test_a_killed_launcher_comes_back_and_removes_what_it_left(station: Station)
     assert answer.session_ended
     session.stop()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
     assert not (station.home / "run" / "launcher.sock").exists()
 
 
 def test_a_launcher_ends_with_its_containers(station: Station) -> None:
     process = start_launcher(station.home)
     client = LauncherClient(station.home / "run" / "launcher.sock")
-    session = TrainSandbox(client, start_timeout_s=60).start(station.spec())
+    session = TrainSandbox(client, start_timeout_s=180).start(station.spec())
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
     assert station.launcher.list_runs() == ()
     with pytest.raises(UnavailableError):
         session.stop()

@@ -111,7 +111,9 @@ def test_a_train_runs_for_two_users_who_share_only_a_group(station: Station, hom
             scratch_bytes=16 * MIB,
             wall_clock_s=120,
         )
-        session = TrainSandbox(LauncherClient(home / "run" / "launcher.sock"), start_timeout_s=60).start(spec)
+        session = TrainSandbox(LauncherClient(home / "run" / "launcher.sock"), start_timeout_s=180).start(
+            spec
+        )
         try:
             code = "metrics['read'] = len(open('/train/data/datalist.json').read())"
             limits = ReplyLimits(home / "compute" / "reply", MIB)

@@ -14,7 +14,7 @@ def _plan(folder: Path, code: str) -> ChildPlan:
 
 def _end(child: Child) -> None:
     assert child.process is not None
-    child.process.wait(20)
+    child.process.wait(120)
 
 
 def test_a_child_that_ends_waits_longer_each_time(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_child_dies_with_its_supervisor(tmp_path: Path) -> None:
 
 
 def _when_written(path: Path) -> str:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         if path.exists() and (text := path.read_text()):
             return text
@@ -91,7 +91,7 @@ def _when_written(path: Path) -> str:
 
 
 def _wait_for_the_end_of(pid: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

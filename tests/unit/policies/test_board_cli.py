@@ -272,7 +272,7 @@ def test_the_witness_daemon_stops_when_asked(drafted: Desk) -> None:
         stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not (drafted / "mirror" / "metadata" / "timestamp.json").exists():
             assert time.monotonic() < deadline
             assert process.poll() is None

@@ -1,7 +1,6 @@
 """The freshness witness where nobody attacks: short lifetimes, its own memory, the loop."""
 
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -68,17 +67,17 @@ def test_the_loop_vouches_at_once_for_what_is_published_anew(tmp_path: Path) -> 
     try:
         # it starts before anything is published, and recovers from that
         board.repository.publish(board.keys["secretary"], now=NOW)
-        assert vouched.acquire(timeout=10)
+        assert vouched.acquire(timeout=120)
         board.repository.publish(board.keys["secretary"], now=NOW, renew=True)
-        assert vouched.acquire(timeout=10)
+        assert vouched.acquire(timeout=120)
         timestamp = board.repository.timestamp()
         assert timestamp is not None
         assert timestamp.snapshot_meta.version == 2
     finally:
-        began = time.monotonic()
         stop.set()
-        loop.join(10)
-    assert time.monotonic() - began < 5
+        loop.join(120)
+    # Before the hour that it waits is over.
+    assert not loop.is_alive()
 
 
 def test_two_witnesses_at_once_share_no_version(tmp_path: Path) -> None:
@@ -94,5 +93,5 @@ def test_two_witnesses_at_once_share_no_version(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     assert sorted(versions) == list(range(2, 42))

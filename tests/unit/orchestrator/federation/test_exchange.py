@@ -4,6 +4,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from federation_samples import DIGEST, NAMES
@@ -17,6 +18,8 @@ from policies.wire.instructions import Blob, Instruction, Kind, StationReply, St
 
 NODES = {name: number + 1 for number, name in enumerate(NAMES)}
 PATIENCE = Patience(deadline_s=5.0, enough=2, grace_s=0.1, pending_s=0.01, silence_s=0.1)
+LONG = replace(PATIENCE, deadline_s=300.0)
+"""Whoever waits for the deadline is told from who does not, on any machine."""
 
 
 def _reply(
@@ -103,9 +106,9 @@ def test_a_station_that_stays_away_is_lost_and_the_rest_go_on() -> None:
     grid = _grid(dommel=lambda _: Error(5))
     grid.online.discard(NODES["dommel"])
     started = time.monotonic()
-    found = _ask(grid)
+    found = _ask(grid, LONG)
     assert found["dommel"] == Missing("LOST")
-    assert time.monotonic() - started < 3.0
+    assert time.monotonic() - started < LONG.deadline_s / 2
 
 
 def test_pending_is_asked_again_and_again() -> None:
@@ -183,8 +186,8 @@ def test_bytes_that_are_no_reply_spoil_nothing_for_others(body: bytes) -> None:
 def test_who_is_late_when_enough_have_answered_is_left_out() -> None:
     grid = _grid(dommel=lambda _: None)
     started = time.monotonic()
-    assert _ask(grid)["dommel"] == Missing("LATE")
-    assert time.monotonic() - started < 2.0
+    assert _ask(grid, LONG)["dommel"] == Missing("LATE")
+    assert time.monotonic() - started < LONG.deadline_s / 2
 
 
 def test_waiting_ends_when_enough_cannot_be_reached_any_more() -> None:
@@ -194,8 +197,8 @@ def test_waiting_ends_when_enough_cannot_be_reached_any_more() -> None:
         dommel=lambda _: None,
     )
     started = time.monotonic()
-    assert _ask(grid)["dommel"] == Missing("LATE")
-    assert time.monotonic() - started < 2.0
+    assert _ask(grid, LONG)["dommel"] == Missing("LATE")
+    assert time.monotonic() - started < LONG.deadline_s / 2
 
 
 def test_a_super_link_that_is_down_is_waited_for() -> None:

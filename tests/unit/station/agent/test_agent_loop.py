@@ -32,7 +32,7 @@ class Station:
     def handle(self, instruction: Instruction, arrays: bytes | None) -> tuple[StationReply, bytes | None]:
         self.asked.append(instruction)
         if instruction.order_digest == ORDER:
-            self.hold.wait(10)
+            self.hold.wait(120)
         if self.fails_with is not None:
             raise self.fails_with
         status = {Kind.PREPARE: Status.ACCEPTED, Kind.FINISH: Status.FINISHED}.get(

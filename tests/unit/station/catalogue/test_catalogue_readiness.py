@@ -206,12 +206,12 @@ def test_one_look_at_a_time_and_it_can_be_ended(intake: Intake, database: Databa
 
     def clock():  # type: ignore[no-untyped-def] # noqa: ANN202
         going.set()
-        held.wait(20)
+        held.wait(120)
         return NOW
 
     job = ReadinessJob(database, intake.folder, clock)
     job.start(question())
-    assert going.wait(20)
+    assert going.wait(120)
     with pytest.raises(StateError, match="under way"):
         job.start(question())
     job._stop.set()

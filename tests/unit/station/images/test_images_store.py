@@ -250,9 +250,9 @@ def test_what_is_here_does_not_wait_for_what_comes(tmp_path: Path) -> None:
         try:
             coming = pool.submit(station.store.fetch, new)
             assert begun.wait(60)
-            assert pool.submit(station.store.manifest, here, digest_of(manifest)).result(30) == manifest
-            assert pool.submit(station.store.fetch, here).result(30) == 0
-            assert pool.submit(station.store.collect, None, unneeded=True).result(30).images == (old,)
+            assert pool.submit(station.store.manifest, here, digest_of(manifest)).result(120) == manifest
+            assert pool.submit(station.store.fetch, here).result(120) == 0
+            assert pool.submit(station.store.collect, None, unneeded=True).result(120).images == (old,)
             assert not coming.done()
         finally:
             go.set()

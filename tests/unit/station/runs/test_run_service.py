@@ -191,7 +191,7 @@ def test_a_message_that_waited_while_the_run_was_stopped_does_not_start_it_again
         )
         waiting.start()
         kit.decide(envelope, "stop")
-    waiting.join(20)
+    waiting.join(120)
     assert second == [("refused", "RUN_STOPPED")]
     assert len(kit.sandbox.started) == 1
     assert not kit.sandbox.running
@@ -357,14 +357,14 @@ def test_two_orders_at_once_do_not_both_take_the_policys_last_run(tmp_path: Path
     together = threading.Barrier(2)
 
     def ask(envelope: bytes) -> None:
-        together.wait(10)
+        together.wait(120)
         kit.service.handle(prepare(envelope), None)
 
     threads = [threading.Thread(target=ask, args=(envelope,)) for envelope in envelopes]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(120)
     assert sorted(kit.prepare(envelope).code or "" for envelope in envelopes) == ["", "BUDGET_RUNS"]
     kit.close()
 

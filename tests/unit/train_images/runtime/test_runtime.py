@@ -94,14 +94,16 @@ class Station:
     number: int = 0
 
     def receive(self) -> ReceivedMessage:
-        return read_message(self.connection, LIMITS, self.folder / "reply.safetensors", time.monotonic() + 30)
+        return read_message(
+            self.connection, LIMITS, self.folder / "reply.safetensors", time.monotonic() + 120
+        )
 
     def ask(
         self, kind: str, config: Mapping[str, Any] | None = None, arrays: Path | None = None
     ) -> ReceivedMessage:
         self.number += 1
         head = {"type": kind, "id": self.number, "round": 3, "config": dict(config or {})}
-        write_message(self.connection, head, arrays, deadline=time.monotonic() + 30)
+        write_message(self.connection, head, arrays, deadline=time.monotonic() + 120)
         reply = self.receive()
         assert reply.head["id"] == self.number
         assert reply.head["type"] == "reply"
@@ -112,7 +114,7 @@ def _hello(station: Station) -> ReceivedMessage:
     try:
         return station.receive()
     except ProtocolError:
-        station.process.wait(20)  # so that it has said why
+        station.process.wait(120)  # so that it has said why
         raise
 
 
@@ -242,12 +244,12 @@ def test_an_error_is_its_code_and_the_process_lives_on(
 
 def test_finish_ends_the_runtime(flower: Station) -> None:
     write_message(flower.connection, {"type": "finish"}, None)
-    assert flower.process.wait(10) == 0
+    assert flower.process.wait(120) == 0
 
 
 def test_a_station_that_goes_away_ends_the_runtime(flower: Station) -> None:
     flower.connection.close()
-    assert flower.process.wait(10) == 1
+    assert flower.process.wait(120) == 1
 
 
 def test_an_app_that_is_none_ends_before_the_hello(tmp_path: Path) -> None:
