@@ -23,5 +23,6 @@ def waits_for_people(accepted: AcceptedOrder, progress: RunProgress, now: dateti
         return too_few and progress.since is not None and now - progress.since >= _SETTLED
     if not progress.reviewing or progress.stage not in {"train", "evaluate", "analyse"}:
         return False
-    looked_at = min(progress.reviewing.values()) - timedelta(seconds=review_s(accepted))
+    # States of earlier versions do not say it.
+    looked_at = progress.looked_at or min(progress.reviewing.values()) - timedelta(seconds=review_s(accepted))
     return now - looked_at >= timedelta(seconds=answer_s(accepted, Kind(progress.stage)))

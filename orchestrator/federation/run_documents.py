@@ -32,7 +32,7 @@ class Timing(StrictModel):
     review_s: Seconds | None = Field(
         default=None,
         description="For a station where a person looks at what is to leave; the policy's review_hours and ten minutes where "
-        "not given.",
+        "not given. At each stage where the policy asks for that look, once in a run where only the hospital does.",
     )
 
 
@@ -90,6 +90,9 @@ class RunProgress(StrictModel):
     reviewing: dict[str, Moment] = Field(
         default_factory=dict,
         description="Stations where a person looks at what is to leave, to when they are waited for.",
+    )
+    looked_at: Moment | None = Field(
+        default=None, description="Since when the first of those people looks, in the stage under way."
     )
     code: str = Field(default="", description="Why it failed: a word of a closed list.")
     flower_run: Annotated[int, Field(ge=0, lt=2**64)] = 0

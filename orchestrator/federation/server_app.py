@@ -244,7 +244,14 @@ def _finish_task(grid: OrderGrid, *, completed: bool) -> None:
 def _write_ending(folder: RunFolder, state: RunState, code: str) -> None:
     folder.write_progress(
         folder.read_progress().model_copy(
-            update={"state": state, "code": code, "stage": "", "waiting": "", "reviewing": {}}
+            update={
+                "state": state,
+                "code": code,
+                "stage": "",
+                "waiting": "",
+                "reviewing": {},
+                "looked_at": None,
+            }
         )
     )
 

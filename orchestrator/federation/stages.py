@@ -41,11 +41,18 @@ def ask_stage(
         speeds=speeds,
     )
 
-    def show_reviews(until: Mapping[str, datetime]) -> None:
+    def show_reviews(until: Mapping[str, datetime], looked_at: datetime | None) -> None:
         if until != run.progress.reviewing:
-            run.show(reviewing=dict(until))
+            run.show(reviewing=dict(until), looked_at=looked_at)
 
-    reviews = StageReviews(run.folder, (round_, kind.value), review_s(run.accepted), show_reviews)
+    reviews = StageReviews(
+        run.folder,
+        (round_, kind.value),
+        review_s(run.accepted),
+        show_reviews,
+        # What a policy asks for is waited for each time; what a hospital adds holds a run up once.
+        once=not run.accepted.release.human_review,
+    )
     outcomes = run.exchange.ask(
         question,
         _inline(run, question.weights),
@@ -54,7 +61,8 @@ def ask_stage(
         _judge(run, updates, question),
         reviews,
     )
-    show_reviews({})
+    reviews.close()
+    show_reviews({}, None)
     answers = {name: found.reply for name, found in outcomes.items() if isinstance(found, Answered)}
     for name, found in outcomes.items():
         if isinstance(found, Answered):

@@ -98,7 +98,7 @@ def test_a_person_whose_time_is_over_stops_no_stragglers_cut(tmp_path: Path) -> 
     grid = _grid()
     grid.stations[NODES[SLOW]] = pending
     patience = Patience(deadline_s=600.0, enough=2, grace_s=0.01, review_pace_s=0.01)
-    reviews = StageReviews(RunFolder(tmp_path), (1, "train"), 0.5, lambda _: None)
+    reviews = StageReviews(RunFolder(tmp_path), (1, "train"), 0.5, lambda *_: None)
     begun = time.monotonic()
     found = Exchange(grid, NODES, threading.Event(), poll_s=0.002).ask(
         QUESTION, None, NAMES, patience, _as_given, reviews
@@ -113,7 +113,7 @@ def test_something_else_in_between_begins_no_new_wait_for_a_person(tmp_path: Pat
 
     def reviews() -> StageReviews:
         return StageReviews(
-            RunFolder(tmp_path), (1, "train"), 5.0, lambda until: shown.append(list(until)), lambda: now
+            RunFolder(tmp_path), (1, "train"), 5.0, lambda until, _: shown.append(list(until)), lambda: now
         )
 
     first = reviews()

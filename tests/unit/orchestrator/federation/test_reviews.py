@@ -51,8 +51,12 @@ class Asked:
     def put(self, name: str, behaviour: Callable[[Instruction], Answer]) -> None:
         self.grid.stations[NODES[name]] = behaviour
 
+    def show(self, until: dict[str, datetime], looked_at: datetime | None) -> None:
+        assert (looked_at is None) == (not until)
+        self.shown.append(until)
+
     def reviews(self) -> Reviews:
-        return StageReviews(self.folder, (1, "train"), self.review_s, self.shown.append, self.wall)
+        return StageReviews(self.folder, (1, "train"), self.review_s, self.show, self.wall)
 
     def ask(self) -> dict[str, Outcome]:
         question = Instruction(
@@ -157,8 +161,64 @@ def test_who_says_pending_again_and_again_gets_no_more_time(tmp_path: Path) -> N
     asked.wall = lambda: 10.0
     assert asked.reviews().left_s(REVIEWER) == 5.0
     # Another stage begins anew.
-    other = StageReviews(asked.folder, (1, "evaluate"), 5.0, asked.shown.append, asked.wall)
+    other = StageReviews(asked.folder, (1, "evaluate"), 5.0, asked.show, asked.wall)
     assert other.left_s(REVIEWER) is None
+
+
+def test_what_only_a_hospital_asks_for_is_waited_for_once_in_a_run(tmp_path: Path) -> None:
+    """Three stages of 60 s each at most: without the bound they would be 180."""
+    now = [1000.0]
+
+    def stage(number: int, kind: str, *, once: bool = True) -> StageReviews:
+        return StageReviews(
+            RunFolder(tmp_path), (number, kind), 60.0, lambda *_: None, lambda: now[0], once=once
+        )
+
+    first = stage(1, "train")
+    assert first.begin(REVIEWER) == 60.0
+    now[0] += 25.0
+    first.end(REVIEWER)
+    # Computing and other stages are no waiting for a person.
+    now[0] += 500.0
+    second = stage(1, "evaluate")
+    assert second.begin(REVIEWER) == pytest.approx(35.0)
+    assert second.begin(OTHERS[0]) == 60.0, "another hospital's people have not looked yet"
+    now[0] += 20.0
+    # The process dies: the next life goes on in the same wait.
+    second = stage(1, "evaluate")
+    assert second.left_s(REVIEWER) == pytest.approx(15.0)
+    now[0] += 40.0
+    assert second.begin(REVIEWER) == pytest.approx(-25.0)
+    second.close()
+    now[0] += 500.0
+    third = stage(2, "train")
+    assert third.begin(REVIEWER) < 0.0
+    # A policy that asks for the look means each of them.
+    assert stage(2, "evaluate", once=False).begin(REVIEWER) == 60.0
+
+
+@pytest.mark.parametrize("human_review", [False, True])
+def test_a_stage_waits_for_what_the_policy_asks_for_and_once_for_what_it_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, human_review: bool
+) -> None:
+    made: list[bool] = []
+    original = StageReviews.__post_init__
+
+    def noted(self: StageReviews) -> None:
+        made.append(self.once)
+        original(self)
+
+    monkeypatch.setattr(StageReviews, "__post_init__", noted)
+    world = World(tmp_path)
+    folder = world.accept()
+    accepted = folder.read_order()
+    release = accepted.release.model_copy(update={"human_review": human_review})
+    folder.write_json(
+        "order.json", accepted.model_copy(update={"release": release}).model_dump(mode="json", by_alias=True)
+    )
+    world.rounds(folder).run()
+    assert folder.read_progress().state is RunState.FINISHED
+    assert set(made) == {not human_review}
 
 
 def test_a_quorum_that_cannot_be_reached_ends_it(tmp_path: Path) -> None:

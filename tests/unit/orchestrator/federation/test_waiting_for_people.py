@@ -36,6 +36,9 @@ def test_a_person_who_looks_is_all_that_is_waited_for_once_the_others_have_had_t
     assert not waits_for_people(accepted, progress, NOW + timedelta(seconds=others_s - 1))
     assert waits_for_people(accepted, progress, NOW + timedelta(seconds=others_s + 1))
     assert not waits_for_people(accepted, progress.model_copy(update={"reviewing": {}}), until)
+    # Where most of the person's time went in an earlier stage, the others have theirs all the same.
+    shorter = {"reviewing": {"amstel": NOW + timedelta(seconds=5)}, "looked_at": NOW}
+    assert not waits_for_people(accepted, progress.model_copy(update=shorter), NOW + timedelta(seconds=3))
 
 
 def test_orders_that_wait_for_clicks_do_not_close_the_consortium(tmp_path: Path) -> None:
