@@ -24,7 +24,7 @@ ORTHANC = Path("/usr/sbin/Orthanc")
 DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 DCMTK = Path("/usr/bin")
 USER, PASSWORD = "station", "loopback-only"
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0
 # Without it dcmtk waits 40 ms for the kernel's delayed acknowledgement in every message.
 DCMTK_ENVIRONMENT = {"PATH": os.defpath, "TCP_NODELAY": "1"}
 _ACKNOWLEDGED = re.compile(r"^I: Sending file: (.+)$|^I: Received Store Response \((\w+)", re.MULTILINE)

@@ -145,7 +145,7 @@ class Station:
         session: TrainSession,
         code: str,
         *,
-        timeout_s: float = 60,
+        timeout_s: float = 180,
         max_arrays_bytes: int = MIB,
         token: str = "",
     ) -> TrainReply | TrainFailure:
@@ -164,7 +164,7 @@ class Station:
 
 def logged(session: TrainSession, text: str) -> str:
     """Wait until the engine has written a text to a container's log, and return the log."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while text not in (log := session.logs()):
         assert time.monotonic() < deadline, log
         threading.Event().wait(0.02)

@@ -63,7 +63,7 @@ class Serving:
         self.process.kill()
         self.process.wait()
 
-    def stop(self, timeout_s: float = 60) -> int:
+    def stop(self, timeout_s: float = 180) -> int:
         """SIGTERM, as a service manager does; returns the exit code."""
         self.process.terminate()
         return self.process.wait(timeout_s)
@@ -134,7 +134,7 @@ def as_user(name: str, *command: object) -> subprocess.CompletedProcess[str]:
     """Run a command as one of the services' users."""
     return subprocess.run(
         [str(part) for part in command],
-        user=name, group="pht-station", extra_groups=[], cwd="/", capture_output=True, text=True, timeout=60,
+        user=name, group="pht-station", extra_groups=[], cwd="/", capture_output=True, text=True, timeout=300,
         env=environment(), check=False,
     )  # fmt: skip
 
@@ -144,7 +144,7 @@ def python_as(name: str, code: str) -> subprocess.CompletedProcess[str]:
     return as_user(name, str(Path(sys.prefix).resolve() / "bin" / "python"), "-c", code)
 
 
-def until(condition: Callable[[], bool], what: str, timeout_s: float = 60) -> None:
+def until(condition: Callable[[], bool], what: str, timeout_s: float = 300) -> None:
     deadline = time.monotonic() + timeout_s
     pause = threading.Event()
     while not condition():

@@ -314,7 +314,7 @@ def probe(attacked: Attacked, session: TrainSession, name: str) -> list[str]:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not condition():
         assert time.monotonic() < deadline
         threading.Event().wait(0.05)

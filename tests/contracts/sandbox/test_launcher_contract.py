@@ -26,7 +26,7 @@ def behind_socket(station: Station) -> Iterator[Launcher]:
     serving.start()
     path = station.home / "run" / "launcher.sock"
     waiting = threading.Event()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not path.is_socket() and time.monotonic() < deadline:
         waiting.wait(0.05)
     yield LauncherClient(path)

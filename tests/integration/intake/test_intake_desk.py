@@ -27,7 +27,7 @@ SERVE = (
     "serve(Path(sys.argv[1]), IntakeSettings(collections=('cxr',), look_every_s=0.2, pixels=PixelSettings(inspect='off')))"
 )
 WHO = {"operator": "steward", "reason": "looked at it"}
-DEADLINE_S = 90.0
+DEADLINE_S = 180.0
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

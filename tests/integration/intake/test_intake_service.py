@@ -26,7 +26,7 @@ SERVE = (
     "from station.intake.service import serve; from station.intake.settings import IntakeSettings;"
     "serve(Path(sys.argv[1]), IntakeSettings(collections=('cxr',)))"
 )
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0
 
 
 class Service:
@@ -40,7 +40,7 @@ class Service:
                 [sys.executable, "-c", SERVE, str(paths.home)], cwd=ROOT, stdout=output, stderr=output
             )
         self.client = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(paths.socket)), base_url="http://intake", timeout=30
+            transport=httpx.HTTPTransport(uds=str(paths.socket)), base_url="http://intake", timeout=180
         )
         self.client.headers["Authorization"] = f"Bearer {paths.token.read_text()}"
         wait_for(self.listens)

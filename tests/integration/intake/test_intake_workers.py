@@ -18,7 +18,7 @@ from station.intake.paths import IntakePaths
 from station.intake.settings import IntakeSettings
 from station.intake.sources.folder import stage_folder
 
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0
 HANGS_S = 5
 """After this long a file counts as hanging: any other takes milliseconds, on a disk that makes its writers wait a second or two."""
 AHEAD = 66

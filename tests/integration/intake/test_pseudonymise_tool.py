@@ -166,7 +166,7 @@ def test_a_study_of_two_patients_has_no_output(source: Path, key: Path, tmp_path
 
 def kill_after(command: list[str], journal: Path, lines: int) -> None:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline and process.poll() is None:
         if journal.exists() and journal.read_bytes().count(b"\n") >= lines:
             break

@@ -182,7 +182,7 @@ def start_launcher(home: Path, **settings: object) -> subprocess.Popen[bytes]:
     values = {"station": "test-station", "compute_uid": os.getuid(), **settings}
     process = subprocess.Popen([sys.executable, "-c", SERVE, str(home), json.dumps(values)])
     path = home / "run" / "launcher.sock"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while True:
         try:
             unix.connect(path, timeout_s=5).close()

@@ -85,7 +85,7 @@ def launcher_of(home: Path) -> Iterator[LauncherClient]:
     engine_group = settings.engine_socket.stat().st_gid
     child = in_child(lambda: serve(home, settings), LAUNCHER, engine_group, SHARED_GROUP)
     path = home / "run" / "launcher.sock"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not path.is_socket():
         assert time.monotonic() < deadline
         threading.Event().wait(0.05)

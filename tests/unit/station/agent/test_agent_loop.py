@@ -28,6 +28,7 @@ class Station:
         self.fails_with: Exception | None = None
         self.arrays: bytes | None = None
         self.ledger_full = False
+        self.faults = 0
 
     def handle(self, instruction: Instruction, arrays: bytes | None) -> tuple[StationReply, bytes | None]:
         self.asked.append(instruction)
@@ -48,6 +49,7 @@ class Station:
         return reply, self.arrays
 
     def fault(self, instruction: Instruction) -> StationReply:
+        self.faults += 1
         if self.ledger_full:
             raise StorageError("the disk is full")
         return StationReply(
@@ -69,7 +71,7 @@ def _train(round_: int = 1, order: str = ORDER) -> Instruction:
     )
 
 
-def _until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+def _until(condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
     deadline = time.monotonic() + timeout_s
     pause = threading.Event()
     while not condition():
@@ -221,7 +223,7 @@ def test_a_fault_that_cannot_be_entered_in_the_ledger_is_not_told(
     station.fails_with, station.ledger_full = RuntimeError("x"), True
     link.ask(_train())
     start()
-    _until(lambda: len(station.asked) == 1)
+    _until(lambda: station.faults == 1)
     station.fails_with = None
     link.ask(_train(2))
     _until(lambda: len(link.answers) == 1)
@@ -246,9 +248,9 @@ def test_the_end_of_a_run_is_told_once_and_only_when_no_other_run_has_the_order(
     link.ask(_train(1), run_id=1)
     start()
     _until(lambda: len(link.answers) == 1)
-    link.over.add(1)
     link.ask(_train(2), run_id=2)
     _until(lambda: len(link.answers) == 2)
+    link.over.add(1)
     beats = link.heartbeats
     _until(lambda: link.heartbeats > beats + 25)
     assert station.over == []

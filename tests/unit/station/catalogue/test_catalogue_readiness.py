@@ -66,7 +66,7 @@ def look(
     Catalogue(database, intake.folder, intake.key.public_key()).sync()
     job = ReadinessJob(database, intake.folder, lambda: NOW + clock)
     job.start(asked or question())
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not (report := job.report()).finished:
         assert not report.failed
         assert time.monotonic() < deadline

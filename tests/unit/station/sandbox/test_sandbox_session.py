@@ -153,7 +153,7 @@ def begin(script: Script, spec: ContainerSpec, **launcher: Any) -> tuple[TrainSe
     return TrainSandbox(made, start_timeout_s=10).start(spec), made
 
 
-def ask(session: TrainSession, folder: Path, timeout_s: float = 10) -> TrainReply | TrainFailure:
+def ask(session: TrainSession, folder: Path, timeout_s: float = 120) -> TrainReply | TrainFailure:
     return session.exchange(
         TrainRequest("train", 1, {"lr": 0.1}), ReplyLimits(folder / "reply", 1000), timeout_s
     )
