@@ -12,7 +12,9 @@ the others go on with another orchestrator, and what was found is printed whatev
 
 import argparse
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -43,6 +45,8 @@ _FAULTS = (PhtError, RuntimeError, OSError, httpx.HTTPError, subprocess.Subproce
 def main() -> int:
     """Measure, show, write."""
     choices = _choices()
+    # Told to end, it ends what it started and prints what it has.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     report = Report(Console(highlight=False, width=165), choices.output)
     report.conditions = conditions()
     report.console.print(report.conditions)
