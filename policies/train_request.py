@@ -1,7 +1,8 @@
 """A researcher's request that a train may run: what the board is asked, before there is a policy.
 
-Untrusted, unsigned, and binding nobody: what counts is a policy that names the same manifest and the same key. Also the states
-of a request, as everybody names them, and the board's reasons to decline.
+Binding nobody: what counts is a policy that names the same manifest and the same key. Signed by that key, over the very bytes that
+a person read and over the account at the orchestrator for which they are meant: so a copy is of no use to anybody else, whoever
+sends theirs first. Also the states of a request, as everybody names them, and the board's reasons to decline.
 """
 
 from enum import StrEnum
@@ -9,10 +10,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from policies.documents import Digest, Name, Sequence, StrictModel, load_yaml
+from policies.documents import Digest, Name, Sequence, StrictModel, canonical_json, load_json, load_yaml
+from policies.errors import TrustError
 from policies.policy import Purpose, Requester
+from policies.signing import Signer, sign_envelope, unsafe_payload, verify_envelope
 
+PAYLOAD_TYPE = "application/vnd.pht.train-request+json"
 MAX_REQUEST_BYTES = 64 * 1024
+MAX_SIGNED_BYTES = 1024 * 1024
+"""An envelope: the text as a JSON string (a character may take six bytes), that in base64."""
 MAX_REMARK = 500
 
 
@@ -70,6 +76,26 @@ class TrainRequest(StrictModel):
         return self
 
 
+class SignedRequest(StrictModel):
+    """What the requester's key signs: the text of `request.yaml`, and for whom it is sent."""
+
+    schema_version: Literal[1]
+    sender: Annotated[str, Field(min_length=1, max_length=64)] = Field(
+        description="The researcher's name at the orchestrator, as their token has it; no other account can send this."
+    )
+    request: Annotated[str, Field(max_length=MAX_REQUEST_BYTES)] = Field(
+        description="`request.yaml`, as it was read."
+    )
+
+
+class VerifiedRequest(StrictModel):
+    """A request whose signature by the key that it names holds; made by `verify_request` alone."""
+
+    sender: str
+    text: bytes
+    document: TrainRequest
+
+
 class Remark(StrictModel):
     """What goes with taking up or withdrawing a request; for the other side to read."""
 
@@ -90,3 +116,51 @@ def read_request(data: bytes, *, what: str = "request.yaml") -> TrainRequest:
         DocumentError: it is none; names the key and the line.
     """
     return load_yaml(TrainRequest, data, what=what)
+
+
+def sign_request(text: bytes, sender: str, signer: Signer) -> bytes:
+    """Return the envelope of a request.
+
+    Args:
+        text: `request.yaml`, filled in.
+        sender: the researcher's name at the orchestrator.
+        signer: the key that the request names.
+
+    Raises:
+        DocumentError: it is no request, or `sender` no name.
+        TrustError: it names another key.
+    """
+    document = read_request(text)
+    if document.requester.key != signer.public_hex:
+        raise TrustError(
+            "this is not the key that the request names",
+            hint="Name the public part of the key you sign with in requester.key.",
+        )
+    fields = {"schema_version": 1, "sender": sender, "request": text.decode("utf-8")}
+    payload = canonical_json(
+        load_json(SignedRequest, canonical_json(fields), what="request", max_bytes=MAX_SIGNED_BYTES)
+    )
+    return sign_envelope(payload, PAYLOAD_TYPE, signer)
+
+
+def verify_request(envelope: bytes) -> VerifiedRequest:
+    """Return what an envelope holds, once the key that it names has signed it. Who sends it is the caller's to compare.
+
+    Raises:
+        TrustError: it is no envelope of a request, or that key did not sign it.
+        DocumentError: its content is none.
+    """
+    try:
+        payload = unsafe_payload(envelope, PAYLOAD_TYPE, max_bytes=MAX_SIGNED_BYTES)
+    except TrustError as error:
+        raise TrustError(
+            "a request comes signed by the key that it names",
+            hint="`pht-train request send --key` signs it; an earlier pht-train cannot.",
+        ) from error
+    claimed = load_json(SignedRequest, payload, what="request", max_bytes=MAX_SIGNED_BYTES)
+    text = claimed.request.encode()
+    if len(text) > MAX_REQUEST_BYTES:
+        raise TrustError(f"a request has at most {MAX_REQUEST_BYTES} bytes")
+    document = read_request(text)
+    verify_envelope(envelope, PAYLOAD_TYPE, [document.requester.key], 1, max_bytes=MAX_SIGNED_BYTES)
+    return VerifiedRequest(sender=claimed.sender, text=text, document=document)

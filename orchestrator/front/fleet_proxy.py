@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from orchestrator.front.app import Receive, Scope, Send
 from orchestrator.front.fleet_places import FleetPlaces
 from orchestrator.front.polls import PULL_ROUTE, FleetAnswer, HeldPolls, is_signed
+from orchestrator.front.roster import Roster
 from policies.errors import StorageError, UnavailableError, WireError
 from policies.wire.http import key_fingerprint, load_public_key
 
@@ -62,7 +63,6 @@ BODY_S = 120.0
 
 RETRY_AFTER_S = 1
 
-_CHECK_INTERVAL_S = 5.0
 _NOTE_INTERVAL_S = 30.0
 """Each note that a station was seen is a synced transaction."""
 
@@ -73,7 +73,6 @@ _MAX_KNOWN_KEYS = 10_000
 class _KnownKey:
     fingerprint: str
     public: ec.EllipticCurvePublicKey
-    checked_until: float
     noted_until: float = 0.0
 
 
@@ -84,7 +83,7 @@ class FleetProxy:
         port: where the SuperLink listens on loopback; asked at each connection, it may move over a restart.
         ca: the authority of its certificate.
         max_body_bytes: more than this from a station is refused.
-        is_registered: whether a node key (by fingerprint) is of a station in the register.
+        roster: which node keys are of stations in the register.
         saw: is told, now and then, that a station spoke to us and the SuperLink accepted it.
         polls: what is known of messages that wait.
         body_s: how long a body may take to come.
@@ -95,13 +94,13 @@ class FleetProxy:
         port: Callable[[], int],
         ca: Path,
         max_body_bytes: int,
-        is_registered: Callable[[str], bool],
+        roster: Roster,
         saw: Callable[[str], None],
         polls: HeldPolls,
         body_s: float = BODY_S,
     ) -> None:
         self._port, self._max_body_bytes, self._body_s = port, max_body_bytes, body_s
-        self._is_registered, self._saw = is_registered, saw
+        self._roster, self._saw = roster, saw
         self._polls = polls
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._heartbeats = asyncio.Semaphore(1)
@@ -231,21 +230,18 @@ class FleetProxy:
         if len(shown) != 1 or len(shown[0]) > 2048:
             return None
         known = self._known.get(shown[0])
-        if known is not None and known.checked_until > time.monotonic():
-            return known
-        try:
-            public = load_public_key(base64.b64decode(shown[0], validate=True))
-        except (WireError, binascii.Error):
-            return None
-        fingerprint = key_fingerprint(public)
-        if not await run_sync(self._is_registered, fingerprint):
+        if known is None:
+            try:
+                public = load_public_key(base64.b64decode(shown[0], validate=True))
+            except (WireError, binascii.Error):
+                return None
+            known = _KnownKey(key_fingerprint(public), public)
+        if not await self._roster.has(known.fingerprint):
             self._known.pop(shown[0], None)
             return None
         if len(self._known) >= _MAX_KNOWN_KEYS:
             self._known.clear()
-        known = self._known.setdefault(shown[0], _KnownKey(fingerprint, public, 0.0))
-        known.checked_until = time.monotonic() + _CHECK_INTERVAL_S
-        return known
+        return self._known.setdefault(shown[0], known)
 
     def _declared(self, headers: list[tuple[bytes, bytes]]) -> int | None:
         """How large the body is at most; None where that is too much."""

@@ -11,6 +11,7 @@ from orchestrator.federation.superlink import SuperLinkFiles
 from orchestrator.front.app import Front, Receive, Scope, Send
 from orchestrator.front.fleet_proxy import FleetProxy
 from orchestrator.front.polls import HeldPolls
+from orchestrator.front.roster import Roster
 from orchestrator.portal import create_app
 from orchestrator.portal.oci import create_oci
 from orchestrator.registry.superlink_port import read_superlink_port
@@ -37,7 +38,7 @@ def create_front(services: Services) -> tuple[Front, FleetProxy]:
         port=lambda: read_superlink_port(home),
         ca=SuperLinkFiles(home.superlink).ca,
         max_body_bytes=services.settings.limits.fleet_body_mib << 20,
-        is_registered=services.stations.is_registered,
+        roster=Roster(services.stations.fingerprints, lambda: services.stations.followed),
         saw=services.stations.saw,
         polls=HeldPolls(SuperLinkFiles(home.superlink).doorbells, lambda: _nodes(services)),
     )

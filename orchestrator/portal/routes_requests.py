@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 
@@ -10,9 +10,10 @@ from orchestrator.portal.auth import CallerOf, ServicesOf, require
 from orchestrator.portal.body import bounded_body
 from orchestrator.portal.document import body_of
 from orchestrator.registry.access import Role
-from orchestrator.registry.requests import MAX_PAGE, RequestView
+from orchestrator.registry.request_views import RequestView
+from orchestrator.registry.requests import MAX_PAGE
 from policies.documents import format_moment, load_json
-from policies.train_request import MAX_REQUEST_BYTES, Declined, Remark, RequestState, TrainRequest
+from policies.train_request import MAX_SIGNED_BYTES, Declined, Remark, RequestState, TrainRequest
 
 router = APIRouter(prefix="/requests", tags=["requests"])
 _READERS = (Role.RESEARCHER, Role.BOARD, Role.OPERATOR, Role.AUDITOR)
@@ -34,8 +35,10 @@ class RequestShown(BaseModel):
     submitted: str
     changed: str
     contested: bool
-    """Another researcher claims the same train and key: a policy approves neither until one is declined; only the board,
-    operators and auditors are told."""
+    """Not signed, and another researcher claims the same train and key: a policy does not approve it until one is declined; only
+    the board, operators and auditors are told."""
+    signed: bool
+    """By the key that it names, for its owner; requests of earlier versions are not. `GET /requests/{id}/envelope` is the proof."""
     request: TrainRequest
 
 
@@ -53,14 +56,17 @@ class RequestStepShown(BaseModel):
 
 @router.post(
     "",
-    summary="Ask that a train may run (request.yaml)",
+    summary="Ask that a train may run (request.yaml, signed by the key that it names)",
     status_code=201,
-    openapi_extra=body_of("The document `request.yaml`", "application/yaml"),
+    openapi_extra=body_of("A DSSE envelope over `policies.train_request.SignedRequest`"),
 )
 async def post_request(request: Request, asking: CallerOf, parts: ServicesOf) -> RequestShown:
-    """Take a request in; the same one again, while it is open, is that request."""
+    """Take a request in; the same one again, while it is open, is that request.
+
+    What is signed for another account than the sender's is refused (409, `REQUEST_SENDER`), whoever comes first.
+    """
     principal = require(asking, Role.RESEARCHER)
-    data = await bounded_body(request, MAX_REQUEST_BYTES)
+    data = await bounded_body(request, MAX_SIGNED_BYTES)
     return _shown(await run_in_threadpool(parts.requests.submit, principal, data))
 
 
@@ -98,6 +104,13 @@ def get_history(id: RequestId, asking: CallerOf, parts: ServicesOf) -> list[Requ
         )
         for step in parts.requests.history(require(asking, *_READERS), id)
     ]
+
+
+@router.get("/{id}/envelope", summary="A request as its key signed it")
+def get_envelope(id: RequestId, asking: CallerOf, parts: ServicesOf) -> Response:  # noqa: A002
+    """Show the DSSE envelope: whoever reads it can verify it by the key in the request."""
+    envelope = parts.requests.envelope(require(asking, *_READERS), id)
+    return Response(envelope, media_type="application/json")
 
 
 @router.post("/{id}/review", summary="Take a request into review (board)", openapi_extra=_REMARK)
@@ -158,5 +171,6 @@ def _shown(view: RequestView) -> RequestShown:
         submitted=format_moment(view.submitted),
         changed=format_moment(view.changed),
         contested=view.contested,
+        signed=view.signed,
         request=view.document,
     )

@@ -68,6 +68,7 @@ class Action(StrEnum):
     STATEMENT_REFUSED = "statement-refused"
     HEADS_TAKEN = "heads-taken"
     REQUEST_SUBMITTED = "request-submitted"
+    REQUEST_REFUSED = "request-refused"
     REQUEST_CHANGED = "request-changed"
     RESTORED = "restored"
 

@@ -1,8 +1,9 @@
 """One look at what requests follow: orders, runs, and who else claims the same train and key. Everything is read once a look.
 
-A request proves no key, and both halves of what it claims stand in the public mirror. So its run is only an order that its own
-owner gave, and of several owners who claim one pair none is approved by the policy alone. An accepted order is the proof:
-its signature is the named key's.
+A request is signed by the key that it names, for its owner: it contests nothing and is contested by nobody. Those of earlier
+versions prove no key, and both halves of what they claim stand in the public mirror: of several owners who claim one pair none of them
+is approved by the policy alone, until an accepted order, whose signature is the named key's, tells whose it is. A request's run is only
+an order that its own owner gave.
 """
 
 import logging
@@ -108,7 +109,9 @@ class Look:
         return Plan(policy, derived(state, found.fact, runs))
 
     def contested(self, row: RequestRow) -> bool:
-        """Whether somebody else claims this train and key, and the owner has not proven the key by an order."""
+        """Whether somebody else claims this train and key, and the owner has proven the key neither by signing nor by an order."""
+        if row.signed:
+            return False
         pair = (row.manifest_digest, row.requester_key)
         givers = {
             order.requester

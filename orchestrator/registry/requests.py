@@ -1,6 +1,7 @@
 """Requests of researchers for a train to run: taken in, reviewed, declined, withdrawn, and followed to their release.
 
 Decides no approval: that is a policy in force in the verified mirror which names the request's manifest and key. Invariants:
+a request is kept once the key that it names has signed it, and for the very account that sends it;
 the state of a request and its history change together, and with the audit, in one transaction; the history is never changed;
 who is neither the owner, nor board, operator or auditor, learns not even that a request is there.
 """
@@ -22,55 +23,22 @@ from orchestrator.registry.access import Principal, Role
 from orchestrator.registry.approvals import Approvals
 from orchestrator.registry.audit import Action, Audit, AuditEvent
 from orchestrator.registry.request_looks import Look, RunStates, look_at
+from orchestrator.registry.request_proof import proven_request
 from orchestrator.registry.request_states import FINAL, RequestEvent, next_state
+from orchestrator.registry.request_views import SEE_ALL, RequestStep, RequestView, view_of, visible
 from orchestrator.settings import Home
 from orchestrator.storage import BundleRow, Database, RequestRow, RequestStepRow
-from policies.documents import Digest, digest_of
+from policies.documents import digest_of
 from policies.errors import NotFoundError, PhtError, RefusedError, StateError
-from policies.train_request import (
-    Declined,
-    Remark,
-    RequestState,
-    TrainRequest,
-    read_request,
-)
+from policies.train_request import Declined, Remark, RequestState, TrainRequest, VerifiedRequest
 
 MAX_OPEN: Final = 100
 """Requests of one researcher that are not over."""
 MAX_PAGE: Final = 500
 LOOK_AGAIN_S: Final = 1.0
 _NOT_OPEN: Final = FINAL | {RequestState.DECLINED}
-_SEE_ALL: Final = frozenset({Role.BOARD, Role.OPERATOR, Role.AUDITOR})
+_LIGHT: Final = defer(RequestRow.envelope)
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class RequestView:
-    """One request."""
-
-    id: str
-    owner: str
-    state: RequestState
-    document: TrainRequest
-    policy_id: str | None
-    policy_version: int | None
-    submitted: datetime
-    changed: datetime
-    contested: bool = False
-    """Somebody else claims the same train and key. Said to those who see all requests, to no researcher."""
-
-
-@dataclass(frozen=True, slots=True)
-class RequestStep:
-    """One line of a request's history."""
-
-    number: int
-    moment: datetime
-    who: str
-    before: str
-    after: str
-    code: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,38 +74,59 @@ class Requests:
         self._damaged: set[str] = set()
         self._contested: frozenset[str] = frozenset()
 
-    def submit(self, principal: Principal, data: bytes) -> RequestView:
-        """Take a request in; the same document again, while the first is not over, is that request.
+    def submit(self, principal: Principal, envelope: bytes) -> RequestView:
+        """Take a signed request in; the same document again, while the first is not over, is that request.
+
+        Who sends the signed bytes of somebody else gets nothing for it, whoever is first: the signature names the account.
 
         Raises:
             DocumentError: it is no request.
-            RefusedError: its train is not here (TRAIN_UNKNOWN), or too many are open (REQUESTS_TOO_MANY).
+            TrustError: the key that it names did not sign it.
+            RefusedError: it is signed for another account (REQUEST_SENDER), its train is not here (TRAIN_UNKNOWN), or too many
+                are open (REQUESTS_TOO_MANY).
         """
-        document, digest = read_request(data), digest_of(data)
+        proven = proven_request(self._audit, principal, envelope)
+        digest = digest_of(proven.text)
         with self._database.transaction() as session:
             open_ones = session.scalars(
-                select(RequestRow).where(RequestRow.owner == principal.id, RequestRow.state.not_in(_NOT_OPEN))
+                select(RequestRow)
+                .where(RequestRow.owner == principal.id, RequestRow.state.not_in(_NOT_OPEN))
+                .options(_LIGHT)
             ).all()
             again = next((row for row in open_ones if row.document_digest == digest), None)
+            if again is not None and again.signed:
+                return view_of(again)
             if again is not None:
-                return _view(again)
-            if len(open_ones) >= MAX_OPEN:
-                raise RefusedError(
-                    "REQUESTS_TOO_MANY",
-                    f"{MAX_OPEN} of your requests are open",
-                    hint="Withdraw those you need no longer.",
+                # Of an earlier version, which asked for no signature.
+                again.envelope, again.signed = envelope, True
+                event = AuditEvent(
+                    action=Action.REQUEST_CHANGED, who=principal.id, about=f"request {again.id}: signed"
                 )
-            _refuse_unknown_train(session, document)
-            row = self._add(session, principal, document, data, digest)
+                self._audit.append_in(session, event)
+                row = again
+            else:
+                row = self._new(session, principal, proven, envelope, len(open_ones))
         self._look_anew()
         return self.get(principal, row.id)
+
+    def _new(
+        self, session: Session, principal: Principal, proven: VerifiedRequest, envelope: bytes, count: int
+    ) -> RequestRow:
+        if count >= MAX_OPEN:
+            raise RefusedError(
+                "REQUESTS_TOO_MANY",
+                f"{MAX_OPEN} of your requests are open",
+                hint="Withdraw those you need no longer.",
+            )
+        _refuse_unknown_train(session, proven.document)
+        return self._add(session, principal, proven, envelope)
 
     def all(
         self, principal: Principal, state: RequestState | None = None, offset: int = 0, limit: int = MAX_PAGE
     ) -> list[RequestView]:
         """The requests that a party may see, the newest first."""
         self.follow()
-        query = select(RequestRow).order_by(RequestRow.submitted.desc(), RequestRow.id)
+        query = select(RequestRow).order_by(RequestRow.submitted.desc(), RequestRow.id).options(_LIGHT)
         if principal.role is Role.RESEARCHER:
             query = query.where(RequestRow.owner == principal.id)
         if state is not None:
@@ -154,7 +143,7 @@ class Requests:
         """
         self.follow()
         with self._database.reading() as session:
-            return self._seen(_visible(session, principal, request), principal)
+            return self._seen(visible(session, principal, request), principal)
 
     def history(self, principal: Principal, request: str) -> list[RequestStep]:
         """What became of a request, the oldest first.
@@ -164,7 +153,7 @@ class Requests:
         """
         self.follow()
         with self._database.reading() as session:
-            _visible(session, principal, request)
+            visible(session, principal, request)
             rows = session.scalars(
                 select(RequestStepRow)
                 .where(RequestStepRow.request == request)
@@ -174,6 +163,18 @@ class Requests:
             RequestStep(row.number, row.moment, row.who, row.before, row.after, row.code, row.text)
             for row in rows
         ]
+
+    def envelope(self, principal: Principal, request: str) -> bytes:
+        """A request as its key signed it, for whoever may see it to verify.
+
+        Raises:
+            NotFoundError: there is none that this party may see, or it is of an earlier version and was never signed.
+        """
+        with self._database.reading() as session:
+            envelope = visible(session, principal, request).envelope
+        if envelope is None:
+            raise NotFoundError("the request was never signed")
+        return envelope
 
     def take_up(self, principal: Principal, request: str, remark: Remark) -> RequestView:
         """Take a request into review.
@@ -218,7 +219,7 @@ class Requests:
     def _follow(self) -> int:
         with self._database.reading() as session:
             query = select(RequestRow).where(RequestRow.state.not_in(FINAL))
-            rows = session.scalars(query.options(defer(RequestRow.document))).all()
+            rows = session.scalars(query.options(defer(RequestRow.document), _LIGHT)).all()
             if not rows:
                 self._contested = frozenset()
                 return 0
@@ -256,7 +257,7 @@ class Requests:
     def _change(self, principal: Principal, request: str, change: _Change) -> RequestView:
         self.follow()
         with self._database.transaction() as session:
-            row = _visible(session, principal, request)
+            row = visible(session, principal, request)
             if next_state(RequestState(row.state), change.event) is None or (
                 change.event is RequestEvent.DECLINE
                 and row.state == RequestState.APPROVED
@@ -280,7 +281,7 @@ class Requests:
             self._look_again = 0.0
 
     def _seen(self, row: RequestRow, principal: Principal) -> RequestView:
-        return _view(row, contested=principal.role in _SEE_ALL and row.id in self._contested)
+        return view_of(row, contested=principal.role in SEE_ALL and row.id in self._contested)
 
     def _apply(self, session: Session, row: RequestRow, change: _Change) -> None:
         after = next_state(RequestState(row.state), change.event)
@@ -290,14 +291,16 @@ class Requests:
         row.state = after.value
 
     def _add(
-        self, session: Session, principal: Principal, document: TrainRequest, data: bytes, digest: Digest
+        self, session: Session, principal: Principal, proven: VerifiedRequest, envelope: bytes
     ) -> RequestRow:
-        now = self._clock()
+        document, data, now = proven.document, proven.text, self._clock()
         row = RequestRow(
             id=secrets.token_hex(16),
             owner=principal.id,
             document=data,
-            document_digest=digest,
+            envelope=envelope,
+            signed=True,
+            document_digest=digest_of(data),
             train=document.train.name,
             version=document.train.version,
             manifest_digest=document.train.manifest_digest,
@@ -350,25 +353,3 @@ def _refuse_unknown_train(session: Session, document: TrainRequest) -> None:
             f"there is no {train.name} {train.version} with this manifest here",
             hint="Send its bundle first, with `pht-train submit`: the board looks at that.",
         )
-
-
-def _visible(session: Session, principal: Principal, request: str) -> RequestRow:
-    row = session.get(RequestRow, request)
-    owns = row is not None and principal.role is Role.RESEARCHER and row.owner == principal.id
-    if row is None or not (owns or principal.role in _SEE_ALL):
-        raise NotFoundError("there is no such request")
-    return row
-
-
-def _view(row: RequestRow, *, contested: bool = False) -> RequestView:
-    return RequestView(
-        id=row.id,
-        owner=row.owner,
-        state=RequestState(row.state),
-        document=read_request(row.document),
-        policy_id=row.policy_id,
-        policy_version=row.policy_version,
-        submitted=row.submitted,
-        changed=row.changed,
-        contested=contested,
-    )

@@ -54,6 +54,8 @@ class Stations:
         self._home, self._database = home, database
         self._audit = audit or Audit(database)
         self._seen = Moments(self._note_seen)
+        self.followed = 0
+        """How often the register was followed in this process: what was read of it before is old."""
 
     def all(self) -> list[StationView]:
         """All stations, by name."""
@@ -78,6 +80,11 @@ class Stations:
                 session.scalar(select(StationRow.name).where(StationRow.key_fingerprint == fingerprint))
                 is not None
             )
+
+    def fingerprints(self) -> frozenset[str]:
+        """The node keys of the register's stations."""
+        with self._database.reading() as session:
+            return frozenset(session.scalars(select(StationRow.key_fingerprint)))
 
     def saw(self, fingerprint: str) -> None:
         """Note that a registered station spoke to us, proven by its key; written at most every `noting.STALE_S`."""
@@ -112,6 +119,7 @@ class Stations:
                 )
             left = tuple(one for one in register.stations if one.name not in policies.revoked_stations)
             added, removed = self._follow(register.model_copy(update={"stations": left}))
+            self.followed += 1
             return SyncResult(register.version, added, removed, self._register_nodes())
 
     def sync_quietly(self) -> bool:
@@ -172,7 +180,8 @@ class Stations:
             return 0
         # Flower takes a second to import: only who registers pays.
         from orchestrator.federation.flower import Control  # noqa: PLC0415
-        from orchestrator.federation.superlink import LOOPBACK, SuperLinkFiles  # noqa: PLC0415
+        from orchestrator.federation.ports import LOOPBACK  # noqa: PLC0415
+        from orchestrator.federation.superlink import SuperLinkFiles  # noqa: PLC0415
         from orchestrator.federation.tasks import Address  # noqa: PLC0415
 
         files = SuperLinkFiles(self._home.superlink)

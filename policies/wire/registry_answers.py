@@ -65,6 +65,13 @@ class Progress(_Answer):
         return self.state in {"finished", "failed", "stopped"}
 
 
+class Identity(_Answer):
+    """Who we are to the orchestrator."""
+
+    role: Short
+    name: Short
+
+
 class RunStatus(_Answer):
     """One run; `rounds` and `events` have the orchestrator's own form."""
 

@@ -23,6 +23,7 @@ from policies.wire.registry_answers import (
     MAX_ANSWER_BYTES,
     BlobUpload,
     Bundles,
+    Identity,
     OrderAccepted,
     Progress,
     RunEvents,
@@ -74,6 +75,10 @@ class RegistryClient:
     def close(self) -> None:
         """Drop the connections."""
         self._connection.close()
+
+    def who_am_i(self) -> Identity:
+        """Who our token or signature stands for."""
+        return read_answer(Identity, self._connection.call("GET", "/whoami"))
 
     # Blobs
 

@@ -27,7 +27,9 @@ class RequestStatus(_Answer):
     submitted: Short
     changed: Short
     contested: bool = False
-    """Somebody else claims the same train and key; said to the board, to no researcher."""
+    """Not signed, and somebody else claims the same train and key; said to the board, to no researcher."""
+    signed: bool = False
+    """Whether there is an envelope; `RequestCalls.envelope` is what can be verified."""
     request: TrainRequest
 
 
@@ -49,9 +51,13 @@ class RequestCalls:
     def __init__(self, connection: RegistryConnection) -> None:
         self._connection = connection
 
-    def submit(self, document: bytes) -> RequestStatus:
-        """Send `request.yaml`; the same again, while it is open, is the same request."""
-        return self._one("POST", "", document)
+    def submit(self, envelope: bytes) -> RequestStatus:
+        """Send a request signed by `sign_request` for our own name; the same again, while it is open, is the same request."""
+        return self._one("POST", "", envelope)
+
+    def envelope(self, request: str) -> bytes:
+        """A request as its key signed it; not verified here."""
+        return self._connection.call("GET", f"/requests{_path(request)}/envelope")
 
     def all(
         self, state: RequestState | None = None, offset: int = 0, limit: int = 100

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from orchestrator_site import Board, Site, send_bundle, site, station_keys
-from request_documents import request_yaml
+from request_documents import new_signer, request_signed
 
 from orchestrator.registry.access import Role
 from policies.errors import NotFoundError, TrustError
@@ -29,7 +29,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def request_id(place: Site) -> str:
-    return place.client(Role.RESEARCHER, "alice").requests.submit(request_yaml("ab" * 32)).id
+    signer = new_signer(place.home.path.parent)
+    return place.client(Role.RESEARCHER, "alice").requests.submit(request_signed(signer)).id
 
 
 def _raw(place: Site, token: str, method: str, path: str, **headers: str) -> httpx.Response:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import yaml
 
 from policies.board.documents.documents_in import read_file
-from policies.errors import DocumentError
+from policies.errors import DocumentError, UsageError
 from policies.policy import PurposeCode, RequesterClass
-from policies.train_request import MAX_REQUEST_BYTES, read_request
+from policies.train_request import MAX_REQUEST_BYTES, read_request, verify_request
 
 if TYPE_CHECKING:
     from train_images.tool.folders import PackedTrain
@@ -64,4 +64,20 @@ def checked(path: Path) -> bytes:
         if f"{PLACEHOLDER}:" in line:
             raise DocumentError(f"{path.name}, line {number}: still says {PLACEHOLDER}", hint="Fill it in.")
     read_request(data, what=path.name)
+    return data
+
+
+def signed_already(path: Path) -> bytes:
+    """Return the bytes of a request that `request sign` wrote.
+
+    Raises:
+        UsageError: it is not signed.
+        TrustError, DocumentError: its signature does not hold, or it is no request.
+    """
+    data = read_file(path)
+    if not data.lstrip().startswith(b"{"):
+        raise UsageError(
+            f"{path.name}: the request is not signed", hint="Give --key: the key that the request names."
+        )
+    verify_request(data)
     return data

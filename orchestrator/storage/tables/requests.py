@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, String
+from sqlalchemy import ForeignKey, Index, LargeBinary, String, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from orchestrator.storage.tables.base import DIGEST_LENGTH, Base, UtcDateTime
@@ -21,6 +21,10 @@ class RequestRow(Base):
     owner: Mapped[str] = mapped_column(String(80))
     document: Mapped[bytes] = mapped_column(LargeBinary)
     """`policies.train_request.TrainRequest` as YAML, the researcher's own bytes."""
+    envelope: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """The signed document (`policies.train_request.SignedRequest`) as it came; none of requests of earlier versions."""
+    signed: Mapped[bool] = mapped_column(server_default=false())
+    """Whether there is one: the named key signed it for this owner."""
     document_digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH))
     train: Mapped[str] = mapped_column(String(64))
     version: Mapped[str] = mapped_column(String(64))

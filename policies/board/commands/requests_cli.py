@@ -45,7 +45,7 @@ def requests_list(
         return
     for one in found:
         train, who = one.request.train, one.request.requester.organisation
-        mark = "  CONTESTED" if one.contested else ""
+        mark = "  CONTESTED" if one.contested else "" if one.signed else "  NOT SIGNED"
         say_line(f"{one.id}  {one.changed}  {one.state:10}  {train.name} {train.version}  {who}{mark}")
     if not found:
         say("There is no such request.")
@@ -60,14 +60,15 @@ def requests_show(
     as_json: JsonOption = False,
 ) -> None:
     """Show a request, and how it came to where it stands."""
-    from policies.board.documents.asked import lines_of  # noqa: PLC0415 - each command loads what it needs
+    from policies.board.documents.asked import lines_of, signature_of  # noqa: PLC0415 - each command loads what it needs
 
     with _open(to, token_file, ca) as registry:
         found, history = registry.requests.get(request), registry.requests.history(request)
+        signature = signature_of(registry, found)
     if as_json:
-        echo_json({"request": found, "history": history})
+        echo_json({"request": found, "history": history, "signature": signature})
         return
-    for line in lines_of(found, history):
+    for line in lines_of(found, history, signature):
         say_line(line)
 
 

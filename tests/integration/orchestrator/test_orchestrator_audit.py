@@ -19,7 +19,7 @@ from orchestrator_site import (
     station_keys,
     weights,
 )
-from request_documents import request_yaml
+from request_documents import request_signed
 from sqlalchemy import select
 
 from orchestrator.registry.access import Role
@@ -70,7 +70,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def test_all_that_changed_anything_is_in_the_audit(world: World) -> None:
     alice = world.alice
-    request = alice.requests.submit(request_yaml(world.requester.public_hex)).id
+    request = alice.requests.submit(request_signed(world.requester)).id
     digest = alice.post_order(signed_order(world.requester, world.policy, weights()))
     with pytest.raises(RefusedError):
         alice.post_order(signed_order(world.requester, world.policy, weights(), rounds=11))
@@ -110,7 +110,7 @@ def test_what_cannot_be_recorded_does_not_happen(world: World, monkeypatch: pyte
         for attempt in (
             lambda: world.alice.post_order(order),
             lambda: world.alice.stop_run(digest),
-            lambda: world.alice.requests.submit(request_yaml(world.requester.public_hex)),
+            lambda: world.alice.requests.submit(request_signed(world.requester)),
             lambda: send(world.alice, world.board.folder, b"other weights"),
             lambda: world.place.client(Role.BOARD, "b"),
             lambda: world.place.services.access.revoke_tokens(Role.BOARD, "secretary"),

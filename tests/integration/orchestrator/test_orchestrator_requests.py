@@ -1,5 +1,7 @@
 """A researcher's request from its first word to a released model, over real HTTPS: who may move it, and what moves it by itself."""
 
+import base64
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,16 +23,23 @@ from orchestrator_site import (
     wait_until,
     weights,
 )
-from request_documents import request_yaml
+from request_documents import left_unsigned, new_signer, request_signed, request_yaml
 from sqlalchemy import select
 
 from orchestrator.federation.orders import RunFolder, RunProgress, RunState
 from orchestrator.registry.access import Principal, Role
 from orchestrator.storage import StationRow
-from policies.documents import digest_of
+from policies.documents import canonical_json, digest_of
 from policies.errors import DocumentError, NotFoundError, TrustError, UsageError
-from policies.signing import Signer, generate_key, load_signer
-from policies.train_request import Declined, DeclineReason, RequestState
+from policies.signing import Signer, generate_key, load_signer, sign_envelope, unsafe_payload
+from policies.train_request import (
+    PAYLOAD_TYPE,
+    Declined,
+    DeclineReason,
+    RequestState,
+    sign_request,
+    verify_request,
+)
 from policies.wire.registry_client import RegistryClient
 
 
@@ -44,7 +53,10 @@ class World:
     folder: Path
 
     def document(self, **changes: object) -> bytes:
-        return request_yaml(self.requester.public_hex, **changes)
+        return request_signed(self.requester, **changes)
+
+    def unsigned(self, owner: str) -> str:
+        return left_unsigned(self.place.services, owner, self.requester.public_hex)
 
     def publish(self) -> None:
         token = self.place.services.access.new_token(Role.BOARD, "secretary")
@@ -231,7 +243,8 @@ def test_a_request_for_a_train_that_is_not_here_is_refused(world: World) -> None
 
 def test_what_is_no_request_is_refused(world: World) -> None:
     twice = b"schema_version: 1\nschema_version: 1\n"
-    for data in (b"", b"{}", b"[1]", b"a: &x [*x]", b"\xff\xfe", twice, b"x" * 70_000):
+    unsigned = request_yaml(world.requester.public_hex)
+    for data in (b"", b"{}", b"[1]", b"a: &x [*x]", b"\xff\xfe", twice, b"x" * 70_000, unsigned):
         with pytest.raises((UsageError, DocumentError)):
             world.alice.requests.submit(data)
     assert world.alice.requests.all() == []
@@ -247,12 +260,97 @@ def test_a_researcher_has_a_bounded_number_of_open_requests(
         world.alice.requests.submit(world.document(collections=["c3"]))
 
 
-def test_who_copies_a_request_from_the_mirror_follows_nobody_elses_run(world: World) -> None:
+def test_a_copy_is_of_no_use_to_another_account_whoever_sends_theirs_first(world: World) -> None:
+    mallory = world.place.client(Role.RESEARCHER, "mallory")
+    with pytest.raises(UsageError, match="signed for another account"):
+        mallory.requests.submit(world.document())
     request = world.alice.requests.submit(world.document()).id
+    with pytest.raises(UsageError, match="signed for another account"):
+        mallory.requests.submit(world.document())
+    assert [one.id for one in world.desk.requests.all()] == [request]
+    assert mallory.requests.all() == []
+    world.approve()
+    found = world.desk.requests.get(request)
+    assert (found.state, found.owner, found.signed) == (RequestState.APPROVED, "alice", True)
+
+
+@pytest.mark.parametrize("case", ["sender", "text", "other key", "other type", "no signature"])
+def test_what_the_named_key_did_not_sign_is_not_kept(world: World, case: str) -> None:
+    mine, theirs = world.document(), new_signer(world.folder)
+    text = request_yaml(world.requester.public_hex)
+    payload = unsafe_payload(mine, PAYLOAD_TYPE)
+    forged = {
+        "sender": resigned(mine, payload.replace(b'"alice"', b'"mallory"')),
+        "text": resigned(mine, payload.replace(b"thorax", b"brains")),
+        "other key": sign_envelope(payload, PAYLOAD_TYPE, theirs),
+        "other type": sign_envelope(payload, "application/vnd.pht.run-order+json", world.requester),
+        "no signature": resigned(mine, payload, signatures=[]),
+    }[case]
+    assert forged != mine
+    sender = world.place.client(Role.RESEARCHER, "mallory") if case == "sender" else world.alice
+    with pytest.raises(UsageError):
+        sender.requests.submit(forged)
+    assert world.desk.requests.all() == []
+    with pytest.raises(TrustError, match="not the key"):
+        sign_request(text, "mallory", theirs)
+    assert world.place.services.audit.page(0)[0][-1].event.action == "request-refused"
+
+
+def resigned(envelope: bytes, payload: bytes, **changes: object) -> bytes:
+    """The envelope's signatures over something else."""
+    return canonical_json(json.loads(envelope) | {"payload": base64.b64encode(payload).decode()} | changes)
+
+
+def test_whoever_may_see_a_request_can_verify_it(world: World) -> None:
+    request = world.alice.requests.submit(world.document()).id
+    for client in (world.alice, world.desk, world.place.client(Role.AUDITOR, "eva")):
+        proven = verify_request(client.requests.envelope(request))
+        assert (proven.sender, proven.document) == ("alice", client.requests.get(request).request)
+    with pytest.raises(NotFoundError):
+        world.place.client(Role.RESEARCHER, "mallory").requests.envelope(request)
+    with pytest.raises(NotFoundError, match="never signed"):
+        world.desk.requests.envelope(world.unsigned("alice"))
+
+
+def test_two_accounts_of_one_key_each_ask_for_themselves(world: World) -> None:
+    request = world.alice.requests.submit(world.document()).id
+    second = world.place.client(Role.RESEARCHER, "alice-too")
+    other = second.requests.submit(request_signed(world.requester, "alice-too")).id
+    policy = world.approve()
+    assert {one.state for one in world.desk.requests.all()} == {RequestState.APPROVED}
+    assert not any(one.contested for one in world.desk.requests.all())
+    world.order(policy)
+    assert world.alice.requests.get(request).state is RequestState.ORDERED
+    assert second.requests.get(other).state is RequestState.APPROVED
+
+
+def test_a_request_of_an_earlier_version_stands_behind_one_that_is_signed(world: World) -> None:
+    copied = world.unsigned("mallory")
+    request = world.alice.requests.submit(world.document()).id
+    world.approve()
+    assert world.alice.requests.get(request).state is RequestState.APPROVED
+    found = world.desk.requests.get(copied)
+    assert (found.state, found.contested, found.signed) == (RequestState.SUBMITTED, True, False)
+
+
+def test_a_request_of_an_earlier_version_is_signed_by_sending_it_again(world: World) -> None:
+    copied, mine = world.unsigned("mallory"), world.unsigned("alice")
+    world.approve()
+    assert {one.state for one in world.desk.requests.all()} == {RequestState.SUBMITTED}
+    sent = world.alice.requests.submit(world.document())
+    assert (sent.id, sent.signed, sent.state) == (mine, True, RequestState.APPROVED)
+    assert world.desk.requests.get(copied).state is RequestState.SUBMITTED
+
+
+# What an earlier version took in proves no key.
+
+
+def test_who_copies_a_request_from_the_mirror_follows_nobody_elses_run(world: World) -> None:
+    request = world.unsigned("alice")
     policy = world.approve()
     assert world.alice.requests.get(request).state is RequestState.APPROVED
     mallory = world.place.client(Role.RESEARCHER, "mallory")
-    copied = mallory.requests.submit(world.document()).id
+    copied = world.unsigned("mallory")
     assert {one.contested for one in world.desk.requests.all()} == {True}
     assert not mallory.requests.get(copied).contested
     world.run_is(world.order(policy), RunState.RUNNING)
@@ -263,8 +361,8 @@ def test_who_copies_a_request_from_the_mirror_follows_nobody_elses_run(world: Wo
 
 def test_of_two_who_claim_one_key_the_policy_approves_neither(world: World) -> None:
     mallory = world.place.client(Role.RESEARCHER, "mallory")
-    copied = mallory.requests.submit(world.document()).id
-    request = world.alice.requests.submit(world.document()).id
+    copied = world.unsigned("mallory")
+    request = world.unsigned("alice")
     world.approve()
     assert {one.state for one in world.desk.requests.all()} == {RequestState.SUBMITTED}
     world.desk.requests.decline(copied, Declined(reason=DeclineReason.OTHER, text="Not your key."))
@@ -275,8 +373,8 @@ def test_of_two_who_claim_one_key_the_policy_approves_neither(world: World) -> N
 
 def test_an_order_proves_whose_key_it_is(world: World) -> None:
     mallory = world.place.client(Role.RESEARCHER, "mallory")
-    copied = mallory.requests.submit(world.document()).id
-    request = world.alice.requests.submit(world.document()).id
+    copied = world.unsigned("mallory")
+    request = world.unsigned("alice")
     policy = world.approve()
     assert world.alice.requests.get(request).state is RequestState.SUBMITTED
     world.order(policy)
@@ -286,7 +384,7 @@ def test_an_order_proves_whose_key_it_is(world: World) -> None:
 
 def test_an_approval_of_the_wrong_one_may_be_declined_and_no_other(world: World) -> None:
     mallory = world.place.client(Role.RESEARCHER, "mallory")
-    copied = mallory.requests.submit(world.document()).id
+    copied = world.unsigned("mallory")
     policy = world.approve()
     assert mallory.requests.get(copied).state is RequestState.APPROVED
     why = Declined(reason=DeclineReason.OTHER, text="Not your key.")
@@ -351,7 +449,7 @@ def test_a_damaged_run_holds_its_own_request_alone(world: World, caplog: pytest.
     whole = state.read_bytes()
     state.write_bytes(b"{")
     bob = world.place.client(Role.RESEARCHER, "bob")
-    other = bob.requests.submit(request_yaml("ab" * 32)).id
+    other = bob.requests.submit(request_signed(new_signer(world.folder), "bob")).id
     assert world.desk.requests.take_up(other).state is RequestState.IN_REVIEW
     assert {one.id: one.state for one in world.desk.requests.all()} == {
         request: RequestState.RUNNING,

@@ -43,6 +43,7 @@ STATUS: dict[str, int | dict[str, int]] = {
     "POST /requests": 422,
     "GET /requests/{id}": 404,
     "GET /requests/{id}/history": 404,
+    "GET /requests/{id}/envelope": 404,
     "POST /requests/{id}/review": 404,
     "POST /requests/{id}/decline": 422,
     "POST /requests/{id}/withdraw": 404,

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from orchestrator_site import Board, Site, send_bundle, site, station_keys
+from request_documents import left_unsigned, new_signer, request_signed, request_yaml
 from tool_kit import Tool, make_bundle
 
 from orchestrator.registry.access import Role
+from orchestrator.storage import RequestRow
 from policies.cli import app as board_app
 from policies.console import run
 from policies.errors import ExitCode
@@ -82,12 +84,15 @@ def test_a_request_goes_from_one_desk_to_the_other_and_back(desks: Desks) -> Non
         "--collections",
         "thorax",
     )
-    assert "line" in tool.error(ExitCode.DOCUMENT, "request", "send", request, *alice)
+    key = ("--key", folder / "alice.pem")
+    assert "line" in tool.error(ExitCode.DOCUMENT, "request", "send", request, *key, *alice)
     _filled(request)
-    assert "no trivial 1.0.0" in tool.error(ExitCode.USAGE, "request", "send", request, *alice)
+    assert "--key" in tool.error(ExitCode.USAGE, "request", "send", request, *alice)
+    assert "no trivial 1.0.0" in tool.error(ExitCode.USAGE, "request", "send", request, *key, *alice)
     tool("submit", folder / "bundle", *alice)
-    sent = tool("request", "send", request, *alice).strip()
-    assert sent == tool("request", "send", request, *alice).strip(), "the same document is the same request"
+    sent = tool("request", "send", request, *key, *alice).strip()
+    again = tool("request", "send", request, *key, *alice).strip()
+    assert sent == again, "the same document is the same request"
 
     assert sent in desks.board("list", *board, "--state", "submitted")
     shown = desks.board("show", sent, *board)
@@ -96,6 +101,7 @@ def test_a_request_goes_from_one_desk_to_the_other_and_back(desks: Desks) -> Non
         "To see whether it works.",
         "A Hospital (participant, NL)",
         "whichever have them",
+        "signature: by this key, for alice",
     ):
         assert part in shown
     assert "in-review" in desks.board("review", sent, *board, "--text", "On Thursday.")
@@ -112,30 +118,59 @@ def test_a_request_goes_from_one_desk_to_the_other_and_back(desks: Desks) -> Non
     assert "withdrawn" in tool("request", "withdraw", sent, *alice)
     assert "withdrawn" in tool.error(ExitCode.USAGE, "request", "withdraw", sent, *alice)
     again = request.write_text(request.read_text().replace("All.", "Everyone.")) and tool(
-        "request", "send", request, *alice
+        "request", "send", request, *key, *alice
     )
     assert "withdrawn" in tool("request", "withdraw", again.strip(), *alice, "--text", "Later.")
     assert json.loads(desks.board("list", *board, "--json", "--state", "submitted")) == []
 
 
 def test_the_board_is_told_of_two_who_claim_one_key(desks: Desks) -> None:
-    from request_documents import request_yaml
 
     board = desks.connection(Role.BOARD, "board")
-    alice, mallory = (desks.place.client(Role.RESEARCHER, name) for name in ("alice", "mallory"))
-    send_bundle(alice, desks.folder)
-    first = alice.requests.submit(request_yaml("ab" * 32)).id
-    assert "CONTESTED" not in desks.board("list", *board)
-    mallory.requests.submit(request_yaml("ab" * 32))
+    send_bundle(desks.place.client(Role.RESEARCHER, "alice"), desks.folder)
+    first = left_unsigned(desks.place.services, "alice", "ab" * 32)
+    assert "NOT SIGNED" in desks.board("list", *board)
+    left_unsigned(desks.place.services, "mallory", "ab" * 32)
     assert desks.board("list", *board).count("CONTESTED") == 2
-    assert "decline the other" in desks.board("show", first, *board)
+    shown = desks.board("show", first, *board)
+    assert "decline the other" in shown
+    assert "none: it is of an earlier version" in shown
     told = desks.tool("request", "show", first, *desks.connection(Role.RESEARCHER, "alice"))
     assert "CONTESTED" not in told
 
 
+def test_a_key_that_stays_away_from_the_network_signs_for_one_account(desks: Desks) -> None:
+    tool, folder = desks.tool, desks.folder
+    send_bundle(desks.place.client(Role.RESEARCHER, "alice"), folder)
+    alice, mallory = (desks.connection(Role.RESEARCHER, name) for name in ("alice", "mallory"))
+    signer = new_signer(folder)
+    request, signed = folder / "request.yaml", folder / "request.dsse.json"
+    request.write_bytes(request_yaml(signer.public_hex))
+    new_signer(folder, "other")
+    wrong = tool.error(
+        ExitCode.TRUST, "request", "sign", request, signed, "--key", folder / "other.pem", "--as", "alice"
+    )
+    assert "not the key that the request names" in wrong
+    tool("request", "sign", request, signed, "--key", folder / "another.pem", "--as", "alice")
+    assert "another account" in tool.error(ExitCode.USAGE, "request", "send", signed, *mallory)
+    sent = tool("request", "send", signed, *alice).strip()
+    assert "by this key, for alice" in tool("request", "show", sent, *alice)
+
+
+def test_the_board_sees_that_the_orchestrator_shows_another_request_than_was_signed(desks: Desks) -> None:
+    board = desks.connection(Role.BOARD, "board")
+    alice = desks.place.client(Role.RESEARCHER, "alice")
+    send_bundle(alice, desks.folder)
+    signer = new_signer(desks.folder)
+    sent = alice.requests.submit(request_signed(signer)).id
+    with desks.place.services.database.transaction() as session:
+        row = session.get(RequestRow, sent)
+        assert row is not None
+        row.document = request_yaml(signer.public_hex, collections=["everything"])
+    assert "DOES NOT HOLD" in desks.board("show", sent, *board)
+
+
 def test_what_a_stranger_wrote_cannot_speak_to_a_terminal(desks: Desks) -> None:
-    from orchestrator_site import send_bundle
-    from request_documents import request_yaml
 
     send_bundle(desks.place.client(Role.RESEARCHER, "mallory"), desks.folder)
     purpose = {
@@ -144,12 +179,13 @@ def test_what_a_stranger_wrote_cannot_speak_to_a_terminal(desks: Desks) -> None:
         "benefit": "\u202eevil",
     }
     sent = desks.place.client(Role.RESEARCHER, "mallory").requests.submit(
-        request_yaml("ab" * 32, purpose=purpose)
+        request_signed(new_signer(desks.folder), "mallory", purpose=purpose)
     )
     shown = desks.board("show", sent.id, *desks.connection(Role.BOARD, "board"))
     assert "\x1b" not in shown
     assert "\u202e" not in shown
-    assert not [line for line in shown.splitlines() if line.startswith("Request 0")]
+    # A request's own line names its id, which may begin with any digit.
+    assert not [line for line in shown.splitlines() if line.startswith("Request 0:")]
 
 
 def test_a_name_that_is_no_requests_goes_nowhere(desks: Desks) -> None:

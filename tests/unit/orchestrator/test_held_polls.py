@@ -18,6 +18,7 @@ from orchestrator.federation.superlink import SuperLinkFiles
 from orchestrator.front.app import Receive, Scope, Send
 from orchestrator.front.fleet_proxy import AT_ONCE, BODY_S, MAX_ANSWER_BYTES, FleetProxy
 from orchestrator.front.polls import PULL_ROUTE, HeldPolls
+from orchestrator.front.roster import Roster
 from policies.wire.http import key_fingerprint, openssh_public_key
 
 NODE = 7
@@ -104,7 +105,8 @@ async def behind(folder: Path, hold_s: float = 0.05, body_s: float = BODY_S) -> 
     await until(lambda: server.started)
     port = server.servers[0].sockets[0].getsockname()[1]
     polls = HeldPolls(files.doorbells, lambda: {key_fingerprint(KEY.public_key()): NODE}, hold_s, 3600.0)
-    proxy = FleetProxy(lambda: port, files.ca, 1 << 20, lambda _: True, lambda _: None, polls, body_s)
+    keys = frozenset(key_fingerprint(key.public_key()) for key in (KEY, *OTHERS))
+    proxy = FleetProxy(lambda: port, files.ca, 1 << 20, Roster(lambda: keys), lambda _: None, polls, body_s)
     transport = httpx.ASGITransport(proxy)
     try:
         async with httpx.AsyncClient(transport=transport, base_url="https://front") as http:
