@@ -92,7 +92,7 @@ def _choices() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--scenes", default=",".join(SCENES), help=f"of: {', '.join(SCENES)}")
     parser.add_argument("--stations", default="10,30,100", help="with commas")
-    parser.add_argument("--sizes", default="0.1,1,10", help="weights in MB, with commas")
+    parser.add_argument("--sizes", default="0.1,10", help="weights in MB, with commas")
     parser.add_argument(
         "--rounds", type=int, default=3, help="of each order of the scene of rounds; two at least"
     )
