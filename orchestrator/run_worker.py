@@ -14,7 +14,8 @@ from pathlib import Path
 
 from orchestrator.federation.orders import FolderQueue, RunFolder
 from orchestrator.federation.places import Limits
-from orchestrator.federation.superlink import LOOPBACK, SuperLinkFiles
+from orchestrator.federation.ports import LOOPBACK
+from orchestrator.federation.superlink import SuperLinkFiles
 from orchestrator.federation.tasks import Address
 from orchestrator.federation.updates import sweep_updates
 from orchestrator.federation.worker import RunWorker, WorkerFiles

@@ -26,13 +26,8 @@ from typing import Self
 import httpx
 
 from orchestrator.children import Child, ChildPlan
-from orchestrator.federation.superlink import (
-    LOOPBACK,
-    SuperLinkFiles,
-    flower_environment,
-    free_port,
-    superlink_command,
-)
+from orchestrator.federation.ports import LOOPBACK, free_port
+from orchestrator.federation.superlink import SuperLinkFiles, flower_environment, superlink_command
 from orchestrator.home_lock import hold_home
 from orchestrator.portal.app import API_PREFIX
 from orchestrator.registry.superlink_port import read_superlink_port, write_superlink_port

@@ -20,6 +20,8 @@ import httpx
 import trustme
 from pydicom import dcmread
 
+from orchestrator.federation.ports import free_port
+
 ORTHANC = Path("/usr/sbin/Orthanc")
 DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 DCMTK = Path("/usr/bin")
@@ -28,14 +30,6 @@ DEADLINE_S = 180.0
 # Without it dcmtk waits 40 ms for the kernel's delayed acknowledgement in every message.
 DCMTK_ENVIRONMENT = {"PATH": os.defpath, "TCP_NODELAY": "1"}
 _ACKNOWLEDGED = re.compile(r"^I: Sending file: (.+)$|^I: Received Store Response \((\w+)", re.MULTILINE)
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:

@@ -10,7 +10,6 @@ import datetime as dt
 import ipaddress
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from orchestrator.federation.doorbells import Doorbells
 from orchestrator.federation.flower import Control
+from orchestrator.federation.ports import LOOPBACK, free_port
 from orchestrator.federation.tasks import Address, SuperLinkDownError, SuperLinkRefusedError
 from policies.errors import UnavailableError
 from policies.files import write_atomically
@@ -44,7 +44,6 @@ FLEET_ROUTES = frozenset(
 )
 """The paths (all POST) that a station may reach. Not among them: registration (the operator's), and app bundles."""
 
-LOOPBACK = "127.0.0.1"
 _CERTIFICATE_DAYS = 3650
 
 
@@ -237,13 +236,6 @@ def flower_environment(folder: Path) -> dict[str, str]:
         "FLWR_LOG_LEVEL": "WARNING",
         "LANG": "C.UTF-8",
     }
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 def _make_certificates(files: SuperLinkFiles) -> None:

@@ -21,7 +21,8 @@ from flwr.proto.control_pb2 import StartRunRequest
 from flwr.proto.fab_pb2 import Fab
 
 from orchestrator.federation.flower import Control
-from orchestrator.federation.superlink import LOOPBACK, SuperLinkFiles, flower_environment, free_port
+from orchestrator.federation.ports import LOOPBACK, free_port
+from orchestrator.federation.superlink import SuperLinkFiles, flower_environment
 from orchestrator.federation.tasks import Address
 from policies.wire.http import openssh_public_key
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.federation.superlink import SuperLinkFiles, free_port
+from orchestrator.federation.ports import free_port
+from orchestrator.federation.superlink import SuperLinkFiles
 from tests.bench.round_stock import stock_ends
 from tests.bench.scale_consortium import RunCost, ScaleConsortium
 from tests.bench.scale_floor import Bare, bare_tls_s

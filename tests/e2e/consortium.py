@@ -1,7 +1,6 @@
 """A whole consortium on one machine, made by the four programs: a board of three, an orchestrator, three hospitals."""
 
 import json
-import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -10,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from orchestrator.federation.ports import free_port
 from tests.e2e.programs import Server, run, run_json
 
 MEMBERS = (
@@ -23,12 +23,6 @@ COLLECTION = "thorax-cxr"
 PASSPHRASE = "correct horse battery staple"
 
 Say = Callable[[str], None]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(slots=True)

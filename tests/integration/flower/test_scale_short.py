@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.federation.superlink import SuperLinkFiles, free_port
+from orchestrator.federation.ports import free_port
+from orchestrator.federation.superlink import SuperLinkFiles
 from tests.bench.scale_consortium import RunCost, ScaleConsortium
 from tests.bench.scale_processes import Reading, parts_of, read_process
 from tests.bench.scale_stations import Stations

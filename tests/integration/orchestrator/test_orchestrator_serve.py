@@ -31,6 +31,7 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import load_file
 from safetensors.numpy import save as save_arrays
 
+from orchestrator.federation.ports import free_port
 from orchestrator.home_lock import is_held
 from orchestrator.registry.access import Role
 from orchestrator.services import open_services
@@ -52,12 +53,6 @@ PACE = Pace(fast_s=0.02, slow_s=0.1, idle_s=0.1, heartbeat_s=2.0, check_s=1.0, g
 def program(*arguments: object) -> list[str]:
     code = "from orchestrator.cli import main; main()"
     return [sys.executable, "-c", code, *map(str, arguments)]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
