@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.federation.orders import FolderQueue, RunProgress
+from policies.bundle import BlobFolder
 from policies.charter import policy_target
 from policies.documents import digest_of, load_json, load_yaml
 from policies.manifest import TrainManifest
@@ -19,11 +20,16 @@ from tests.e2e.consortium import Consortium
 from tests.e2e.programs import run
 
 
-def impose_order(consortium: Consortium, envelope: Path, train: Path, policy: Path) -> str:
+def impose_order(
+    consortium: Consortium, envelope: Path, train: Path, policy: Path, weights: Path | None = None
+) -> str:
     """Hand an order to the run worker without asking the orchestrator's own checks; returns its digest.
 
-    An order that ran before is handed out again as if it were new.
+    An order that ran before is handed out again as if it were new; its weights are laid where others' are.
     """
+    if weights is not None:
+        blobs = BlobFolder(consortium.orchestrator / "blobs")
+        blobs.put_bytes(weights.read_bytes())
     queue = FolderQueue(consortium.orchestrator / "runs")
     data = envelope.read_bytes()
     payload = unsafe_payload(data, PAYLOAD_TYPE)

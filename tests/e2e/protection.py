@@ -171,7 +171,8 @@ def _one_byte(demo: Demo, tiny: Tiny) -> dict[str, str]:
     adversary.flip_one_byte(c, layer)
     try:
         # An honest orchestrator would end the run at the first "no", which the third station may never have been asked by then.
-        return _codes(demo, adversary.impose_order(c, order, tiny.train.bundle / "train.yaml", tiny.policy))
+        manifest = tiny.train.bundle / "train.yaml"
+        return _codes(demo, adversary.impose_order(c, order, manifest, tiny.policy, tiny.weights))
     finally:
         adversary.flip_one_byte(c, layer)
 
