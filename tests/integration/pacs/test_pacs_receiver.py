@@ -435,7 +435,7 @@ def test_peers_that_went_keep_no_place(tmp_path: Path) -> None:
                     raw.sendall(garbage)
         files = write_files(tmp_path / "files", [radiograph(1)])
         # Well before they would have timed out.
-        wait_until(lambda: send(receiver.port, files).returncode == 0, "a place", deadline_s=10)
+        wait_until(lambda: send(receiver.port, files).returncode == 0, "a place", deadline_s=25)
         wait_until(lambda: shelf.files == 1, "the one that behaves")
 
 
