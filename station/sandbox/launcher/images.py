@@ -3,7 +3,7 @@
 from typing import Final
 
 from policies.bundle import BlobFolder
-from policies.errors import RefusedError
+from policies.errors import RefusedError, UnavailableError
 from policies.refusals import RefusalCode
 from station.sandbox.engine.api import Engine, layers_of
 from station.sandbox.engine.dialect import Dialect, Json
@@ -39,7 +39,7 @@ class ImageLoader:
 
         Raises:
             RefusedError: our store does not hold it as signed, or the engine made something else of it.
-            UnavailableError: no engine answers.
+            UnavailableError: no engine answers, or it takes no image now.
         """
         rewritten = read_image(self._store, config_digest)
         image_id, layers = dialect.image_id(rewritten, info), rewritten.diff_ids
@@ -47,6 +47,7 @@ class ImageLoader:
             read = self._verifier.verify(layers, series)
             return LoadedImage(image_id=image_id, layers_hashed=read, layers_sent=0)
         present = self._layers_present(layers) if dialect.may_skip_layers(info) else 0
+        taken = False
         # Layers that it had a moment ago may be gone with another's image by now: then it is given all of them.
         for skip in dict.fromkeys((present, 0)):
             # The others are hashed while they are sent.
@@ -56,6 +57,11 @@ class ImageLoader:
                 return LoadedImage(
                     image_id=image_id, layers_hashed=len(layers), layers_sent=len(layers) - skip
                 )
+        if not taken:
+            # What it was given was verified: its disk is full, say, or it is busy with the same layers.
+            raise UnavailableError(
+                "the container engine took no image", hint="The launcher's log has the engine's own words."
+            )
         raise RefusedError(
             RefusalCode.IMAGE_DIGEST, "the engine did not make the verified image of what it was given"
         )
