@@ -29,12 +29,13 @@ from policies.errors import PhtError
 from tests.bench.round_ours import OurConsortium
 from tests.bench.round_stock import stock_rounds
 from tests.bench.scale_report import conditions
+from tests.e2e.programs import ProgramError
 
 TARGETS_S = {0.1: 0.5, 100.0: 2.0, 400.0: 6.0}
 """DESIGN section 9, for two stations."""
 
 
-_FAULTS = (PhtError, RuntimeError, OSError, httpx.HTTPError, subprocess.SubprocessError)
+_FAULTS = (PhtError, ProgramError, RuntimeError, OSError, httpx.HTTPError, subprocess.SubprocessError)
 """What a side may fail with at one size; the others are still measured."""
 
 
@@ -91,6 +92,19 @@ def measure(bench: Bench, sizes_mb: Sequence[float]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         if size_mb in bench.ours_s and size_mb in bench.stock_s:
             bench.say(f"  ratio {bench.stock_s[size_mb] / bench.ours_s[size_mb]:.2f}")
+
+
+def _measure_ours(bench: Bench, sizes_mb: Sequence[float]) -> None:
+    ours = OurConsortium(bench.scratch, bench.stations)
+    with ours.stopping:
+        bench.say(
+            "setting up a consortium of our programs: board, orchestrator, hospitals, an approved train ..."
+        )
+        ours.found()
+        for size_mb in sizes_mb:
+            own_s = bench.seconds("ours", size_mb, partial(ours.rounds, int(size_mb * 1e6), bench.rounds))
+            if own_s is not None:
+                bench.ours_s[size_mb] = own_s
 
 
 def fitting(sizes_mb: Sequence[float], stations: int, folder: Path, console: Console) -> list[float]:

@@ -28,6 +28,7 @@ from tests.bench.scale_link_scene import links
 from tests.bench.scale_report import Report, conditions
 from tests.bench.scale_room import Room
 from tests.bench.scale_scenes import Bench, idle, large, long, rounds, stock
+from tests.e2e.programs import ProgramError
 
 SCENES: dict[str, tuple[str, Callable[[Bench], None]]] = {
     "rounds": ("a round, over stations and models", rounds),
@@ -38,7 +39,15 @@ SCENES: dict[str, tuple[str, Callable[[Bench], None]]] = {
     "stock": ("stock Flower beside ours", stock),
 }
 
-_FAULTS = (PhtError, RuntimeError, OSError, httpx.HTTPError, subprocess.SubprocessError, ValueError)
+_FAULTS = (
+    PhtError,
+    ProgramError,
+    RuntimeError,
+    OSError,
+    httpx.HTTPError,
+    subprocess.SubprocessError,
+    ValueError,
+)
 """What a scene may fail with: the others are still measured. Anything else is a mistake in the bench, and ends it."""
 
 

@@ -109,33 +109,12 @@ class ScaleConsortium:
 
     def __enter__(self) -> Self:
         """Found everything and serve."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._board = Board.found(self._folder)
-        settings = parse_settings(
-            {
-                "front": {"hosts": self._hosts, "port": self._port, "bind": "127.0.0.1"},
-                "limits": {"free_disk_mib": 512},
-                "timing": self._timing,
-            }
-        )
-        self.home = initialise(self._folder / "orchestrator", settings, self._board.root)
-        services = open_services(self.home)
-        tokens = {role: services.access.new_token(role, role) for role in (Role.BOARD, Role.RESEARCHER)}
-        services.close()
-        self._server = Server(
-            self._folder / "orchestrator.log",
-            "pht-orchestrator",
-            "serve",
-            self.home.path,
-            "--json",
-            ready="ready",
-        )
-        self._server.start()
-        self._stack.callback(self._server.stop)
-        self._publish(tokens[Role.BOARD])
-        self._client = RegistryClient(self.url, self.home.ca_certificate, tokens[Role.RESEARCHER])
-        self._stack.callback(self._client.close)
-        send_bundle(self._client, self._folder)
+        try:
+            self._found()
+        except BaseException:
+            # Nobody else ends what was started by then.
+            self._stack.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -245,6 +224,35 @@ class ScaleConsortium:
             if over and not wants_result(folder):
                 return
             pause.wait(0.2)
+
+    def _found(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._board = Board.found(self._folder)
+        settings = parse_settings(
+            {
+                "front": {"hosts": self._hosts, "port": self._port, "bind": "127.0.0.1"},
+                "limits": {"free_disk_mib": 512},
+                "timing": self._timing,
+            }
+        )
+        self.home = initialise(self._folder / "orchestrator", settings, self._board.root)
+        services = open_services(self.home)
+        tokens = {role: services.access.new_token(role, role) for role in (Role.BOARD, Role.RESEARCHER)}
+        services.close()
+        self._server = Server(
+            self._folder / "orchestrator.log",
+            "pht-orchestrator",
+            "serve",
+            self.home.path,
+            "--json",
+            ready="ready",
+        )
+        self._stack.callback(self._server.stop)
+        self._server.start()
+        self._publish(tokens[Role.BOARD])
+        self._client = RegistryClient(self.url, self.home.ca_certificate, tokens[Role.RESEARCHER])
+        self._stack.callback(self._client.close)
+        send_bundle(self._client, self._folder)
 
     def _publish(self, token: str) -> None:
         keys = {name: ec.generate_private_key(ec.SECP256R1()) for name in self.names}
