@@ -186,7 +186,8 @@ def test_killed_at_any_moment_it_goes_on_and_does_nothing_twice(key: Path, tmp_p
         *program, "pseudonymise", str(source), str(target), "--key", str(key), "--jobs", "2", "--pixels", "off",
     ]  # fmt: skip
     journal = target / ".pseudonymised" / "journal.jsonl"
-    for lines in (0, 1, 40, 160):
+    # Long before the end, which a busy machine comes to before it looks again.
+    for lines in (0, 1, 20, 60):
         kill_after(command, journal, lines)
     before = len(outputs(target))
     assert 0 < before < 300, "killed in the middle"
