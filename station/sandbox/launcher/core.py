@@ -133,12 +133,15 @@ class LauncherCore:
     def start(self, spec: ContainerSpec) -> StartedContainer:
         """Verify the image again, create the container, inspect it, start it.
 
+        What an engine that died left of the run's last container goes first.
+
         Raises:
-            RefusedError: an argument, the image or the engine is not what it must be.
+            RefusedError: an argument, the image or the engine is not what it must be, or the run's container runs.
             UnavailableError: no engine answers.
         """
         places = self._check(spec)
         dialect, info = self._require_fit()
+        self._remove_remains(spec.run_id)
         loaded = self._images.load(spec.image_config_digest, dialect, info, spec.series)
         gpu = self._gpus.lease(spec, dialect.name, self._containers()) if spec.gpu else None
         try:
@@ -186,6 +189,17 @@ class LauncherCore:
             peer_uid=None if terms.runtime == GVISOR else user,
             gpu=gpu,
         )
+
+    def _remove_remains(self, run_id: str) -> None:
+        """Remove a run's container that has ended, or that was given up while no engine was there to remove it."""
+        with self._starting:
+            given_up = run_id not in self._room.inside()
+            ended = any(
+                _run_of(each) == run_id and (given_up or each.get("State") != "running")
+                for each in self._containers()
+            )
+            if ended and not self._room.is_starting(run_id):
+                self.stop(run_id)
 
     def _fresh_uid(self, users: range) -> int:
         taken = {str(each["Labels"].get(hardening.LABEL_UID)) for each in self._containers()}
@@ -316,8 +330,9 @@ class LauncherCore:
             UnavailableError: it could not be removed.
         """
         self._forget(run_id)
-        self._engine.remove(self._name(run_id))
+        # Given up from now on, also where the engine cannot remove it: it counts for as long as the engine says that it runs.
         self._room.leave(run_id)
+        self._engine.remove(self._name(run_id))
         self._gpus.give_back(run_id)
         LOG.info("container.removed", extra={"run": run_id})
 

@@ -30,6 +30,10 @@ class Room:
         """Return what was let in and has not left."""
         return dict(self._specs)
 
+    def is_starting(self, run_id: str) -> bool:
+        """Whether it was let in and the engine may not know of it yet."""
+        return run_id in self._starting
+
     def enter(
         self,
         spec: ContainerSpec,

@@ -12,7 +12,7 @@ from policies.errors import RefusedError
 from policies.refusals import RefusalCode
 from station.sandbox import unix
 from station.sandbox.launcher.client import LauncherClient
-from station.sandbox.launcher.service import serve
+from station.sandbox.launcher.service import local_launcher, serve
 from station.sandbox.session import TrainSandbox
 from station.sandbox.spec import MIB, Launcher, ReplyLimits, TrainReply, TrainRequest
 
@@ -94,6 +94,40 @@ def test_one_container_per_run(launcher: Launcher, station: Station) -> None:
         assert launcher.status(spec.run_id).state == "running"
     finally:
         session.stop()
+
+
+def test_what_is_left_of_a_runs_last_container_is_in_nobodys_way(
+    launcher: Launcher, station: Station, tmp_path: Path
+) -> None:
+    """An engine that died keeps a container that it could not be told to remove; the run goes on in another."""
+    spec = station.spec()
+    sandbox = TrainSandbox(launcher, start_timeout_s=180)
+    left = sandbox.start(spec)
+    left.exchange(
+        TrainRequest("train", 1, {"code": "import os; os._exit(7)"}), ReplyLimits(tmp_path / "r", MIB), 120
+    )
+    assert launcher.wait(spec.run_id, 60).state == "exited"
+    session = sandbox.start(spec)
+    try:
+        assert launcher.status(spec.run_id).state == "running"
+        assert len([each for each in launcher.list_runs() if each.run_id == spec.run_id]) == 1
+    finally:
+        session.stop()
+
+
+def test_a_container_that_was_given_up_makes_room_for_its_run(launcher: Launcher, station: Station) -> None:
+    """Nobody is left who knows of it: the engine was away when it was to be stopped."""
+    spec = station.spec()
+    lost = TrainSandbox(launcher, start_timeout_s=180).start(spec)
+    later = local_launcher(station.home, station.settings)
+    session = TrainSandbox(later, start_timeout_s=180).start(spec)
+    try:
+        assert [each.state for each in later.list_runs() if each.run_id == spec.run_id] == ["running"]
+        with pytest.raises(RefusedError):
+            later.start(spec)
+    finally:
+        session.stop()
+        lost.stop()
 
 
 def test_an_exit_is_seen(launcher: Launcher, station: Station, tmp_path: Path) -> None:
