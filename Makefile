@@ -60,8 +60,8 @@ faults: setup engine images ## kill, cut, fill and step whatever there is while 
 bench-round: setup engine images ## round overhead against stock Flower, as a ratio
 	$(PY) -u -m tests.bench.bench_round
 
-bench-scale: setup ## what 100 stations cost one orchestrator: seconds, bytes, memory, slow and lossy links, as ratios
-	$(PY) -u -m tests.bench.bench_scale
+bench-scale: setup ## what 100 stations cost one orchestrator, as ratios, in 25 minutes: SCALE="--scenes rounds,links --stations 10,30 --minutes 10"
+	$(PY) -u -m tests.bench.bench_scale $(SCALE)
 
 record-protocol: setup ## record what this version's station and orchestrator say to each other (once per version; see policies/README.md)
 	PYTHONPATH=tests:tests/integration/orchestrator:tests/contracts/protocol:. $(PY) tests/contracts/protocol/record.py

@@ -54,7 +54,7 @@ class Bench:
 
     def say(self, text: str) -> None:
         """One line, with the time since the start."""
-        since = time.monotonic() - self.begun
+        since = round(time.monotonic() - self.begun, 1)
         self.console.print(f"\\[{int(since // 60):2d}:{since % 60:04.1f}] {text}")
 
     def seconds(self, what: str, size_mb: float, measure: Callable[[], Sequence[float]]) -> float | None:

@@ -77,7 +77,7 @@ class Report:
     def say(self, text: str) -> None:
         """One line, with the time since the start."""
         self._said = time.monotonic()
-        since = time.monotonic() - self.begun
+        since = round(time.monotonic() - self.begun, 1)
         self.console.print(f"\\[{int(since // 60):2d}:{since % 60:04.1f}] {text}")
 
     def on_round(self, number: int, since_s: float) -> None:
