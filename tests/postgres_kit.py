@@ -13,7 +13,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -26,6 +25,7 @@ from typing import Any
 
 import psycopg
 
+from orchestrator.federation.ports import free_port
 from orchestrator.storage.location import DatabaseSettings, Location, location_of
 
 USER = "pht"
@@ -147,7 +147,7 @@ def postgres() -> Iterator[PostgresServer]:
     """A fresh cluster with the database `pht` of the user `pht`, running."""
     # Not below pytest's own folder: that one is closed to other users.
     folder = Path(tempfile.mkdtemp(prefix="pht-pg-", dir="/tmp"))
-    server = PostgresServer(folder, _free_port())
+    server = PostgresServer(folder, free_port())
     try:
         if os.geteuid() == 0:
             user = pwd.getpwnam("postgres")
@@ -175,9 +175,3 @@ def postgres() -> Iterator[PostgresServer]:
 
 def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -19,7 +19,7 @@ from tests.e2e.programs import environment, run, run_json
 ROUNDS = 2
 HOSPITALS = {"hospital-a", "hospital-b", "hospital-c"}
 
-pytestmark = [pytest.mark.e2e, pytest.mark.docker, pytest.mark.superlink, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.docker, pytest.mark.superlink, pytest.mark.timeout(2500)]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env=environment(),
         cwd=Path(__file__).resolve().parents[2],
         check=False,
-        timeout=1400,
+        timeout=2400,
     )
     sys.stdout.write(done.stdout)
     if done.returncode:

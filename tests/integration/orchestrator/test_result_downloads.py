@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from result_documents import accepted_order, round_entry
 from safetensors.numpy import save as save_arrays
 
 from orchestrator.federation.orders import FolderQueue, RunProgress, RunState
+from orchestrator.federation.ports import free_port
 from orchestrator.initialise import initialise
 from orchestrator.registry.access import Role
 from orchestrator.results.write import write_result
@@ -111,10 +111,7 @@ def serving(home: Home) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def downloads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Downloads]:
     folder = tmp_path_factory.mktemp("downloads")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = parse_settings({"front": {"hosts": ["localhost"], "port": port, "bind": "127.0.0.1"}})
+    settings = parse_settings({"front": {"hosts": ["localhost"], "port": free_port(), "bind": "127.0.0.1"}})
     home = initialise(folder / "home", settings, None)
     services = open_services(home)
     token = services.access.new_token(Role.RESEARCHER, "alice")
