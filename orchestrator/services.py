@@ -7,9 +7,11 @@ from orchestrator.registry.access import Access
 from orchestrator.registry.audit import Audit
 from orchestrator.registry.blobs import BlobStore, StoreLimits
 from orchestrator.registry.bundles import Bundles
+from orchestrator.registry.keeping import Keeping
 from orchestrator.registry.limiting import Gate
 from orchestrator.registry.mirror import Mirror
 from orchestrator.registry.orders import Orders
+from orchestrator.registry.quota import Quotas
 from orchestrator.registry.requests import Requests
 from orchestrator.registry.runs import Runs
 from orchestrator.registry.statements import Statements
@@ -32,6 +34,8 @@ class Services:
     gate: Gate
     access: Access
     blobs: BlobStore
+    quotas: Quotas
+    keeping: Keeping
     bundles: Bundles
     mirror: Mirror
     orders: Orders
@@ -80,6 +84,7 @@ def open_services(home: Home, *, patience_s: float = 0.0) -> Services:
     blobs = BlobStore(
         home.blobs, StoreLimits(settings.limits.blob_mib << 20, settings.limits.free_disk_mib << 20)
     )
+    quotas = Quotas(database, blobs, settings.limits.quota())
     bundles = Bundles(database, blobs, audit)
     stations = Stations(home, database, audit)
     runs = Runs(home, database, access, audit)
@@ -91,6 +96,8 @@ def open_services(home: Home, *, patience_s: float = 0.0) -> Services:
         gate=settings.limits.gate(),
         access=access,
         blobs=blobs,
+        quotas=quotas,
+        keeping=Keeping(home, database, blobs, quotas, audit),
         bundles=bundles,
         mirror=Mirror(home.mirror),
         orders=Orders(home, database, bundles, stations, runs, settings.timing, audit),

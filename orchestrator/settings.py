@@ -27,6 +27,7 @@ from pydantic import Field, SecretStr, ValidationError
 
 from orchestrator.federation.orders import Timing
 from orchestrator.registry.limiting import Gate, Rate
+from orchestrator.registry.quota import Quota
 from orchestrator.storage.location import DatabaseSettings, Location, location_of
 from policies.documents import Name, Sequence, StrictModel
 from policies.errors import NotFoundError, SettingsError
@@ -61,6 +62,14 @@ class LimitSettings(StrictModel):
         default=1024,
         description="A station's release that would leave less free disk than this is refused; another upload at twice as much.",
     )
+    researcher_mib: Annotated[int, Field(ge=0, le=1 << 40)] = Field(
+        default=262_144,
+        description="What one researcher's uploads may take in all: trains, weights, what is unfinished. 0 is without limit.",
+    )
+    station_mib: Annotated[int, Field(ge=0, le=1 << 40)] = Field(
+        default=65_536,
+        description="What one station's updates of runs under way may take. 0 is without limit.",
+    )
     fleet_body_mib: Annotated[int, Field(ge=1, le=64)] = Field(
         default=4, description="Largest body a station may send to a Fleet route."
     )
@@ -85,6 +94,10 @@ class LimitSettings(StrictModel):
     runs_per_station: Annotated[int, Field(ge=1, le=256)] = Field(
         default=2, description="Runs that one station is asked to take part in at once."
     )
+
+    def quota(self) -> Quota:
+        """Return what each party may keep here."""
+        return Quota(self.researcher_mib << 20, self.station_mib << 20)
 
     def gate(self) -> Gate:
         """Return the door that these limits make."""

@@ -15,6 +15,7 @@ from policies.console import JsonOption, echo_json, new_app, program, say, say_t
 from policies.errors import RefusedError
 from train_images.registry_cli import add_commands, progress
 from train_images.request_cli import request_app
+from train_images.storage_cli import storage_app
 
 app = new_app("Write, try, pack and submit a train; order runs; watch them; fetch results.")
 key_app = new_app("Your own key, which signs run orders.")
@@ -216,6 +217,7 @@ def key_new(
 
 app.add_typer(key_app, name="key")
 app.add_typer(request_app, name="request")
+app.add_typer(storage_app, name="storage")
 add_commands(app)
 
 main = program(app)

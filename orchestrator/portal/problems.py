@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from orchestrator.registry.quota import QuotaError
 from policies.errors import (
     DocumentError,
     NotFoundError,
@@ -67,9 +68,9 @@ class TooManyRequestsError(UsageError):
         super().__init__("too many requests", hint=f"Ask again in {self.retry_after_s} s.")
 
 
-def problem(status: int, code: str, title: str, hint: str = "") -> JSONResponse:
-    """Return one problem as a response."""
-    body = {"type": "about:blank", "status": status, "code": code, "title": title}
+def problem(status: int, code: str, title: str, hint: str = "", **facts: int) -> JSONResponse:
+    """Return one problem as a response, with members of its own (RFC 9457 section 3.2)."""
+    body = {"type": "about:blank", "status": status, "code": code, "title": title, **facts}
     if hint:
         body["hint"] = hint
     headers = _HEADERS.get(status)
@@ -102,7 +103,8 @@ def status_of(error: PhtError) -> int:
 def answer(error: PhtError) -> JSONResponse:
     """Return one of our errors as a response."""
     code = error.code if isinstance(error, RefusedError) else type(error).__name__
-    response = problem(status_of(error), code, error.message, error.hint)
+    facts = error.facts if isinstance(error, QuotaError) else {}
+    response = problem(status_of(error), code, error.message, error.hint, **facts)
     if isinstance(error, TooManyRequestsError):
         response.headers["Retry-After"] = str(error.retry_after_s)
     return response

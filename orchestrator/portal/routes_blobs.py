@@ -16,8 +16,9 @@ from orchestrator.portal.auth import Caller, CallerOf, ServicesOf, require
 from orchestrator.portal.body import BATCH_BYTES, write_body
 from orchestrator.portal.document import body_of
 from orchestrator.portal.problems import ForbiddenError, problem
-from orchestrator.registry.access import Principal, Role, owner_scope
+from orchestrator.registry.access import Principal, Role
 from orchestrator.registry.blobs import Upload
+from orchestrator.registry.keeping import Use
 from orchestrator.services import Services
 from policies.documents import Digest
 from policies.errors import NotFoundError, RefusedError, UsageError, WireError
@@ -42,6 +43,23 @@ class StoredBlob(BaseModel):
     digest: str
     size: int
     complete: bool
+
+
+class KeptBlob(BaseModel):
+    """One of your blobs."""
+
+    digest: str
+    size: int
+    use: Use
+    """What needs it: a train (it stays), an order (until that is finished), nothing, or an upload that is not finished."""
+
+
+class HoldingShown(BaseModel):
+    """What your uploads take; 0 is no limit."""
+
+    limit_bytes: int
+    used_bytes: int
+    blobs: list[KeptBlob]
 
 
 @router.head(
@@ -108,15 +126,43 @@ async def put_blob(
     principal = await run_in_threadpool(_may_upload, parts, asking, order)
     offset, total = _extent(content_length, content_range)
     release = principal.role is Role.STATION
-    with parts.blobs.upload(digest, principal.id, offset=offset, total=total, release=release) as upload:
-        await write_body(request, upload.write)
-        apart = _place_apart(parts, principal, order, digest)
-        complete = await run_in_threadpool(_complete, upload, asking, apart)
-    if complete and apart is not None:
-        await run_in_threadpool(_take_back_if_over, parts, order, apart)
-    if complete:
-        await run_in_threadpool(parts.access.grant, digest, owner_scope(principal))
+    path = parts.blobs.partial_path(digest, principal.id)
+    share = await run_in_threadpool(parts.quotas.begin, principal, total, path=path, digest=digest)
+    # Until its owner is written down: no other upload finds the room that this one has.
+    try:
+        with parts.blobs.upload(digest, principal.id, offset=offset, total=total, release=release) as upload:
+            await write_body(request, upload.write)
+            apart = _place_apart(parts, principal, order, digest)
+            complete = await run_in_threadpool(_complete, upload, asking, apart)
+        if complete and apart is not None:
+            await run_in_threadpool(_take_back_if_over, parts, order, apart)
+        if complete:
+            await run_in_threadpool(parts.keeping.own, principal, digest, apart=apart is not None)
+    finally:
+        share.end()
     return StoredBlob(digest=digest, size=total, complete=complete)
+
+
+@router.get("", summary="What your uploads take of what you may have here")
+def list_blobs(asking: CallerOf, parts: ServicesOf) -> HoldingShown:
+    """List your blobs, the largest first; at most 1000 of them."""
+    holding = parts.keeping.holding(require(asking, Role.RESEARCHER))
+    return HoldingShown(
+        limit_bytes=holding.limit_bytes,
+        used_bytes=holding.used_bytes,
+        blobs=[KeptBlob(digest=one.digest, size=one.size, use=one.use) for one in holding.blobs],
+    )
+
+
+@router.delete(
+    "/{digest}",
+    summary="Remove your blob, or what is here of its upload",
+    status_code=204,
+    response_model=None,
+)
+def delete_blob(digest: Digest, asking: CallerOf, parts: ServicesOf) -> None:
+    """Remove what you sent and need no longer; what a train has, or an order that is not finished, stays (409, `BLOB_IN_USE`)."""
+    parts.keeping.remove(require(asking, Role.RESEARCHER), digest)
 
 
 def _readable(parts: Services, principal: Principal, digest: Digest) -> Path | None:

@@ -66,6 +66,7 @@ async def put_bundle(
     """Accept a bundle whose blobs are all here."""
     principal = require(asking, Role.RESEARCHER)
     encoded = await bounded_body(request, MAX_INDEX_BYTES)
+    await run_in_threadpool(parts.quotas.check, principal, len(encoded))
     return await run_in_threadpool(parts.bundles.put, principal, name, version, encoded)
 
 

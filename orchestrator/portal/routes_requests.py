@@ -67,6 +67,7 @@ async def post_request(request: Request, asking: CallerOf, parts: ServicesOf) ->
     """
     principal = require(asking, Role.RESEARCHER)
     data = await bounded_body(request, MAX_SIGNED_BYTES)
+    await run_in_threadpool(parts.quotas.check, principal, 2 * len(data))
     return _shown(await run_in_threadpool(parts.requests.submit, principal, data))
 
 

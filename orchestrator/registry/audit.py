@@ -55,6 +55,7 @@ class Action(StrEnum):
     TOKEN_MADE = "token-made"  # noqa: S105 - no secret
     TOKEN_REVOKED = "token-revoked"  # noqa: S105 - no secret
     BLOB_STORED = "blob-stored"
+    BLOB_REMOVED = "blob-removed"
     BUNDLE_ACCEPTED = "bundle-accepted"
     MIRROR_PUBLISHED = "mirror-published"
     REGISTER_FOLLOWED = "register-followed"

@@ -11,16 +11,19 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from orchestrator.federation.updates import FOLDER
 from policies.documents import Digest, digest_of_file
 from policies.errors import StorageError, UsageError, WireError
 
 _BUFFER_BYTES = 1 << 20
+SESSIONS = "oci-uploads"
+"""Beside the blobs: the distribution API's uploads (`oci.uploads`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class BlobStore:
     def __init__(self, folder: Path, limits: StoreLimits | None = None) -> None:
         self._whole = folder / "sha256"
         self._partial = folder / "partial"
+        self._sessions = folder / SESSIONS
         self._limits = limits or StoreLimits()
 
     @property
@@ -113,6 +117,37 @@ class BlobStore:
                 count += 1
         return count
 
+    def unfinished(self, uploader: str) -> Iterator[tuple[Path, int]]:
+        """The files of an uploader's unfinished uploads, of ours and of the distribution API's, with their sizes."""
+        mark = mark_of(uploader)
+        for folder, pattern in ((self._partial, f"*.{mark}"), (self._sessions, f"*.{mark}.*")):
+            yield from _sized(folder.glob(pattern))
+
+    def updates(self, station: str) -> Iterator[tuple[str, int]]:
+        """What is kept of a station's updates: hex of the digest, and size; a file that lies there twice counts once."""
+        seen = set()
+        for path in (self._whole.parent / FOLDER).glob(f"*/{station}/*"):
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                if status.st_ino not in seen:
+                    seen.add(status.st_ino)
+                    yield path.name, status.st_size
+
+    def partial_path(self, digest: Digest, uploader: str) -> Path:
+        """The file in which an upload arrives."""
+        return self._partial_path(digest, uploader)
+
+    def forget_upload(self, digest: Digest, uploader: str) -> bool:
+        """Remove what is here of an unfinished upload; return whether there was anything."""
+        path = self._partial_path(digest, uploader)
+        there = path.exists()
+        path.unlink(missing_ok=True)
+        return there
+
+    def remove(self, digest: Digest) -> None:
+        """Remove a blob; the caller has seen to it that nobody holds it."""
+        (self._whole / _hex(digest)).unlink(missing_ok=True)
+
     def place(self, partial: Path, digest: Digest, apart: Path | None = None) -> None:
         """Give a verified file its name, among the blobs or apart from them; only `Upload` calls this."""
         whole = apart or self._whole / _hex(digest)
@@ -123,8 +158,7 @@ class BlobStore:
             _sync_folder(folder)
 
     def _partial_path(self, digest: Digest, uploader: str) -> Path:
-        owner = hashlib.sha256(uploader.encode()).hexdigest()[:16]
-        return self._partial / f"{_hex(digest)}.{owner}"
+        return self._partial / f"{_hex(digest)}.{mark_of(uploader)}"
 
 
 class Upload:
@@ -198,6 +232,17 @@ def require_room(folder: Path, size_bytes: int, keep_free: int) -> None:
     """
     if shutil.disk_usage(folder).free - size_bytes < keep_free:
         raise StorageError("the orchestrator's disk is too full for this upload")
+
+
+def mark_of(text: str) -> str:
+    """How the file of an unfinished upload names its party."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _sized(paths: Iterable[Path]) -> Iterator[tuple[Path, int]]:
+    for path in paths:
+        with suppress(FileNotFoundError):
+            yield path, path.stat().st_size
 
 
 def _hex(digest: Digest) -> str:

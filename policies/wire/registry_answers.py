@@ -72,6 +72,22 @@ class Identity(_Answer):
     name: Short
 
 
+class KeptBlob(_Answer):
+    """A blob that we sent, and what needs it."""
+
+    digest: Digest
+    size: int
+    use: Short
+
+
+class Holding(_Answer):
+    """What our uploads take of what we may have; a limit of 0 is none."""
+
+    limit_bytes: int
+    used_bytes: int
+    blobs: list[KeptBlob]
+
+
 class RunStatus(_Answer):
     """One run; `rounds` and `events` have the orchestrator's own form."""
 

@@ -23,6 +23,7 @@ from policies.wire.registry_answers import (
     MAX_ANSWER_BYTES,
     BlobUpload,
     Bundles,
+    Holding,
     Identity,
     OrderAccepted,
     Progress,
@@ -141,6 +142,14 @@ class RegistryClient:
             raise WireError("the blob that came is not the one that was asked for")
         part.replace(to)
         sync_folder(to.parent)
+
+    def holding(self) -> Holding:
+        """What our uploads take, and what they are."""
+        return read_answer(Holding, self._connection.call("GET", "/blobs"))
+
+    def delete_blob(self, digest: Digest) -> None:
+        """Remove a blob that we sent, or what is there of its upload; what a train or an order needs stays."""
+        self._connection.call("DELETE", f"/blobs/{digest}")
 
     # Bundles
 

@@ -14,6 +14,7 @@ from orchestrator.portal.problems import (
     status_of,
 )
 from orchestrator.registry.oci.faults import OciCode, OciError
+from orchestrator.registry.quota import QuotaError
 from policies.errors import PhtError
 
 DIGEST_HEADER: Final = "Docker-Content-Digest"
@@ -40,6 +41,8 @@ def error_of(error: PhtError) -> JSONResponse:
         return errors(401, OciCode.UNAUTHORIZED, error.message)
     if isinstance(error, ForbiddenError):
         return errors(403, OciCode.DENIED, error.message)
+    if isinstance(error, QuotaError):
+        return errors(403, OciCode.DENIED, f"{error.message}. {error.hint}")
     status = status_of(error)
     if status >= 500:
         _LOG.error("oci_request_failed", extra={"code": type(error).__name__})

@@ -26,5 +26,7 @@ def oci_parts(services: Services) -> OciParts:
         services=services,
         repositories=Repositories(database, blobs, bundles, access),
         uploads=UploadSessions(services.home.blobs, blobs.limits),
-        accepting=Accepting(database, blobs, bundles, access, BlobFolder(services.home.blobs)),
+        accepting=Accepting(
+            database, blobs, bundles, access, BlobFolder(services.home.blobs), services.quotas
+        ),
     )

@@ -1,6 +1,8 @@
 """Pushing: upload sessions and manifests."""
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from fastapi import Request
@@ -11,7 +13,7 @@ from orchestrator.portal.body import bounded_body, write_body
 from orchestrator.portal.oci.answers import empty
 from orchestrator.portal.oci.asking import who_pushes
 from orchestrator.portal.oci.parts import OciParts
-from orchestrator.registry.access import Principal, owner_scope
+from orchestrator.registry.access import Principal
 from orchestrator.registry.oci.documents import MAX_MANIFEST
 from orchestrator.registry.oci.faults import OciCode, OciError
 from orchestrator.registry.oci.names import digest_named, repository_of
@@ -33,7 +35,12 @@ async def begin(parts: OciParts, request: Request, names: dict[str, str]) -> Res
         if source is not None and await run_in_threadpool(
             parts.repositories.may_mount, wanted, repository_of(source), principal
         ):
-            await run_in_threadpool(parts.services.access.grant, wanted, owner_scope(principal))
+            size = parts.services.blobs.size(wanted) or 0
+            share = await run_in_threadpool(parts.services.quotas.begin, principal, size, digest=wanted)
+            try:
+                await run_in_threadpool(parts.services.keeping.own, principal, wanted)
+            finally:
+                share.end()
             return _created(name, wanted)
     whole = request.query_params.get("digest")
     wanted_whole = None if whole is None else digest_named(whole)
@@ -57,8 +64,9 @@ async def chunk(parts: OciParts, request: Request, names: dict[str, str]) -> Res
     name, session = repository_of(names["name"]), names["session"]
     offset, length = _extent(request)
     with parts.uploads.writing(principal, name, session, offset) as writer:
-        await _receive(request, writer, length)
-        here = await run_in_threadpool(writer.sync)
+        async with _room(parts, principal, writer):
+            await _receive(request, writer, length)
+            here = await run_in_threadpool(writer.sync)
     return _accepted(name, session, here)
 
 
@@ -87,6 +95,7 @@ async def put_manifest(parts: OciParts, request: Request, names: dict[str, str])
         body = await bounded_body(request, MAX_MANIFEST)
     except UsageError as error:
         raise OciError(OciCode.SIZE_INVALID, error.message, status=413) from error
+    await run_in_threadpool(parts.services.quotas.check, principal, len(body))
     media_type = request.headers.get("content-type", "").partition(";")[0].strip()
     kept = await run_in_threadpool(parts.accepting.put, principal, name, names["reference"], media_type, body)
     headers = {} if kept.subject is None else {"OCI_Subject": kept.subject}
@@ -101,10 +110,25 @@ async def _finish(
     name, session = place
     offset, length = _extent(request)
     with parts.uploads.writing(principal, name, session, offset) as writer:
-        await _receive(request, writer, length)
-        await run_in_threadpool(parts.uploads.finish, writer, digest)
-    await run_in_threadpool(parts.services.access.grant, digest, owner_scope(principal))
+        async with _room(parts, principal, writer, digest):
+            await _receive(request, writer, length)
+            await run_in_threadpool(parts.uploads.finish, writer, digest)
+            await run_in_threadpool(parts.services.keeping.own, principal, digest)
     return _created(name, digest)
+
+
+@asynccontextmanager
+async def _room(
+    parts: OciParts, principal: Principal, writer: SessionWriter, digest: Digest | None = None
+) -> AsyncIterator[None]:
+    """Hold the room of what arrives, until its owner is written down or it stays as it is."""
+    begin = parts.services.quotas.begin
+    share = await run_in_threadpool(begin, principal, writer.position, path=writer.path, digest=digest)
+    writer.room = share.grow
+    try:
+        yield
+    finally:
+        share.end()
 
 
 async def _receive(request: Request, writer: SessionWriter, length: int | None) -> None:

@@ -22,6 +22,7 @@ from orchestrator.registry.oci.documents import EMPTY_DIGEST, Descriptor, Manife
 from orchestrator.registry.oci.faults import OciCode, OciError
 from orchestrator.registry.oci.names import ImageTag, Tag, TrainTag, digest_named, is_digest, tag_named
 from orchestrator.registry.oci.repositories import variant_tags
+from orchestrator.registry.quota import Quotas, Share
 from orchestrator.storage import BundleRow, Database, OciBlobRow, OciManifestRow
 from policies.bundle import MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Blob, BlobFolder, BundleIndex, diff_ids_of
 from policies.documents import Digest, digest_of, load_yaml, parse_json
@@ -50,10 +51,16 @@ class Accepting:
     """Takes pushed manifests."""
 
     def __init__(
-        self, database: Database, blobs: BlobStore, bundles: Bundles, access: Access, store: BlobFolder
+        self,
+        database: Database,
+        blobs: BlobStore,
+        bundles: Bundles,
+        access: Access,
+        store: BlobFolder,
+        quotas: Quotas,
     ) -> None:
         self._database, self._blobs, self._bundles = database, blobs, bundles
-        self._access, self._store = access, store
+        self._access, self._store, self._quotas = access, store, quotas
 
     def put(
         self, principal: Principal, repository: str, reference: str, media_type: str, body: bytes
@@ -206,18 +213,21 @@ class Accepting:
                 OciCode.MANIFEST_INVALID,
                 "a layer is packed in a form that is not read here: push it plain or with gzip",
             )
+        share = self._quotas.begin(principal, 0, digest=diff_id)
         try:
             made = self._store.put(
-                self._with_room(unpacked(self._chunks(layer.digest))),
+                self._with_room(unpacked(self._chunks(layer.digest)), share),
                 expect=diff_id,
                 max_bytes=self._blobs.limits.blob_bytes,
             )
+            # Who has the packed bytes has these too.
+            self._access.grant(made.digest, owner_scope(principal))
         except (LayerRefusedError, TrustError, DocumentError) as error:
             raise OciError(
                 OciCode.MANIFEST_INVALID, "a layer does not unpack to what the image's config names"
             ) from error
-        # Who has the packed bytes has these too.
-        self._access.grant(made.digest, owner_scope(principal))
+        finally:
+            share.end()
         return made
 
     def _require(self, principal: Principal, blobs: list[Descriptor]) -> None:
@@ -235,8 +245,11 @@ class Accepting:
         except TrustError as error:
             raise OciError(OciCode.MANIFEST_INVALID, f"{digest} is too large or damaged") from error
 
-    def _with_room(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    def _with_room(self, pieces: Iterator[bytes], share: Share) -> Iterator[bytes]:
+        size = 0
         for piece in pieces:
+            size += len(piece)
+            share.grow(size)
             if shutil.disk_usage(self._store.root).free - len(piece) < self._blobs.limits.spare_bytes:
                 raise StorageError("the orchestrator's disk is too full for this image")
             yield piece

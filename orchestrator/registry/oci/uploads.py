@@ -6,18 +6,17 @@ Distribution specification 1.1, "Pushing a blob in chunks".
 """
 
 import fcntl
-import hashlib
 import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from orchestrator.registry.access import Principal
-from orchestrator.registry.blobs import StoreLimits, require_room
+from orchestrator.registry.blobs import SESSIONS, StoreLimits, mark_of, require_room
 from orchestrator.registry.oci.faults import OciCode, OciError
 from policies.bundle import BlobFolder
 from policies.documents import Digest, digest_of_file
@@ -34,7 +33,7 @@ class UploadSessions:
     """The sessions of all parties, in a folder on the blobs' file system."""
 
     def __init__(self, blobs: Path, limits: StoreLimits) -> None:
-        self._folder, self._store, self._limits = blobs / "oci-uploads", BlobFolder(blobs), limits
+        self._folder, self._store, self._limits = blobs / SESSIONS, BlobFolder(blobs), limits
 
     def begin(self, principal: Principal, repository: str) -> str:
         """Open a session; returns its id.
@@ -44,7 +43,7 @@ class UploadSessions:
             StorageError: the disk.
         """
         self.forget_stale()
-        mark = _mark(principal.id)
+        mark = mark_of(principal.id)
         with self._disk():
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o750)
             open_now = [path.name.split(".")[1] for path in self._folder.glob("*.*.*")]
@@ -53,7 +52,7 @@ class UploadSessions:
                     OciCode.TOOMANYREQUESTS, "too many uploads are open; finish or cancel some, or wait a day"
                 )
             session = secrets.token_hex(16)
-            path = self._folder / f"{session}.{mark}.{_mark(repository)}"
+            path = self._folder / f"{session}.{mark}.{mark_of(repository)}"
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         return session
 
@@ -129,7 +128,7 @@ class UploadSessions:
 
     def _path(self, principal: Principal, repository: str, session: str) -> Path:
         if _ID.fullmatch(session):
-            path = self._folder / f"{session}.{_mark(principal.id)}.{_mark(repository)}"
+            path = self._folder / f"{session}.{mark_of(principal.id)}.{mark_of(repository)}"
             if path.is_file():
                 return path
         raise OciError(OciCode.BLOB_UPLOAD_UNKNOWN, "there is no such upload of yours in this repository")
@@ -147,6 +146,8 @@ class SessionWriter:
 
     def __init__(self, file: BinaryIO, path: Path, limits: StoreLimits) -> None:
         self.path, self._file, self._limits = path, file, limits
+        self.room: Callable[[int], None] = lambda _: None
+        """Told how large the file is to be, before it is: the party's quota."""
 
     @property
     def position(self) -> int:
@@ -162,6 +163,7 @@ class SessionWriter:
         """
         if self._file.tell() + len(data) > self._limits.blob_bytes:
             raise OciError(OciCode.SIZE_INVALID, "the blob is over the limit of this registry", status=413)
+        self.room(self._file.tell() + len(data))
         require_room(self.path.parent, len(data), self._limits.spare_bytes)
         self._file.write(data)
 
@@ -176,7 +178,3 @@ class SessionWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         return self._file.tell()
-
-
-def _mark(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

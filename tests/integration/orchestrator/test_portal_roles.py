@@ -32,6 +32,7 @@ STATUS: dict[str, int | dict[str, int]] = {
     "PUT /blobs/{digest}": {"researcher": 400, "station": 403},
     "HEAD /blobs/{digest}": 404,
     "GET /blobs/{digest}": 404,
+    "DELETE /blobs/{digest}": 404,
     "PUT /bundles/{name}/{version}": 422,
     "GET /bundles/by-image/{digest}": 404,
     "GET /bundles/by-manifest/{digest}": 404,
