@@ -27,7 +27,7 @@ from orchestrator.federation.answers import (
 )
 from orchestrator.federation.asked import AskedStation, Unanswered
 from orchestrator.federation.looks import Looks
-from orchestrator.federation.received import HELD, is_failure, passes, read_answer
+from orchestrator.federation.received import HELD, is_failure, is_finished_there, passes, read_answer
 from orchestrator.federation.reviews import Reviews
 from orchestrator.federation.speeds import Late, longest_allowed_s
 from policies.errors import WireError
@@ -274,7 +274,7 @@ class Asking:
             entry.failures += 1
             self._person_is_done(name, entry)
             self._again(entry, now)
-        elif reply.status in {Status.ACCEPTED, Status.RELEASED, Status.FINISHED}:
+        elif reply.status in {Status.ACCEPTED, Status.RELEASED, Status.FINISHED} or is_finished_there(reply):
             judged = self.judge(name, answered)
             if isinstance(judged, Looking):
                 self.judging[name] = (judged.settle, now)

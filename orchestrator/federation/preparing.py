@@ -1,14 +1,18 @@
 """Who takes part: stations are asked to accept the order, at its begin and when one comes back."""
 
+import logging
 from collections.abc import Sequence
 
 from orchestrator.federation.answers import LATE, LOST, Answered, Missing, Outcome, Patience
 from orchestrator.federation.carried import Carried, RunFailedError
 from orchestrator.federation.orders import RunState
+from orchestrator.federation.received import is_finished_there
 from orchestrator.federation.replies import Rejected, check_reply
 from orchestrator.federation.speeds import OnlyLate
 from policies.refusals import RefusalCode
 from policies.wire.instructions import Kind
+
+log = logging.getLogger(__name__)
 
 _SILENCE_S = 5.0
 _LATE_JOINER_S = 2.0
@@ -65,6 +69,12 @@ def _ask(run: Carried, stations: Sequence[str], deadline_s: float, enough: int, 
     known = run.stations
 
     def judge(name: str, answered: Answered) -> Outcome:
+        if is_finished_there(answered.reply):
+            # It takes part by what it released: each message is answered with that, or refused by the same code.
+            log.warning("finished_there", extra={"station": name})
+            known.accepted(name)
+            run.show_stations()
+            return answered
         verdict = check_reply(answered.reply, question, run.accepted.manifest, run.accepted.release)
         if isinstance(verdict, Rejected):
             run.exclude(name, verdict.code)

@@ -65,6 +65,18 @@ def is_failure(reply: StationReply) -> bool:
     )
 
 
+def is_finished_there(reply: StationReply) -> bool:
+    """Whether a station that is to prepare an order has finished it before: it computes nothing any more, and sends what it released again.
+
+    So it is after this orchestrator was restored from a backup that is older than the run's end.
+    """
+    return (
+        reply.kind is Kind.PREPARE
+        and reply.status is Status.REFUSED
+        and reply.code == RefusalCode.ORDER_SPENT
+    )
+
+
 def read_answer(message: Message) -> Answered:
     """Return a station's answer.
 

@@ -4,13 +4,13 @@
     train .. analyse     admit, give to the warm container, guard, release, push, answer
     finish               stop, wipe, spend the order
 
-Delivery is idempotent by (order, round, kind): a repeated instruction gets the recorded release, byte for byte. What is
-prepared, and how it ends, is `station.runs.warm`.
+Delivery is idempotent by (order, round, kind): a repeated instruction gets the recorded release, byte for byte, also when its order
+is finished: an orchestrator that was restored collects a run again by that. What is prepared, and how it ends, is `station.runs.warm`.
 """
 
 import logging
 import threading
-from typing import Protocol
+from dataclasses import replace
 
 from policies.documents import digest_of
 from policies.errors import (
@@ -30,41 +30,16 @@ from policies.wire.instructions import WIRE_VERSION, Instruction, Kind, StationR
 from station.admission.gatekeeper import Admitted, Gatekeeper, VerifiedOrder
 from station.audit.events import AuditEvent, AuditRecord, requester_actor
 from station.audit.log import AuditLog
+from station.runs.answering import Rounds
 from station.runs.outbox import Outbox
 from station.runs.prepared import Prepared
 from station.runs.repository import STATION_ACTOR, NewOrder, Run, RunRepository
 from station.runs.states import RunEvent, RunState
 from station.runs.verdicts import SPENT, code_of, outside_the_order, why_spent
 from station.runs.warm import WarmRuns, describe
-from station.sandbox.spec import ExitClass, TrainFailure, TrainStartError
+from station.sandbox.spec import ExitClass, TrainStartError
 
 log = logging.getLogger(__name__)
-
-
-class Rounds(Protocol):
-    """Answers one message of a prepared run."""
-
-    def answer(
-        self, instruction: Instruction, arrays: bytes | None, run: Run, prepared: Prepared
-    ) -> tuple[StationReply, bytes | None]:
-        """Give the message to the train and return the reply that may leave."""
-
-    def recorded(self, instruction: Instruction) -> tuple[StationReply, bytes | None] | None:
-        """Return the recorded release of this (order, round, kind), pushed again where that was lost."""
-
-    def failed(
-        self, instruction: Instruction, run: Run, failure: TrainFailure, admitted: Admitted
-    ) -> StationReply:
-        """Count a failed message and return the status that may leave."""
-
-    def count_failure(self, run: Run, failure: TrainFailure) -> None:
-        """Count a container that did not start."""
-
-    def under_review(self, instruction: Instruction, run: Run) -> tuple[StationReply, bytes | None] | None:
-        """Return what is answered while and after a person looks at what the train returned, or None."""
-
-    def waits_for_a_person(self, order_digest: str) -> bool:
-        """Whether something that this order's train returned waits for a person."""
 
 
 class RunService:
@@ -307,6 +282,8 @@ class RunService:
         run = self._runs.get(instruction.order_digest)
         if run is None:
             return self._refuse(instruction, Refused.because(RefusalCode.INSTRUCTION_UNKNOWN_ORDER)), None
+        if run.state is RunState.FINISHED:
+            return self._after_its_end(instruction, run)
         if run.state in SPENT:
             return self._refuse(instruction, Refused.because(why_spent(run))), None
         if run.state is RunState.BUSY:
@@ -337,6 +314,20 @@ class RunService:
             return self._ask(instruction, arrays, run, admitted.value)
         finally:
             self._resuming.discard(run.order_digest)
+
+    def _after_its_end(self, instruction: Instruction, run: Run) -> tuple[StationReply, bytes | None]:
+        """Answer a message of a finished order: what it released, as it is and never anew, and nothing else.
+
+        It left for this very order once. Every rule is asked all the same, as for each message, but that the order is finished.
+        """
+        verified = self._gatekeeper.verify(run.envelope, fresh=False)
+        if isinstance(verified, Refused):
+            return self._refuse(instruction, verified), None
+        decision = self._decide(replace(run, state=RunState.READY), verified.value, priced=False)
+        if isinstance(decision, Refused):
+            return self._refuse(instruction, decision), None
+        recorded = self._rounds.recorded(instruction)
+        return recorded or (self._refuse(instruction, Refused.because(why_spent(run))), None)
 
     def _ask(
         self, instruction: Instruction, arrays: bytes | None, run: Run, admitted: Admitted

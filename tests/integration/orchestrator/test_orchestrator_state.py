@@ -50,7 +50,7 @@ ROUNDS = 5
 
 @dataclass
 class RecordingStation(TrivialStation):
-    """Answers as a station does: what was released is sent again as it was, and a finished order is spent.
+    """Answers as a station does: what was released is sent again as it was, also of a finished order, which does nothing else.
 
     A round that is not `open` yet is worked on until it is.
     """
@@ -62,7 +62,12 @@ class RecordingStation(TrivialStation):
     finished: set[str] = field(default_factory=set)
 
     def handle(self, instruction: Instruction, arrays: bytes | None) -> tuple[StationReply, bytes | None]:
-        if instruction.order_digest in self.finished and instruction.kind is not Kind.FINISH:
+        key = (instruction.order_digest, instruction.kind.value, instruction.round)
+        if (
+            instruction.order_digest in self.finished
+            and instruction.kind is not Kind.FINISH
+            and key not in self.recorded
+        ):
             spent = self.fault(instruction).model_copy(
                 update={"status": Status.REFUSED, "code": "ORDER_SPENT"}
             )
@@ -71,7 +76,6 @@ class RecordingStation(TrivialStation):
             self.finished.add(instruction.order_digest)
         if instruction.kind in {Kind.PREPARE, Kind.FINISH}:
             return super().handle(instruction, arrays)
-        key = (instruction.order_digest, instruction.kind.value, instruction.round)
         if key not in self.recorded:
             if instruction.kind is Kind.TRAIN:
                 self.open.acquire()
@@ -216,18 +220,26 @@ def test_a_run_goes_on_from_a_backup_with_what_stations_released_since(world: Wo
         ), "nothing was computed, so nothing released, twice"
     assert said["restored"].startswith("from the backup of ")
     assert "publish again" in said["restored"]
-    _a_run_that_ended_since_is_spent(world, backup, digest)
+    _a_run_that_ended_since_is_collected_again(world, backup, digest, after)
 
 
-def _a_run_that_ended_since_is_spent(world: World, backup: Path, digest: str) -> None:
-    """The same backup once more, now that the run is finished at the stations: said plainly, and nothing is computed."""
+def _a_run_that_ended_since_is_collected_again(
+    world: World, backup: Path, digest: str, ended: list[dict[str, Any]]
+) -> None:
+    """The same backup once more, now that the run is finished at the stations: the same model, and nothing is computed."""
     computed = {name: list(handler.computed) for name, handler in world.handlers.items()}
     shutil.rmtree(world.home.path)
     assert run("restore", backup, world.home.path, "--json").returncode == 0
+    assert len(_rounds(world.home, digest)) == 2
     with serving(world.home):
-        status = world.client(Role.RESEARCHER).wait_run(digest, 120)
-    assert (status.progress.state, status.progress.code) == ("failed", "TOO_FEW_STATIONS_ACCEPTED")
-    assert set(status.progress.missing.values()) == {"ORDER_SPENT"}
+        client = world.client(Role.RESEARCHER)
+        status = client.wait_run(digest, 120)
+        assert (status.progress.state, status.progress.missing) == ("finished", {})
+        files = {path.name: path for path in client.download_result(digest, world.folder / "again")}
+    assert [entry["weights"] for entry in _rounds(world.home, digest)] == [
+        entry["weights"] for entry in ended
+    ]
+    assert digest_of_file(files["model.safetensors"]) == ended[-1]["weights"]["digest"]
     assert {name: handler.computed for name, handler in world.handlers.items()} == computed
     shown = run("restored", world.home.path, "--done")
     assert shown.returncode == 0
