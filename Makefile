@@ -8,7 +8,7 @@ export PYTHON
 DATA ?=
 STAGE = @bash .ci/stage
 
-.PHONY: help setup engine engines reader tools images demo gpu-check test test-rootless lint fast fuzz faults bench-round bench-scale bench-data bench-map bench-guard bench-noise bench-strategies record-protocol clean
+.PHONY: help setup engine engines reader tools images demo gpu-check test test-rootless lint fast fuzz faults bench-round bench-scale bench-data bench-map bench-guard bench-noise bench-strategies bench-judging record-protocol clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -77,6 +77,9 @@ bench-noise: setup ## what noise costs: draws, and an update of 100 MB beside th
 
 bench-strategies: setup ## what each aggregation strategy costs at 100 MB and three stations beside one read of the bytes, as ratios
 	$(PY) -m tests.bench.bench_strategies
+
+bench-judging: setup ## what judging stations' updates costs beside one read of them, by one thread and as a stage does it
+	$(PY) -m tests.bench.bench_judging
 
 bench-data: setup tools ## pseudonymisation, reception and cohorts against their peers, as ratios
 	$(PY) -m tests.bench.bench_data

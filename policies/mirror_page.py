@@ -6,9 +6,9 @@ Everything that a document says becomes text (`policies.public_register.markup`)
 from collections.abc import Iterator
 from typing import Final, Literal
 
-from policies.mirror_report import MirrorReport, MirrorValue
+from policies.mirror_report import MirrorCells, MirrorReport, MirrorTable, MirrorValue, cell_text
 from policies.public_register.markup import Html, tag
-from policies.withheld import DIFFERENCE, MINIMUM_POOLED, TELLS_ONE, TOO_FEW
+from policies.withheld import DIFFERENCE, MINIMUM_POOLED, PARTLY, TELLS_ONE, TOO_FEW
 
 Language = Literal["nl", "en"]
 
@@ -31,10 +31,13 @@ _WORDS: Final[dict[Language, dict[str, str]]] = {
         "it would tell nearly what one of them released.",
         "course": "Course over the rounds", "round": "round",
         "footer": "Other hospitals are not named, and each of them sees its own report alone. A pooled value is weighted by numbers of examples.",
+        "table": "Table {table} (round {round})", "count": "patients", "sum": "sums", "quantiles": "quantiles: between which two edges each lies",
+        "hidden": "hidden", "line": "Line",
         "empty": "No number of this hospital was released in this run.", "order": "Run",
         TOO_FEW: f"fewer than {MINIMUM_POOLED} hospitals released it",
         TELLS_ONE: "it would tell nearly what a single hospital released",
-        DIFFERENCE: "other hospitals released it than in an earlier round of the same question",
+        DIFFERENCE: "other hospitals released it than where it was told before for the same question",
+        PARTLY: "a hospital that released other tables did not release this one",
     },
     "nl": {
         "title": "Spiegelrapport van {station}",
@@ -49,10 +52,13 @@ _WORDS: Final[dict[Language, dict[str, str]]] = {
         "course": "Verloop over de rondes", "round": "ronde",
         "footer": "Andere ziekenhuizen worden niet genoemd, en elk ziet alleen zijn eigen rapport. Een gezamenlijke waarde is gewogen naar "
         "aantallen voorbeelden.",
+        "table": "Tabel {table} (ronde {round})", "count": "patiënten", "sum": "sommen", "quantiles": "kwantielen: tussen welke twee grenzen elk ligt",
+        "hidden": "verborgen", "line": "Regel",
         "empty": "Van dit ziekenhuis is in deze run geen getal vrijgegeven.", "order": "Run",
         TOO_FEW: f"minder dan {MINIMUM_POOLED} ziekenhuizen gaven haar vrij",
         TELLS_ONE: "zij zou bijna vertellen wat één ziekenhuis vrijgaf",
-        DIFFERENCE: "andere ziekenhuizen gaven haar vrij dan in een eerdere ronde van dezelfde vraag",
+        DIFFERENCE: "andere ziekenhuizen gaven haar vrij dan waarover zij eerder verteld werd voor dezelfde vraag",
+        PARTLY: "een ziekenhuis dat andere tabellen vrijgaf, gaf deze niet vrij",
     },
 }  # fmt: skip
 
@@ -97,7 +103,9 @@ def _body(report: MirrorReport, words: dict[str, str], language: Language) -> It
     )
     for value in report.values:
         yield _section(value, words)
-    if not report.values:
+    for table in report.tables:
+        yield _table(table, words)
+    if not report.values and not report.tables:
         yield tag("p", words["empty"])
     yield tag("footer", tag("p", words["footer"]), tag("p", f"{words['order']} {report.order_digest}"))
 
@@ -127,6 +135,38 @@ def _section(value: MirrorValue, words: dict[str, str]) -> Html:
         _drawing(value),
         None if value.others else tag("p", words["no_spread"]),
         _course(value, words),
+    )
+
+
+def _table(table: MirrorTable, words: dict[str, str]) -> Html:
+    """Own cells and, where they are told, those of all hospitals beside them."""
+    sides: list[tuple[str, MirrorCells]] = [(words["own"], table.own)]
+    if table.pooled is not None:
+        sides.append((words["pooled"].format(count=table.hospitals), table.pooled))
+    header = tag(
+        "tr",
+        tag("th", words["line"]),
+        *(tag("th", f"{side}: {name}") for side, _ in sides for name in table.columns),
+    )
+    rows = [
+        tag(
+            "tr",
+            tag("th", line, scope="row"),
+            *(
+                tag("td", cell_text(cell, words["hidden"]), class_="n")
+                for _, cells in sides
+                for cell in cells[number]
+            ),
+        )
+        for number, line in enumerate(table.lines)
+    ]
+    why = words["not_told"].format(why=words.get(table.code, table.code))
+    return tag(
+        "section",
+        tag("h2", words["table"].format(table=table.table, round=table.round)),
+        tag("p", f"{table.column}{f' / {table.by}' if table.by else ''}: {words[table.measure]}"),
+        tag("table", header, *rows),
+        tag("p", f"{words['pooled'].format(count=table.hospitals)}: {why}") if table.pooled is None else None,
     )
 
 

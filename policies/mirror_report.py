@@ -1,7 +1,8 @@
-"""The mirror report of a run for one hospital: its own value beside the pooled one and the spread of the others, without names.
+"""The mirror report of a run for one hospital: its own values and tables beside the pooled ones, without names.
 
 The orchestrator writes it from what the stations released, the station fetches its own and shows it. What is in it lets no hospital
-work out another's single value (`orchestrator.results.pooling` says how far that holds). Newer orchestrators may add fields.
+work out another's single value or table (`orchestrator.results.pooling` and `orchestrator.federation.told_tables` say how far that
+holds). Newer orchestrators may add fields.
 """
 
 from typing import Annotated, Literal
@@ -51,6 +52,33 @@ class MirrorValue(_Part):
     course: Annotated[list[MirrorPoint], Field(max_length=10_000)] = Field(default_factory=list)
 
 
+Cell = int | Number
+MirrorCells = Annotated[
+    list[Annotated[list[Cell | None], Field(max_length=4096)]],
+    Field(max_length=4096),
+]
+Label = Annotated[str, Field(max_length=200)]
+
+
+class MirrorTable(_Part):
+    """One table of this hospital beside that of all hospitals together; cells that are hidden are None."""
+
+    stage: Literal["train", "evaluate", "analyse"]
+    table: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    measure: Literal["count", "sum", "quantiles"]
+    column: Label
+    by: Label | None
+    round: Count
+    lines: Annotated[list[Label], Field(max_length=4096)]
+    columns: Annotated[list[Label], Field(max_length=4096)]
+    own: MirrorCells
+    pooled: MirrorCells | None = Field(
+        description="Of all hospitals, this one too; of quantiles the bounds. None where it is not told."
+    )
+    hospitals: Count = Field(description="How many released it.")
+    code: Code = Field(default="", description="Why the pooled table is not told: `policies.withheld`.")
+
+
 class MirrorReport(_Part):
     """A hospital's report of one run."""
 
@@ -69,6 +97,9 @@ class MirrorReport(_Part):
     rounds_ordered: Count
     rounds_of_station: Count
     values: Annotated[list[MirrorValue], Field(max_length=1000)]
+    tables: Annotated[list[MirrorTable], Field(max_length=1000)] = Field(
+        default_factory=list, description="Orchestrators of earlier versions send none."
+    )
 
 
 def read_report(data: bytes) -> MirrorReport:
@@ -82,3 +113,8 @@ def read_report(data: bytes) -> MirrorReport:
         return MirrorReport.model_validate_json(data)
     except (PhtError, ValidationError) as error:
         raise WireError("the orchestrator's answer is no mirror report") from error
+
+
+def cell_text(cell: float | None, hidden: str) -> str:
+    """Return a table's cell as it is shown."""
+    return hidden if cell is None else f"{cell:.12g}"

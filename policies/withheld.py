@@ -8,8 +8,10 @@ MINIMUM_POOLED: Final = 3
 TOO_FEW: Final = "POOLED_OF_TOO_FEW"
 TELLS_ONE: Final = "POOLED_TELLS_ONE"
 DIFFERENCE: Final = "POOLED_DIFFERENCE"
+PARTLY: Final = "POOLED_OF_SOME"
 WORDS: Final = {
     TOO_FEW: f"fewer than {MINIMUM_POOLED} stations released it",
     TELLS_ONE: "it would tell nearly what a single station released",
-    DIFFERENCE: "other stations released it than in an earlier round of the same question",
+    DIFFERENCE: "other stations released it than where it was told before for the same question",
+    PARTLY: "a station that released other tables did not release this one",
 }

@@ -19,6 +19,7 @@ from orchestrator.federation.exchange import Exchange, Patience
 from orchestrator.federation.orders import ORDER_EXPIRED, RunFolder, RunState
 from orchestrator.federation.preparing import let_late_ones_join, prepare
 from orchestrator.federation.stages import ask_stage
+from orchestrator.federation.told_tables import note_untold, one_at_a_time
 from orchestrator.federation.updates import StationUpdates
 from policies.bundle import BlobFolder
 from policies.wire.instructions import Kind, StationReply
@@ -83,7 +84,9 @@ class Rounds:
                 checkpoint = self._aggregate(round_, checkpoint, answers, entry)
             self._updates.forget_inline()
         close_entry(entry, self._run.accepted, time.monotonic() - started)
-        self._run.folder.rounds.append(entry, round_)
+        with one_at_a_time(self._run.folder.path.parent):
+            note_untold(entry, self._run.accepted, self._run.folder.path.parent)
+            self._run.folder.rounds.append(entry, round_)
         weights = checkpoint.weights
         self._run.show_stations(
             round=round_, stage="", missing=entry["missing"], weights=weights.digest if weights else None

@@ -1,7 +1,7 @@
 """Makes a station's mirror report: its own values beside what may be told of all.
 
-A pure function of the run's rounds. It takes one station's name and reads that station's values; of the others it takes nothing but
-`pool` and `spread`.
+A pure function of the run's rounds. It takes one station's name and reads that station's values and tables; of the others it takes
+nothing but `pool`, `spread`, and pooled tables that are told to everybody of the run (`federation.told_tables`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,20 @@ from typing import Any
 
 from orchestrator.federation.orders import AcceptedOrder, RunProgress
 from orchestrator.results.pooling import Pooled, spread
-from orchestrator.results.shown import examples_of, metrics_of, pooled_rounds, values_of
-from policies.manifest import MetricOutput
-from policies.mirror_report import MirrorPoint, MirrorReport, MirrorValue
+from orchestrator.results.shown import (
+    STAGES,
+    examples_of,
+    metrics_of,
+    pooled_rounds,
+    table_codes,
+    values_of,
+)
+from policies.aggregates import AggregateOutput
+from policies.manifest import MetricOutput, TrainManifest
+from policies.mirror_report import MirrorCells, MirrorPoint, MirrorReport, MirrorTable, MirrorValue
 from policies.policy import Policy
-from policies.withheld import DIFFERENCE
+from policies.rows import HIDDEN
+from policies.withheld import DIFFERENCE, PARTLY
 
 Entry = Mapping[str, Any]
 
@@ -57,6 +66,7 @@ def mirror_report(
         rounds_ordered=order.rounds,
         rounds_of_station=sum(station in entry.get("took_part", ()) for entry in rounds),
         values=values,
+        tables=_tables(accepted, rounds, station),
     )
 
 
@@ -100,3 +110,56 @@ def _value(
         highest=around.highest if around else None,
         course=course,
     )
+
+
+def _tables(accepted: AcceptedOrder, rounds: Sequence[Entry], station: str) -> list[MirrorTable]:
+    """Return each table that the station released, from the last round of it that is told; what is hidden stays hidden."""
+    codes = table_codes(accepted, rounds)
+    found: list[MirrorTable] = []
+    for item in accepted.manifest.outputs.aggregates:
+        for stage in STAGES:
+            last: tuple[Entry, str] | None = None
+            for entry, told in zip(rounds, codes, strict=True):
+                if item.key not in _released(entry, stage).get(station, {}):
+                    continue
+                # Not pooled at all where another that released tables withheld this one.
+                code = told.get(stage, {}).get(item.key, PARTLY)
+                if last is None or code != DIFFERENCE:
+                    last = (entry, code)
+            if last is not None:
+                found.append(_table(item, accepted.manifest, stage, last, station))
+    return found
+
+
+def _table(
+    item: AggregateOutput, manifest: TrainManifest, stage: str, last: tuple[Entry, str], station: str
+) -> MirrorTable:
+    entry, code = last
+    pooled = ((entry.get("pooled_tables") or {}).get(stage) or {}).get(item.key)
+    return MirrorTable(
+        stage=stage,  # type: ignore[arg-type]  # one of the stages
+        table=item.key,
+        measure=item.measure,
+        column=item.column,
+        by=item.by,
+        round=int(entry["round"]),
+        lines=list(manifest.aggregate_lines(item)),
+        columns=list(manifest.aggregate_columns(item)),
+        own=_cells(item, _released(entry, stage)[station][item.key]),
+        pooled=_cells(item, pooled["table"]) if pooled is not None and not code else None,
+        hospitals=sum(item.key in tables for tables in _released(entry, stage).values()),
+        code=code,
+    )
+
+
+def _released(entry: Entry, stage: str) -> Mapping[str, Mapping[str, Any]]:
+    return (entry.get("tables") or {}).get(stage) or {}
+
+
+def _cells(item: AggregateOutput, table: Sequence[Sequence[float]]) -> MirrorCells:
+    """Return a table's cells, None where one is hidden; a sum whose patients are hidden has neither sum."""
+    if item.measure == "quantiles":
+        return [list(line) for line in table]
+    if item.measure == "sum":
+        return [[None] * len(line) if line[0] == HIDDEN else list(line) for line in table]
+    return [[None if cell == HIDDEN else cell for cell in line] for line in table]

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from orchestrator.federation.orders import AcceptedOrder
+from orchestrator.federation.told_tables import code_of
 from orchestrator.results.pooling import Pooled, pool
 from policies.manifest import MetricOutput
-from policies.withheld import DIFFERENCE, MINIMUM_POOLED, TOO_FEW
+from policies.withheld import DIFFERENCE, MINIMUM_POOLED
 
 Entry = Mapping[str, Any]
 
@@ -51,7 +52,7 @@ def shown_rounds(accepted: AcceptedOrder, rounds: Sequence[Entry]) -> list[dict[
     if accepted.release.station_results:
         return [dict(entry) for entry in rounds]
     pooled = pooled_rounds(accepted, rounds)
-    asked = _told_tables(rounds)
+    asked = table_codes(accepted, rounds)
     # What a station counts stays the same over a run: two sums over sets that differ by one tell its count.
     counted = [frozenset(entry.get("num_examples") or {}) for entry in rounds]
     return [
@@ -99,26 +100,51 @@ def examples_of(entry: Entry, stage: str) -> dict[str, int]:
     return dict(found if isinstance(found, Mapping) else entry.get("num_examples") or {})
 
 
-def _told_tables(rounds: Sequence[Entry]) -> list[dict[str, dict[str, str]]]:
-    """Return for each round, by stage and table, why its sum is not told; empty text where it is."""
+def table_codes(accepted: AcceptedOrder, rounds: Sequence[Entry]) -> list[dict[str, dict[str, str]]]:
+    """Return for each round, by stage and table, why what was pooled is not told; empty text where it is.
+
+    `orchestrator.federation.told_tables` has noted it with the round; rounds of earlier versions are looked at beside each other.
+    """
     told_of = ToldSets()
     found: list[dict[str, dict[str, str]]] = []
     for entry in rounds:
         here: dict[str, dict[str, str]] = {}
-        for stage in STAGES:
-            for key in sorted((entry.get("summed_tables") or {}).get(stage) or {}):
-                names = frozenset(_with_table(entry, stage, key))
-                code = "" if len(names) >= MINIMUM_POOLED else TOO_FEW
-                if not code and not told_of.takes((stage, key), names):
-                    code = DIFFERENCE
-                here.setdefault(stage, {})[key] = code
+        noted = entry.get("untold_tables")
+        for stage, key in _pooled_tables(entry):
+            if noted is not None:
+                here.setdefault(stage, {})[key] = (noted.get(stage) or {}).get(key, "")
+                continue
+            code = code_of(entry, stage, key, accepted.manifest)
+            if not code and not told_of.takes((stage, key), _with_table(entry, stage, key)):
+                code = DIFFERENCE
+            here.setdefault(stage, {})[key] = code
         found.append(here)
     return found
+
+
+def _pooled_tables(entry: Entry) -> list[tuple[str, str]]:
+    return [
+        (stage, key)
+        for stage in STAGES
+        for key in sorted(
+            {
+                key
+                for name in ("summed_tables", "pooled_tables")
+                for key in (entry.get(name) or {}).get(stage) or {}
+            }
+        )
+    ]
 
 
 def _with_table(entry: Entry, stage: str, key: str) -> list[str]:
     tables = (entry.get("tables") or {}).get(stage) or {}
     return [name for name, found in tables.items() if key in found]
+
+
+def _nameless(pooled: Mapping[str, Any]) -> dict[str, Any]:
+    """Of how many hospitals, and what of them all together; not whose."""
+    told = {key: pooled[key] for key in ("table", "moments") if key in pooled}
+    return {"of": len(pooled.get("stations") or ())} | told
 
 
 def _shown(
@@ -150,9 +176,19 @@ def _shown(
         {key: line[key] for key in ("station", "stage", "round") if key in line}
         for line in entry.get("late") or ()
     ]
-    sums = entry.get("summed_tables") or {}
+    sums, pools = entry.get("summed_tables") or {}, entry.get("pooled_tables") or {}
     shown["summed_tables"] = {
-        stage: {key: sums[stage][key] for key, code in found.items() if not code}
+        stage: {
+            key: sums[stage][key] for key, code in found.items() if not code and key in sums.get(stage, {})
+        }
+        for stage, found in tables.items()
+    }
+    shown["pooled_tables"] = {
+        stage: {
+            key: _nameless(pools[stage][key])
+            for key, code in found.items()
+            if not code and key in pools.get(stage, {})
+        }
         for stage, found in tables.items()
     }
     for stage, found in tables.items():

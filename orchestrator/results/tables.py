@@ -1,6 +1,7 @@
 """What the released tables of a run are: the names of their lines and columns, and a small chart of each.
 
-Counts and sums are shown as the sum over stations, quantiles for each station. What a station hid is not there, and so is not drawn.
+Counts and sums are shown as the sum over stations, quantiles for each station where the policy shows those, else the bounds of all
+together. What a station hid is not there, and so is not drawn.
 """
 
 from collections.abc import Mapping
@@ -79,6 +80,9 @@ def _tables(item: AggregateOutput, entry: Mapping[str, Any]) -> dict[str, list[A
         if item.measure == "quantiles":
             released = (entry.get("tables") or {}).get(stage) or {}
             found = {name: tables[item.key] for name, tables in released.items() if item.key in tables}
+            pooled = ((entry.get("pooled_tables") or {}).get(stage) or {}).get(item.key)
+            if not found and pooled is not None:
+                found = {"all": pooled["table"]}
         else:
             summed = (entry.get("summed_tables") or {}).get(stage) or {}
             found = {"sum": summed[item.key]} if item.key in summed else {}

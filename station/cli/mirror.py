@@ -9,7 +9,7 @@ import typer
 from policies.console import JsonOption, echo_json, say, say_table
 from policies.errors import UsageError
 from policies.files import write_atomically
-from policies.mirror_report import MirrorReport, MirrorValue, read_report
+from policies.mirror_report import MirrorReport, MirrorTable, MirrorValue, cell_text, read_report
 from policies.withheld import WORDS
 from station.cli.program import app
 from station.cli.reaching import HomeOption, compute_api
@@ -67,11 +67,30 @@ def _show(report: MirrorReport) -> None:
             for value in report.values
         ],
     )
+    for table in report.tables:
+        _show_table(table)
     for value in report.values:
         if value.code:
             say(
                 f"{value.stage} {value.metric}: the pooled value is not told: {WORDS.get(value.code, value.code)}."
             )
+
+
+def _show_table(table: MirrorTable) -> None:
+    """Own cells, and those of all hospitals together where they are told."""
+    sides = [("own", table.own)] + ([("pooled", table.pooled)] if table.pooled is not None else [])
+    say_table(
+        f"{table.stage} {table.table} ({table.measure}), round {table.round}, of {table.hospitals}",
+        ("line", *(f"{side} {name}" for side, _ in sides for name in table.columns)),
+        [
+            [line, *(cell_text(cell, "hidden") for _, cells in sides for cell in cells[number])]
+            for number, line in enumerate(table.lines)
+        ],
+    )
+    if table.code:
+        say(
+            f"{table.stage} {table.table}: the pooled table is not told: {WORDS.get(table.code, table.code)}."
+        )
 
 
 def _number(value: float | None, of: MirrorValue) -> str:
