@@ -74,17 +74,23 @@ class Room:
         scratch: on the orchestrator's disk.
         elsewhere: where the stations' models lie.
         limit_s: for everything.
+        until: of the scene that is on, on the monotonic clock.
     """
 
     scratch: Path
     elsewhere: Path
     limit_s: float
     begun: float = field(default_factory=time.monotonic)
+    until: float = float("inf")
 
     @property
     def left_s(self) -> float:
-        """Seconds until the bench has to be over."""
-        return self.begun + self.limit_s - time.monotonic()
+        """Seconds until the scene, or all of the bench, has to be over."""
+        return min(self.begun + self.limit_s, self.until) - time.monotonic()
+
+    def share(self, share: float) -> None:
+        """A scene begins that may take so much of the whole."""
+        self.until = time.monotonic() + share * self.limit_s
 
     def lacking(self, need: Need) -> str | None:
         """What of a need is not there, in words; None where all of it is."""

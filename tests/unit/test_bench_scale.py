@@ -69,6 +69,15 @@ def test_as_many_stations_as_there_is_room_for(bench: Bench) -> None:
     assert bench.room.most((100,), 400.0, 3) is None
 
 
+@pytest.mark.usefixtures("machine")
+def test_a_scene_leaves_time_to_the_others(bench: Bench) -> None:
+    assert bench.room.lacking(Need(seconds=1_000)) is None
+    bench.room.share(0.25)
+    assert "about 1000 s" in str(bench.room.lacking(Need(seconds=1_000)))
+    bench.room.share(1.0)
+    assert bench.room.lacking(Need(seconds=1_000)) is None
+
+
 def test_models_at_the_stations_count_where_their_folder_lies(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
