@@ -33,6 +33,9 @@ from tests.e2e.programs import ProgramError
 SHARES = {"rounds": 0.55, "large": 0.3, "links": 0.3}
 """How much of the time a scene may take at most: on a busy machine the others are to have some, too."""
 
+ANEW = frozenset({"large", "long"})
+"""Scenes that look at memory: an orchestrator that served a hundred stations keeps some of what they took."""
+
 SCENES: dict[str, tuple[str, Callable[[Bench], None]]] = {
     "rounds": ("a round, over stations and models", rounds),
     "large": ("models of 100 and 400 MB", large),
@@ -92,6 +95,8 @@ def _scene(bench: Bench, name: str, *, several: bool = True) -> None:
     # A scene that is asked for alone has all of it.
     bench.room.share(SHARES.get(name, 1.0) if several else 1.0)
     try:
+        if name in ANEW:
+            bench.drop()
         measure(bench)
     except _FAULTS as error:
         bench.report.found.failed = f"{type(error).__name__}: {error}"

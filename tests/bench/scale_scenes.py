@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +189,8 @@ def _database_mb(path: Path) -> float:
 def idle(bench: Bench) -> None:
     """What stations cost that wait for work."""
     count = max(bench.counts)
-    if not bench.fits(f"{count} stations at rest", Need(need_of(count, 0, 1).disk_mb, seconds=2 * IDLE_S)):
+    need = need_of(count, 0.0, 1)
+    if not bench.fits(f"{count} stations at rest", replace(need, seconds=need.seconds + 2 * IDLE_S)):
         return
     bench.report.say(f"{count} stations connect, rest {IDLE_S:g} s and are watched for {IDLE_S:g} s ...")
     with bench.stations(count) as stations:
