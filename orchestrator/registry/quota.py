@@ -8,6 +8,8 @@ the updates of runs that are under way: they go when the round is averaged, or t
 
 import itertools
 import threading
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -74,10 +76,6 @@ class _Party:
     turn: threading.Lock = field(default_factory=threading.Lock)
     """Who counts; the map's own lock is never held meanwhile, so that nobody who ends waits for a disk or a database."""
 
-    @property
-    def used(self) -> int:
-        return self.others_bytes + sum(each.bytes for each in self.under_way.values())
-
 
 class Quotas:
     """Counts for one process, which takes all uploads; any thread may ask."""
@@ -94,14 +92,10 @@ class Quotas:
 
     def used(self, principal: Principal) -> int:
         """How many bytes a party's uploads take."""
-        with self._lock:
-            party = self._parties.get(principal.id) or _Party()
+        party = self._party(principal)
         with party.turn:
-            while True:
-                with self._lock:
-                    if not party.is_old:
-                        return party.used
-                self._count(principal, party)
+            party.is_old = True
+            return self._used(principal, party)
 
     def begin(
         self, principal: Principal, size: int, *, path: Path | None = None, digest: Digest | None = None
@@ -117,16 +111,17 @@ class Quotas:
         Raises:
             QuotaError: there is not so much room.
         """
-        share = Share(self, principal, next(self._numbers))
-        with self._lock:
-            party = self._parties.setdefault(principal.id, _Party())
-            party.under_way[share.number] = _UnderWay(path, digest, 0)
-            party.is_old = True
-        try:
-            share.grow(size)
-        except BaseException:
-            share.end()
-            raise
+        share, party = Share(self, principal, next(self._numbers)), self._party(principal)
+        with party.turn:
+            # Before it is counted: what is there of it already is within what it announces.
+            with self._lock:
+                party.under_way[share.number] = _UnderWay(path, digest, size)
+                party.is_old = True
+            try:
+                self._within(principal, party, size)
+            except BaseException:
+                share.end()
+                raise
         return share
 
     def check(self, principal: Principal, size: int) -> None:
@@ -138,57 +133,86 @@ class Quotas:
         self.begin(principal, size).end()
 
     def _grow(self, share: "Share", size: int) -> None:
-        limit = self.limit(share.principal)
-        party = self._parties[share.principal.id]
+        party = self._party(share.principal)
         with party.turn:
-            while True:
-                with self._lock:
-                    if not limit or not party.is_old:
-                        mine = party.under_way[share.number]
-                        used = party.used - mine.bytes
-                        if limit and used + size > limit:
-                            raise QuotaError(share.principal, limit, used, size)
-                        mine.bytes = max(mine.bytes, size)
-                        return
-                self._count(share.principal, party)
+            mine = party.under_way[share.number]
+            before, mine.bytes = mine.bytes, max(mine.bytes, size)
+            try:
+                self._within(share.principal, party, mine.bytes)
+            except BaseException:
+                mine.bytes = before
+                raise
 
     def _end(self, share: "Share") -> None:
+        party = self._party(share.principal)
         with self._lock:
-            party = self._parties[share.principal.id]
             party.under_way.pop(share.number, None)
             party.is_old = True
-            if not party.under_way:
-                del self._parties[share.principal.id]
+
+    def _party(self, principal: Principal) -> _Party:
+        with self._lock:
+            return self._parties.setdefault(principal.id, _Party())
+
+    def _within(self, principal: Principal, party: _Party, asked: int) -> None:
+        limit = self.limit(principal)
+        if limit and (used := self._used(principal, party)) > limit:
+            raise QuotaError(principal, limit, used - asked, asked)
+
+    def _used(self, principal: Principal, party: _Party) -> int:
+        while True:
+            with self._lock:
+                if not party.is_old:
+                    return party.others_bytes + sum(each.bytes for each in party.under_way.values())
+            self._count(principal, party)
 
     def _count(self, principal: Principal, party: _Party) -> None:
         """Count what is there, but for what is on its way; whatever begins or ends meanwhile makes the count old again."""
         with self._lock:
             party.is_old = False
             under_way = list(party.under_way.values())
-        paths = {each.path for each in under_way}
         try:
-            others = sum(size for path, size in self._store.unfinished(principal.id) if path not in paths)
-            others += self._kept(principal, {each.digest for each in under_way})
+            there = dict(self._store.unfinished(principal.id))
+            kept = Counter[Digest]()
+            for digest, size in self._kept(principal):
+                kept[digest] += size
+            documents = self._documents(principal)
         except BaseException:
             party.is_old = True
             raise
+        for each in under_way:
+            # It counts as announced: what is there of it is within that, in its file or, by now, under its digest. What is there
+            # beyond that stays counted: whoever announces little for much that is kept makes no room.
+            announced = each.bytes
+            if each.path is not None and each.path in there:
+                within = min(announced, there[each.path])
+                there[each.path] -= within
+                announced -= within
+            if each.digest is not None:
+                kept[each.digest] -= min(announced, kept[each.digest])
         with self._lock:
-            party.others_bytes = others
+            party.others_bytes = sum(there.values()) + sum(kept.values()) + documents
 
-    def _kept(self, principal: Principal, without: set[Digest | None]) -> int:
+    def _kept(self, principal: Principal) -> Iterator[tuple[Digest, int]]:
         if principal.role is Role.STATION:
-            return sum(
-                size for name, size in self._store.updates(principal.name) if f"sha256:{name}" not in without
-            )
+            for name, size in self._store.updates(principal.name):
+                yield f"sha256:{name}", size
+            return
         with self._database.reading() as session:
-            digests = session.scalars(
-                select(BlobGrant.digest).where(BlobGrant.scope == owner_scope(principal))
-            ).all()
-            documents = 0
-            for column, owner in _DOCUMENTS:
-                total = session.scalar(select(func.sum(func.length(column))).where(owner == principal.id))
-                documents += int(total or 0)
-        return documents + sum(self._store.size(digest) or 0 for digest in digests if digest not in without)
+            mine = select(BlobGrant.digest).where(BlobGrant.scope == owner_scope(principal))
+            digests = session.scalars(mine).all()
+        for digest in digests:
+            yield digest, self._store.size(digest) or 0
+
+    def _documents(self, principal: Principal) -> int:
+        """What lies in the database."""
+        if principal.role is Role.STATION:
+            return 0
+        with self._database.reading() as session:
+            totals = [
+                session.scalar(select(func.sum(func.length(column))).where(owner == principal.id))
+                for column, owner in _DOCUMENTS
+            ]
+        return sum(int(total or 0) for total in totals)
 
 
 class Share:

@@ -213,7 +213,7 @@ class Accepting:
                 OciCode.MANIFEST_INVALID,
                 "a layer is packed in a form that is not read here: push it plain or with gzip",
             )
-        share = self._quotas.begin(principal, 0, digest=diff_id)
+        share = self._quotas.begin(principal, self._blobs.size(diff_id) or 0, digest=diff_id)
         try:
             made = self._store.put(
                 self._with_room(unpacked(self._chunks(layer.digest)), share),

@@ -65,6 +65,21 @@ def test_a_bundle_is_found_by_manifest_and_image(desk: Desk) -> None:
         bundles.by_image(digest_of(b"none"))
 
 
+def test_what_a_party_keeps_is_counted_and_freed(desk: Desk) -> None:
+    services, index = desk.services, desk.index()
+    assert services.quotas.used(ALICE) == len(CONFIG) + len(LAYER) + len(MANIFEST)
+    services.bundles.put(ALICE, "trivial", "1.0.0", index.encode())
+    kept = services.quotas.used(ALICE)
+    assert kept == len(CONFIG) + len(LAYER) + len(MANIFEST) + len(index.encode())
+    spare = desk.keep(b"spare")
+    assert services.keeping.holding(ALICE).used_bytes == kept + 5
+    with pytest.raises(RefusedError, match="by a train"):
+        services.keeping.remove(ALICE, digest_of(LAYER))
+    services.keeping.remove(ALICE, spare.digest)
+    assert services.quotas.used(ALICE) == kept
+    assert services.quotas.used(BOB) == services.quotas.used(AMSTEL) == 0
+
+
 def test_an_order_is_accepted_once_and_seen_by_its_parties(desk: Desk) -> None:
     desk.services.bundles.put(ALICE, "trivial", "1.0.0", desk.index().encode())
     weights_blob = desk.keep(weights())

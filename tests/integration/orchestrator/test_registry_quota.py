@@ -10,6 +10,7 @@ import pytest
 from orchestrator_site import LAYER, Site, send, send_bundle, site
 from orchestrator_site import weights as initial_weights
 from result_documents import accepted_order
+from tool_kit import Tool
 
 from orchestrator.federation.orders import FolderQueue, RunProgress, RunState
 from orchestrator.federation.updates import update_path
@@ -19,7 +20,7 @@ from orchestrator.services import open_services
 from orchestrator.settings import LimitSettings
 from orchestrator.storage import OrderRow
 from policies.documents import digest_of
-from policies.errors import NotFoundError, UsageError
+from policies.errors import ExitCode, NotFoundError, UsageError
 
 MIB = 1 << 20
 ALICE, AMSTEL = Principal(Role.RESEARCHER, "alice"), Principal(Role.STATION, "amstel")
@@ -99,6 +100,21 @@ def test_uploads_at_once_do_not_pass_together(place: Site) -> None:
     for share in got[1:]:
         share.end()
     assert quotas.used(ALICE) == 0
+
+
+def test_who_announces_little_for_much_that_is_kept_makes_no_room(place: Site, tmp_path: Path) -> None:
+    alice, quotas = place.client(Role.RESEARCHER, "alice"), place.services.quotas
+    kept = send(alice, tmp_path, _bytes(1, 2 * MIB - 10))
+    left = place.services.blobs.partial_path(digest_of(b"left"), ALICE.id)
+    left.write_bytes(b"123456789")
+    share = quotas.begin(ALICE, 1, path=left, digest=kept.digest)
+    assert quotas.used(ALICE) == 2 * MIB - 1
+    with pytest.raises(QuotaError):
+        quotas.check(ALICE, 2)
+    share.end()
+    # The same bytes once more are no more bytes.
+    left.unlink()
+    quotas.begin(ALICE, 2 * MIB - 10, digest=kept.digest).end()
 
 
 def test_what_is_left_of_an_upload_counts_until_it_is_removed(place: Site, tmp_path: Path) -> None:
@@ -181,6 +197,21 @@ def test_a_station_fills_no_more_than_its_own_room(place: Site) -> None:
     quotas.check(Principal(Role.STATION, "berkel"), MIB)
     update.unlink()
     quotas.check(AMSTEL, MIB - 600_000)
+
+
+def test_the_tool_shows_what_is_kept_and_frees_it(
+    place: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tool, token = Tool(capsys), tmp_path / "token"
+    token.write_text(place.services.access.new_token(Role.RESEARCHER, "alice"))
+    alice = ("--to", place.url, "--token-file", token, "--ca", place.ca)
+    sent = send(place.with_token(token.read_text()), tmp_path, _bytes(1, MIB))
+    shown = tool("storage", "list", *alice)
+    assert sent.digest in shown
+    assert "1.0 MiB are used of 2 MiB" in shown
+    assert "digest" in tool.error(ExitCode.USAGE, "storage", "delete", "../runs", *alice)
+    assert "Removed" in tool("storage", "delete", sent.digest, *alice)
+    assert "0.0 MiB are used" in tool("storage", "list", *alice)
 
 
 def test_without_a_limit_only_where_the_settings_say_so(tmp_path: Path) -> None:
