@@ -5,6 +5,7 @@ import errno
 import os
 import random
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -122,14 +123,15 @@ def _cut(site: Site, station: str) -> Iterator[None]:
 @contextmanager
 def _fill(disk: Path) -> Iterator[None]:
     """Not a byte is left on the disk; and none comes free while something else removes files, for as long as it lasts."""
-    ballast, over = disk / "ballast", threading.Event()
+    # A name of its own: a disk may be filled twice at once.
+    descriptor, name = tempfile.mkstemp(prefix="ballast-", dir=disk)
+    ballast, over = Path(name), threading.Event()
 
     def fill() -> None:
-        with ballast.open("wb", buffering=0) as file:
-            while not over.is_set():
-                for block in (1 << 22, 1 << 16, 1 << 12):
-                    _write_all(file.fileno(), bytes(block), over)
-                over.wait(0.05)
+        while not over.is_set():
+            for block in (1 << 22, 1 << 16, 1 << 12):
+                _write_all(descriptor, bytes(block), over)
+            over.wait(0.05)
 
     filling = threading.Thread(target=fill, daemon=True)
     filling.start()
@@ -139,6 +141,7 @@ def _fill(disk: Path) -> Iterator[None]:
     finally:
         over.set()
         filling.join()
+        os.close(descriptor)
         ballast.unlink()
 
 
