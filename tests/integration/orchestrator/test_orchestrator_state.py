@@ -198,10 +198,10 @@ def test_a_run_goes_on_from_a_backup_with_what_stations_released_since(world: Wo
     assert len(_rounds(world.home, digest)) == 2
     client = world.client(Role.RESEARCHER)
     with serving(world.home):
-        wait_until(lambda: len(_rounds(world.home, digest)) == 4, 120, "the same two rounds again")
+        wait_until(lambda: len(_rounds(world.home, digest)) == 4, 300, "the same two rounds again")
         assert {name: handler.computed for name, handler in world.handlers.items()} == computed
         world.open_rounds(1)
-        status = client.wait_run(digest, 120)
+        status = client.wait_run(digest, 300)
         assert status.progress.state == "finished", status
         files = {
             each.name: world.folder / "result" / each.name
@@ -233,13 +233,14 @@ def _a_run_that_ended_since_is_collected_again(
     assert len(_rounds(world.home, digest)) == 2
     with serving(world.home):
         client = world.client(Role.RESEARCHER)
-        status = client.wait_run(digest, 120)
+        status = client.wait_run(digest, 300)
         assert (status.progress.state, status.progress.missing) == ("finished", {})
-        files = {path.name: path for path in client.download_result(digest, world.folder / "again")}
+        fetch_result(client, digest, world.folder / "again")
     assert [entry["weights"] for entry in _rounds(world.home, digest)] == [
         entry["weights"] for entry in ended
     ]
-    assert digest_of_file(files["model.safetensors"]) == ended[-1]["weights"]["digest"]
+    again = world.folder / "again" / "model.safetensors"
+    assert digest_of_file(again) == ended[-1]["weights"]["digest"]
     assert {name: handler.computed for name, handler in world.handlers.items()} == computed
     shown = run("restored", world.home.path, "--done")
     assert shown.returncode == 0
