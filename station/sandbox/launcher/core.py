@@ -193,12 +193,12 @@ class LauncherCore:
     def _remove_remains(self, run_id: str) -> None:
         """Remove a run's container that has ended, or that was given up while no engine was there to remove it."""
         with self._starting:
-            given_up = run_id not in self._room.inside()
-            ended = any(
-                _run_of(each) == run_id and (given_up or each.get("State") != "running")
+            needed = self._room.is_needed(run_id)
+            remains = any(
+                _run_of(each) == run_id and (not needed or each.get("State") != "running")
                 for each in self._containers()
             )
-            if ended and not self._room.is_starting(run_id):
+            if remains and not self._room.is_starting(run_id):
                 self.stop(run_id)
 
     def _fresh_uid(self, users: range) -> int:
@@ -330,10 +330,13 @@ class LauncherCore:
             UnavailableError: it could not be removed.
         """
         self._forget(run_id)
-        # Given up from now on, also where the engine cannot remove it: it counts for as long as the engine says that it runs.
-        self._room.leave(run_id)
+        known = self._room.inside().get(run_id)
+        # From now on, also where the engine cannot remove it.
+        self._room.give_up(run_id)
         self._engine.remove(self._name(run_id))
-        self._gpus.give_back(run_id)
+        if not self._room.has_come_back(run_id, known):
+            self._room.leave(run_id)
+            self._gpus.give_back(run_id)
         LOG.info("container.removed", extra={"run": run_id})
 
     def _forget(self, run_id: str) -> None:

@@ -25,6 +25,7 @@ class Room:
         self._settings: Final = settings
         self._specs: Final[dict[str, ContainerSpec]] = {}
         self._starting: Final[set[str]] = set()
+        self._given_up: Final[set[str]] = set()
 
     def inside(self) -> Mapping[str, ContainerSpec]:
         """Return what was let in and has not left."""
@@ -72,15 +73,30 @@ class Room:
             )
         self._specs[spec.run_id] = spec
         self._starting.add(spec.run_id)
+        self._given_up.discard(spec.run_id)
 
     def started(self, run_id: str) -> None:
         """From now on the engine says whether it runs."""
         self._starting.discard(run_id)
 
+    def give_up(self, run_id: str) -> None:
+        """Nobody needs this container any more; what it was given still counts for as long as it runs."""
+        self._given_up.add(run_id)
+
+    def is_needed(self, run_id: str) -> bool:
+        """Whether it was let in, and not given up since."""
+        return run_id in self._specs and run_id not in self._given_up
+
     def leave(self, run_id: str) -> None:
         """Forget a container."""
+        self._given_up.discard(run_id)
         self._starting.discard(run_id)
         self._specs.pop(run_id, None)
+
+    def has_come_back(self, run_id: str, known: ContainerSpec | None) -> bool:
+        """Whether another container of the run was let in since `known` was what is inside."""
+        now = self._specs.get(run_id)
+        return now is not None and now is not known
 
     def _require_share(self, together: list[ContainerSpec]) -> None:
         settings = self._settings

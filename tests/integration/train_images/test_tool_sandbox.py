@@ -93,7 +93,7 @@ def test_a_train_is_built_packed_and_passes_its_dry_run(workbench: Workbench, to
     ]  # fmt: skip
     assert all(set(each["metrics"]) == {"loss"} for each in report["messages"])
     assert report["messages"][0]["arrays_bytes"] > 65 * 4
-    assert report["hyperparameters"] == {"learning_rate": 0.5, "local_epochs": 3}
+    assert report["hyperparameters"] == {"learning_rate": 0.5, "local_epochs": 3, "least_seconds": 0.0}
     assert sum(report["patients"].values()) >= 30
     assert "trained on" in report["log"]
 

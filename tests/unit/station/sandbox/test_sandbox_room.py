@@ -69,6 +69,21 @@ def test_what_ended_and_was_not_removed_takes_no_place() -> None:
     enter(room, spec("run-c"), "run-a")
 
 
+def test_one_that_was_given_up_shares_its_place_until_it_is_gone() -> None:
+    room = Room(SETTINGS)
+    enter(room, spec("run-a-1", series="series-a", memory_bytes=512 * MIB))
+    room.started("run-a-1")
+    assert room.is_needed("run-a-1")
+    room.give_up("run-a-1")
+    assert not room.is_needed("run-a-1")
+    # The engine is still at it: the next of its series is no other train.
+    enter(room, spec("run-a-2", series="series-a", memory_bytes=512 * MIB), "run-a-1")
+    enter(room, spec("run-b"), "run-a-1", "run-a-2")
+    busy(room, spec("run-c"), "run-a-1", "run-a-2", "run-b")
+    room.leave("run-a-1")
+    assert not room.is_needed("run-a-1")
+
+
 def test_a_run_has_one_container() -> None:
     room = Room(SETTINGS)
     enter(room, spec("run-a"))
