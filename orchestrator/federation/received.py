@@ -54,6 +54,9 @@ def passes(reply: StationReply) -> bool:
     """Whether the same question may have another answer a little later."""
     if reply.status is Status.FAILED:
         return reply.code in _AROUND
+    if reply.status is Status.WITHHELD:
+        # Computed, and kept back by what was asked once more as it was to leave; asked again, it is computed again.
+        return reply.code in _HEALED
     passing = _PASSING if reply.kind is Kind.PREPARE else _PASSING | _HEALED
     return reply.status is Status.REFUSED and reply.code in passing
 

@@ -138,6 +138,15 @@ def test_what_a_hospital_is_about_to_heal_is_waited_for_in_a_run_that_it_accepte
     assert _ask(grid, patience, kind=Kind.PREPARE)["amstel"] == Missing(code, "c0ffee")
 
 
+@pytest.mark.parametrize("code", ["CONSENT_UNKNOWN", "CONSENT_STALE", "TRUST_EXPIRED"])
+def test_an_answer_that_such_a_moment_kept_back_is_asked_for_again(code: str) -> None:
+    # The last look before a release sees the same clock as the first one.
+    grid = _grid(amstel=_in_turn(*[lambda i: _reply(i, Status.WITHHELD, code)] * 2, _good))
+    patience = Patience(deadline_s=60.0, enough=3, grace_s=0.1, pending_s=0.01)
+    assert isinstance(_ask(grid, patience)["amstel"], Answered)
+    assert _attempts(grid, "amstel") == [1, 2, 3]
+
+
 def test_three_failures_are_the_end_at_a_station() -> None:
     grid = _grid(amstel=lambda i: _reply(i, Status.FAILED, "TRAIN_CRASHED"))
     patience = Patience(deadline_s=20.0, enough=3, grace_s=0.1)
