@@ -35,6 +35,8 @@ _HEALED = frozenset(
         RefusalCode.CONSENT_UNKNOWN.value,
         RefusalCode.CONSENT_STALE.value,
         RefusalCode.TRUST_EXPIRED.value,
+        RefusalCode.POLICY_NOT_YET_VALID.value,
+        RefusalCode.ORDER_NOT_YET_VALID.value,
     }
 )
 """Refusals of a run that was accepted, which somebody is about to heal: a clock that went wrong, a register to import, a witness

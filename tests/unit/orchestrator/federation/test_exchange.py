@@ -79,6 +79,9 @@ def _attempts(grid: GridSimulator, name: str) -> list[int]:
     return [instruction.attempt for node, instruction in grid.asked if node == NODES[name]]
 
 
+HEALED = ["CONSENT_UNKNOWN", "CONSENT_STALE", "TRUST_EXPIRED", "POLICY_NOT_YET_VALID", "ORDER_NOT_YET_VALID"]
+
+
 def test_every_station_is_asked_once_when_all_answer() -> None:
     grid = _grid()
     found = _ask(grid)
@@ -129,7 +132,7 @@ def test_a_refusal_is_final_unless_it_passes_by_itself() -> None:
     assert _attempts(grid, "amstel") == [1]
 
 
-@pytest.mark.parametrize("code", ["CONSENT_UNKNOWN", "CONSENT_STALE", "TRUST_EXPIRED"])
+@pytest.mark.parametrize("code", HEALED)
 def test_what_a_hospital_is_about_to_heal_is_waited_for_in_a_run_that_it_accepted(code: str) -> None:
     grid = _grid(amstel=_in_turn(*[lambda i: _reply(i, Status.REFUSED, code)] * 4, _good))
     patience = Patience(deadline_s=60.0, enough=3, grace_s=0.1, pending_s=0.01)
@@ -138,7 +141,7 @@ def test_what_a_hospital_is_about_to_heal_is_waited_for_in_a_run_that_it_accepte
     assert _ask(grid, patience, kind=Kind.PREPARE)["amstel"] == Missing(code, "c0ffee")
 
 
-@pytest.mark.parametrize("code", ["CONSENT_UNKNOWN", "CONSENT_STALE", "TRUST_EXPIRED"])
+@pytest.mark.parametrize("code", HEALED)
 def test_an_answer_that_such_a_moment_kept_back_is_asked_for_again(code: str) -> None:
     # The last look before a release sees the same clock as the first one.
     grid = _grid(amstel=_in_turn(*[lambda i: _reply(i, Status.WITHHELD, code)] * 2, _good))
