@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from orchestrator.federation.orders import FolderQueue, RunState
+from orchestrator.federation.orders import FolderQueue, RunProgress, RunState
 from policies.refusals import RefusalCode
 from policies.wire.instructions import StationReply, decode_reply
 from tests.e2e.consortium import Hospital
@@ -34,8 +34,16 @@ MAY_FAIL = {"TOO_FEW_STATIONS_ACCEPTED", "TOO_FEW_STATIONS_ANSWERED"}
 """With which code a run may fail under faults, and then only with stations missing for `MAY_BE_MISSING`."""
 MAY_BE_MISSING = {RefusalCode.TRAIN_FAILED_TOO_OFTEN.value}
 """A train whose container died again and again: a station cannot tell who killed it."""
+NOT_BEGUN = {
+    RefusalCode.CONSENT_UNKNOWN.value,
+    RefusalCode.CONSENT_STALE.value,
+    RefusalCode.POLICY_NOT_YET_VALID.value,
+    RefusalCode.ORDER_NOT_YET_VALID.value,
+    RefusalCode.TRUST_EXPIRED.value,
+}
+"""Why a station may refuse to begin while its clock is wrong; in a run that it accepted none of them is the end."""
 FINISH = 0.9
-"""The share of the runs that must finish; killing the same container three times in one run is rare."""
+"""The share of the runs that must finish, but for one: killing the same container three times in one run is rare."""
 
 HALF_WRITTEN = re.compile(r"\..+\.[a-z0-9_]{8}")
 """How `policies.files.write_atomically` calls what it has not put in place yet."""
@@ -119,10 +127,14 @@ def runs_ended(traffic: Traffic) -> Iterator[str]:
             finished += 1
         elif each.state is RunState.STOPPED:
             yield f"{name} was stopped, and nobody asked for it"
-        elif each.code not in MAY_FAIL or not each.missing or set(each.missing.values()) - MAY_BE_MISSING:
+        elif each.code not in MAY_FAIL or not each.missing or set(each.missing.values()) - _explained(each):
             yield f"{name} failed for another reason than its containers: {each.code or 'no code'} {each.missing}"
-    if not traffic.digests or finished < FINISH * len(traffic.digests):
+    if not finished or finished < min(FINISH * len(traffic.digests), len(traffic.digests) - 1):
         yield f"{finished} of {len(traffic.digests)} runs finished"
+
+
+def _explained(progress: RunProgress) -> set[str]:
+    return MAY_BE_MISSING | (NOT_BEGUN if progress.code == "TOO_FEW_STATIONS_ACCEPTED" else set())
 
 
 def counted_once(books: Books) -> Iterator[str]:
