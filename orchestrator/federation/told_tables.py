@@ -12,17 +12,16 @@ pool, so what is left never tells a small cell; the rules here keep what is left
 The third looks at every order of the policy that lies here, under a lock, so that of two that end at once the second sees the first.
 """
 
-import fcntl
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.federation.orders import FolderQueue, RunFolder
 from orchestrator.federation.run_documents import AcceptedOrder
 from policies.aggregates import AggregateOutput, ends_of
-from policies.errors import StateError, StorageError
+from policies.errors import StateError
+from policies.files import exclusive_lock
 from policies.manifest import TrainManifest
 from policies.rows import HIDDEN
 from policies.withheld import DIFFERENCE, MINIMUM_POOLED, TELLS_ONE, TOO_FEW
@@ -37,22 +36,13 @@ _PROTECTION: Final = 0.01
 """No mean of another hospital can be worked out to within this share of it."""
 
 
-@contextmanager
-def one_at_a_time(runs: Path) -> Iterator[None]:
+def one_at_a_time(runs: Path) -> AbstractContextManager[None]:
     """Hold what is told still: no other order's round is written down meanwhile.
 
     Raises:
         StorageError: the lock cannot be taken.
     """
-    try:
-        descriptor = os.open(runs / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StorageError(f"what is told cannot be locked ({error.strerror})") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    return exclusive_lock(runs / _LOCK)
 
 
 def note_untold(entry: Entry, accepted: AcceptedOrder, runs: Path) -> None:

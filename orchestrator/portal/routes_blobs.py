@@ -127,9 +127,8 @@ async def put_blob(
     offset, total = _extent(content_length, content_range)
     release = principal.role is Role.STATION
     path = parts.blobs.partial_path(digest, principal.id)
-    share = await run_in_threadpool(parts.quotas.begin, principal, total, path=path, digest=digest)
     # Until its owner is written down: no other upload finds the room that this one has.
-    try:
+    with await run_in_threadpool(parts.quotas.begin, principal, total, path=path, digest=digest):
         with parts.blobs.upload(digest, principal.id, offset=offset, total=total, release=release) as upload:
             await write_body(request, upload.write)
             apart = _place_apart(parts, principal, order, digest)
@@ -138,8 +137,6 @@ async def put_blob(
             await run_in_threadpool(_take_back_if_over, parts, order, apart)
         if complete:
             await run_in_threadpool(parts.keeping.own, principal, digest, apart=apart is not None)
-    finally:
-        share.end()
     return StoredBlob(digest=digest, size=total, complete=complete)
 
 

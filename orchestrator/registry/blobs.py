@@ -68,7 +68,7 @@ class BlobStore:
     def received(self, digest: Digest, uploader: str) -> int:
         """Return how many bytes of an unfinished upload are here."""
         try:
-            return self._partial_path(digest, uploader).stat().st_size
+            return self.partial_path(digest, uploader).stat().st_size
         except FileNotFoundError:
             return 0
 
@@ -91,7 +91,7 @@ class BlobStore:
         """
         if total > self._limits.blob_bytes:
             raise UsageError(f"a blob of {total} bytes is over the limit of {self._limits.blob_bytes}")
-        path = self._partial_path(digest, uploader)
+        path = self.partial_path(digest, uploader)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._whole.mkdir(parents=True, exist_ok=True)
@@ -133,13 +133,9 @@ class BlobStore:
                     seen.add(status.st_ino)
                     yield path.name, status.st_size
 
-    def partial_path(self, digest: Digest, uploader: str) -> Path:
-        """The file in which an upload arrives."""
-        return self._partial_path(digest, uploader)
-
     def forget_upload(self, digest: Digest, uploader: str) -> bool:
         """Remove what is here of an unfinished upload; return whether there was anything."""
-        path = self._partial_path(digest, uploader)
+        path = self.partial_path(digest, uploader)
         there = path.exists()
         path.unlink(missing_ok=True)
         return there
@@ -157,7 +153,8 @@ class BlobStore:
         for folder in (whole.parent, self._partial):
             _sync_folder(folder)
 
-    def _partial_path(self, digest: Digest, uploader: str) -> Path:
+    def partial_path(self, digest: Digest, uploader: str) -> Path:
+        """The file in which an upload arrives."""
         return self._partial / f"{_hex(digest)}.{mark_of(uploader)}"
 
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from sqlalchemy import func, select
 
@@ -216,10 +216,16 @@ class Quotas:
 
 
 class Share:
-    """The room of one upload."""
+    """The room of one upload; as a context manager it is given back at the block's end."""
 
     def __init__(self, quotas: Quotas, principal: Principal, number: int) -> None:
         self._quotas, self.principal, self.number = quotas, principal, number
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def grow(self, size: int) -> None:
         """Take as much as a whole of this size needs.

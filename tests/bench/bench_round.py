@@ -72,16 +72,7 @@ class Bench:
 
 def measure(bench: Bench, sizes_mb: Sequence[float]) -> None:
     """Both sides at each size."""
-    ours = OurConsortium(bench.scratch, bench.stations)
-    with ours.stopping:
-        bench.say(
-            "setting up a consortium of our programs: board, orchestrator, hospitals, an approved train ..."
-        )
-        ours.found()
-        for size_mb in sizes_mb:
-            own_s = bench.seconds("ours", size_mb, partial(ours.rounds, int(size_mb * 1e6), bench.rounds))
-            if own_s is not None:
-                bench.ours_s[size_mb] = own_s
+    _measure_ours(bench, sizes_mb)
     for size_mb in sizes_mb:
         folder = bench.scratch / f"stock-{size_mb:g}"
         folder.mkdir()

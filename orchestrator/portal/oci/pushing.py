@@ -36,11 +36,8 @@ async def begin(parts: OciParts, request: Request, names: dict[str, str]) -> Res
             parts.repositories.may_mount, wanted, repository_of(source), principal
         ):
             size = parts.services.blobs.size(wanted) or 0
-            share = await run_in_threadpool(parts.services.quotas.begin, principal, size, digest=wanted)
-            try:
+            with await run_in_threadpool(parts.services.quotas.begin, principal, size, digest=wanted):
                 await run_in_threadpool(parts.services.keeping.own, principal, wanted)
-            finally:
-                share.end()
             return _created(name, wanted)
     whole = request.query_params.get("digest")
     wanted_whole = None if whole is None else digest_named(whole)
@@ -123,12 +120,9 @@ async def _room(
 ) -> AsyncIterator[None]:
     """Hold the room of what arrives, until its owner is written down or it stays as it is."""
     begin = parts.services.quotas.begin
-    share = await run_in_threadpool(begin, principal, writer.position, path=writer.path, digest=digest)
-    writer.room = share.grow
-    try:
+    with await run_in_threadpool(begin, principal, writer.position, path=writer.path, digest=digest) as share:
+        writer.room = share.grow
         yield
-    finally:
-        share.end()
 
 
 async def _receive(request: Request, writer: SessionWriter, length: int | None) -> None:
