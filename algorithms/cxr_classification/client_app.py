@@ -8,9 +8,11 @@ from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import nn
 
-from algorithms.cxr_classification.data import data_folder, load_split
-from algorithms.cxr_classification.messages import arrays_of, settings_of
-from algorithms.cxr_classification.model import build_model, device, load_weights, read_weights
+from algorithms.clientapp.cohort import data_folder
+from algorithms.clientapp.messages import arrays_of, settings_of
+from algorithms.clientapp.weights import device, load_weights, read_weights
+from algorithms.cxr_classification.data import load_split
+from algorithms.cxr_classification.model import build_model
 from algorithms.cxr_classification.training import Recipe, auc, case_losses, score, train
 
 app = ClientApp()

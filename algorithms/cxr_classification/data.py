@@ -4,8 +4,6 @@ The layout is the field's own (a Decathlon `datalist.json` beside `images/*.nii`
 one channel, 0 to 1, resized to a square; the images of a few hundred patients at 128x128 are some megabytes.
 """
 
-import json
-import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,13 +18,10 @@ from monai.transforms import (
 )
 from torch.utils.data import TensorDataset
 
+from algorithms.clientapp.cohort import cases_of
+
 WHITE = 65535.0
 """The station writes radiographs as uint16, 0 black to 65535 white."""
-
-
-def data_folder() -> Path:
-    """Return where the cohort lies; outside a container PHT_DATA says."""
-    return Path(os.environ.get("PHT_DATA", "/train/data"))
 
 
 @lru_cache(maxsize=8)
@@ -45,9 +40,7 @@ def load_split(folder: Path, split: str, image_size: int) -> TensorDataset:
     Raises:
         ValueError: the cohort lists no case of this split.
     """
-    cases = json.loads((folder / "datalist.json").read_text(encoding="utf-8"))[split]
-    if not cases:
-        raise ValueError(f"the cohort has no {split} cases")
+    cases = cases_of(folder, split)
     read = Compose(
         [
             LoadImage(reader="NibabelReader", image_only=True, ensure_channel_first=False),

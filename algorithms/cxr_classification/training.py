@@ -8,7 +8,7 @@ from monai.transforms import Compose, RandFlip, RandGaussianNoise, RandRotate, R
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from algorithms.proximal import ProximalTerm
+from algorithms.clientapp.proximal import ProximalTerm
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,17 @@ with several images the highest score counts, and the label is positive when one
 calls the finding when one of them shows it.
 """
 
-import json
 from pathlib import Path
 
 import torch
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from algorithms.cxr_classification.data import data_folder, load_split
-from algorithms.cxr_classification.messages import arrays_of, settings_of
-from algorithms.cxr_classification.model import build_model, device, load_weights
+from algorithms.clientapp.cohort import cases_of, data_folder
+from algorithms.clientapp.messages import arrays_of, settings_of
+from algorithms.clientapp.weights import device, load_weights
+from algorithms.cxr_classification.data import load_split
+from algorithms.cxr_classification.model import build_model
 from algorithms.cxr_classification.training import auc, score
 
 SPLIT = "testing"
@@ -24,8 +25,7 @@ app = ClientApp()
 
 def patients_of(folder: Path, split: str) -> list[str]:
     """Return whose image each case of a split is, in the order in which `load_split` reads them."""
-    cases = json.loads((folder / "datalist.json").read_text(encoding="utf-8"))[split]
-    return [str(case["patient"]) for case in cases]
+    return [str(case["patient"]) for case in cases_of(folder, split)]
 
 
 def rows(

@@ -42,7 +42,7 @@ def test_only_a_nameless_image_that_we_would_make_is_removed(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "argument", ["pht-train-base:0.1", "latest", "", "sha256:short", "sha256:" + "g" * 64, "sha256:" + "0" * 64 + "\n", ["sha256:" + "0" * 64]]
+    "argument", ["pht-train-base:0.2", "latest", "", "sha256:short", "sha256:" + "g" * 64, "sha256:" + "0" * 64 + "\n", ["sha256:" + "0" * 64]]
 )  # fmt: skip
 def test_no_name_and_nothing_else_is_taken_for_a_digest(tmp_path: Path, argument: object) -> None:
     data = canonical_json({"verb": "remove-image", "config_digest": argument})

@@ -25,8 +25,8 @@ from train_images.base.engine import INPUTS_LABEL, inspect_image, run_or_explain
 HERE: Final = Path(__file__).parent
 RUNTIME: Final = HERE.parent / "runtime" / "pht_runtime"
 SYSTEM_IMAGE: Final = "python:3.11-slim-bookworm"
-BASE_IMAGE: Final = "pht-train-base:0.1"
-TORCH_IMAGE: Final = "pht-train-torch:0.1"
+BASE_IMAGE: Final = "pht-train-base:0.2"
+TORCH_IMAGE: Final = "pht-train-torch:0.2"
 
 _TORCH_CPU_INDEX: Final = "https://download.pytorch.org/whl/cpu"
 _BUILD_TIMEOUT_S: Final = 1800

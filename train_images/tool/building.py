@@ -93,7 +93,7 @@ def base_images(folder: TrainFolder) -> tuple[str, ...]:
     except OSError as error:
         raise NotFoundError(
             f"{folder.path}: holds no {DOCKERFILE}",
-            hint="Write one that starts with FROM pht-train-base:0.1.",
+            hint="Write one that starts with FROM pht-train-base:0.2.",
         ) from error
     return tuple(_FROM.findall(text))
 

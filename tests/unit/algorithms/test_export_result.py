@@ -16,7 +16,8 @@ from result_documents import accepted_order, round_entry
 from safetensors.torch import save
 from torch import nn
 
-from algorithms.cxr_classification.model import build_model, load_weights, read_weights
+from algorithms.clientapp.weights import load_weights, read_weights
+from algorithms.cxr_classification.model import build_model
 from algorithms.export.networks import NETWORKS, ExportError, build
 from orchestrator.federation.orders import FolderQueue, RunProgress, RunState
 from orchestrator.results.write import write_result

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from algorithms.clientapp.proximal import ProximalTerm
 from algorithms.cxr_classification.training import Recipe, train
-from algorithms.proximal import ProximalTerm
 
 CPU = torch.device("cpu")
 

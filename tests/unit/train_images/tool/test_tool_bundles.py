@@ -191,6 +191,6 @@ def test_the_bases_of_a_dockerfile_are_found(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         base_images(folder)
     (tmp_path / "Dockerfile").write_text(
-        "FROM --platform=linux/amd64 a:1 AS b\nRUN x\nfrom pht-train-base:0.1\n"
+        "FROM --platform=linux/amd64 a:1 AS b\nRUN x\nfrom pht-train-base:0.2\n"
     )
-    assert base_images(folder) == ("a:1", "pht-train-base:0.1")
+    assert base_images(folder) == ("a:1", "pht-train-base:0.2")

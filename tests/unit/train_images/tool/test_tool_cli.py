@@ -101,7 +101,7 @@ def test_a_machine_without_docker_is_told_so(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
     bundle = make_bundle(tmp_path / "bundle").path
-    (tmp_path / "Dockerfile").write_text("FROM pht-train-base:0.1\n")
+    (tmp_path / "Dockerfile").write_text("FROM pht-train-base:0.2\n")
     (tmp_path / "train.yaml").write_bytes((bundle / "train.yaml").read_bytes())
     for command in (("build", tmp_path), ("pack", tmp_path, tmp_path / "out")):
         assert "Docker" in tool.error(ExitCode.UNAVAILABLE, *command)

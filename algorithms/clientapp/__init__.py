@@ -1,0 +1,1 @@
+"""What several ClientApps share: messages, weights between Flower and torch, the cohort's folder, FedProx's term."""
