@@ -76,6 +76,7 @@ class Patience:
         tries: how many answers "failed" end the question at a station.
         review_pace_s: before a station where a person looks is asked again; slowly grows to a minute.
         speeds: how long each station took before; one that needs longer than the others is waited for by that.
+        begun: the stations that accepted the order before.
     """
 
     deadline_s: float
@@ -87,3 +88,4 @@ class Patience:
     review_pace_s: float = REVIEW_PACE_S
     quantum_s: float = 0.0
     speeds: Speeds = field(default_factory=NoSpeeds)
+    begun: frozenset[str] = frozenset()

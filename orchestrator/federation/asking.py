@@ -266,7 +266,7 @@ class Asking:
             self._again(entry, now)
         elif reply.status is Status.PENDING and reply.code == RefusalCode.REVIEW_PENDING:
             self._wait_for_a_person(name, entry, now)
-        elif reply.status is Status.PENDING or passes(reply):
+        elif reply.status is Status.PENDING or passes(reply, begun=name in self.patience.begun):
             entry.held = entry.held or reply.code in HELD
             entry.ask_at = now + min(self.patience.pending_s * 1.12 ** min(entry.attempt, 40), _PENDING_MAX_S)
             entry.silence_s = self.patience.silence_s

@@ -126,6 +126,8 @@ class Carried:
         self.speeds = SpeedBook(folder.path.parent, self.accepted.order.image_config_digest)
         self.lates: list[Late] = []
         self.examples = _examples(folder)
+        self.begun = frozenset(self.progress.accepted) | {name for _, name in self.examples}
+        """Who accepted the order in an earlier process: what heals in mid-run heals in its answer to being asked again."""
         self._away_at: float | None = None
         exchange.on_link = self._show_link
 

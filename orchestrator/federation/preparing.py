@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from orchestrator.federation.answers import LATE, LOST, Answered, Missing, Outcome, Patience
 from orchestrator.federation.carried import Carried, RunFailedError
 from orchestrator.federation.orders import RunState
-from orchestrator.federation.received import is_finished_there
+from orchestrator.federation.received import heals, is_finished_there
 from orchestrator.federation.replies import Rejected, check_reply
 from orchestrator.federation.speeds import OnlyLate
 from policies.refusals import RefusalCode
@@ -65,6 +65,7 @@ def _ask(run: Carried, stations: Sequence[str], deadline_s: float, enough: int, 
         grace_s=grace_s,
         silence_s=_SILENCE_S,
         speeds=OnlyLate(run.speeds, run.lates),
+        begun=run.begun,
     )
     known = run.stations
 
@@ -89,7 +90,9 @@ def _ask(run: Carried, stations: Sequence[str], deadline_s: float, enough: int, 
         known.note(name, outcome)
         if outcome.offence:
             run.exclude(name, outcome.code)
-        elif outcome.code in {LATE, LOST, RefusalCode.OPERATOR_PENDING}:
+        elif outcome.code in {LATE, LOST, RefusalCode.OPERATOR_PENDING} or (
+            name in run.begun and heals(outcome.code)
+        ):
             known.waiting[name] = outcome.code
         else:
             known.leave(name, outcome.code)

@@ -40,7 +40,7 @@ _HEALED = frozenset(
     }
 )
 """Refusals of a run that was accepted, which somebody is about to heal: a clock that went wrong, a register to import, a witness
-that is away. To an order that asks to begin they are the answer."""
+that is away. To an order that asks to begin they are the answer, unless the station had accepted it before."""
 
 _AROUND = frozenset(
     code.value
@@ -52,14 +52,24 @@ HELD = (_PASSING | _HEALED | _AROUND) - {RefusalCode.RESOURCES_BUSY.value}
 """Of these, what tells nothing of how fast a station is. A busy one is slow for whoever waits."""
 
 
-def passes(reply: StationReply) -> bool:
-    """Whether the same question may have another answer a little later."""
+def heals(code: str) -> bool:
+    """Whether what a station of a run that was accepted refuses by this code is about to be healed."""
+    return code in _HEALED
+
+
+def passes(reply: StationReply, *, begun: bool = False) -> bool:
+    """Whether the same question may have another answer a little later.
+
+    Args:
+        reply: what the station answered.
+        begun: the station accepted the order before, so that being asked to begin is a question in mid-run to it as well.
+    """
     if reply.status is Status.FAILED:
         return reply.code in _AROUND
     if reply.status is Status.WITHHELD:
         # Computed, and kept back by what was asked once more as it was to leave; asked again, it is computed again.
         return reply.code in _HEALED
-    passing = _PASSING if reply.kind is Kind.PREPARE else _PASSING | _HEALED
+    passing = _PASSING if reply.kind is Kind.PREPARE and not begun else _PASSING | _HEALED
     return reply.status is Status.REFUSED and reply.code in passing
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from federation_samples import DIGEST, NAMES
@@ -139,6 +138,9 @@ def test_what_a_hospital_is_about_to_heal_is_waited_for_in_a_run_that_it_accepte
     assert isinstance(_ask(grid, patience)["amstel"], Answered)
     grid = _grid(amstel=_in_turn(lambda i: _reply(i, Status.REFUSED, code), _good))
     assert _ask(grid, patience, kind=Kind.PREPARE)["amstel"] == Missing(code, "c0ffee")
+    grid = _grid(amstel=_in_turn(lambda i: _reply(i, Status.REFUSED, code), _good))
+    begun = dataclasses.replace(patience, begun=frozenset({"amstel"}))
+    assert isinstance(_ask(grid, begun, kind=Kind.PREPARE)["amstel"], Answered)
 
 
 @pytest.mark.parametrize("code", HEALED)

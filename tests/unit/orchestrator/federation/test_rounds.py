@@ -47,6 +47,34 @@ def test_a_crash_between_average_and_evaluation_asks_for_the_evaluation_only(wor
     assert weights_after(world, folder) == [4.0] * 4
 
 
+def test_a_restart_while_a_stations_clock_is_wrong_is_not_the_end_of_it(world: World) -> None:
+    folder = world.accept(minimum_stations=2)
+    refusals = 0
+
+    def crash(instruction: Instruction) -> Answer:
+        if instruction.kind is Kind.EVALUATE:
+            raise KeyboardInterrupt
+        return world.answer("amstel")(instruction)
+
+    def wrong_clock(instruction: Instruction) -> Answer:
+        nonlocal refusals
+        if instruction.kind is Kind.PREPARE and refusals == 0:
+            refusals += 1
+            return StationReply(
+                order_digest=ORDER, kind=instruction.kind, round=instruction.round, status=Status.REFUSED,
+                code="CONSENT_UNKNOWN",
+            )  # fmt: skip
+        return world.answer("amstel")(instruction)
+
+    world.behaviour["amstel"] = crash
+    with pytest.raises(KeyboardInterrupt):
+        world.rounds(folder).run()
+    world.behaviour["amstel"] = wrong_clock
+    world.rounds(folder).run()
+    assert refusals == 1
+    assert [entry["took_part"] for entry in folder.read_rounds()] == [list(NAMES)] * 2
+
+
 def test_a_finished_round_is_not_asked_for_again(world: World) -> None:
     folder = world.accept()
     world.rounds(folder).run()
