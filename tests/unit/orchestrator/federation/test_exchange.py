@@ -1,9 +1,9 @@
 """Asking stations: again after errors and silence, each under its own deadline, until enough have answered."""
 
-import dataclasses
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from federation_samples import DIGEST, NAMES
@@ -139,7 +139,7 @@ def test_what_a_hospital_is_about_to_heal_is_waited_for_in_a_run_that_it_accepte
     grid = _grid(amstel=_in_turn(lambda i: _reply(i, Status.REFUSED, code), _good))
     assert _ask(grid, patience, kind=Kind.PREPARE)["amstel"] == Missing(code, "c0ffee")
     grid = _grid(amstel=_in_turn(lambda i: _reply(i, Status.REFUSED, code), _good))
-    begun = dataclasses.replace(patience, begun=frozenset({"amstel"}))
+    begun = replace(patience, begun=frozenset({"amstel"}))
     assert isinstance(_ask(grid, begun, kind=Kind.PREPARE)["amstel"], Answered)
 
 
@@ -264,7 +264,7 @@ def test_an_older_station_is_asked_in_its_version(monkeypatch: pytest.MonkeyPatc
 
     first, *others = NAMES
     grid = _grid(**{first: older})
-    patience = dataclasses.replace(PATIENCE, enough=len(NAMES), deadline_s=60.0)
+    patience = replace(PATIENCE, enough=len(NAMES), deadline_s=60.0)
     outcomes = _ask(grid, patience)
     assert all(isinstance(outcome, Answered) for outcome in outcomes.values())
     versions = {name: [each.version for node, each in grid.asked if node == NODES[name]] for name in NAMES}
