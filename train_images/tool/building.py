@@ -1,8 +1,9 @@
 """Builds a train's image with the docker command line.
 
 The build context is the train's folder as it is, and beside it `algorithms/`, the project's package of Flower
-ClientApps, so that a Dockerfile may say ``COPY algorithms ...`` (unless the folder has an `algorithms` of its own). Base
-images are made when they are missing. What the Dockerfile does is its author's: nothing of it is judged here.
+ClientApps, so that a Dockerfile may say ``COPY algorithms ...`` (unless the folder has an `algorithms` of its own), and the
+wheels that a `requirements.txt` there lists (`own_wheels.py`). Base images are made when they are missing. What the
+Dockerfile does is its author's: nothing of it is judged here.
 """
 
 import os
@@ -22,6 +23,7 @@ from policies.errors import NotFoundError, PhtError, UnavailableError, UsageErro
 from train_images.base.build import TORCH_IMAGE, build_base_images
 from train_images.base.engine import inspect_image
 from train_images.tool.folders import DOCKERFILE, TrainFolder
+from train_images.tool.own_wheels import fetch_own_wheels
 
 _FROM: Final = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)", re.IGNORECASE | re.MULTILINE)
 _STEP: Final = re.compile(r"^(Step \d+/\d+|#\d+ \[)")
@@ -60,7 +62,8 @@ def build(folder: TrainFolder, tag: str, progress: Progress) -> Built:
     Raises:
         UsageError: the train has no program.
         NotFoundError: the folder has no Dockerfile.
-        UnavailableError: no Docker engine answers, or a base image cannot be made.
+        DocumentError: the train's requirements.txt is not a closed list of hashed wheels.
+        UnavailableError: no Docker engine answers, or a base image or a wheel cannot be had.
         PhtError: the build failed; with its last lines.
     """
     if folder.manifest.program is None:
@@ -75,6 +78,8 @@ def build(folder: TrainFolder, tag: str, progress: Progress) -> Built:
         build_base_images(progress, torch=TORCH_IMAGE in bases)
     began = time.monotonic()
     with build_context(folder.path) as context:
+        if wheels := fetch_own_wheels(folder.path, context):
+            progress(f"{folder.manifest.name}: {len(wheels)} wheels of its own")
         _docker_build(context, tag, progress)
     made = inspect_image(tag)
     if made is None:
