@@ -29,7 +29,13 @@ class ReplyHead(StrictModel):
 
 def head_of(request: TrainRequest, number: int) -> dict[str, JsonValue]:
     """Return the head of a request."""
-    return {"type": request.kind, "id": number, "round": request.round, "config": dict(request.config)}
+    head: dict[str, JsonValue] = {
+        "type": request.kind,
+        "id": number,
+        "round": request.round,
+        "config": dict(request.config),
+    }
+    return head if request.case is None else head | {"case": request.case}
 
 
 def problem_with_scores(request: TrainRequest, head: ReplyHead, has_arrays: bool) -> str:
@@ -38,4 +44,6 @@ def problem_with_scores(request: TrainRequest, head: ReplyHead, has_arrays: bool
         return "it scored what nobody asked it to score"
     if request.kind == "score" and (head.metrics or head.rows or has_arrays):
         return "its scores came with results"
+    if request.kind == "predict" and head.rows:
+        return "its predictions came with rows"
     return ""

@@ -290,12 +290,14 @@ class TrainRequest:
         round: the round of the run order.
         config: the hyperparameters.
         arrays: a safetensors file to send along.
+        case: of `predict`: which case of the cohort, by the train's name for it.
     """
 
-    kind: Literal["train", "evaluate", "analyse", "score"]
+    kind: Literal["train", "evaluate", "analyse", "score", "predict"]
     round: int
     config: Mapping[str, JsonValue] = field(default_factory=dict)
     arrays: Path | None = None
+    case: str | None = None
 
 
 def head_bytes(cells: int) -> int:

@@ -26,7 +26,13 @@ _NODE_ID = 1
 _TASK_ID = 1
 _TTL_S = 365 * 24 * 3600.0
 
-_TYPES = {"train": "train", "evaluate": "evaluate", "analyse": "query", "score": "query.score"}
+_TYPES = {
+    "train": "train",
+    "evaluate": "evaluate",
+    "analyse": "query",
+    "score": "query.score",
+    "predict": "query.predict",
+}
 _ROWS = "rows"
 _SCORES = "scores"
 # Flower's own strategies want it, so ordinary ClientApps send it; the station counts patients itself.
@@ -63,6 +69,9 @@ class FlowerTrain:
         }
         records: dict[str, ArrayRecord | ConfigRecord | MetricRecord] = {"config": ConfigRecord(config)}
         records["arrays"] = ArrayRecord(_read_arrays(request.arrays_path))
+        if request.head["type"] == "predict":
+            # A record of its own: a hyperparameter may be called "case".
+            records["predict"] = ConfigRecord({"case": str(request.head["case"])})
         message = Message(
             content=RecordDict(records),
             dst_node_id=_NODE_ID,

@@ -308,6 +308,8 @@ def test_a_wrong_answer_ends_the_session(
         ("score", {"scores": [0.5], "error": "TOO_FEW"}, "it scored what nobody asked it to score"),
         ("score", {"scores": [0.5], "metrics": {"loss": 1}}, "its scores came with results"),
         ("score", {"scores": [0.5], "rows": {"t": [1]}}, "its scores came with results"),
+        ("predict", {"rows": {"t": [1]}}, "its predictions came with rows"),
+        ("predict", {"scores": [0.5]}, "it scored what nobody asked it to score"),
     ],
 )
 def test_scores_come_alone_and_where_they_are_asked_for(

@@ -81,6 +81,15 @@ def score(message, context):
     if message.content["config"].get("bare"):
         return Message(RecordDict({"metrics": MetricRecord({"loss": losses})}), reply_to=message)
     return Message(RecordDict({"scores": MetricRecord({"loss": losses})}), reply_to=message)
+
+
+@app.query("predict")
+def predict(message, context):
+    case = message.content["predict"]["case"]
+    marks = np.full((2, 3, 4), len(case), np.uint8)
+    values = MetricRecord({"weight": float(message.content["arrays"]["w"].numpy()[0])})
+    arrays = ArrayRecord({"lungs": Array(marks)})
+    return Message(RecordDict({"arrays": arrays, "values": values}), reply_to=message)
 """
 
 
@@ -99,10 +108,10 @@ class Station:
         )
 
     def ask(
-        self, kind: str, config: Mapping[str, Any] | None = None, arrays: Path | None = None
+        self, kind: str, config: Mapping[str, Any] | None = None, arrays: Path | None = None, **more: Any
     ) -> ReceivedMessage:
         self.number += 1
-        head = {"type": kind, "id": self.number, "round": 3, "config": dict(config or {})}
+        head = {"type": kind, "id": self.number, "round": 3, "config": dict(config or {}), **more}
         write_message(self.connection, head, arrays, deadline=time.monotonic() + 120)
         reply = self.receive()
         assert reply.head["id"] == self.number
@@ -212,6 +221,15 @@ def test_score_is_a_query_of_that_name_and_its_answer_one_list(flower: Station) 
     assert "scores" not in none.head
 
 
+def test_predict_is_a_query_of_that_name_about_one_case(flower: Station) -> None:
+    save_file({"w": np.array([0.5], np.float32)}, flower.folder / "weights.safetensors")
+    # A hyperparameter of the same name is not taken for it.
+    reply = flower.ask("predict", {"case": 9}, flower.folder / "weights.safetensors", case="cabc")
+    assert (reply.head["metrics"], reply.head["error"]) == ({"weight": 0.5}, None)
+    marks = load_file(flower.folder / "reply.safetensors")["lungs"]
+    assert (marks.dtype, marks.shape, marks.min(), marks.max()) == (np.uint8, (2, 3, 4), 4, 4)
+
+
 def test_arrays_of_any_layout_are_sent_as_safetensors(flower: Station) -> None:
     assert flower.ask("analyse").head["error"] is None
     arrays = load_file(flower.folder / "reply.safetensors")
@@ -274,6 +292,9 @@ if request["type"] == "score":
     pathlib.Path("reply/arrays.safetensors").unlink(missing_ok=True)
     pathlib.Path("reply/head.json").write_text(json.dumps({"scores": [1.5, 2.5]}))
     sys.exit(0)
+if request["type"] == "predict":
+    pathlib.Path("reply/head.json").write_text(json.dumps({"metrics": {"length": len(request["case"])}}))
+    sys.exit(0)
 pathlib.Path("reply/head.json").write_text(json.dumps({"metrics": {"round": request["round"]}, "rows": {"t": [1]}}))
 """
 
@@ -295,7 +316,8 @@ def test_a_program_gets_files_and_answers_with_files(command: Station) -> None:
     assert command.ask("analyse").arrays is None
     assert command.ask("score", {}, command.folder / "weights.safetensors").head["scores"] == [1.5, 2.5]
     assert command.ask("analyse").arrays is None
-    assert [path.name for path in (command.folder / "scratch").iterdir()] == ["4"]
+    assert command.ask("predict", case="cabc").head["metrics"] == {"length": 4}
+    assert [path.name for path in (command.folder / "scratch").iterdir()] == ["5"]
 
 
 @pytest.mark.parametrize(
