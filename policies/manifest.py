@@ -14,6 +14,7 @@ from policies.aggregates import Split as Split  # noqa: PLC0414 - likewise
 from policies.aggregates import ToldValues, columns_of, lines_of, problem_with, told_values
 from policies.documents import Digest, Name, Sequence, StrictModel, Text
 from policies.networks import Network
+from policies.predictions import MAX_PREDICTIONS, Prediction, problem_with_predictions
 from policies.rows import MAX_PATIENTS, RowSchema
 
 MAX_ERROR_CODES = 32
@@ -172,7 +173,7 @@ class MetricOutput(StrictModel):
 
 
 class Outputs(StrictModel):
-    """The closed list of what may leave, as the researcher declares it."""
+    """The closed list of what may leave, as the researcher declares it; and what stays at each hospital."""
 
     tensors: TensorOutputs | None = None
     metrics: Sequence[MetricOutput] = ()
@@ -185,6 +186,12 @@ class Outputs(StrictModel):
     )
     aggregates: Sequence[AggregateOutput] = Field(
         default=(), max_length=32, description="What the station makes of the rows; they leave as this alone."
+    )
+    predictions: Sequence[Prediction] = Field(
+        default=(),
+        max_length=MAX_PREDICTIONS,
+        description="The train answers 'predict': what it marks or measures in one image. It never leaves: where policy and "
+        "hospital want it, the hospital keeps it as DICOM SEG or SR.",
     )
 
     @model_validator(mode="after")
@@ -287,7 +294,7 @@ class TrainManifest(StrictModel):
             raise ValueError("an analysis has no network")
         if self.outputs.membership_scores and self.kind is not TrainKind.TRAINING:
             raise ValueError("membership_scores are of updates, and only a training train returns one")
-        if problem := _problem_with_rows(self):
+        if problem := _problem_with_rows(self) or _problem_with_predictions(self):
             raise ValueError(problem)
         return self
 
@@ -381,6 +388,18 @@ def _problem_with_station(manifest: TrainManifest) -> str | None:
     if manifest.resources.gpu != "none":
         return "no program runs (interface station), so there is nothing to give a GPU to"
     return _problem_with_clinical(manifest)
+
+
+def _problem_with_predictions(manifest: TrainManifest) -> str | None:
+    """Return what contradicts itself about what a train marks and measures in images, or None."""
+    predictions = manifest.outputs.predictions
+    if not predictions:
+        return None
+    if manifest.interface not in {Interface.FLOWER, Interface.COMMAND}:
+        return "predictions are asked of a warm train: the interface is flower or command"
+    if manifest.data.representation != "volume":
+        return "predictions lie on the images' own grid: data.representation is volume"
+    return problem_with_predictions(predictions)
 
 
 def _problem_with_clinical(manifest: TrainManifest) -> str | None:

@@ -235,6 +235,11 @@ class ReleaseRules(StrictModel):
         description="Training: how well, as an area under the ROC curve, an update may tell the station's own patients that "
         "it was trained on from those held back; 0.5 is not at all. The score stays inside.",
     )
+    local_predictions: bool = Field(
+        default=False,
+        description="Whether a hospital may have the train mark and measure its own images, and keep that in a folder of its own; "
+        "it does not leave.",
+    )
     maximum_bytes: Annotated[int, Field(ge=1)] = Field(
         description="Per release, arrays and numbers together."
     )

@@ -153,6 +153,7 @@ class _Writer:
             "leaves",
             tag("ul", told),
             tag("p", self._say("leaves_never" if _about_several(study.policy) else "leaves_never_images")),
+            tag("p", self._say("stays_predictions")) if release.local_predictions else None,
             tag("p", cells) if release.metrics or release.tables else None,
             tag("p", self._privacy(study.policy)),
             tag("h3", self._say("capacity")),

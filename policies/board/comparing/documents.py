@@ -20,6 +20,7 @@ _KEYS: Final = {
     "outputs.metrics": ("stage", "key"),
     "outputs.aggregates": ("key",),
     "outputs.rows.columns": ("name",),
+    "outputs.predictions": ("name",),
     "outputs.tensors.listed": ("name",),
     "images": ("variant",),
     "elsi": ("question",),
@@ -27,7 +28,7 @@ _KEYS: Final = {
 """Lists of mappings whose items are told apart by these keys."""
 
 _GROUPS: Final = re.compile(
-    r"^((?:outputs\.(?:metrics|aggregates|rows\.columns|tensors\.listed)|images|elsi)\[[^\]]*\]|runs\.hyperparameters\.[\w-]+|hyperparameters\.[\w-]+|runs\.strategy_parameters\.\w+\.\w+)"
+    r"^((?:outputs\.(?:metrics|aggregates|predictions|rows\.columns|tensors\.listed)|images|elsi)\[[^\]]*\]|runs\.hyperparameters\.[\w-]+|hyperparameters\.[\w-]+|runs\.strategy_parameters\.\w+\.\w+)"
 )
 """What is added or removed as a whole."""
 
@@ -127,7 +128,7 @@ _RULES: Final[tuple[tuple[str, Verdict], ...]] = (
     (r"resources\.(memory_mib|cpus|run_hours|pids|scratch_mib|message_timeout_s)", _more()),
     (r"resources\.gpu", _ranked("none", "optional", "required")),
     (r"resources\.gpu_memory_mib", _more()),
-    (r"resources\.(gpu|cpu_fallback)|commercial_use_approved|release\.station_results", _ranked(False, True)),
+    (r"resources\.(gpu|cpu_fallback)|commercial_use_approved|release\.(station_results|local_predictions)", _ranked(False, True)),
     (r"release\.(secure_aggregation|human_review)", _ranked(True, False)),
     (r"release\.tensors\.(float_buffers|integer_buffers)", _ranked("withhold", "release")),
     (r"release\.tensors\.precision", _ranked("bfloat16", "float16", "float32")),
@@ -172,6 +173,8 @@ _MEANINGS: Final = (
     ),
     (r"outputs\.rows\..+", "what a train may say of one patient"),
     (r"release\.station_results", "whether the requester sees what single stations released"),
+    (r"release\.local_predictions", "whether hospitals may keep what the train marks in their images"),
+    (r"outputs\.predictions.*", "what it marks and measures in images, for the hospital alone"),
     (r"release\.error_codes", "ways of failing that are told by name"),
     (r"release\.count_rounding", "how finely counts are told"),
     (

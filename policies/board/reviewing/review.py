@@ -13,6 +13,7 @@ from policies.board.reviewing.metric_words import metric_attention, metric_line
 from policies.documents import format_moment
 from policies.manifest import AggregateOutput, Interface, Resources, TrainManifest
 from policies.policy import Policy, ReleaseRules, ResourceGrant
+from policies.predictions import prediction_in_words
 from policies.rules.capacity import Capacity, bits_in_words, capacity, in_words, trust_in_words
 from policies.rules.privacy_words import noise_attention, noise_in_words
 from policies.strategies import strategy_in_words
@@ -219,6 +220,16 @@ def station_results_in_words(rules: ReleaseRules) -> str:
     )
 
 
+def predictions_in_words(rules: ReleaseRules) -> str:
+    """Say whether a hospital may keep what the train says of single images, and that it does not leave."""
+    if rules.local_predictions:
+        return (
+            "Each hospital may keep the model's marks and measurements on its own images, as DICOM SEG and SR in a folder of its own, "
+            'marked "research only - not for diagnosis"; they do not leave, and a withdrawal of consent removes that patient\'s.'
+        )
+    return "No hospital is given the model's marks or measurements on its own images."
+
+
 def _release(policy: Policy, found: Capacity, train: Train | None) -> Section:
     rules = policy.release
     lines = [f"Numbers: {', '.join(rules.metrics) or 'none'}. Tables: {', '.join(rules.tables) or 'none'}."]
@@ -239,6 +250,7 @@ def _release(policy: Policy, found: Capacity, train: Train | None) -> Section:
         *(noise_in_words(policy, train.manifest if train else None) or ("No differential privacy.",)),
         f"Secure aggregation: {'required' if rules.secure_aggregation else 'no'}.",
         person_in_words(rules),
+        predictions_in_words(rules),
         f"With every release: how many images it rests on, rounded; how the train ended, by its code; {_duration(rules)}.",
         f"A release holds at most {rules.maximum_bytes / _MIB:.3g} MiB.",
         f"What a hostile train could carry out: {in_words(found)}; {bits_in_words(found.bits_in_total)} in all.",
@@ -328,6 +340,10 @@ def _outputs(train: Train) -> Section:
         names = ", ".join(column.name for column in outputs.rows.clinical)
         lines.append(f"Filled in by the station from its clinical data, whatever the train says: {names}.")
     lines += [_aggregate_line(item, train.manifest) for item in outputs.aggregates]
+    lines += [
+        f"For the hospital alone, it never leaves: {prediction_in_words(item)}."
+        for item in outputs.predictions
+    ]
     codes = ", ".join(train.manifest.error_codes)
     lines.append(f"Error codes: {codes or 'none'}.")
     return Section("What the train says it returns", tuple(lines))
@@ -398,6 +414,10 @@ def _mismatches(policy: Policy, train: Train) -> list[str]:
         (
             policy.release.membership_limit is not None and not outputs.membership_scores,
             "The policy bounds membership scores, which the train does not answer: nothing would leave.",
+        ),
+        (
+            policy.release.local_predictions and not outputs.predictions,
+            "The policy lets hospitals keep predictions, and the train makes none.",
         ),
         (not granted <= declared, f"Not declared by the train: {', '.join(sorted(granted - declared))}."),
         (not declared <= granted, f"Declared but withheld: {', '.join(sorted(declared - granted))}."),
