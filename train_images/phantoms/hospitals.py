@@ -11,7 +11,7 @@ twenty, as reports err too.
 """
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,7 @@ import numpy as np
 from policies.errors import StorageError, UsageError
 from train_images.phantoms.anatomy import Appearance, draw_chest
 from train_images.phantoms.people import Person, make_people
-from train_images.phantoms.radiographs import Encoding, Site, write_radiograph
+from train_images.phantoms.radiographs import FRONTAL, Encoding, RadiographKind, Site, write_radiograph
 
 DEFAULT_SEED: Final = 20261122
 MAX_HOSPITALS: Final = 26
@@ -62,7 +62,13 @@ class PhantomHospital:
 
 
 def generate_hospitals(
-    out: Path, *, hospitals: int = 3, patients: int = 60, seed: int = DEFAULT_SEED, size_px: int = 256
+    out: Path,
+    *,
+    hospitals: int = 3,
+    patients: int = 60,
+    seed: int = DEFAULT_SEED,
+    size_px: int = 256,
+    kinds: Sequence[RadiographKind] = (FRONTAL,),
 ) -> tuple[PhantomHospital, ...]:
     """Generate made-up hospitals under `out`.
 
@@ -72,6 +78,7 @@ def generate_hospitals(
         patients: patients per hospital.
         seed: equal seeds give equal hospitals.
         size_px: rows and columns of each film.
+        kinds: modality and view of the studies, in turn.
 
     Raises:
         UsageError: a number is out of range or a hospital's folder is there already.
@@ -84,7 +91,7 @@ def generate_hospitals(
     if not 32 <= size_px <= 4096:
         raise UsageError(f"films of {size_px} pixels; between 32 and 4096 can be generated")
     try:
-        return tuple(_generate(out, index, patients, seed, size_px) for index in range(hospitals))
+        return tuple(_generate(out, index, patients, seed, size_px, kinds) for index in range(hospitals))
     except FileExistsError as error:
         raise UsageError(
             "a hospital's folder is there already", hint="Choose an empty folder, or remove the old phantoms."
@@ -93,7 +100,9 @@ def generate_hospitals(
         raise StorageError(f"the phantoms cannot be written ({error.strerror})") from error
 
 
-def _generate(out: Path, index: int, patients: int, seed: int, size_px: int) -> PhantomHospital:
+def _generate(
+    out: Path, index: int, patients: int, seed: int, size_px: int, kinds: Sequence[RadiographKind]
+) -> PhantomHospital:
     letter = chr(ord("a") + index)
     site = _site(index)
     folder = out / f"hospital-{letter}"
@@ -111,7 +120,8 @@ def _generate(out: Path, index: int, patients: int, seed: int, size_px: int) -> 
             marker=random.random() < _MARKED,
         )
         path = folder / "dicom" / f"{number:06d}.dcm"
-        write_radiograph(path, picture, site=site, person=person, study=study, seed=seed)
+        kind = kinds[number % len(kinds)]
+        write_radiograph(path, picture, site=site, person=person, study=study, seed=seed, kind=kind)
     _write_ecrf(folder / "ecrf.csv", people)
     _write_consent(folder / "consent.csv", people)
     return PhantomHospital(

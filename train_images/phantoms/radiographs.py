@@ -1,4 +1,4 @@
-"""Writes a drawn chest as a DICOM file: Digital X-Ray Image Storage - For Presentation (PS3.3 A.26).
+"""Writes a drawn chest as a DICOM file: Digital X-Ray Image Storage - For Presentation (PS3.3 A.26), or Computed Radiography (A.2).
 
 Carries made-up identifiers where real files have them: in standard attributes, inside sequences, in free text and in private
 elements, so that pseudonymisation has all of it to remove. The three encodings of `Encoding` are the ones the demo's
@@ -9,13 +9,14 @@ import hashlib
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     UID,
+    ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -35,6 +36,39 @@ class Encoding(Enum):
     PLAIN_8_BIT = (ExplicitVRLittleEndian, 8, "MONOCHROME2")
     JPEG2000_12_BIT = (JPEG2000Lossless, 12, "MONOCHROME2")
     JPEG_LS_INVERTED_12_BIT = (JPEGLSLossless, 12, "MONOCHROME1")
+
+
+_DIGITAL_ONLY: Final = (
+    "PresentationIntentType", "ImageLaterality", "AnatomicRegionSequence", "ViewCodeSequence", "AcquisitionContextSequence",
+    "DetectorType", "PositionerType", "PositionReferenceIndicator", "FrameOfReferenceUID", "PixelIntensityRelationship",
+    "PixelIntensityRelationshipSign", "RescaleIntercept", "RescaleSlope", "RescaleType", "PresentationLUTShape",
+)  # fmt: skip
+"""What modules of a digital radiograph have and those of computed radiography do not (PS3.3 A.26 beside A.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RadiographKind:
+    """What kind of radiograph a file says it holds.
+
+    Attributes:
+        modality: DX, or CR.
+        view: the View Position. What is drawn is a frontal chest whatever it says.
+    """
+
+    modality: Literal["DX", "CR"] = "DX"
+    view: str = "PA"
+
+    @property
+    def sop_class(self) -> UID:
+        """The SOP class of the file."""
+        return (
+            DigitalXRayImageStorageForPresentation
+            if self.modality == "DX"
+            else ComputedRadiographyImageStorage
+        )
+
+
+FRONTAL: Final = RadiographKind()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +91,14 @@ def made_up_uid(*parts: object) -> UID:
 
 
 def write_radiograph(
-    path: Path, picture: Picture, *, site: Site, person: Person, study: Study, seed: int
+    path: Path,
+    picture: Picture,
+    *,
+    site: Site,
+    person: Person,
+    study: Study,
+    seed: int,
+    kind: RadiographKind = FRONTAL,
 ) -> None:
     """Write one radiograph.
 
@@ -68,10 +109,11 @@ def write_radiograph(
         person: of whom.
         study: when, and why.
         seed: part of every UID, so two sets of phantoms never collide.
+        kind: modality and view.
     """
     syntax, bits, photometric = site.encoding.value
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    meta.MediaStorageSOPClassUID = kind.sop_class
     meta.MediaStorageSOPInstanceUID = made_up_uid(seed, site.institution, study.accession, "instance")
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = IMPLEMENTATION
@@ -80,6 +122,7 @@ def write_radiograph(
     _describe_acquisition(dataset, site, study)
     carry_identifiers_elsewhere(dataset, site.manufacturer, person, study, "X-thorax")
     _set_pixels(dataset, picture, bits=bits, photometric=photometric)
+    _set_kind(dataset, kind)
     if syntax != ExplicitVRLittleEndian:
         dataset.compress(syntax, generate_instance_uid=False)
     dataset.save_as(path, enforce_file_format=True)
@@ -88,7 +131,6 @@ def write_radiograph(
 def _identify(dataset: Dataset, site: Site, person: Person, study: Study, seed: int) -> None:
     day, time = study.day.strftime("%Y%m%d"), _time(study.time_s)
     dataset.SpecificCharacterSet = "ISO_IR 192"
-    dataset.SOPClassUID = DigitalXRayImageStorageForPresentation
     dataset.SOPInstanceUID = made_up_uid(seed, site.institution, study.accession, "instance")
     dataset.StudyInstanceUID = made_up_uid(seed, site.institution, study.accession, "study")
     dataset.SeriesInstanceUID = made_up_uid(seed, site.institution, study.accession, "series")
@@ -109,7 +151,6 @@ def _identify(dataset: Dataset, site: Site, person: Person, study: Study, seed: 
 
 
 def _describe_acquisition(dataset: Dataset, site: Site, study: Study) -> None:
-    dataset.Modality = "DX"
     dataset.PresentationIntentType = "FOR PRESENTATION"
     dataset.ImageType = ["ORIGINAL", "PRIMARY", ""]
     dataset.Manufacturer = site.manufacturer
@@ -123,7 +164,6 @@ def _describe_acquisition(dataset: Dataset, site: Site, study: Study) -> None:
     dataset.OperatorsName = "MBB^Hanna"
     dataset.SeriesDescription = "Thorax PA"
     dataset.BodyPartExamined = "CHEST"
-    dataset.ViewPosition = "PA"
     dataset.PatientOrientation = ["L", "F"]
     dataset.ImageLaterality = "U"
     dataset.AnatomicRegionSequence = Sequence([_code("816094009", "SCT", "Chest")])
@@ -136,6 +176,17 @@ def _describe_acquisition(dataset: Dataset, site: Site, study: Study) -> None:
     dataset.ExposureInuAs = 900 + study.time_s % 1500
     dataset.BurnedInAnnotation = "NO"
     dataset.LossyImageCompression = "00"
+
+
+def _set_kind(dataset: Dataset, kind: RadiographKind) -> None:
+    dataset.SOPClassUID, dataset.Modality, dataset.ViewPosition = kind.sop_class, kind.modality, kind.view
+    if kind.view != "PA":
+        dataset.SeriesDescription = f"Thorax {kind.view}"
+        del dataset.ViewCodeSequence
+    if kind.modality == "CR":
+        for name in _DIGITAL_ONLY:
+            if name in dataset:
+                del dataset[name]
 
 
 def carry_identifiers_elsewhere(
