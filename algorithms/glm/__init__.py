@@ -1,0 +1,1 @@
+"""Regressions over hospitals by federated Newton steps: logistic, linear, Poisson, and Cox stratified by station."""

@@ -1,0 +1,64 @@
+"""What a station's sums would tell of few patients, looked at before anything is summed.
+
+The information matrix of a linear model holds the number of patients in every category and every pair of them as it is, and that of
+a logistic or Poisson model up to a factor; the score holds how many of each category had the outcome. So these are held to what any
+table of counts is held to: each cell empty, or at least the minimum. A column with only two different numbers is a category too; and
+of a column in which nearly everybody has one number, the few others would be read from its sum.
+
+That is what DataSHIELD's regressions look at as well (its filters nfilter.tab and nfilter.glm; their defaults are 3 patients a cell
+and a parameter for every three patients), and here it includes pairs. It bounds what is read off directly. It bounds nothing for who
+solves the equations of several rounds, or holds two models beside each other: the train's page says so.
+"""
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from algorithms.glm.design import Design
+from algorithms.glm.errors import Code, GlmError
+
+PATIENTS_PER_COLUMN: Final = 3
+_YES_OR_NO: Final = 2
+
+
+def require_many(design: Design, minimum: int) -> None:
+    """Refuse to sum over few.
+
+    Args:
+        design: the station's.
+        minimum: the fewest patients of a cell that is not empty.
+
+    Raises:
+        GlmError: there are too few for so many columns, or a cell is too small.
+    """
+    patients, columns = design.columns.shape
+    if patients < max(minimum, PATIENTS_PER_COLUMN * columns):
+        raise GlmError(
+            Code.TOO_FEW_PATIENTS,
+            f"there are fewer than {PATIENTS_PER_COLUMN} complete patients here for each of {columns} columns",
+        )
+    for what, counts in _tables(design):
+        if np.any((counts > 0) & (counts < minimum)):
+            raise GlmError(
+                Code.CELL_TOO_SMALL,
+                f"{what} has a cell of fewer than {minimum} patients here: put groups together in model.json",
+            )
+
+
+def _tables(design: Design) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Yield every table of counts that the sums hold, and of each column of numbers how many stand apart."""
+    categories = dict(design.categories)
+    for name, values in design.numbers.items():
+        different, places = np.unique(values, return_inverse=True)
+        if len(different) == _YES_OR_NO:
+            categories[name] = places.reshape(-1).astype(np.int64)
+        else:
+            _, counts = np.unique(values, return_counts=True)
+            yield name, np.array([len(values) - counts.max()], np.int64)
+    for name, places in categories.items():
+        yield name, np.bincount(places)
+    for (one, left), (other, right) in combinations(categories.items(), 2):
+        yield f"{one} by {other}", np.bincount(left * (int(right.max()) + 1) + right)

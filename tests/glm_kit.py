@@ -1,0 +1,223 @@
+"""Federated regressions on files: cohorts as stations lay them, the train's ClientApp, the guard, FedAvg as the orchestrator has it."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from algorithms.glm import client_app
+from algorithms.glm.initial_weights import initial_weights
+from orchestrator.federation.aggregation import Inbound, Update, aggregate, make_strategy
+from orchestrator.federation.strategies import StateFiles
+from policies.documents import load_yaml
+from policies.manifest import Split, TrainManifest
+from policies.order import StrategyChoice
+from policies.policy import ConsentMode, ConsentPurpose, Policy
+from policies.strategies import parameters_of
+from policies.wire.arrays import read_layout
+from station.cohorts.definition import CohortDefinition
+from station.cohorts.layout import LaidCase, write_documents
+from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts
+from station.egress.guard import Guard, GuardRequest
+from station.egress.release import Release, Withheld
+
+ROOT = Path(__file__).resolve().parents[1]
+ORDER = "sha256:" + "5" * 64
+SETTINGS: Mapping[str, float] = {"minimum_cell_count": 1, "ridge": 0.0, "efron_ties": True}
+
+Row = Mapping[str, Any]
+"""What a patient's fields show: text, a number, true or false, or None."""
+
+
+def train_manifest(name: str = "glm") -> TrainManifest:
+    """The train's own manifest."""
+    path = ROOT / "train_images" / name / "train.yaml"
+    return load_yaml(TrainManifest, path.read_bytes(), what=path.name)
+
+
+def example_policy(name: str = "glm") -> Policy:
+    """The example policy that ships with the train."""
+    path = ROOT / "policies" / "examples" / f"{name}.yaml"
+    return load_yaml(Policy, path.read_bytes(), what=path.name)
+
+
+def with_precision(policy: Policy, precision: str) -> Policy:
+    """The policy with another precision of tensors."""
+    document = policy.model_dump(mode="json")
+    document["release"]["tensors"]["precision"] = precision
+    return Policy.model_validate_json(json.dumps(document))
+
+
+def lay_cohort(
+    folder: Path, rows: Sequence[Row], *, manifest: TrainManifest, studies: int = 1
+) -> CohortCounts:
+    """Write a cohort as a station does: a fifth of its patients for validation; returns the station's own counts."""
+    definition = CohortDefinition(
+        kind=manifest.kind,
+        policy_id=manifest.name,
+        policy_version=1,
+        manifest_digest="sha256:" + "1" * 64,
+        collections=("thorax-cxr",),
+        consent_purposes=(ConsentPurpose.RESEARCH_PARTICIPANTS,),
+        consent_modes=(ConsentMode.OPT_IN,),
+        modalities=manifest.data.modalities,
+        profile=manifest.data.profile,
+        clinical_fields=tuple(name for name in rows[0]),
+        minimum_patients=1,
+    )
+    cases = [
+        LaidCase(
+            case=f"c{number:05d}-{study}",
+            patient=f"p{number:05d}",
+            image=f"images/c{number:05d}-{study}.nii",
+            mask=None,
+            split=Split.VALIDATION if number % 5 == 0 else Split.TRAINING,
+            label=None,
+            # What a later study shows is of no regression.
+            clinical=row if study == 0 else dict.fromkeys(row),
+        )
+        for number, row in enumerate(rows)
+        for study in range(studies)
+    ]
+    folder.mkdir(parents=True)
+    write_documents(folder, definition, cases)
+    counted: dict[Split, SplitCounts] = {}
+    for split in (Split.TRAINING, Split.VALIDATION):
+        inside = [case for case in cases if case.split is split]
+        counted[split] = SplitCounts(len({case.patient for case in inside}), len(inside))
+    return CohortCounts(counted)
+
+
+@dataclass
+class Hospital:
+    """One station: where its cohort lies, and what it counts."""
+
+    name: str
+    folder: Path
+    counts: CohortCounts
+
+
+@dataclass
+class Federation:
+    """Hospitals, an orchestrator's files, and a policy under which everything leaves."""
+
+    folder: Path
+    model: Mapping[str, Any]
+    hospitals: list[Hospital]
+    policy: Policy
+    manifest: TrainManifest
+    settings: Mapping[str, float] = field(default_factory=lambda: SETTINGS)
+    weights: Path = field(init=False)
+    releases: dict[str, Release] = field(default_factory=dict)
+    strategy: str = "FedAvg"
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "model.json").write_text(json.dumps(self.model))
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+        self.weights = self.folder / "initial"
+        with self.inside(self.hospitals[0].folder):
+            save_file(initial_weights(), self.weights)
+
+    @contextmanager
+    def inside(self, data: Path) -> Iterator[None]:
+        """As in a container: the cohort and the model where the train looks for them."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PHT_DATA", str(data))
+            patch.setenv("PHT_MODEL", str(self.folder / "model.json"))
+            client_app._warm.clear()
+            yield
+
+    def ask(self, hospital: Hospital) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """What the train answers at a hospital: arrays and metrics."""
+        arrays = ArrayRecord({name: Array(each) for name, each in load_file(self.weights).items()})
+        config = ConfigRecord({**self.settings, "server-round": 1})
+        message = Message(RecordDict({"arrays": arrays, "config": config}), 1, "train")
+        context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
+        with self.inside(hospital.folder):
+            content = client_app.app(message, context).content
+        metrics = content["metrics"]
+        answered = content["arrays"]
+        assert isinstance(metrics, MetricRecord)
+        assert isinstance(answered, ArrayRecord)
+        return {name: each.numpy() for name, each in answered.items()}, dict(metrics)
+
+    def guarded(self, hospital: Hospital, number: int) -> Release | Withheld:
+        """What leaves a hospital."""
+        arrays, metrics = self.ask(hospital)
+        reply = self.folder / f"reply-{hospital.name}"
+        save_file(arrays, reply)
+        contract = ReleaseContract.build(self.manifest, self.policy, read_layout(self.weights))
+        out = self.folder / f"release-{hospital.name}"
+        request = GuardRequest(ORDER, number, "train", self.weights, out)
+        head = {"type": "reply", "id": 1, "metrics": metrics, "rows": {}, "error": None}
+        return Guard(contract, hospital.counts).check(request, head, reply)
+
+    def round(self, number: int, missing: Sequence[str] = ()) -> None:
+        """One round: every hospital but the missing ones."""
+        updates = []
+        for hospital in self.hospitals:
+            if hospital.name in missing:
+                continue
+            release = self.guarded(hospital, number)
+            assert isinstance(release, Release), release
+            assert release.arrays is not None
+            self.releases[hospital.name] = release
+            updates.append(Update(hospital.name, release.arrays.path, release.num_examples))
+        name = self.strategy
+        choice = StrategyChoice.model_validate({"name": name, "parameters": parameters_of(name, {})})  # type: ignore[arg-type]
+        found = aggregate(
+            make_strategy(choice), number, Inbound(self.weights), updates, StateFiles(self.folder / "moments")
+        )
+        self.weights = self.folder / found.weights.digest.removeprefix("sha256:")
+
+    def run(self, rounds: int) -> "Federation":
+        """So many rounds of all hospitals."""
+        for number in range(1, rounds + 1):
+            self.round(number)
+        return self
+
+    @property
+    def examples(self) -> int:
+        """N: what the orchestrator's provenance statement has as the last round's examples."""
+        return sum(release.num_examples for release in self.releases.values())
+
+    def also(self, **changes: Any) -> "Federation":
+        """The same, with something else changed, in a folder beside it."""
+        return replace(
+            self, folder=self.folder.with_name(f"{self.folder.name}-again"), releases={}, **changes
+        )
+
+
+def federation(
+    folder: Path,
+    model: Mapping[str, Any],
+    rows: Sequence[Sequence[Row]],
+    *,
+    name: str = "glm",
+    policy: Policy | None = None,
+    studies: int = 1,
+    **settings: float,
+) -> Federation:
+    """A consortium of one hospital for each list of rows, under the train's example policy."""
+    manifest = train_manifest(name)
+    hospitals = [
+        Hospital(
+            f"hospital-{place}",
+            folder / f"cohort-{place}",
+            lay_cohort(folder / f"cohort-{place}", some, manifest=manifest, studies=studies),
+        )
+        for place, some in enumerate(rows)
+    ]
+    chosen = {**SETTINGS, **settings}
+    return Federation(
+        folder / "run", model, hospitals, policy or example_policy(name), manifest, settings=chosen
+    )
