@@ -118,11 +118,20 @@ def check(
     ] = None,
     patients: Annotated[int | None, typer.Option(min=1, help="How many patients to make up.")] = None,
     rounds: Annotated[int, typer.Option(min=1, max=1000, help="How many rounds to run.")] = 1,
+    pixels: Annotated[
+        int | None,
+        typer.Option(min=32, max=4096, help="Rows and columns of the images; without it small ones."),
+    ] = None,
+    slices: Annotated[
+        int | None, typer.Option(min=5, max=4096, help="Slices of a CT; without it few.")
+    ] = None,
     log: Annotated[bool, typer.Option("--log", help="Show what the train printed.")] = False,
     engine: Annotated[Path | None, typer.Option(help="The container engine's socket.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Try a train: in the real sandbox, on made-up radiographs, its answers through the real guard.
+    """Try a train: in the real sandbox, on made-up CT or X-ray images, its answers through the real guard.
+
+    Says what would leave, what would be withheld and by which rule, and what it took beside what train.yaml asks for.
 
     Ends with exit code 4 and the code that a hospital would give when a message would release nothing.
     """
@@ -137,6 +146,8 @@ def check(
         settings=tuple(settings or ()),
         patients=patients,
         rounds=rounds,
+        pixels=pixels,
+        slices=slices,
         engine=engine or DEFAULT_ENGINE,
     )
     report = dry_run(read_bundle(bundle), choice, progress)
@@ -146,6 +157,8 @@ def check(
         for line in dry_words.lines_before(report):
             say(line)
         say_table("", dry_words.COLUMNS, dry_words.rows(report))
+        if report.measures:
+            say_table("", dry_words.MEASURED_COLUMNS, dry_words.measured_rows(report))
         for line in dry_words.lines_after(report):
             say(line)
         if log:

@@ -100,6 +100,19 @@ def generate_hospitals(
         raise StorageError(f"the phantoms cannot be written ({error.strerror})") from error
 
 
+def people_of_hospital(index: int, *, patients: int, seed: int) -> tuple[Person, ...]:
+    """Return who the patients of a generated hospital are; their studies are in the order of its files.
+
+    Args:
+        index: of the hospital, from 0.
+        patients: as many as it was generated with.
+        seed: likewise.
+    """
+    site = _site(index)
+    random = np.random.default_rng([seed, index])
+    return make_people(random, count=patients, prevalence=site.prevalence, letter=site.letter)
+
+
 def _generate(
     out: Path, index: int, patients: int, seed: int, size_px: int, kinds: Sequence[RadiographKind]
 ) -> PhantomHospital:

@@ -1,35 +1,86 @@
 """The cases of a dry run: made-up radiographs or CT series as a station's catalogue would offer them.
 
-Nothing is pseudonymised, since nobody in them exists; everybody consents. A clinical field that the phantoms do not have is
-left empty, and the label, where they do not have it, is their finding under another name: the report says which.
+In the shape that the train asks for: its modalities, its views, its masks, and a value of each clinical field of its profile. Nothing is
+pseudonymised, since nobody in them exists; everybody consents. A label that made-up people do not have is their finding under another
+name, and a field that is no field of the profile is empty: the report says so.
 """
 
-import csv
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from itertools import product
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
-from policies.errors import DataError, RefusedError
+from policies.errors import DataError
 from policies.manifest import Modality, TrainManifest
-from policies.refusals import RefusalCode
-from station.cohorts import CaseSource, JsonScalar, MaskSource, SourceFile, nifti
-from train_images.phantoms import PhantomSeries, generate_hospitals, write_ct_series
-from train_images.phantoms.hospitals import form_rows
-from train_images.phantoms.people import make_people
-
-FINDING: Final = "pneumonia"
-"""What the opacities on the phantoms are labelled as."""
+from policies.profiles import Profile, load_profile
+from station.cohorts import CaseSource, MaskSource, SourceFile, nifti
+from train_images.phantoms import (
+    CtScanner,
+    PhantomSeries,
+    RadiographKind,
+    generate_hospitals,
+    write_ct_series,
+)
+from train_images.phantoms.acquired import acquired
+from train_images.phantoms.hospitals import people_of_hospital
+from train_images.phantoms.people import Person, Study, make_people
+from train_images.tool.dry_clinical import (
+    FINDING,
+    clinical_value,
+    finding_as,
+    has_value_of,
+    made_up_fields,
+    unknown_fields,
+)
 
 _PREVALENCE: Final = 0.5
+_VIEWS: Final = ("PA", "AP")
+"""Of radiographs, where a train takes any view."""
 
-_THIS_YEAR: Final = 2021
-"""When the phantoms were "taken", on average."""
+_RADIOGRAPHS: Final[tuple[Literal["DX", "CR"], ...]] = ("DX", "CR")
+_UNREAD_PX: Final = 32
+_UNREAD_SLICES: Final = 5
+_RADIOGRAPH_PX: Final = 256
+_FIELD_OF_VIEW_MM: Final = (352.0, 384.0)
+_COVERED_MM: Final = 120.0
+_COARSEST_MM: Final = 10.0
+"""A station takes no CT with larger pixels, and few slices are to lie no further apart."""
 
-_FLAGS: Final[Mapping[str, JsonScalar]] = {"yes": True, "no": False, "": None}
+
+@dataclass(frozen=True, slots=True)
+class DryImages:
+    """How many made-up patients there are, and how large their images.
+
+    Attributes:
+        patients: how many.
+        seed: equal seeds give equal cases.
+        pixels: rows and columns; None for small ones (256 of a radiograph, 64 of a CT), which are quickly made.
+        slices: of a CT; None for 24.
+    """
+
+    patients: int
+    seed: int
+    pixels: int | None = None
+    slices: int | None = None
+
+    @property
+    def scanner(self) -> CtScanner:
+        """What the CT series are made with: the same part of the body, in as many voxels as were asked for."""
+        usual = CtScanner()
+        pixels, slices = self.pixels or usual.size_px, self.slices or usual.slices
+        across, down = (round(min(side / pixels, _COARSEST_MM), 6) for side in _FIELD_OF_VIEW_MM)
+        step = round(min(_COVERED_MM / slices, _COARSEST_MM), 6)
+        return replace(
+            usual,
+            size_px=pixels,
+            slices=slices,
+            pixel_mm=(across, down),
+            increment_mm=step,
+            thickness_mm=round(1.2 * step, 6),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,65 +89,131 @@ class DryCases:
 
     Attributes:
         cases: one per study: a radiograph, or a CT series.
-        empty_fields: clinical fields the train asks for and the phantoms do not have.
+        empty_fields: clinical fields the train asks for that its profile does not have.
+        drawn_fields: those whose values were drawn without regard to anything else of the patient.
         borrowed_label: the label the train asks for, where the phantoms' finding stands in for it.
+        shape: of an image, in pixels or voxels; empty where no image was made.
     """
 
     cases: tuple[CaseSource, ...]
     empty_fields: tuple[str, ...]
+    drawn_fields: tuple[str, ...]
     borrowed_label: str | None
+    shape: tuple[int, ...]
 
 
-def make_cases(manifest: TrainManifest, into: Path, *, patients: int, seed: int) -> DryCases:
-    """Generate one made-up hospital and return its images as cases: CT for a train that asks for CT, else DX.
+def make_cases(manifest: TrainManifest, into: Path, images: DryImages) -> DryCases:
+    """Make up one hospital and return its images as cases: CT for a train that asks for CT, else radiographs.
 
     Args:
-        manifest: which label and fields the train asks for.
+        manifest: which modalities, views, masks, fields and label the train asks for.
         into: a folder for the files.
-        patients: how many to make up.
-        seed: equal seeds give equal cases.
+        images: how many and how large.
 
     Raises:
-        RefusedError: the train asks for a modality that there are no phantoms of.
+        NotFoundError: there is no such profile.
+        UsageError: a number is out of range.
     """
+    form = _Form(manifest, load_profile(manifest.data.profile), images.seed)
+    if manifest.program is None:
+        # Nobody reads an image where no program runs; a case has one all the same.
+        images = replace(images, pixels=_UNREAD_PX, slices=_UNREAD_SLICES)
     if Modality.CT in manifest.data.modalities:
-        return _make_ct(manifest, into, patients=patients, seed=seed)
-    if Modality.DX not in manifest.data.modalities:
-        raise RefusedError(
-            RefusalCode.DATA_MODALITY,
-            "the phantoms are DX or CT, which this train does not ask for",
-            hint="A dry run cannot stand in for this train's data.",
+        shape: tuple[int, ...] = (images.scanner.size_px,) * 2 + (images.scanner.slices,)
+        cases = _make_ct(form, into, images)
+    else:
+        shape = (images.pixels or _RADIOGRAPH_PX,) * 2
+        cases = _make_radiographs(form, into, images)
+    return form.described(cases, () if manifest.program is None else shape)
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What the hospital's form says, for the fields that one train asks for."""
+
+    manifest: TrainManifest
+    profile: Profile
+    seed: int
+
+    @property
+    def label(self) -> str:
+        return self.manifest.data.label or FINDING
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The fields asked for, the label among them."""
+        label = self.manifest.data.label
+        return tuple(dict.fromkeys([*self.manifest.data.clinical_fields, *([label] if label else [])]))
+
+    def case(
+        self, files: Sequence[Path], person: Person, study: Study, kind: RadiographKind | None
+    ) -> CaseSource:
+        fields = {field.name: field for field in self.profile.fields}
+        values = {
+            name: clinical_value(fields[name], person, study, self.seed) if name in fields else None
+            for name in self.wanted
+        }
+        shown = (
+            values.get(self.label) if has_value_of(self.label) else finding_as(fields.get(self.label), study)
         )
-    (hospital,) = generate_hospitals(into, hospitals=1, patients=patients, seed=seed)
-    # One file per study, both in the order in which the hospital's studies were made up.
-    images = sorted((hospital.folder / "dicom").glob("*.dcm"))
-    with (hospital.folder / "ecrf.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    if len(images) != len(rows):
-        raise DataError("the phantoms' images and their form do not match")
-    return _described(
-        manifest,
-        (
-            _case((SourceFile(path),), row, manifest, Modality.DX)
-            for path, row in zip(images, rows, strict=True)
-        ),
+        if self.manifest.data.label is not None:
+            values[self.label] = shown
+        return CaseSource(
+            case=study.accession,
+            patient=person.patient_id,
+            study=study.accession,
+            files=tuple(SourceFile(path) for path in files),
+            label=shown if isinstance(shown, int | float) else None,
+            clinical=values,
+            modality=Modality.CT.value if kind is None else kind.modality,
+            view_position="" if kind is None else kind.view,
+            acquisition=acquired(files[0]) if self.manifest.data.acquisition_fields else {},
+        )
+
+    def described(self, cases: Iterable[CaseSource], shape: tuple[int, ...]) -> DryCases:
+        borrowed = self.manifest.data.label is not None and not has_value_of(self.label)
+        others = tuple(name for name in self.wanted if name != self.manifest.data.label)
+        return DryCases(
+            tuple(cases),
+            unknown_fields(self.profile, others),
+            made_up_fields(self.profile, others),
+            self.label if borrowed else None,
+            shape,
+        )
+
+
+def _make_radiographs(form: _Form, into: Path, images: DryImages) -> Iterable[CaseSource]:
+    kinds = tuple(
+        RadiographKind(modality, view)
+        for view, modality in product(form.manifest.data.view_positions or _VIEWS, _RADIOGRAPHS)
+        if modality in form.manifest.data.modalities
     )
+    size_px = images.pixels or _RADIOGRAPH_PX
+    (hospital,) = generate_hospitals(
+        into, hospitals=1, patients=images.patients, seed=images.seed, size_px=size_px, kinds=kinds
+    )
+    # One file per study, both in the order in which the hospital's studies were made up.
+    files = sorted((hospital.folder / "dicom").glob("*.dcm"))
+    people = people_of_hospital(0, patients=images.patients, seed=images.seed)
+    studies = [(person, study) for person in people for study in person.studies]
+    if len(files) != len(studies):
+        raise DataError("the phantoms' images and their form do not match")
+    for number, (path, (person, study)) in enumerate(zip(files, studies, strict=True)):
+        yield form.case((path,), person, study, kinds[number % len(kinds)])
 
 
-def _make_ct(manifest: TrainManifest, into: Path, *, patients: int, seed: int) -> DryCases:
-    random = np.random.default_rng([seed, 0])
-    people = make_people(random, count=patients, prevalence=_PREVALENCE, letter="A")
-    cases = []
-    for person in people:
-        for study, row in zip(person.studies, form_rows(person), strict=True):
-            series = write_ct_series(into / study.accession, person=person, study=study, seed=seed)
-            case = _case(tuple(SourceFile(path) for path in series.files), row, manifest, Modality.CT)
-            if manifest.data.masks:
-                case = replace(
-                    case, masks=(_mask(into / f"{study.accession}.nii", series, manifest.data.masks),)
-                )
-            cases.append(case)
-    return _described(manifest, cases)
+def _make_ct(form: _Form, into: Path, images: DryImages) -> Iterable[CaseSource]:
+    random = np.random.default_rng([images.seed, 0])
+    masks = form.manifest.data.masks
+    for person in make_people(random, count=images.patients, prevalence=_PREVALENCE, letter="A"):
+        for study in person.studies:
+            series = write_ct_series(
+                into / study.accession, person=person, study=study, seed=images.seed, scanner=images.scanner
+            )
+            case = form.case(series.files, person, study, None)
+            if masks:
+                case = replace(case, masks=(_mask(into / f"{study.accession}.nii", series, masks),))
+            yield case
 
 
 def _mask(path: Path, series: PhantomSeries, names: tuple[str, ...]) -> MaskSource:
@@ -104,48 +221,3 @@ def _mask(path: Path, series: PhantomSeries, names: tuple[str, ...]) -> MaskSour
     labels = series.nodule.astype(np.uint8)
     path.write_bytes(nifti.header(labels.shape[::-1], series.affine, labels.dtype) + labels.tobytes())
     return MaskSource(SourceFile(path), "nifti", names)
-
-
-def _described(manifest: TrainManifest, cases: Iterable[CaseSource]) -> DryCases:
-    label = manifest.data.label or FINDING
-    wanted = dict.fromkeys([*manifest.data.clinical_fields, label])
-    return DryCases(
-        tuple(cases),
-        tuple(name for name in wanted if name not in _FIELDS and name != label),
-        label if label not in _FIELDS else None,
-    )
-
-
-def _case(
-    files: tuple[SourceFile, ...], row: Mapping[str, str], manifest: TrainManifest, modality: Modality
-) -> CaseSource:
-    label = manifest.data.label or FINDING
-    wanted = dict.fromkeys([*manifest.data.clinical_fields, label])
-    values = {name: read(row) for name, read in _FIELDS.items()}
-    shown = values.get(label, values[FINDING])
-    clinical = {name: shown if name == label else values.get(name) for name in wanted}
-    return CaseSource(
-        case=row["accession"],
-        patient=row["patient_id"],
-        study=row["accession"],
-        files=files,
-        label=shown if isinstance(shown, int | float) else None,
-        clinical=clinical,
-        modality=modality.value,
-        view_position="PA" if modality is Modality.DX else "",
-    )
-
-
-def _number(name: str) -> Callable[[Mapping[str, str]], JsonScalar]:
-    return lambda row: float(row[name]) if row[name] else None
-
-
-# The fields of the minimal dataset thorax-1 and how they follow from the phantoms' form.
-_FIELDS: Final[Mapping[str, Callable[[Mapping[str, str]], JsonScalar]]] = {
-    FINDING: lambda row: int(row[FINDING]),
-    "sex": lambda row: row["sex"],
-    "age_years": lambda row: _THIS_YEAR - date.fromisoformat(row["birth_date"]).year,
-    "temperature_c": _number("temperature_c"),
-    "crp_mg_l": _number("crp_mg_l"),
-    "smoker": lambda row: _FLAGS[row["smoker"]],
-}

@@ -1,6 +1,7 @@
 """The conversation of a dry run: one warm container, asked round by round, every answer through the guard."""
 
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,7 +37,7 @@ from train_images.tool.dry_canary import DryUpdate, dry_score
 from train_images.tool.dry_privacy import UpdateNoise, update_noise
 from train_images.tool.folders import PackedTrain
 from train_images.tool.initial_weights import Weights
-from train_images.tool.peak_memory import peak_memory_bytes
+from train_images.tool.measuring import TrainUse, together
 from train_images.tool.sandbox_home import SandboxHome, containers_at_once
 from train_images.tool.stages import stages_of
 
@@ -120,12 +121,14 @@ class Conversation:
 
     Attributes:
         messages: in order; the last one may have released nothing.
-        peak_memory_bytes: of the container, or None where the machine does not show it.
+        start_s: from asking for the container until it said hello; None where it did not, or where each patient has one.
+        use: of the train's containers; None where none ran.
         log: the end of what the train printed.
     """
 
     messages: tuple[DryMessage, ...]
-    peak_memory_bytes: int | None
+    start_s: float | None
+    use: TrainUse | None
     log: str
 
 
@@ -141,15 +144,29 @@ def converse(home: SandboxHome, terms: DryTerms, progress: Progress) -> Conversa
     if terms.train.manifest.program is not None:
         progress("starting the train in the sandbox")
     run_id = f"dry-{secrets.token_hex(6)}"
+    began = time.monotonic()
     try:
         session = _start(home, terms, run_id)
     except TrainStartError as error:
-        return Conversation((_failed(1, first, error.failure, terms.train.manifest),), None, error.log)
+        failed = _failed(1, first, error.failure, terms.train.manifest)
+        return Conversation((failed,), None, None, error.log)
+    start_s = round(time.monotonic() - began, 3) if isinstance(session, TrainSession) else None
     try:
         messages = tuple(_rounds(home, terms, session, progress))
-        return Conversation(messages, peak_memory_bytes(run_id, home.engine), session.logs(_LOG_BYTES))
+        home.launcher.look(run_id)
+        return Conversation(messages, start_s, _use(home, run_id), session.logs(_LOG_BYTES))
     finally:
         session.finish()
+
+
+def _use(home: SandboxHome, run_id: str) -> TrainUse | None:
+    """Return what the train's own containers used: one, or one per patient; those that only score are the station's."""
+    beside = f"{run_id}-score-"
+    return together(
+        use
+        for name, use in home.launcher.uses.items()
+        if name.startswith(run_id) and not name.startswith(beside)
+    )
 
 
 def _start(home: SandboxHome, terms: DryTerms, run_id: str) -> Session:

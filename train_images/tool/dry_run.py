@@ -1,4 +1,4 @@
-"""A dry run: the train in the real sandbox, on made-up radiographs, its answers through the real guard.
+"""A dry run: the train in the real sandbox, on made-up images, its answers through the real guard.
 
 What is not real: the patients, the policy's signatures, and that one station takes part. Decoding, freezing, the launcher,
 the container's restrictions, the protocol and the guard are a station's own code. So what passes here fails at a hospital for
@@ -19,8 +19,9 @@ from policies.refusals import Reason, Refused
 from station.cohorts import CohortKey, FrozenCohort, define, freeze, wipe
 from station.cohorts.roster import Roster
 from station.egress.contract import ReleaseContract
-from station.sandbox.spec import MIB
-from train_images.tool.dry_cohort import FINDING, DryCases, make_cases
+from train_images.tool.dry_clinical import FINDING
+from train_images.tool.dry_cohort import DryCases, DryImages, make_cases
+from train_images.tool.dry_measures import Measure, Measured, measures
 from train_images.tool.dry_messages import DryMessage, DryTerms, Outcome, converse
 from train_images.tool.dry_privacy import DryPrivacy, dry_privacy
 from train_images.tool.dry_terms import dry_policy, patients_for
@@ -45,6 +46,8 @@ class DryChoice:
         patients: how many to make up; without it enough for the policy.
         rounds: how many rounds.
         seed: of the phantoms.
+        pixels: rows and columns of the made-up images; without it small ones.
+        slices: of a made-up CT; likewise.
         engine: the container engine's socket.
     """
 
@@ -54,6 +57,8 @@ class DryChoice:
     patients: int | None = None
     rounds: int = 1
     seed: int = DEFAULT_SEED
+    pixels: int | None = None
+    slices: int | None = None
     engine: Path = DEFAULT_ENGINE
 
 
@@ -67,8 +72,8 @@ class DryReport:
         patients: in the cohort, by split.
         left_out: images that could not be used, by reason.
         notes: where the phantoms differ from what the train asks for.
-        peak_memory_bytes: of the container with its tmpfs and cached files; None where the machine does not show it.
-        memory_limit_bytes: what the train asked for.
+        image_shape: of the made-up images, in pixels or voxels; empty where none was made.
+        measures: what it took, beside what the manifest asks for.
         log: the end of what the train printed.
         privacy: what the policy's noise costs patients and does to figures; None where it has none.
     """
@@ -82,8 +87,8 @@ class DryReport:
     left_out: dict[str, int]
     notes: tuple[str, ...]
     messages: tuple[DryMessage, ...]
-    peak_memory_bytes: int | None
-    memory_limit_bytes: int
+    image_shape: tuple[int, ...]
+    measures: tuple[Measure, ...]
     log: str
     privacy: DryPrivacy | None = None
 
@@ -114,8 +119,9 @@ def dry_run(train: PackedTrain, choice: DryChoice, progress: Progress) -> DryRep
     with sandbox_home(train, choice.engine) as home:
         # 2
         patients = patients_for(policy, choice.patients)
-        progress(f"making radiographs of {patients} patients who do not exist")
-        cases = make_cases(manifest, home.path / "phantoms", patients=patients, seed=choice.seed)
+        progress(f"making images of {patients} patients who do not exist")
+        images = DryImages(patients, choice.seed, choice.pixels, choice.slices)
+        cases = make_cases(manifest, home.path / "phantoms", images)
         cohort, roster = _freeze(home, train, policy, cases, choice.seed)
         try:
             # 3
@@ -130,18 +136,20 @@ def dry_run(train: PackedTrain, choice: DryChoice, progress: Progress) -> DryRep
             said = converse(home, terms, progress)
         finally:
             wipe(cohort)
+    by_split = {split.value: len(found) for split, found in cohort.patients_by_split.items() if found}
+    seen = Measured(said.start_s, said.use, by_split, cases.shape)
     return DryReport(
         train=manifest.name,
         version=manifest.version,
         outcome=said.messages[-1].outcome,
         policy="the board's draft" if choice.policy is None else f"{policy.id} version {policy.version}",
         hyperparameters=config,
-        patients={split.value: len(found) for split, found in cohort.patients_by_split.items() if found},
+        patients=by_split,
         left_out={reason.value: count for reason, count in cohort.left_out.items()},
         notes=_notes(cases),
         messages=said.messages,
-        peak_memory_bytes=said.peak_memory_bytes,
-        memory_limit_bytes=manifest.resources.memory_mib * MIB,
+        image_shape=cases.shape,
+        measures=measures(manifest, said.messages, seen),
         log=said.log,
         privacy=dry_privacy(policy, manifest),
     )
@@ -180,7 +188,10 @@ def _notes(cases: DryCases) -> tuple[str, ...]:
     if cases.borrowed_label is not None:
         notes.append(f"the phantoms have no label {cases.borrowed_label}: their {FINDING} stands in for it")
     if cases.empty_fields:
-        notes.append(f"the phantoms have no {', '.join(cases.empty_fields)}: these fields are empty")
+        notes.append(f"the profile has no {', '.join(cases.empty_fields)}: these fields are empty")
+    if cases.drawn_fields:
+        names = ", ".join(cases.drawn_fields)
+        notes.append(f"drawn by chance, without regard to the patient or the images: {names}")
     return tuple(notes)
 
 

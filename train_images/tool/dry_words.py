@@ -10,8 +10,8 @@ from train_images.tool.dry_messages import DryMessage
 from train_images.tool.dry_privacy import cost_lines, update_line
 from train_images.tool.dry_run import DryReport
 
+MEASURED_COLUMNS = ("measured", "took", "asked for", "")
 COLUMNS = ("round", "message", "outcome", "what would leave", "seconds")
-_MIB = 1 << 20
 _LOG_LINES = 20
 
 
@@ -27,11 +27,20 @@ def rows(report: DryReport) -> Iterator[tuple[str, ...]]:
         )
 
 
+def measured_rows(report: DryReport) -> Iterator[tuple[str, ...]]:
+    """Yield one row per measure, in the order of `MEASURED_COLUMNS`."""
+    for each in report.measures:
+        unit = "" if each.unit == "processors" else f" {each.unit}"
+        asked = "" if each.asked is None else f"{each.asked:g}{unit}"
+        yield each.what, f"{each.measured:g}{unit}", asked, each.remark
+
+
 def lines_before(report: DryReport) -> Iterator[str]:
     """Yield what the train was given."""
     patients = ", ".join(f"{count} {split}" for split, count in report.patients.items())
     yield f"{report.train} {report.version}, held to {report.policy}"
-    yield f"Cohort: patients {patients}"
+    images = f", images of {'x'.join(map(str, report.image_shape))}" if report.image_shape else ""
+    yield f"Cohort: patients {patients}{images}"
     if report.left_out:
         yield "Left out: " + ", ".join(f"{count} {reason}" for reason, count in report.left_out.items())
     if report.hyperparameters:
@@ -56,9 +65,6 @@ def lines_after(report: DryReport) -> Iterator[str]:
             for message in report.messages
             if message.noise is not None
         )
-    if report.peak_memory_bytes is not None:
-        limit = report.memory_limit_bytes // _MIB
-        yield f"Memory: at most {report.peak_memory_bytes // _MIB} MiB (cached files counted) of {limit} MiB"
     problem = report.problem
     if problem is None:
         yield "Every message would have been released."

@@ -21,6 +21,7 @@ from policies.manifest import Interface, TrainManifest
 from station.sandbox.launcher.service import local_launcher
 from station.sandbox.spec import MIB, Launcher, LauncherSettings
 from train_images.tool.folders import PackedTrain
+from train_images.tool.measuring import MeasuringLauncher
 
 _MOST_AT_ONCE: Final = 4
 DEFAULT_ENGINE: Final = Path("/var/run/docker.sock")
@@ -33,12 +34,12 @@ class SandboxHome:
     Attributes:
         path: the folder.
         engine: the container engine's socket.
-        launcher: a station's own, in this process.
+        launcher: a station's own, in this process; it is looked at what its containers use.
     """
 
     path: Path
     engine: Path
-    launcher: Launcher
+    launcher: MeasuringLauncher
 
     @property
     def cohorts(self) -> Path:
@@ -93,7 +94,7 @@ def sandbox_home(train: PackedTrain, engine: Path = DEFAULT_ENGINE) -> Iterator[
             (home / "compute" / "layers").symlink_to(train.store.root.resolve())
         except OSError as error:
             raise StorageError(f"the dry run's folder cannot be made ({error.strerror})") from error
-        launcher = local_launcher(home, settings)
+        launcher = MeasuringLauncher(local_launcher(home, settings))
         if train.manifest.program is not None:
             _require_engine(launcher)
         yield SandboxHome(home, engine, launcher)

@@ -19,7 +19,8 @@ from policies.wire.deltas import apply_delta
 from station.cohorts import CohortDefinition, CohortKey, FrozenCohort, define, freeze, wipe
 from station.egress.release import Suppressed
 from train_images.tool import dry_words
-from train_images.tool.dry_cohort import make_cases
+from train_images.tool.dry_cohort import DryCases, DryImages, make_cases
+from train_images.tool.dry_measures import Measure
 from train_images.tool.dry_messages import DryMessage
 from train_images.tool.dry_run import DryReport
 from train_images.tool.dry_terms import dry_policy, patients_for
@@ -31,9 +32,13 @@ def manifest(text: str = MANIFEST) -> TrainManifest:
     return load_yaml(TrainManifest, text.encode(), what="train.yaml")
 
 
+def made_cases(train: TrainManifest, folder: Path, patients: int, seed: int) -> DryCases:
+    return make_cases(train, folder, DryImages(patients, seed))
+
+
 def test_phantoms_become_cases_with_the_fields_of_the_minimal_dataset(tmp_path: Path) -> None:
     fields = "[pneumonia, sex, age_years, temperature_c, crp_mg_l, smoker]"
-    made = make_cases(manifest(MANIFEST.replace("[pneumonia]", fields)), tmp_path, patients=6, seed=1)
+    made = made_cases(manifest(MANIFEST.replace("[pneumonia]", fields)), tmp_path, patients=6, seed=1)
     assert made.empty_fields == ()
     assert made.borrowed_label is None
     assert len({case.patient for case in made.cases}) == 6
@@ -49,7 +54,7 @@ def test_what_the_phantoms_do_not_have_is_said(tmp_path: Path) -> None:
     text = MANIFEST.replace(
         "clinical_fields: [pneumonia], label: pneumonia", "clinical_fields: [ph], label: nodule"
     )
-    made = make_cases(manifest(text), tmp_path, patients=3, seed=1)
+    made = made_cases(manifest(text), tmp_path, patients=3, seed=1)
     assert made.empty_fields == ("ph",)
     assert made.borrowed_label == "nodule"
     assert all(case.label in {0, 1} and case.clinical["ph"] is None for case in made.cases)
@@ -60,7 +65,7 @@ def test_a_train_for_ct_gets_series_with_the_masks_it_asks_for(tmp_path: Path) -
         "label: pneumonia", "label: pneumonia, masks: [nodule, heart]"
     )
     train = make_bundle(tmp_path / "bundle", manifest=text)
-    made = make_cases(train.manifest, tmp_path / "phantoms", patients=8, seed=3)
+    made = made_cases(train.manifest, tmp_path / "phantoms", patients=8, seed=3)
     policy = dry_policy(train, None)
     definition = define(policy, train.manifest)
     assert isinstance(definition, CohortDefinition)
@@ -73,21 +78,15 @@ def test_a_train_for_ct_gets_series_with_the_masks_it_asks_for(tmp_path: Path) -
     wipe(frozen)
 
 
-def test_a_train_for_other_images_has_no_phantoms(tmp_path: Path) -> None:
-    with pytest.raises(RefusedError) as found:
-        make_cases(manifest(MANIFEST.replace("[DX]", "[CR]")), tmp_path, patients=3, seed=1)
-    assert found.value.code == RefusalCode.DATA_MODALITY
-
-
 def test_every_image_goes_with_its_own_row_of_the_form(tmp_path: Path) -> None:
-    for case in make_cases(manifest(), tmp_path, patients=12, seed=3).cases:
+    for case in made_cases(manifest(), tmp_path, patients=12, seed=3).cases:
         image = dcmread(case.files[0].path, stop_before_pixels=True)
         assert (image.AccessionNumber, image.PatientID) == (case.study, case.patient)
 
 
 def test_the_phantoms_are_all_of_use_to_a_station(tmp_path: Path) -> None:
     train = make_bundle(tmp_path / "bundle")
-    made = make_cases(train.manifest, tmp_path / "phantoms", patients=24, seed=3)
+    made = made_cases(train.manifest, tmp_path / "phantoms", patients=24, seed=3)
     definition = define(dry_policy(train, None), train.manifest)
     assert isinstance(definition, CohortDefinition)
     frozen = freeze(definition, made.cases, tmp_path / "cohorts", CohortKey(bytes(32)))
@@ -152,7 +151,9 @@ def report(*messages: DryMessage) -> DryReport:
     return DryReport(
         train="trivial", version="1.0.0", outcome=messages[-1].outcome, policy="the board's draft",
         hyperparameters={"step": 1.0}, patients={"training": 30}, left_out={"label-missing": 2}, notes=("a note",),
-        messages=messages, peak_memory_bytes=50 << 20, memory_limit_bytes=256 << 20, log="one\ntwo\n",
+        messages=messages, image_shape=(64, 64, 24),
+        measures=(Measure("memory, at most", 50.5, 256.0, "MiB", "far more"), Measure("start", 1.5, None, "s")),
+        log="one\ntwo\n",
     )  # fmt: skip
 
 
@@ -168,6 +169,11 @@ def test_a_report_in_words() -> None:
         "1", "train", "released", "loss 0.5, table t, 2 rows, update of 388 bytes, about 30 images, room for 2.5 kbit",
         "1.25",
     )  # fmt: skip
+    assert list(dry_words.measured_rows(found)) == [
+        ("memory, at most", "50.5 MiB", "256 MiB", "far more"),
+        ("start", "1.5 s", "", ""),
+    ]
+    assert "Cohort: patients 30 training, images of 64x64x24" in list(dry_words.lines_before(found))
     assert "Left out: 2 label-missing" in list(dry_words.lines_before(found))
     after = list(dry_words.lines_after(found))
     assert after[0] == (
