@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from algorithms.clientapp.failures import TrainError
+
 
 def data_folder() -> Path:
     """Return where the cohort lies; outside a container PHT_DATA says."""
@@ -15,9 +17,11 @@ def cases_of(folder: Path, split: str) -> list[dict[str, Any]]:
     """Return a split's entries of the datalist, in its order: `image` and, where they are, `label`, `patient`, clinical fields.
 
     Raises:
-        ValueError: the cohort lists no case of this split.
+        TrainError: NO_CASES, the cohort lists no case of this split.
     """
     cases: list[dict[str, Any]] = json.loads((folder / "datalist.json").read_text(encoding="utf-8"))[split]
     if not cases:
-        raise ValueError(f"the cohort has no {split} cases")
+        raise TrainError(
+            "NO_CASES", f"the cohort has no {split} cases: a larger cohort, or another cohort key, has some"
+        )
     return cases
