@@ -72,8 +72,8 @@ def test_structures_are_drawn_evenly_and_as_often_as_asked(tmp_path: Path) -> No
     assert all(values - {0} for values in seen)
     # The small one has 8 voxels, the large one 13200, and each is the middle of half of the patches.
     assert 0.35 < np.mean([2 in values for values in seen]) < 0.65
-    away = [patch["label"].any() for patch in draws(item, 1, count=200, share_about_structures=0.0)]
-    assert 0.3 < np.mean(away) < 0.98
+    away = draws(item, 1, count=200, share_about_structures=0.0)
+    assert np.mean([2 in patch["label"].numpy() for patch in away]) < 0.25
     assert len(draws(case(tmp_path, 2, empty=True), 1, count=5, share_about_structures=1.0)) == 5
 
 
