@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from policies.acquisition import AcquisitionField
 from policies.aggregates import AggregateOutput as AggregateOutput  # noqa: PLC0414 - a part of the manifest
 from policies.aggregates import Split as Split  # noqa: PLC0414 - likewise
 from policies.aggregates import ToldValues, columns_of, lines_of, problem_with, told_values
@@ -69,6 +70,10 @@ class DataNeeds(StrictModel):
         description="Minimal-dataset profile and version, for example thorax-1@1."
     )
     clinical_fields: Sequence[Name | MetricName] = ()
+    acquisition_fields: Sequence[AcquisitionField] = Field(
+        default=(),
+        description="How images were acquired, coarse; columns of clinical.csv beside the clinical fields.",
+    )
     label: MetricName | None = Field(default=None, description="The clinical field used as label.")
     masks: Sequence[Name] = Field(
         default=(),
@@ -86,6 +91,17 @@ class DataNeeds(StrictModel):
         if len(set(value)) != len(value):
             raise ValueError("names a mask twice")
         return value
+
+    @model_validator(mode="after")
+    def _other_names(self) -> "DataNeeds":
+        fields = set(self.acquisition_fields)
+        if len(fields) != len(self.acquisition_fields):
+            raise ValueError("names an acquisition field twice")
+        if both := fields & {*self.clinical_fields, *([self.label] if self.label else [])}:
+            raise ValueError(
+                f"asks for {', '.join(sorted(both))} as a clinical field and as an acquisition field"
+            )
+        return self
 
 
 class HyperparameterSpec(StrictModel):
@@ -350,7 +366,7 @@ def _problem_with_rows(manifest: TrainManifest) -> str | None:
     if manifest.kind is TrainKind.TRAINING:
         return "a training train has no rows: only analyses and evaluations are counted"
     if not outputs.rows.of_train:
-        return "every column is clinical, so there is nothing to run: the interface is station"
+        return "the station fills in every column, so there is nothing to run: the interface is station"
     return _problem_with_clinical(manifest)
 
 
@@ -364,7 +380,7 @@ def _problem_with_map(manifest: TrainManifest) -> str | None:
     if outputs.metrics:
         return "a map train states no metrics: the station counts its rows"
     if not outputs.rows.of_train:
-        return "every column is clinical, so there is nothing to run: the interface is station"
+        return "the station fills in every column, so there is nothing to run: the interface is station"
     if manifest.resources.gpu != "none":
         return "a map train is given no GPU: each patient has a container for a moment"
     if outputs.rows.patient_timeout_s > manifest.resources.message_timeout_s:
@@ -380,7 +396,7 @@ def _problem_with_station(manifest: TrainManifest) -> str | None:
     if outputs.rows is None:
         return "a train without a program declares the clinical columns that the station counts"
     if outputs.rows.of_train:
-        return "no program runs (interface station), so every column has source: clinical"
+        return "no program runs (interface station), so every column has source: clinical, acquisition or combined"
     if outputs.metrics or manifest.hyperparameters or manifest.error_codes or outputs.membership_scores:
         return "no program runs (interface station): no metrics, hyperparameters, error codes or scores"
     if manifest.data.masks or manifest.data.representation != "volume":
@@ -408,4 +424,9 @@ def _problem_with_clinical(manifest: TrainManifest) -> str | None:
     missing = [] if rows is None else [column.name for column in rows.clinical if column.name not in asked]
     if missing:
         return f"clinical columns that data.clinical_fields does not ask for: {', '.join(missing)}"
+    unasked = (
+        [] if rows is None else [c.name for c in rows.acquisition if c.name not in needs.acquisition_fields]
+    )
+    if unasked:
+        return f"acquisition columns that data.acquisition_fields does not ask for: {', '.join(unasked)}"
     return None

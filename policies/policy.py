@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from policies.acquisition import AcquisitionField
 from policies.documents import Digest, Moment, Name, Sequence, StrictModel, Text
 from policies.manifest import (
     MAX_ERROR_CODES,
@@ -132,6 +133,10 @@ class DataGrant(StrictModel):
     consent_modes: Sequence[ConsentMode] = Field(min_length=1)
     modalities: Sequence[Modality] = Field(min_length=1)
     clinical_fields: Sequence[MetricName] = ()
+    acquisition_fields: Sequence[AcquisitionField] = Field(
+        default=(),
+        description="How images were acquired: manufacturer, view, slice thickness and the like, coarse.",
+    )
     masks: Sequence[Name] = Field(default=(), description="Segmentations, by name.")
     representations: Sequence[Literal["volume", "dicom"]] = Field(
         default=("volume",),

@@ -1,12 +1,13 @@
 """What is known of one patient in an analysis: one row of a fixed schema, and the bins its station counts patients in.
 
-A train states rows and no count. Columns of the hospital's clinical data are filled in by the station itself. A row outside this
-schema is no row; whatever else a train says is not read. Pure; the values are untrusted.
+A train states rows and no count. Columns of the hospital's clinical data, and of how images were acquired, are filled in by the
+station itself, and so are columns that combine others. A row outside this schema is no row; whatever else a train says is not read.
+Pure; the values are untrusted.
 """
 
 import math
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
@@ -27,6 +28,8 @@ FAILURES: Final = ("crash", "timeout", "oom", "protocol", "row")
 MISSING: Final = "missing"
 HIDDEN: Final = -1
 """What stands in a table where a count was too small to leave."""
+JOINED: Final = "."
+"""Between the categories that a combined column joins."""
 
 ColumnName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Category = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+\-]{0,47}$")]
@@ -44,9 +47,16 @@ class RowColumn(StrictModel):
     maximum: Edge | None = None
     categories: Sequence[Category] = Field(default=(), max_length=MAX_CATEGORIES)
     missing: bool = Field(default=False, description="Whether a patient may be without it (null).")
-    source: Literal["train", "clinical"] = Field(
+    source: Literal["train", "clinical", "acquisition", "combined"] = Field(
         default="train",
-        description="Who fills it in: the train's program, or the station itself from the clinical field of this name.",
+        description="Who fills it in: the train's program; or the station itself, from the clinical field or the acquisition field of "
+        "this name, or by joining the categories of other columns.",
+    )
+    of: Sequence[ColumnName] = Field(
+        default=(),
+        max_length=3,
+        description="Of a combined column: two or three columns of categories. Its own categories are theirs, joined by a point "
+        "(F.positive); a patient who lacks one of them lacks it, or has a combination that is not named.",
     )
 
     @model_validator(mode="after")
@@ -54,6 +64,12 @@ class RowColumn(StrictModel):
         bounded = self.minimum is not None and self.maximum is not None
         if self.name == OUTCOME:
             raise ValueError(f"{OUTCOME!r} is the station's own column")
+        if (self.source == "combined") != bool(self.of):
+            raise ValueError("a combined column says of which ('of'), and no other does")
+        if self.source == "combined" and (
+            self.type != "category" or len(set(self.of)) != len(self.of) or len(self.of) < 2
+        ):
+            raise ValueError("a combined column is of categories, of two or three other columns")
         if self.type == "category":
             if not self.categories or self.minimum is not None or self.maximum is not None:
                 raise ValueError("a category has its categories, and no minimum or maximum")
@@ -100,7 +116,24 @@ class RowSchema(StrictModel):
         names = [column.name for column in self.columns]
         if len(set(names)) != len(names):
             raise ValueError("names a column twice")
+        for column in self.columns:
+            if problem := self._problem_with_combined(column):
+                raise ValueError(f"{column.name} {problem}")
         return self
+
+    def _problem_with_combined(self, column: RowColumn) -> str | None:
+        """Return why a column cannot be joined of others, or None; of one that is not joined too."""
+        parts = [part for part in map(self.column, column.of) if part is not None]
+        if len(parts) != len(column.of) or any(part.type != "category" or part.of for part in parts):
+            return "combines columns that are no columns of categories of these rows"
+        if not parts:
+            return None
+        joined = [JOINED.join(names) for names in product(*(part.categories for part in parts))]
+        if len(set(joined)) != len(joined):
+            return "combines categories that look the same when they are joined: name them otherwise"
+        if unknown := [name for name in column.categories if name not in joined]:
+            return f"has categories that do not follow from what it combines: {', '.join(unknown)}"
+        return None
 
     def column(self, name: str) -> RowColumn | None:
         """Return a column by name."""
@@ -113,8 +146,33 @@ class RowSchema(StrictModel):
 
     @property
     def clinical(self) -> tuple[RowColumn, ...]:
-        """The columns that the station fills in."""
+        """The columns that the station fills in from clinical data."""
         return tuple(column for column in self.columns if column.source == "clinical")
+
+    @property
+    def acquisition(self) -> tuple[RowColumn, ...]:
+        """The columns that the station fills in from how images were acquired."""
+        return tuple(column for column in self.columns if column.source == "acquisition")
+
+    @property
+    def stated(self) -> frozenset[str]:
+        """The columns whose values rest on what the train says: its own, and those that combine one of them."""
+        own = {column.name for column in self.of_train}
+        return frozenset(own | {column.name for column in self.columns if own & set(column.of)})
+
+    def joined(self, row: Mapping[str, Cell]) -> dict[str, Cell]:
+        """Return the combined columns of a row that has all others; None where a part is missing.
+
+        A combination that the column does not name is missing where that may be, else it stays one that the column does not accept.
+        """
+        found: dict[str, Cell] = {}
+        for column in self.columns:
+            if not column.of:
+                continue
+            parts = [row.get(name) for name in column.of]
+            text = None if None in parts else JOINED.join(str(part) for part in parts)
+            found[column.name] = None if column.missing and text not in column.categories else text
+        return found
 
     def read(self, answer: object) -> dict[str, Cell] | None:
         """Return an untrusted answer as a row, or None where it is none: every column within its bounds, and nothing else.

@@ -130,6 +130,7 @@ def _data(facts: Facts) -> Section:
         "body_part": needs.body_part,
         "profile": needs.profile,
         "clinical_fields": list(needs.clinical_fields),
+        "acquisition_fields": [field.value for field in needs.acquisition_fields],
         "label": needs.label or NOT_STATED,
         "masks": list(needs.masks),
         "collections": NOT_STATED if grant is None else list(grant.collections),

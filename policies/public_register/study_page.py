@@ -125,7 +125,10 @@ class _Writer:
                 ),
                 self._term(
                     "fields",
-                    [tag("code", name) for name in (*data.clinical_fields, *data.masks)]
+                    [
+                        tag("code", name)
+                        for name in (*data.clinical_fields, *data.acquisition_fields, *data.masks)
+                    ]
                     or self._say("no_fields"),
                 ),
                 self._term("collections", [tag("code", name) for name in data.collections]),

@@ -376,7 +376,7 @@ def _trusted_to_map(policy: Policy, manifest: TrainManifest) -> str:
 def _train_sums(policy: Policy, manifest: TrainManifest) -> list[str]:
     """Name the sums in which the train's own columns are added, or say whose values are; under noise low digits say nothing."""
     rows = manifest.outputs.rows if policy.release.differential_privacy is None else None
-    own = set() if rows is None else {column.name for column in rows.of_train}
+    own = frozenset() if rows is None else rows.stated
     return [
         item.key
         for item in manifest.outputs.aggregates

@@ -5,6 +5,7 @@ Pure. Asked by a station before it freezes a cohort, and by a board before it si
 
 from collections.abc import Collection
 
+from policies.acquisition import form_of
 from policies.errors import NotFoundError
 from policies.manifest import Modality, TrainManifest
 from policies.policy import Policy
@@ -12,6 +13,7 @@ from policies.profiles import load_profile
 from policies.profiles.bands import ExactBand, PeriodBand, RangeBand, RoundedBand, WithheldBand
 from policies.profiles.model import ProfileField
 from policies.refusals import Reason, RefusalCode
+from policies.rows import RowColumn
 
 RADIOGRAPHS = frozenset({Modality.DX, Modality.CR})
 """What is laid out as 2-D images; CT is laid out as volumes."""
@@ -24,7 +26,8 @@ def cohort_reasons(policy: Policy, manifest: TrainManifest) -> list[Reason]:
     2. Every clinical field asked for is granted, and so are the label, every mask and the representation.
     3. This version can lay it out, and the minimal-dataset profile is known and has the fields: what it does not band is
        not shown.
-    4. Clinical columns of its rows are of the kind that the profile's bands show.
+    4. Clinical columns of its rows are of the kind that the profile's bands show, acquisition columns of the kind that their
+       fields show.
     """
     return (
         ungranted_reasons(policy, manifest)
@@ -57,7 +60,25 @@ def column_reasons(manifest: TrainManifest) -> list[Reason]:
             reasons.append(f"{column.name} is never shown")
         elif column.type != "category" and not _shows_numbers(field):
             reasons.append(f"{column.name} is shown as {_shown_as(field)}, so its column is of categories")
+    reasons += [problem for column in rows.acquisition if (problem := _problem_with_acquisition(column))]
     return [Reason(RefusalCode.DATA_FIELDS, "; ".join(reasons))] if reasons else []
+
+
+def _problem_with_acquisition(column: RowColumn) -> str | None:
+    form = form_of(column.name)
+    if form is None:
+        return f"{column.name} is no acquisition field"
+    if not form.categories:
+        return (
+            f"{column.name} is shown as numbers, so its column is of numbers"
+            if column.type == "category"
+            else None
+        )
+    if column.type != "category":
+        return f"{column.name} is shown as codes, so its column is of categories"
+    if never := [name for name in column.categories if name not in form.categories]:
+        return f"{column.name} never is {', '.join(never)}: its categories are {', '.join(form.categories)}"
+    return None
 
 
 def _shows_numbers(field: ProfileField) -> bool:
@@ -86,6 +107,7 @@ def ungranted_reasons(policy: Policy, manifest: TrainManifest) -> list[Reason]:
     if modalities:
         reasons.append(Reason(RefusalCode.DATA_MODALITY, f"not granted: {', '.join(modalities)}"))
     fields = [name for name in wanted_fields(manifest) if name not in granted.clinical_fields]
+    fields += [name for name in needs.acquisition_fields if name not in granted.acquisition_fields]
     if fields:
         reasons.append(Reason(RefusalCode.DATA_FIELDS, f"not granted: {', '.join(fields)}"))
     masks = [name for name in needs.masks if name not in granted.masks]

@@ -110,6 +110,8 @@ def manifest_reasons(order: RunOrder, manifest: TrainManifest, policy: Policy) -
     asked = set(manifest.data.clinical_fields) | ({manifest.data.label} if manifest.data.label else set())
     if extra_fields := asked - set(policy.data.clinical_fields):
         found.append(Reason(code.DATA_FIELDS, f"asks for {', '.join(sorted(extra_fields))}"))
+    if acquired := set(manifest.data.acquisition_fields) - set(policy.data.acquisition_fields):
+        found.append(Reason(code.DATA_FIELDS, f"asks for {', '.join(sorted(acquired))}"))
     if extra_masks := set(manifest.data.masks) - set(policy.data.masks):
         found.append(Reason(code.DATA_FIELDS, f"asks for masks {', '.join(sorted(extra_masks))}"))
     if manifest.data.representation not in policy.data.representations:

@@ -3,14 +3,16 @@
 A radiograph is a case; so is a CT series, with all its instances that count.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from policies.acquisition import AcquisitionField
 from policies.policy import ConsentMode, ConsentPurpose
 from station.catalogue.consent import ConsentState, consenting
 from station.catalogue.tables import Clinical, Instance, Label
@@ -121,7 +123,25 @@ def _case(
         view_position=first.view_position,
         masks=masks.get((first.patient, first.series_uid), ()),
         recognizable_face=True if any(looked) else None if None in looked else False,
+        acquisition={field.value: _agreed(field, instances) for field in definition.acquisition_fields},
     )
+
+
+_ACQUIRED: Final[Mapping[AcquisitionField, Callable[[Instance], str | float | int | None]]] = {
+    AcquisitionField.MANUFACTURER: lambda row: row.manufacturer,
+    AcquisitionField.MODALITY: lambda row: row.modality,
+    AcquisitionField.VIEW_POSITION: lambda row: row.view_position,
+    AcquisitionField.SLICE_THICKNESS: lambda row: row.slice_thickness_mm,
+    AcquisitionField.IMAGE_ROWS: lambda row: row.rows,
+    AcquisitionField.IMAGE_COLUMNS: lambda row: row.columns,
+}
+"""Where the catalogue has each of them; a test holds that it has all."""
+
+
+def _agreed(field: AcquisitionField, instances: Sequence[Instance]) -> JsonScalar:
+    """Return what the images of a case agree on; of a series whose slices differ nothing is shown."""
+    found = {_ACQUIRED[field](row) for row in instances}
+    return found.pop() if len(found) == 1 else None
 
 
 def _clinical_fields(

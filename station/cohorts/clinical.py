@@ -1,7 +1,11 @@
-"""What a cohort's `clinical.csv` shows of a case: the granted fields, in the bands of their minimal-dataset profile."""
+"""What a cohort's `clinical.csv` shows of a case: fields in the bands of their profile, and how its images were acquired.
+
+Only what is granted; how images were acquired is as coarse as `policies.acquisition` has it.
+"""
 
 from datetime import date, timedelta
 
+from policies.acquisition import shown
 from policies.profiles import load_profile
 from station.cohorts.definition import CohortDefinition
 from station.cohorts.keys import DAY_S
@@ -14,6 +18,7 @@ def shown_fields(definition: CohortDefinition, case: CaseSource, shift_s: int) -
     1. The label is what the train learns: it stays as it is.
     2. A date is moved by the patient's shift in this train, by whole days.
     3. Every value is shown in its band; what does not fit its field is not shown.
+    4. Of how images were acquired what the field's own form has.
 
     Args:
         definition: its fields are all in its profile.
@@ -21,16 +26,18 @@ def shown_fields(definition: CohortDefinition, case: CaseSource, shift_s: int) -
         shift_s: how much earlier the patient's moments lie in this train.
     """
     profile = load_profile(definition.profile)
-    shown: dict[str, JsonScalar] = {}
+    table: dict[str, JsonScalar] = {}
     for name in definition.clinical_fields:
         value = case.clinical.get(name)
         if name == definition.label:
-            shown[name] = value
+            table[name] = value
             continue
         if profile.field(name).kind == "date":
             value = _moved(value, shift_s // DAY_S)
-        shown[name] = profile.band(name, value)
-    return shown
+        table[name] = profile.band(name, value)
+    return table | {
+        field.value: shown(field, case.acquisition.get(field)) for field in definition.acquisition_fields
+    }
 
 
 def _moved(value: JsonScalar, days: int) -> str | None:

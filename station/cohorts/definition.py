@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from policies.acquisition import AcquisitionField
 from policies.documents import Digest, Name, Sequence, StrictModel
 from policies.manifest import MetricName, Modality, Split, TrainKind, TrainManifest
 from policies.policy import ConsentMode, ConsentPurpose, Policy
@@ -42,6 +43,7 @@ class CohortDefinition(StrictModel):
     body_part: Literal["CHEST"] = "CHEST"
     profile: Annotated[str, Field(pattern=r"^[a-z0-9-]+@[0-9]+$")]
     clinical_fields: Sequence[MetricName] = ()
+    acquisition_fields: Sequence[AcquisitionField] = ()
     label: MetricName | None = None
     masks: Sequence[Name] = ()
     view_positions: Sequence[str] = ()
@@ -55,6 +57,11 @@ class CohortDefinition(StrictModel):
         if self.label is not None and self.label not in self.clinical_fields:
             raise ValueError("the label must be one of the granted clinical_fields")
         return self
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The columns of its table, after case and patient."""
+        return (*self.clinical_fields, *self.acquisition_fields)
 
     @property
     def volumes(self) -> bool:
@@ -98,6 +105,7 @@ def define(policy: Policy, manifest: TrainManifest) -> CohortDefinition | Refuse
         body_part=needs.body_part,
         profile=needs.profile,
         clinical_fields=wanted_fields(manifest),
+        acquisition_fields=needs.acquisition_fields,
         label=needs.label,
         masks=needs.masks,
         view_positions=needs.view_positions,

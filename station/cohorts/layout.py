@@ -146,11 +146,9 @@ def _labels(definition: CohortDefinition, cases: Sequence[LaidCase]) -> dict[str
 def _clinical(definition: CohortDefinition, cases: Sequence[LaidCase]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("case", "patient", *definition.clinical_fields))
+    writer.writerow(("case", "patient", *definition.fields))
     for case in cases:
-        writer.writerow(
-            (case.case, case.patient, *(_cell(case.clinical.get(f)) for f in definition.clinical_fields))
-        )
+        writer.writerow((case.case, case.patient, *(_cell(case.clinical.get(f)) for f in definition.fields)))
     return text.getvalue().encode()
 
 

@@ -47,6 +47,7 @@ class CaseSource:
         files: its DICOM files in any order; one for a radiograph.
         label: the value of the definition's label field; None where the study has none.
         clinical: the study's clinical fields; what the definition does not grant is not written.
+        acquisition: how its images were acquired, by the name of an acquisition field, as catalogued; likewise.
         modality: as catalogued; the files must say the same.
         view_position: as catalogued, may be empty.
         masks: what was drawn on it.
@@ -63,3 +64,4 @@ class CaseSource:
     view_position: str = ""
     masks: tuple[MaskSource, ...] = ()
     recognizable_face: bool | None = None
+    acquisition: Mapping[str, JsonScalar] = field(default_factory=dict)

@@ -112,7 +112,7 @@ def _earlier(before: JsonValue, after: JsonValue) -> Direction:
 
 _INFINITE: Final = float("inf")
 _RULES: Final[tuple[tuple[str, Verdict], ...]] = (
-    (r"image_config_digests|data\.(collections|consent_modes|modalities|clinical_fields|masks|representations)", _longer),
+    (r"image_config_digests|data\.(collections|consent_modes|modalities|clinical_fields|acquisition_fields|masks|representations)", _longer),
     (r"release\.(metrics|tables|error_codes)|runs\.strategies|error_codes", _longer),
     # A patient must have agreed to each of them.
     (r"data\.consent_purposes", _shorter),
@@ -156,6 +156,7 @@ _MEANINGS: Final = (
     (r"data\.consent_modes", "how patients may have been asked"),
     (r"data\.modalities", "the kinds of images it sees"),
     (r"data\.clinical_fields", "the clinical fields it sees"),
+    (r"data\.acquisition_fields", "what it sees of how images were acquired"),
     (r"data\.masks", "the segmentations it sees"),
     (r"data\.representations?", "in which form it sees images"),
     (r"data\.minimum_patients", "patients it takes at each station"),

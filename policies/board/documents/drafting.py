@@ -140,6 +140,7 @@ def _fill_from_manifest(document: _Document, train: Train) -> None:
         "image_config_digests": list(train.image_digests),
         "data.modalities": [modality.value for modality in manifest.data.modalities],
         "data.clinical_fields": list(dict.fromkeys([*manifest.data.clinical_fields, *label])),
+        "data.acquisition_fields": [field.value for field in manifest.data.acquisition_fields],
         "data.masks": list(manifest.data.masks),
         "data.representations": [manifest.data.representation],
         "runs.hyperparameters": {

@@ -160,6 +160,7 @@ def _data(policy: Policy) -> Section:
         (
             f"Collections: {', '.join(data.collections)}; images: {', '.join(data.modalities)}.",
             f"Clinical fields: {', '.join(data.clinical_fields) or 'none'}.",
+            f"How images were acquired: {', '.join(data.acquisition_fields) or 'nothing'}.",
             f"Masks: {', '.join(data.masks) or 'none'}.",
             f"Representations: {', '.join(data.representations)}.",
             f"Only patients who agreed to {' and '.join(data.consent_purposes)} ({' or '.join(data.consent_modes)}).",
@@ -301,6 +302,7 @@ def _train_sections(train: Train) -> tuple[Section, ...]:
             f"{manifest.data.representation}, profile {manifest.data.profile}{label}."
         ),
         f"Clinical fields: {', '.join(manifest.data.clinical_fields) or 'none'}.",
+        f"How images were acquired: {', '.join(manifest.data.acquisition_fields) or 'nothing'}.",
         f"Masks: {', '.join(manifest.data.masks) or 'none'}.",
         (
             f"{resources.memory_mib} MiB of memory, {resources.cpus:g} CPUs, GPU {resources.gpu}{_floor(resources)}, "
@@ -339,6 +341,14 @@ def _outputs(train: Train) -> Section:
     if outputs.rows is not None and outputs.rows.clinical:
         names = ", ".join(column.name for column in outputs.rows.clinical)
         lines.append(f"Filled in by the station from its clinical data, whatever the train says: {names}.")
+    if outputs.rows is not None and outputs.rows.acquisition:
+        names = ", ".join(column.name for column in outputs.rows.acquisition)
+        lines.append(
+            f"Filled in by the station from how images were acquired, whatever the train says: {names}."
+        )
+    for column in () if outputs.rows is None else outputs.rows.columns:
+        if column.of:
+            lines.append(f"Joined by the station: {column.name} is {' and '.join(column.of)} together.")
     lines += [_aggregate_line(item, train.manifest) for item in outputs.aggregates]
     lines += [
         f"For the hospital alone, it never leaves: {prediction_in_words(item)}."
@@ -406,6 +416,10 @@ def _mismatches(policy: Policy, train: Train) -> list[str]:
             "The train asks for more modalities.",
         ),
         (not asked <= set(policy.data.clinical_fields), "The train asks for more clinical fields."),
+        (
+            not set(manifest.data.acquisition_fields) <= set(policy.data.acquisition_fields),
+            "The train asks for more of how images were acquired.",
+        ),
         (not set(manifest.data.masks) <= set(policy.data.masks), "The train asks for more masks."),
         (
             manifest.data.representation not in policy.data.representations,

@@ -74,7 +74,7 @@ def question_of(policy: Policy, now: datetime) -> ResearchQuestion:
     asked = {
         "requester": (_spoken(policy.requester.organisation),),
         "collection": policy.data.collections,
-        "field": policy.data.clinical_fields,
+        "field": (*policy.data.clinical_fields, *policy.data.acquisition_fields),
         "mask": policy.data.masks,
         "modality": policy.data.modalities,
         "purpose": (policy.purpose.code,),
@@ -96,7 +96,7 @@ def question_of_train(manifest: TrainManifest) -> ResearchQuestion:
     label = (manifest.data.label,) if manifest.data.label else ()
     asked = {
         "requester": (_spoken(manifest.contact.organisation),),
-        "field": (*manifest.data.clinical_fields, *label),
+        "field": (*manifest.data.clinical_fields, *manifest.data.acquisition_fields, *label),
         "mask": manifest.data.masks,
         "modality": manifest.data.modalities,
         "kind": (manifest.kind,),

@@ -5,7 +5,8 @@
 Pure. A row is kept as one number per column: for p patients and c columns ``8 p c`` bytes and 2 p for how it ended (50,000
 patients and 10 columns: 4 MB; the most that may be counted, a million and 32: 258 MB), beside what the cohort's own list takes.
 Invariants: nobody is counted twice, and nobody who is not in the cohort at all; what no schema accepts is no row, and nothing of
-it is read; a clinical column holds what the station's own table shows, whatever a train says.
+it is read; a clinical or acquisition column holds what the station's own table shows, whatever a train says, and a
+combined column what the others have.
 
 What is too small to leave is not decided here (`station.egress.suppression`), nor what differs by one patient from what left
 before (`station.egress.differencing`): both are given the exact tables, with the patients in them by the project's pseudonyms.
@@ -69,7 +70,7 @@ class Tally:
         place = self._free(patient)
         if place is None:
             return False
-        full = None if row is None else self._with_clinical(patient, row)
+        full = None if row is None else self._filled(patient, row)
         # Without a row they are in no table, as whoever a program failed for: the rules on those hold for these.
         lacks = full is not None and schema is not None and schema.complete and None in full.values()
         if full is None or lacks:
@@ -131,14 +132,19 @@ class Tally:
         place = self._places.get(patient)
         return place if place is not None and self._ends[place] == _NOT_YET else None
 
-    def _with_clinical(self, patient: str, row: dict[str, Cell]) -> dict[str, Cell] | None:
+    def _filled(self, patient: str, row: dict[str, Cell]) -> dict[str, Cell] | None:
         for column in self._columns.values():
-            if column.source != "clinical":
+            if column.source not in {"clinical", "acquisition"}:
                 continue
             value = clinical_value(column, self._roster.shown(patient, column.name))
             if not column.accepts(value):
                 return None
             row[column.name] = value
+        schema = self.manifest.outputs.rows
+        for name, joined in ({} if schema is None else schema.joined(row)).items():
+            if not self._columns[name].accepts(joined):
+                return None
+            row[name] = joined
         return row
 
     # -- what came ---------------------------------------------------------------------------------------------
