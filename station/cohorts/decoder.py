@@ -12,8 +12,9 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from enum import IntEnum
 from pathlib import Path
-from typing import IO, Annotated, TypeVar
+from typing import IO, Annotated, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,80 +58,25 @@ class _NoImage(StrictModel):
     reason: Annotated[str, Field(max_length=64)]
 
 
-class Decoder:
-    """One decoder process, started when first needed and again after it died.
+class ConfinedProcess:
+    """One process that may die, started when first needed and again after it died; it speaks as `decoder_process` says.
 
     Args:
-        timeout_s: seconds one image may take, from its first byte in to its last pixel out.
+        timeout_s: seconds one answer may take, from the request's first byte in to the answer's last out.
+
+    Attributes:
+        MODULE: what is started.
     """
+
+    MODULE: ClassVar[str]
 
     def __init__(self, timeout_s: int = DEFAULT_TIMEOUT_S) -> None:
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
 
-    def decode(self, data: bytes) -> Radiograph:
-        """Decode one radiograph.
-
-        Raises:
-            UnusableImage: the bytes give no image, or the process died or ran too long on them.
-            UnavailableError: no process can be started.
-        """
-
-        def size(head: _Image) -> int:
-            return 2 * head.rows * head.columns if head.rows * head.columns <= MAX_PIXELS else -1
-
-        head, pixels = self._ask(Verb.RADIOGRAPH, {}, data, _Image, size)
-        return Radiograph(
-            pixels=np.frombuffer(pixels, dtype="<u2").reshape(head.rows, head.columns),
-            spacing_mm=head.spacing_mm,
-            modality=head.modality,
-        )
-
-    def header(self, data: bytes, *, whole: bool) -> SliceHeader | None:
-        """Read the header of one file, or of its beginning: None where that ends too early. Raises as `decode` does."""
-        head, _ = self._ask(Verb.HEADER, {"whole": whole}, data, _Header, lambda _: 0)
-        return head.header
-
-    def slice(self, data: bytes) -> CtSlice:
-        """Decode one CT slice. Raises as `decode` does."""
-
-        def size(head: _Header) -> int:
-            voxels = head.header.rows * head.header.columns if head.header else 0
-            return 2 * voxels if 0 < voxels <= MAX_PIXELS else -1
-
-        head, voxels = self._ask(Verb.SLICE, {}, data, _Header, size)
-        if head.header is None:
-            raise UnusableImage(Unusable.DECODER_CRASHED)
-        shape = head.header.rows, head.header.columns
-        return CtSlice(head.header, np.frombuffer(voxels, dtype="<i2").reshape(shape))
-
-    def mask(self, data: bytes, form: str, grid: VolumeGrid, values: Mapping[int, int]) -> NDArray[np.uint8]:
-        """Read a mask on the grid of its volume, as `station.cohorts.masks` says. Raises as `decode` does."""
-        voxels = math.prod(grid.shape)
-        parameters = {
-            "form": form,
-            "grid": grid.model_dump(mode="json"),
-            "values": {str(source): wanted for source, wanted in values.items()},
-        }
-        _, labels = self._ask(
-            Verb.MASK, parameters, data, _Mask, lambda head: voxels if head.voxels == voxels else -1
-        )
-        columns, rows, slices = grid.shape
-        return np.frombuffer(labels, np.uint8).reshape(slices, rows, columns)
-
-    def rekey(self, data: bytes, key: bytes, patient: str, shift_s: int) -> bytes:
-        """Return the file as one train is given it, as `station.cohorts.rekeying` says. Raises as `decode` does."""
-        parameters = {"key": key.hex(), "patient": patient, "shift_s": shift_s}
-        # Longer names for the same things; never a multiple of what came in.
-        ceiling = 2 * len(data) + MAX_GROWTH_BYTES
-        _, made = self._ask(
-            Verb.REKEY, parameters, data, _File, lambda head: head.size if head.size <= ceiling else -1
-        )
-        return made
-
     def _ask(
         self,
-        verb: Verb,
+        verb: IntEnum,
         parameters: Mapping[str, object],
         data: bytes,
         answers: type[_Head],
@@ -194,7 +140,7 @@ class Decoder:
         }
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-s", "-m", "station.cohorts.decoder_process"],
+                [sys.executable, "-s", "-m", self.MODULE],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,  # codecs print values
@@ -206,8 +152,74 @@ class Decoder:
         return self._process
 
 
+class Decoder(ConfinedProcess):
+    """One decoder process."""
+
+    MODULE = "station.cohorts.decoder_process"
+
+    def decode(self, data: bytes) -> Radiograph:
+        """Decode one radiograph.
+
+        Raises:
+            UnusableImage: the bytes give no image, or the process died or ran too long on them.
+            UnavailableError: no process can be started.
+        """
+
+        def size(head: _Image) -> int:
+            return 2 * head.rows * head.columns if head.rows * head.columns <= MAX_PIXELS else -1
+
+        head, pixels = self._ask(Verb.RADIOGRAPH, {}, data, _Image, size)
+        return Radiograph(
+            pixels=np.frombuffer(pixels, dtype="<u2").reshape(head.rows, head.columns),
+            spacing_mm=head.spacing_mm,
+            modality=head.modality,
+        )
+
+    def header(self, data: bytes, *, whole: bool) -> SliceHeader | None:
+        """Read the header of one file, or of its beginning: None where that ends too early. Raises as `decode` does."""
+        head, _ = self._ask(Verb.HEADER, {"whole": whole}, data, _Header, lambda _: 0)
+        return head.header
+
+    def slice(self, data: bytes) -> CtSlice:
+        """Decode one CT slice. Raises as `decode` does."""
+
+        def size(head: _Header) -> int:
+            voxels = head.header.rows * head.header.columns if head.header else 0
+            return 2 * voxels if 0 < voxels <= MAX_PIXELS else -1
+
+        head, voxels = self._ask(Verb.SLICE, {}, data, _Header, size)
+        if head.header is None:
+            raise UnusableImage(Unusable.DECODER_CRASHED)
+        shape = head.header.rows, head.header.columns
+        return CtSlice(head.header, np.frombuffer(voxels, dtype="<i2").reshape(shape))
+
+    def mask(self, data: bytes, form: str, grid: VolumeGrid, values: Mapping[int, int]) -> NDArray[np.uint8]:
+        """Read a mask on the grid of its volume, as `station.cohorts.masks` says. Raises as `decode` does."""
+        voxels = math.prod(grid.shape)
+        parameters = {
+            "form": form,
+            "grid": grid.model_dump(mode="json"),
+            "values": {str(source): wanted for source, wanted in values.items()},
+        }
+        _, labels = self._ask(
+            Verb.MASK, parameters, data, _Mask, lambda head: voxels if head.voxels == voxels else -1
+        )
+        columns, rows, slices = grid.shape
+        return np.frombuffer(labels, np.uint8).reshape(slices, rows, columns)
+
+    def rekey(self, data: bytes, key: bytes, patient: str, shift_s: int) -> bytes:
+        """Return the file as one train is given it, as `station.cohorts.rekeying` says. Raises as `decode` does."""
+        parameters = {"key": key.hex(), "patient": patient, "shift_s": shift_s}
+        # Longer names for the same things; never a multiple of what came in.
+        ceiling = 2 * len(data) + MAX_GROWTH_BYTES
+        _, made = self._ask(
+            Verb.REKEY, parameters, data, _File, lambda head: head.size if head.size <= ceiling else -1
+        )
+        return made
+
+
 def _send(
-    process: "subprocess.Popen[bytes]", verb: Verb, parameters: Mapping[str, object], data: bytes
+    process: "subprocess.Popen[bytes]", verb: IntEnum, parameters: Mapping[str, object], data: bytes
 ) -> None:
     if process.stdin is None:
         raise EOFError("the decoder has no pipes")

@@ -23,7 +23,7 @@ import signal
 import struct
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import Any, BinaryIO
 
@@ -43,6 +43,7 @@ LENGTH = struct.Struct(">Q")
 RESPONSE_HEAD = struct.Struct(">I")
 
 Answer = tuple[dict[str, Any], bytes]
+Doing = Callable[[bytes, dict[str, Any]], Answer]
 
 
 class Verb(IntEnum):
@@ -68,8 +69,9 @@ def confine() -> None:
         resource.setrlimit(limit, (value, value))
 
 
-def serve(source: BinaryIO, sink: BinaryIO, alarm_s: int) -> None:
-    """Answer requests until the source ends."""
+def serve(source: BinaryIO, sink: BinaryIO, alarm_s: int, verbs: Mapping[int, Doing] | None = None) -> None:
+    """Answer requests until the source ends; another process than the decoder has verbs of its own."""
+    known = _VERBS if verbs is None else verbs
     while head := source.read(REQUEST_HEAD.size):
         verb, length = REQUEST_HEAD.unpack(head)
         if length > MAX_PARAMETERS_BYTES:
@@ -83,7 +85,7 @@ def serve(source: BinaryIO, sink: BinaryIO, alarm_s: int) -> None:
             return
         # The default action of SIGALRM ends a process that is stuck in native code, even when nobody watches.
         signal.alarm(alarm_s)
-        answer, payload = _answer(Verb(verb), parameters, data)
+        answer, payload = _answer(known[verb], parameters, data)
         signal.alarm(0)
         text = json.dumps(answer).encode()
         sink.write(RESPONSE_HEAD.pack(len(text)) + text)
@@ -92,9 +94,9 @@ def serve(source: BinaryIO, sink: BinaryIO, alarm_s: int) -> None:
         sink.flush()
 
 
-def _answer(verb: Verb, parameters: dict[str, Any], data: bytes) -> Answer:
+def _answer(do: Doing, parameters: dict[str, Any], data: bytes) -> Answer:
     try:
-        return _VERBS[verb](data, parameters)
+        return do(data, parameters)
     except UnusableImage as finding:
         return {"reason": finding.reason.value}, b""
     except MemoryError:
@@ -133,7 +135,7 @@ def _rekey(data: bytes, parameters: dict[str, Any]) -> Answer:
     return {"size": len(made)}, made
 
 
-_VERBS: dict[Verb, Callable[[bytes, dict[str, Any]], Answer]] = {
+_VERBS: Mapping[int, Doing] = {
     Verb.RADIOGRAPH: _radiograph,
     Verb.HEADER: _header,
     Verb.SLICE: _slice,

@@ -12,7 +12,14 @@ ALLOWED = {
     "policies": {"policies"},
     "station": {"station", "policies"},
     "orchestrator": {"orchestrator", "policies"},
-    "train_images": {"train_images", "policies", "station.cohorts", "station.sandbox", "station.egress"},
+    "train_images": {
+        "train_images",
+        "policies",
+        "station.cohorts",
+        "station.sandbox",
+        "station.egress",
+        "station.predictions.judging",
+    },
     "algorithms": {"algorithms"},
 }
 RUNTIME = "train_images/runtime/"
@@ -20,11 +27,18 @@ RUNTIME = "train_images/runtime/"
 CONFINED = {
     "docker": ("station/sandbox/engine/",),
     "pynvml": ("station/sandbox/gpu/looking.py",),
-    "pydicom": ("station/intake/", "station/pseudonymisation/", "station/cohorts/", "train_images/phantoms/"),
+    "pydicom": (
+        "station/intake/",
+        "station/pseudonymisation/",
+        "station/cohorts/",
+        "station/predictions/objects.py",
+        "train_images/phantoms/",
+    ),
     "highdicom": (
         "station/intake/",
         "station/pseudonymisation/",
         "station/cohorts/",
+        "station/predictions/objects.py",
         "train_images/phantoms/",
     ),
     "pynetdicom": ("station/intake/sources/",),
