@@ -4,11 +4,15 @@ from dataclasses import dataclass
 
 import torch
 from monai.metrics import ROCAUCMetric
-from monai.transforms import Compose, RandFlip, RandGaussianNoise, RandRotate, RandZoom
+from monai.utils import convert_to_tensor
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from algorithms.clientapp.failures import TrainError
+from algorithms.clientapp.precision import MixedPrecision
 from algorithms.clientapp.proximal import ProximalTerm
+from algorithms.cxr_classification.augmentation import augmentation
+from algorithms.cxr_classification.loss import finding_loss, positive_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +20,16 @@ class Recipe:
     """How to train for one round.
 
     Attributes:
-        learning_rate: of AdamW.
+        learning_rate: of the optimiser.
         local_epochs: passes over the local images.
-        batch_size: images per step.
+        batch_size: images per step; as many as there are or more is one full batch.
         seed: with the round, decides order and augmentation.
         proximal_mu: weight of FedProx's proximal term; 0 is none.
+        positive_weight: of positives in the loss, the same everywhere; 0 takes the hospital's own prevalence.
+        augment: whether images are changed at random.
+        plain_sgd: gradient descent without momentum or decay, in place of AdamW.
+        frozen_statistics: normalise by the inbound BatchNorm statistics and leave them as they are. Then, and with plain_sgd, no
+            augmentation, a full batch and a given positive_weight, one federated step is the pooled one.
     """
 
     learning_rate: float
@@ -28,85 +37,107 @@ class Recipe:
     batch_size: int
     seed: int
     proximal_mu: float = 0.0
-
-
-def _augment(seed: int) -> Compose:
-    transform = Compose(
-        [
-            RandFlip(prob=0.5, spatial_axis=0),
-            RandRotate(range_x=0.1, prob=0.5, padding_mode="border"),
-            RandZoom(min_zoom=0.95, max_zoom=1.1, prob=0.5, padding_mode="edge"),
-            RandGaussianNoise(prob=0.3, std=0.05),
-        ]
-    )
-    transform.set_random_state(seed=seed)
-    return transform
+    positive_weight: float = 0.0
+    augment: bool = True
+    plain_sgd: bool = False
+    frozen_statistics: bool = False
 
 
 def train(model: nn.Module, data: TensorDataset, recipe: Recipe, place: torch.device) -> float:
     """Train in place and return the mean loss of the last epoch, the proximal term not counted.
 
-    Class imbalance is met by weighting the rarer class (`pos_weight`), within a factor of 4 so that a hospital with few
-    positives does not drown the others.
+    Images and labels are on the device before the first step, and losses stay there until the last.
+
+    Args:
+        model: with the inbound weights.
+        data: images (N, 1, H, W) and labels (N, findings), as `load_split` gives them.
+        recipe: how.
+        place: where.
+
+    Raises:
+        TrainError: TOO_FEW_IMAGES, there is nothing to take a step on; LOSS_NOT_FINITE, training diverged.
     """
-    images, labels = data.tensors
-    positives = float(labels.sum())
-    weight = (len(labels) - positives) / max(positives, 1.0)
-    criterion = nn.BCEWithLogitsLoss(pos_weight=torch.tensor([min(max(weight, 0.25), 4.0)], device=place))
+    images, labels = (each.to(place) for each in data.tensors)
+    weights = positive_weights(labels, recipe.positive_weight)
     generator = torch.Generator().manual_seed(recipe.seed)
-    augment = _augment(recipe.seed)
-    model.to(place).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
+    change = augmentation(recipe.seed, images.shape[-1], place) if recipe.augment else None
+    model.to(place).train(not recipe.frozen_statistics)
+    optimiser = _optimiser(model, recipe)
     proximal = ProximalTerm(model.parameters(), recipe.proximal_mu)
-    loss_sum = 0.0
-    for _ in range(recipe.local_epochs):
-        loss_sum = 0.0
-        # A last batch of one image would leave BatchNorm nothing to normalise by.
-        order = torch.split(torch.randperm(len(labels), generator=generator), recipe.batch_size)
-        batches = [batch for batch in order if len(batch) > 1]
-        seen = sum(len(batch) for batch in batches)
-        for batch in batches:
-            inputs = torch.stack([torch.as_tensor(augment(images[i])) for i in batch])
-            inputs = inputs.to(place, memory_format=torch.channels_last)
-            optimiser.zero_grad(set_to_none=True)
-            with torch.autocast(place.type, enabled=place.type == "cuda"):
-                loss = criterion(model(inputs), labels[batch].to(place))
-            loss.backward()
-            proximal.add_gradient()
-            optimiser.step()
-            loss_sum += loss.item() * len(batch) / seen
-    return loss_sum
+    precision = MixedPrecision(place)
+    mean = torch.zeros((), device=place)
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        for _ in range(recipe.local_epochs):
+            batches = _batches(len(labels), recipe, generator)
+            seen = sum(len(batch) for batch in batches)
+            mean = torch.zeros((), device=place)
+            for batch in batches:
+                chosen = [images[at] if change is None else change(images[at]) for at in batch]
+                inputs = torch.stack([convert_to_tensor(each, track_meta=False) for each in chosen])
+                optimiser.zero_grad(set_to_none=True)
+                with precision.autocast():
+                    logits = model(inputs.contiguous(memory_format=torch.channels_last))
+                loss = finding_loss(logits, torch.stack([labels[at] for at in batch]), weights)
+                precision.backward(loss, optimiser)
+                proximal.add_gradient()
+                precision.step(optimiser)
+                mean += loss.detach() * (len(batch) / seen)
+    if not torch.isfinite(mean):
+        raise TrainError("LOSS_NOT_FINITE", "training diverged: a smaller learning_rate keeps it finite")
+    return float(mean)
+
+
+def _batches(images: int, recipe: Recipe, generator: torch.Generator) -> list[list[int]]:
+    order = torch.randperm(images, generator=generator).split(recipe.batch_size)
+    # A last batch of one image would leave BatchNorm nothing to normalise by.
+    least = 1 if recipe.frozen_statistics else 2
+    found: list[list[int]] = [batch.tolist() for batch in order if len(batch) >= least]
+    if not found:
+        raise TrainError("TOO_FEW_IMAGES", "a training split of one image has nothing to normalise by")
+    return found
+
+
+def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.plain_sgd:
+        return torch.optim.SGD(model.parameters(), lr=recipe.learning_rate)
+    return torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
 
 
 @torch.inference_mode()
 def score(
     model: nn.Module, data: TensorDataset, place: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Return probabilities (N,), labels (N,) and the mean loss."""
+    """Return the first finding's probabilities (N,) and labels (N,), and the mean loss over all findings."""
     labels = data.tensors[1]
-    logits = _logits(model, data, place)
-    loss = nn.functional.binary_cross_entropy_with_logits(logits, labels).item()
-    return torch.sigmoid(logits).squeeze(1), labels.squeeze(1), loss
+    found = logits_of(model, data, place)
+    loss = finding_loss(found, labels, torch.ones_like(labels[0])).item()
+    return torch.sigmoid(found)[:, 0], labels[:, 0], loss
 
 
 @torch.inference_mode()
 def case_losses(model: nn.Module, data: TensorDataset, place: torch.device) -> torch.Tensor:
     """Return each case's own loss (N,): without augmentation, and whatever the other cases are."""
-    losses = nn.functional.binary_cross_entropy_with_logits(
-        _logits(model, data, place), data.tensors[1], reduction="none"
-    )
-    return losses.squeeze(1)
+    labels, found = data.tensors[1], logits_of(model, data, place)
+    weights = torch.ones_like(labels[0])
+    pairs = zip(found.split(1), labels.split(1), strict=True)
+    return torch.stack([finding_loss(logits, label, weights) for logits, label in pairs])
 
 
-def _logits(model: nn.Module, data: TensorDataset, place: torch.device) -> torch.Tensor:
+@torch.inference_mode()
+def logits_of(model: nn.Module, data: TensorDataset, place: torch.device) -> torch.Tensor:
+    """Return the logits (N, findings) in evaluation mode, on the CPU."""
     model.to(place).eval()
-    images = data.tensors[0]
-    return torch.cat([model(batch.to(place)).float().cpu() for batch in torch.split(images, 32)])
+    batches = (batch.to(place) for batch in data.tensors[0].split(32))
+    return torch.cat(
+        [model(batch.contiguous(memory_format=torch.channels_last)).float().cpu() for batch in batches]
+    )
 
 
 def auc(probabilities: torch.Tensor, labels: torch.Tensor) -> float | None:
-    """Return the area under the ROC curve, or None where one class is absent."""
-    if labels.min() == labels.max():
+    """Return the area under the ROC curve, or None where one class is absent; cases without a label do not count."""
+    known = ~torch.isnan(labels)
+    probabilities, labels = probabilities[known], labels[known]
+    if len(labels) == 0 or labels.min() == labels.max():
         return None
     metric = ROCAUCMetric()
     metric(probabilities.unsqueeze(1), labels.unsqueeze(1))

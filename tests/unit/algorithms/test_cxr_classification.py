@@ -137,7 +137,7 @@ def test_each_case_has_its_own_loss_whatever_stands_beside_it(cohort: Path) -> N
 def test_foreign_weights_are_refused(cohort: Path) -> None:
     weights = initial_weights()
     weights.pop(next(iter(weights)))
-    with pytest.raises(RuntimeError, match="Missing key"):
+    with pytest.raises(ValueError, match="Missing key"):
         client_app.app(message("train", weights), context())
 
 

@@ -135,7 +135,7 @@ def test_the_bundles_metadata_is_of_the_card(bundle: Path) -> None:
         "authors", "copyright", "network_data_format",
     }  # fmt: skip
     assert required <= found.keys()
-    assert (found["version"], found["license"]) == ("0.1.0", "Apache-2.0")
+    assert (found["version"], found["license"]) == ("0.2.0", "Apache-2.0")
     image = found["network_data_format"]["inputs"]["image"]
     assert (image["num_channels"], image["spatial_shape"], image["channel_def"]) == (
         1,
