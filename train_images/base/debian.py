@@ -1,10 +1,13 @@
 """Makes the operating system under our images where no registry can be reached.
 
-The public image is pulled when that works. Otherwise, as root on Debian or Ubuntu, debootstrap makes a minimal Debian 12 with
-Python 3.11, and it is imported under the public image's name: the Dockerfiles need not know which of the two they stand on.
+The public image is pulled when that works, by its digest where one is given: a name in a registry may mean another image
+tomorrow. Otherwise, as root on Debian or Ubuntu, debootstrap makes a minimal Debian 12 with
+Python 3.11, and it is imported under the public image's name: the Dockerfiles need not know which of the two they stand on. What
+Debian sends is held to its archive's signature and not to versions; `/var/lib/dpkg/status` in the image names those.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -13,9 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from policies.errors import UnavailableError
+from policies.errors import UnavailableError, UsageError
 from train_images.base.engine import INPUTS_LABEL, inspect_image, run_or_explain
 
+_BY_DIGEST: Final = re.compile(r"[a-z0-9][A-Za-z0-9._/:-]*@sha256:[0-9a-f]{64}")
 _PULL_TIMEOUT_S: Final = 60
 _BOOTSTRAP_TIMEOUT_S: Final = 900
 _PACKAGES: Final = "python3,python3-venv,ca-certificates"
@@ -38,24 +42,34 @@ _DROPPED: Final = (
 )
 
 
-def make_base_image(tag: str, progress: Callable[[str], None], *, pull: bool = True) -> str:
+def make_base_image(
+    tag: str, progress: Callable[[str], None], *, pull: bool = True, pinned: str | None = None
+) -> str:
     """Make sure that the image of the operating system is there.
 
     Args:
         tag: its public name.
         progress: called with one line per step.
         pull: whether to ask the registry at all.
+        pinned: the image and no other, as ``NAME@sha256:<hex>``.
 
     Returns:
-        How it came: ``"present"``, ``"pulled"`` or ``"debootstrap"``.
+        How it came: ``"present"``, ``"pinned"``, ``"pulled"`` or ``"debootstrap"``.
 
     Raises:
+        UsageError: `pinned` has no digest.
         UnavailableError: none of the ways works here.
     """
+    if pinned is not None:
+        _pin(tag, pinned, progress)
+        return "pinned"
     present = inspect_image(tag)
     if present is not None and (not present.imported or present.inputs == _MADE):
         return "present"
     if pull and _pull(tag, progress):
+        pulled = inspect_image(tag)
+        for digest in pulled.digests if pulled else ():
+            progress(f"{tag}: it is {digest} (python -m train_images.base --system {digest} takes no other)")
         return "pulled"
     progress(f"{tag}: no registry answers; making a minimal Debian 12 instead (about a minute)")
     began = time.monotonic()
@@ -66,6 +80,20 @@ def make_base_image(tag: str, progress: Callable[[str], None], *, pull: bool = T
         _import(root, tag)
     progress(f"{tag}: made in {time.monotonic() - began:.0f} s")
     return "debootstrap"
+
+
+def _pin(tag: str, pinned: str, progress: Callable[[str], None]) -> None:
+    if _BY_DIGEST.fullmatch(pinned) is None:
+        raise UsageError(f"{pinned} is not pinned by a digest", hint="Write NAME@sha256: and 64 digits.")
+    if inspect_image(pinned) is None:
+        progress(f"{tag}: pulling {pinned}")
+        run_or_explain(
+            ["docker", "pull", "--quiet", pinned],
+            f"{pinned} cannot be pulled",
+            timeout_s=_BOOTSTRAP_TIMEOUT_S,
+            hint="Check the digest, and that this machine reaches the registry.",
+        )
+    run_or_explain(["docker", "tag", pinned, tag], f"{pinned} cannot be named", timeout_s=_PULL_TIMEOUT_S)
 
 
 def _pull(tag: str, progress: Callable[[str], None]) -> bool:

@@ -26,12 +26,14 @@ class ImageFacts:
         size_bytes: with the layers it shares.
         inputs: the hash it was made of, empty for images that are not ours.
         imported: it was made of a tree of files.
+        digests: the names by which registries have it, ``NAME@sha256:<hex>``.
     """
 
     image_id: str
     size_bytes: int
     inputs: str
     imported: bool = False
+    digests: tuple[str, ...] = ()
 
 
 def inspect_image(tag: str) -> ImageFacts | None:
@@ -57,7 +59,8 @@ def inspect_image(tag: str) -> ImageFacts | None:
     facts = json.loads(found.stdout)[0]
     labels = facts["Config"].get("Labels") or {}
     imported = str(facts.get("Comment", "")).startswith("Imported from")
-    return ImageFacts(facts["Id"], facts["Size"], labels.get(INPUTS_LABEL, ""), imported)
+    digests = tuple(facts.get("RepoDigests") or ())
+    return ImageFacts(facts["Id"], facts["Size"], labels.get(INPUTS_LABEL, ""), imported, digests)
 
 
 def run_or_explain(command: Sequence[str], failure: str, *, timeout_s: float, hint: str = "") -> str:

@@ -38,7 +38,12 @@ class TrainFolder:
     @property
     def tag(self) -> str:
         """The image's name where no other is asked for."""
-        return f"pht-{self.manifest.name}:{self.manifest.version}"
+        return self.tag_of("cpu")
+
+    def tag_of(self, variant: str) -> str:
+        """Return the image's name for a variant where no other is asked for."""
+        other = "" if variant == "cpu" else f"-{variant}"
+        return f"pht-{self.manifest.name}:{self.manifest.version}{other}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,38 +1,16 @@
 """A train's own packages: a closed list, real wheels from a folder, and a byte that changed."""
 
-import base64
 import hashlib
-import zipfile
 from pathlib import Path
 
 import pytest
+from wheel_kit import wheel
 
-from policies.errors import DocumentError, UnavailableError
-from train_images.tool.own_wheels import REQUIREMENTS, WHEELS, closed_list, fetch_own_wheels
+from policies.errors import DocumentError, TrustError, UnavailableError
+from train_images.base.wheels import closed_list
+from train_images.tool.own_wheels import REQUIREMENTS, WHEELS, fetch_own_wheels
 
 HASH = "--hash=sha256:" + "a" * 64
-
-
-def wheel(folder: Path, tag: str = "py3-none-any", text: str = "answer = 42\n") -> str:
-    """Write a wheel that pip takes; returns its SHA-256."""
-    name, info = "pht_tiny", "pht_tiny-1.0.dist-info"
-    files = {
-        f"{name}.py": text,
-        f"{info}/METADATA": "Metadata-Version: 2.1\nName: pht-tiny\nVersion: 1.0\n",
-        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n",
-    }
-    record = "".join(f"{path},{_digest(content)},{len(content)}\n" for path, content in files.items())
-    path = folder / f"{name}-1.0-{tag}.whl"
-    folder.mkdir(exist_ok=True)
-    with zipfile.ZipFile(path, "w") as archive:
-        for name_in, content in {**files, f"{info}/RECORD": record + f"{info}/RECORD,,\n"}.items():
-            archive.writestr(zipfile.ZipInfo(name_in), content)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _digest(content: str) -> str:
-    raw = hashlib.sha256(content.encode()).digest()
-    return "sha256=" + base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 @pytest.fixture
@@ -60,9 +38,9 @@ def test_a_wheel_that_changed_since_it_was_written_down_is_refused(train: Path, 
     digest = wheel(tmp_path / "index")
     (train / REQUIREMENTS).write_text(f"pht-tiny==1.0 --hash=sha256:{digest}\n")
     wheel(tmp_path / "index", text="answer = 43\n")
-    with pytest.raises(UnavailableError, match=r"my-train/requirements\.txt") as caught:
+    with pytest.raises(TrustError, match=r"my-train/requirements\.txt") as caught:
         fetch_own_wheels(train, tmp_path)
-    assert "why it changed" in caught.value.hint
+    assert "why the file changed" in caught.value.hint
     assert list((tmp_path / WHEELS).glob("*.whl")) == []
 
 
