@@ -16,6 +16,7 @@ from policies.errors import RefusedError
 from train_images.registry_cli import add_commands, progress
 from train_images.request_cli import request_app
 from train_images.storage_cli import storage_app
+from train_images.told_cli import add_told_commands
 
 app = new_app("Write, try, pack and submit a train; order runs; watch them; fetch results.")
 key_app = new_app("Your own key, which signs run orders.")
@@ -232,6 +233,7 @@ app.add_typer(key_app, name="key")
 app.add_typer(request_app, name="request")
 app.add_typer(storage_app, name="storage")
 add_commands(app)
+add_told_commands(app)
 
 main = program(app)
 

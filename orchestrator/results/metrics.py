@@ -25,6 +25,10 @@ def metrics_document(facts: Facts) -> dict[str, Any]:
         "stations": list(accepted.order.stations),
         "station_results": accepted.release.station_results,
         "complete": facts.complete,
+        "counts": {
+            "rounding": accepted.release.count_rounding,
+            "noise": accepted.release.differential_privacy is not None,
+        },
         "tables": described(accepted.manifest),
         "rounds": rounds,
         "final": rounds[-1].get("means", {}) if rounds else {},

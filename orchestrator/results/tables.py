@@ -7,6 +7,7 @@ together. What a station hid is not there, and so is not drawn.
 from collections.abc import Mapping
 from typing import Any
 
+from policies.aggregates import ends_of
 from policies.manifest import AggregateOutput, TrainManifest
 from policies.rows import HIDDEN
 
@@ -23,6 +24,7 @@ def described(manifest: TrainManifest) -> dict[str, dict[str, Any]]:
             "split": item.split.value,
             "lines": list(manifest.aggregate_lines(item)),
             "columns": list(manifest.aggregate_columns(item)),
+            "ends": [] if item.measure == "sum" else list(ends_of(item, manifest.outputs.rows)),
             "hidden": HIDDEN,
         }
         for item in manifest.outputs.aggregates
