@@ -70,5 +70,6 @@ def _granted(fields: list[str]) -> dict[str, object]:
         "consent_modes": ["opt-in"],
         "modalities": ["DX"],
         "clinical_fields": fields,
+        "acquisition_fields": ["manufacturer", "view_position"],
         "minimum_patients": 10,
     }
