@@ -3,7 +3,7 @@
 Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", 2017) divides all logits by one number T that makes the
 loss on validation patients smallest. Each hospital tells that loss at a few fixed temperatures, beside the ordinary one at T = 1. The
 mean over hospitals, by their examples, is the loss of all validation patients together at each of them, exactly. In 1/T that loss is
-convex, so that the smallest of the means and its two neighbours hold the minimum, and a parabola through the three gives it.
+convex: the minimum lies beside the smallest of the means, and a parabola through it and its neighbours gives it.
 T is put into the network by dividing its last layer, so that a calibrated model is the same network with the same tensors.
 
 Ranks do not change, and so no AUC does. One number for all hospitals cannot mend what differs between them.
@@ -39,7 +39,7 @@ class Temperature:
         value: to divide logits by.
         loss_before: the mean loss at 1.
         loss_after: the mean loss at `value`, as the parabola has it.
-        at_the_end: whether the smallest loss was told for the first or last temperature, so that a better one may lie beyond.
+        at_the_end: whether it is the first or the last of the temperatures told, and a better one lies beyond.
     """
 
     value: float
@@ -79,14 +79,15 @@ def fit_temperature(losses: Mapping[str, float]) -> Temperature:
         raise ValueError(f"the losses at some temperatures are missing: {', '.join(missing)}")
     points = [(1 / value, losses[name]) for name, value in TEMPERATURES.items()]
     best = min(range(len(points)), key=lambda at: points[at][1])
-    if best in {0, len(points) - 1}:
-        return Temperature(1 / points[best][0], losses["loss"], points[best][1], at_the_end=True)
-    (x0, y0), (x1, y1), (x2, y2) = points[best - 1 : best + 2]
+    middle = min(max(best, 1), len(points) - 2)
+    (x0, y0), (x1, y1), (x2, y2) = points[middle - 1 : middle + 2]
     # Newton's form of the parabola through three points: slope of the first chord, and how the slopes change.
     slope, bend = (y1 - y0) / (x1 - x0), ((y2 - y1) / (x2 - x1) - (y1 - y0) / (x1 - x0)) / (x2 - x0)
-    lowest = x1 if bend <= 0 else (x0 + x1) / 2 - slope / (2 * bend)
-    after = y0 + slope * (lowest - x0) + bend * (lowest - x0) * (lowest - x1)
-    return Temperature(1 / lowest, losses["loss"], after, at_the_end=False)
+    lowest = points[best][0] if bend <= 0 else (x0 + x1) / 2 - slope / (2 * bend)
+    coldest, hottest = points[0][0], points[-1][0]
+    within = min(max(lowest, hottest), coldest)
+    after = y0 + slope * (within - x0) + bend * (within - x0) * (within - x1)
+    return Temperature(1 / within, losses["loss"], after, at_the_end=within != lowest)
 
 
 @torch.no_grad()
