@@ -13,6 +13,8 @@ import typer
 from policies.board.commands.options import PassphraseEnvironment, PassphraseFile
 from policies.console import JsonOption, echo_json, new_app, program, say, say_table
 from policies.errors import RefusedError
+from policies.manifest import Modality
+from train_images.coefficients_cli import add_coefficients
 from train_images.registry_cli import add_commands, progress
 from train_images.request_cli import request_app
 from train_images.storage_cli import storage_app
@@ -23,6 +25,13 @@ key_app = new_app("Your own key, which signs run orders.")
 
 FolderArgument = Annotated[Path, typer.Argument(help="The train's folder: Dockerfile and train.yaml.")]
 BundleArgument = Annotated[Path, typer.Argument(help="A packed bundle's folder.")]
+PixelsOption = Annotated[
+    int | None,
+    typer.Option("--pixels", min=32, max=4096, help="Rows and columns of the images; without it small ones."),
+]
+SlicesOption = Annotated[
+    int | None, typer.Option("--slices", min=5, max=4096, help="Slices of a CT; without it few.")
+]
 TagOption = Annotated[
     str | None, typer.Option("--tag", help="The image's name; without it pht-NAME:VERSION of train.yaml.")
 ]
@@ -33,6 +42,92 @@ class Variant(StrEnum):
 
     CPU = "cpu"
     CUDA = "cuda"
+
+
+class Kind(StrEnum):
+    """How a station speaks to a train."""
+
+    FLOWER = "flower"
+    MAP = "map"
+    COMMAND = "command"
+
+
+@app.command()
+def new(
+    folder: Annotated[Path, typer.Argument(help="The train's folder: new, or empty.")],
+    kind: Annotated[
+        Kind,
+        typer.Option(
+            help="flower: an ordinary Flower ClientApp with MONAI; map: a program that sees one patient at a time; "
+            "command: a program in any language."
+        ),
+    ] = Kind.FLOWER,
+    modality: Annotated[Modality, typer.Option(help="Of the images.")] = Modality.DX,
+    name: Annotated[
+        str | None, typer.Option(help="The train's name; without it the folder's, for example lung-nodules.")
+    ] = None,
+    profile: Annotated[
+        str, typer.Option(help="The minimal-dataset profile; `pht-board profile list` names them.")
+    ] = "thorax-1@1",
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="flower: the profile's field that is learnt; it answers yes or no. Without it pneumonia."
+        ),
+    ] = None,
+    author: Annotated[str, typer.Option(help="Who answers questions about the train.")] = "Your Name",
+    organisation: Annotated[str, typer.Option(help="Whose train it is.")] = "Your Organisation",
+    email: Annotated[str, typer.Option(help="Where questions go.")] = "you@example.org",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a new train's folder: code, Dockerfile, train.yaml, a test and a page, which build and pass `check` as they are."""
+    from train_images.tool.scaffolding import NewTrain, train_name, write_train  # noqa: PLC0415
+
+    wanted = NewTrain(
+        kind=kind.value,
+        modality=modality,
+        name=name or train_name(folder),
+        profile=profile,
+        label=label,
+        author=author,
+        organisation=organisation,
+        email=email,
+    )
+    written = write_train(folder, wanted)
+    if as_json:
+        echo_json(written)
+        return
+    say(f"Wrote the train {written.name} in {folder}:")
+    for each in written.files:
+        say(f"  {each}")
+    say(f"Next: pht-train build {folder}")
+    say(f"      or first its own test, without a container: cd {folder} && python -m pytest")
+
+
+@app.command()
+def cohort(
+    folder: FolderArgument,
+    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    patients: Annotated[int, typer.Option(min=1, help="How many patients to make up.")] = 24,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal cohorts.")] = 1,
+    pixels: PixelsOption = None,
+    slices: SlicesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make up the cohort that a train asks for, as it would find it under /train/data, for trying its code by hand.
+
+    Set PHT_DATA to the folder, and start the code without a container. Nobody in it exists.
+    """
+    from train_images.tool.folders import read_folder  # noqa: PLC0415
+    from train_images.tool.lone_cohort import lay_cohort  # noqa: PLC0415
+
+    laid = lay_cohort(read_folder(folder), out, patients=patients, seed=seed, pixels=pixels, slices=slices)
+    if as_json:
+        echo_json(laid)
+        return
+    split = ", ".join(f"{count} {name}" for name, count in laid.patients.items() if count)
+    say(f"Laid out a cohort in {out}: {split} patients, {sum(laid.images.values())} images.")
+    say(f"Next: PHT_DATA={out} python ...")
 
 
 @app.command()
@@ -61,18 +156,26 @@ def phantoms(
 
 
 @app.command()
-def build(folder: FolderArgument, tag: TagOption = None, as_json: JsonOption = False) -> None:
+def build(
+    folder: FolderArgument,
+    tag: TagOption = None,
+    variant: Annotated[
+        Variant, typer.Option(help="The machines that it is for: cuda needs ARG TORCH in the Dockerfile.")
+    ] = Variant.CPU,
+    as_json: JsonOption = False,
+) -> None:
     """Build a train's image, and the base images where they are missing."""
     from train_images.tool.building import build as build_image  # noqa: PLC0415
     from train_images.tool.folders import read_folder  # noqa: PLC0415
 
     train = read_folder(folder)
-    built = build_image(train, tag or train.tag, progress)
+    built = build_image(train, tag or train.tag_of(variant.value), progress, variant.value)
     if as_json:
         echo_json(built)
         return
     say(f"Built {built.tag} in {built.seconds:.0f} s, {built.size_bytes / 1e6:.0f} MB with its base.")
-    say(f"Next: pht-train pack {folder} OUT")
+    for_variant = "" if variant is Variant.CPU else f" --variant {variant.value}"
+    say(f"Next: pht-train pack {folder} OUT{for_variant}")
 
 
 @app.command()
@@ -88,7 +191,7 @@ def pack(
     from train_images.tool.packing import pack as pack_train  # noqa: PLC0415
 
     train = read_folder(folder)
-    packed = pack_train(train, tag or train.tag, out, variant.value).train
+    packed = pack_train(train, tag or train.tag_of(variant.value), out, variant.value).train
     digests = {"image": packed.index.config.digest, "manifest": packed.index.manifest.digest}
     if as_json:
         found = {"bundle": out, **digests, "layers": len(packed.index.layers), "bytes": packed.size}
@@ -119,13 +222,8 @@ def check(
     ] = None,
     patients: Annotated[int | None, typer.Option(min=1, help="How many patients to make up.")] = None,
     rounds: Annotated[int, typer.Option(min=1, max=1000, help="How many rounds to run.")] = 1,
-    pixels: Annotated[
-        int | None,
-        typer.Option(min=32, max=4096, help="Rows and columns of the images; without it small ones."),
-    ] = None,
-    slices: Annotated[
-        int | None, typer.Option(min=5, max=4096, help="Slices of a CT; without it few.")
-    ] = None,
+    pixels: PixelsOption = None,
+    slices: SlicesOption = None,
     log: Annotated[bool, typer.Option("--log", help="Show what the train printed.")] = False,
     engine: Annotated[Path | None, typer.Option(help="The container engine's socket.")] = None,
     as_json: JsonOption = False,
@@ -234,6 +332,7 @@ app.add_typer(request_app, name="request")
 app.add_typer(storage_app, name="storage")
 add_commands(app)
 add_told_commands(app)
+add_coefficients(app)
 
 main = program(app)
 

@@ -23,14 +23,30 @@ def read_description(train: PackedTrain) -> dict[str, JsonValue]:
     Raises:
         DocumentError: no layer has one, or it is no JSON object.
     """
-    for layer in reversed(train.index.layers):
-        found = _in_layer(train, layer)
-        if found is not None:
-            return found
+    found = read_json_in_image(train, DESCRIPTION)
+    if found is not None:
+        return found
     raise DocumentError(
         f"the image has no /{DESCRIPTION}",
         hint='Write one in the Dockerfile, such as {"interface": "flower", "clientapp": "my_train:app"}.',
     )
+
+
+def read_json_in_image(train: PackedTrain, name: str) -> dict[str, JsonValue] | None:
+    """Return a small JSON object of the image, from the highest layer that has it; None where none has.
+
+    Args:
+        train: packed.
+        name: the file's path, without the first slash.
+
+    Raises:
+        DocumentError: it is no JSON object, or not a small one.
+    """
+    for layer in reversed(train.index.layers):
+        found = _in_layer(train, layer, name)
+        if found is not None:
+            return found
+    return None
 
 
 def require_interface(train: PackedTrain) -> dict[str, JsonValue]:
@@ -50,11 +66,11 @@ def require_interface(train: PackedTrain) -> dict[str, JsonValue]:
     return description
 
 
-def _in_layer(train: PackedTrain, layer: Blob) -> dict[str, JsonValue] | None:
+def _in_layer(train: PackedTrain, layer: Blob, name: str) -> dict[str, JsonValue] | None:
     try:
         with train.store.open(layer.digest) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
-                if member.name.removeprefix("./").lstrip("/") != DESCRIPTION or not member.isreg():
+                if member.name.removeprefix("./").lstrip("/") != name or not member.isreg():
                     continue
                 source = tar.extractfile(member)
                 if source is None or member.size > _MAX_BYTES:
@@ -66,5 +82,5 @@ def _in_layer(train: PackedTrain, layer: Blob) -> dict[str, JsonValue] | None:
             else:
                 return None
     except (tarfile.TarError, ValueError) as error:
-        raise DocumentError(f"the image's /{DESCRIPTION} cannot be read") from error
-    raise DocumentError(f"the image's /{DESCRIPTION} is no small JSON object")
+        raise DocumentError(f"the image's /{name} cannot be read") from error
+    raise DocumentError(f"the image's /{name} is no small JSON object")

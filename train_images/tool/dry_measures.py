@@ -27,6 +27,8 @@ _REAL_PIXELS: Final = {2: 2000 * 2000, 3: 512 * 512 * 200}
 """About how many pixels a hospital's radiograph has, and voxels its chest CT: what a made-up image is compared with."""
 
 _FEW_PATIENTS: Final = 500
+_MANY_PATIENTS: Final = 20_000
+"""More than these no hospital has in one collection; how many more is of no interest."""
 
 Unit = Literal["MiB", "s", "processors"]
 
@@ -119,23 +121,23 @@ def _memory(peak_mib: float, asked_mib: int, shape: tuple[int, ...]) -> Measure:
             "nearly too little: beyond it the train is killed (cached files are counted, and give way first)"
         )
     elif peak_mib < _FAR_TOO_MUCH * asked_mib and asked_mib > _LEAST_MEMORY_MIB:
-        remark = "far more than was used: a station holds it back from others" + _of_small_images(shape)
+        remark = "far more than was used" + _of_small_images(shape)
     return Measure("memory, at most", round(peak_mib, 1), float(asked_mib), "MiB", remark)
 
 
 def _processors(used: float, asked: float) -> Measure:
     remark = ""
     if used < _FAR_TOO_MUCH * asked and asked > 1:
-        remark = "far more than was used: a station holds them back from others"
+        remark = "far more than was used"
     return Measure("processors, on average", round(used, 2), asked, "processors", remark)
 
 
 def _message(stage: str, seconds: float, timeout_s: int, patients: int) -> Measure:
     """Say how long a message took, and for how many patients its time lasts, if it grows as they do."""
     lasts = int(timeout_s / seconds * patients)
-    remark = f"enough for about {_about(lasts)} such patients" if patients else ""
+    remark = f"enough for about {_about(lasts)} such patients" if 0 < lasts < _MANY_PATIENTS else ""
     if seconds > _HALF * timeout_s or 0 < lasts < _FEW_PATIENTS:
-        remark = f"nearly too little: {remark}"
+        remark = f"nearly too little: {remark}".removesuffix(": ")
     return Measure(f"message {stage}", round(seconds, 2), float(timeout_s), "s", remark)
 
 
@@ -154,6 +156,5 @@ def _about(count: int) -> str:
 def _of_small_images(shape: tuple[int, ...]) -> str:
     if not shape or prod(shape) >= _REAL_PIXELS[len(shape)] / 2:
         return ""
-    size = "x".join(map(str, shape))
     options = "--pixels" if len(shape) == 2 else "--pixels and --slices"
-    return f" (with images of {size}; a hospital's are larger: try {options} before asking for less)"
+    return f"; a hospital's images are larger: try {options}"

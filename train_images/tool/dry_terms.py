@@ -33,16 +33,7 @@ def dry_policy(train: PackedTrain, given: Path | None) -> Policy:
         RefusedError: it is a policy for other bytes than this train's.
     """
     if given is None:
-        options = DraftOptions(
-            now=datetime.now(UTC) - timedelta(days=1),
-            board="dry-run",
-            settings={
-                "id": "dry-run",
-                "data.collections": "[phantoms]",
-                "data.minimum_patients": str(MINIMUM_PATIENTS),
-            },
-        )
-        return load_yaml(Policy, draft_policy(read_train(train.path), options), what="the draft policy")
+        return draft_for(train.path)
     policy = load_yaml(Policy, read_file(given), what=given.name)
     if policy.manifest_digest != train.index.manifest.digest:
         raise RefusedError(
@@ -57,6 +48,27 @@ def dry_policy(train: PackedTrain, given: Path | None) -> Policy:
             hint="An image that is built again has another digest: the board signs digests.",
         )
     return policy
+
+
+def draft_for(packed: Path) -> Policy:
+    """Return the policy that `pht-board draft` would begin with.
+
+    Args:
+        packed: a bundle, or a train.yaml that names an image.
+
+    Raises:
+        DocumentError: the manifest is wrong.
+    """
+    options = DraftOptions(
+        now=datetime.now(UTC) - timedelta(days=1),
+        board="dry-run",
+        settings={
+            "id": "dry-run",
+            "data.collections": "[phantoms]",
+            "data.minimum_patients": str(MINIMUM_PATIENTS),
+        },
+    )
+    return load_yaml(Policy, draft_policy(read_train(packed), options), what="the draft policy")
 
 
 def patients_for(policy: Policy, asked: int | None) -> int:

@@ -10,9 +10,15 @@ from train_images.tool.dry_messages import DryMessage
 from train_images.tool.dry_privacy import cost_lines, update_line
 from train_images.tool.dry_run import DryReport
 
-MEASURED_COLUMNS = ("measured", "took", "asked for", "")
+MEASURED_COLUMNS = ("measured", "took", "asked for", "remark")
 COLUMNS = ("round", "message", "outcome", "what would leave", "seconds")
 _LOG_LINES = 20
+_OF_FEW = {
+    RefusalCode.RELEASE_TOO_FEW_PATIENTS,
+    RefusalCode.RELEASE_CELL_TOO_SMALL,
+    RefusalCode.RELEASE_DOMINATED,
+}
+"""Why an output is left out where too few patients stand behind it."""
 
 
 def rows(report: DryReport) -> Iterator[tuple[str, ...]]:
@@ -67,7 +73,11 @@ def lines_after(report: DryReport) -> Iterator[str]:
         )
     problem = report.problem
     if problem is None:
-        yield "Every message would have been released."
+        suppressed = [each for message in report.messages for each in message.suppressed]
+        without = ", without what is left out above" if suppressed else ""
+        yield f"Every message would have been released{without}."
+        if any(each.code in _OF_FEW for each in suppressed):
+            yield "With more patients less is hidden: --patients makes up more."
         return
     for reason in problem.reasons:
         yield f"{reason.code}: {reason.detail or CATALOGUE[reason.code].means}"

@@ -35,11 +35,6 @@ class TrainFolder:
     text: bytes
     manifest: TrainManifest
 
-    @property
-    def tag(self) -> str:
-        """The image's name where no other is asked for."""
-        return self.tag_of("cpu")
-
     def tag_of(self, variant: str) -> str:
         """Return the image's name for a variant where no other is asked for."""
         other = "" if variant == "cpu" else f"-{variant}"

@@ -82,7 +82,7 @@ def fetch_result(
 
 def outcome_of(out: Path) -> tuple[bool, str]:
     """Return whether a fetched result is of a run that did all that was ordered, and the statement's words about it."""
-    found = _statement(out / PROVENANCE).get("predicate", {}).get("outcome", {})
+    found = statement_of(out / PROVENANCE).get("predicate", {}).get("outcome", {})
     return bool(found.get("complete", True)), str(found.get("words", ""))[:1000]
 
 
@@ -176,7 +176,12 @@ def _fetch_signed(registry: RegistryClient, digest: str, out: Path, draft: Path)
     envelope.replace(out / SIGNED)
 
 
-def _statement(path: Path) -> dict[str, Any]:
+def statement_of(path: Path) -> dict[str, Any]:
+    """Return a provenance statement as it stands.
+
+    Raises:
+        WireError: it is none.
+    """
     try:
         statement = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -195,7 +200,7 @@ def subjects_of(path: Path) -> dict[str, str]:
     """
     try:
         found = {
-            str(each["name"]): f"sha256:{each['digest']['sha256']}" for each in _statement(path)["subject"]
+            str(each["name"]): f"sha256:{each['digest']['sha256']}" for each in statement_of(path)["subject"]
         }
     except (KeyError, TypeError) as error:
         raise WireError(f"{PROVENANCE} is no provenance statement") from error

@@ -1,5 +1,6 @@
 """The parts of a dry run that need no container: its cohort, its policy, its weights, its words."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -180,7 +181,12 @@ def test_a_report_in_words() -> None:
         "Left out of round 1, train: auc (RELEASE_TOO_FEW_PATIENTS): "
         "The result rests on fewer patients than the policy's minimum."
     )
-    assert after[-1] == "Every message would have been released."
+    assert after[-2:] == [
+        "Every message would have been released, without what is left out above.",
+        "With more patients less is hidden: --patients makes up more.",
+    ]
+    whole = report(replace(released, suppressed=()))
+    assert list(dry_words.lines_after(whole)) == ["Every message would have been released."]
     assert found.problem is None
 
 

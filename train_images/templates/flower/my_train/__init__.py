@@ -1,0 +1,1 @@
+"""The train: an ordinary Flower ClientApp with MONAI."""

@@ -1,0 +1,46 @@
+"""The station's cohort, read by MONAI: radiographs as 2-D images with a label each.
+
+`datalist.json` is in the Decathlon form; images are NIfTI of 16 bits, 0 black to 65535
+white. Outside a container PHT_DATA says where the cohort lies.
+"""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from monai.data import CacheDataset, load_decathlon_datalist
+from monai.transforms import (
+    Compose,
+    EnsureChannelFirstd,
+    LoadImaged,
+    NormalizeIntensityd,
+    Resized,
+    ScaleIntensityRanged,
+)
+
+SPATIAL_DIMS = 2
+SHAPE = (64, 64)
+"""Pixels along each side that the network sees."""
+
+_READ = Compose(
+    [
+        LoadImaged("image", reader="NibabelReader", image_only=True),
+        EnsureChannelFirstd("image", channel_dim="no_channel"),
+        ScaleIntensityRanged("image", a_min=0.0, a_max=65535.0, b_min=0.0, b_max=1.0),
+        Resized("image", spatial_size=SHAPE, mode="area"),
+        NormalizeIntensityd("image"),
+    ]
+)
+
+
+@lru_cache(maxsize=4)
+def load_split(split: str) -> CacheDataset:
+    """Read `training` or `validation` once and keep it.
+
+    Items have `image`, (1, *SHAPE), and `label`, 0 or 1.
+    """
+    folder = Path(os.environ.get("PHT_DATA", "/train/data"))
+    cases = load_decathlon_datalist(
+        folder / "datalist.json", is_segmentation=False, data_list_key=split
+    )
+    return CacheDataset(cases, _READ, num_workers=1, progress=False)

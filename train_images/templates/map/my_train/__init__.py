@@ -1,0 +1,1 @@
+"""The train: one patient in, one row out."""
