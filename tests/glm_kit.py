@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
@@ -17,6 +18,7 @@ from algorithms.glm import client_app
 from algorithms.glm.initial_weights import initial_weights
 from orchestrator.federation.aggregation import Inbound, Update, aggregate, make_strategy
 from orchestrator.federation.strategies import StateFiles
+from orchestrator.federation.strategies.state import State
 from policies.documents import load_yaml
 from policies.manifest import Split, TrainManifest
 from policies.order import StrategyChoice
@@ -118,6 +120,7 @@ class Federation:
     weights: Path = field(init=False)
     releases: dict[str, Release] = field(default_factory=dict)
     strategy: str = "FedAvg"
+    moments: State = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -174,9 +177,15 @@ class Federation:
             updates.append(Update(hospital.name, release.arrays.path, release.num_examples))
         name = self.strategy
         choice = StrategyChoice.model_validate({"name": name, "parameters": parameters_of(name, {})})  # type: ignore[arg-type]
+        outputs = self.manifest.outputs.tensors
+        assert outputs is not None
+        names = [tensor.name for tensor in read_layout(self.weights).tensors]
+        buffers = frozenset(each for each in names if outputs.role_of(each) == "buffer")
+        files = StateFiles(self.folder / "moments")
         found = aggregate(
-            make_strategy(choice), number, Inbound(self.weights), updates, StateFiles(self.folder / "moments")
+            make_strategy(choice), number, Inbound(self.weights, buffers, self.moments), updates, files
         )
+        self.moments = found.state
         self.weights = self.folder / found.weights.digest.removeprefix("sha256:")
 
     def run(self, rounds: int) -> "Federation":
@@ -189,12 +198,6 @@ class Federation:
     def examples(self) -> int:
         """N: what the orchestrator's provenance statement has as the last round's examples."""
         return sum(release.num_examples for release in self.releases.values())
-
-    def also(self, **changes: Any) -> "Federation":
-        """The same, with something else changed, in a folder beside it."""
-        return replace(
-            self, folder=self.folder.with_name(f"{self.folder.name}-again"), releases={}, **changes
-        )
 
 
 def federation(
@@ -221,3 +224,103 @@ def federation(
     return Federation(
         folder / "run", model, hospitals, policy or example_policy(name), manifest, settings=chosen
     )
+
+
+AGES = ("20-29", "40-49", "60-69", "80-89")
+
+
+def patients(seed: int, count: int, *, shift: float = 0.0, missing: float = 0.0) -> list[dict[str, Any]]:
+    """Made-up patients of one hospital; `shift` makes a hospital's sicker than another's.
+
+    The outcomes follow from what is known of each: pneumonia, `days` in hospital (a count, over a `stay` that it is per), a blood
+    value, and `weeks` until the event `worse`.
+    """
+    random = np.random.default_rng(seed)
+    found: list[dict[str, Any]] = []
+    for _ in range(count):
+        age, male = str(random.choice(AGES)), bool(random.random() < 0.5)
+        temperature = round(2 * float(random.normal(37.5 + shift, 1))) / 2
+        linear = -0.5 + 0.6 * (age > "5") + 0.3 * male + 0.5 * (temperature - 37)
+        crp = max(0, round((60 + 30 * linear + 25 * float(random.normal())) / 10) * 10)
+        stay = int(random.integers(1, 15))
+        hazard = 0.15 * np.exp(0.5 * linear)
+        until = int(random.exponential(1 / hazard)) + 1
+        row: dict[str, Any] = {
+            "pneumonia": int(random.random() < 1 / (1 + np.exp(-linear))),
+            "age_years": age,
+            "sex": "M" if male else "F",
+            "temperature_c": temperature,
+            "crp_mg_l": crp,
+            "stay": stay,
+            "days": int(random.poisson(stay * np.exp(-1 + 0.3 * linear))),
+            "weeks": min(until, 9),
+            "worse": until <= 9 and bool(random.random() < 0.85),
+        }
+        for name in ("age_years", "temperature_c", "sex"):
+            if random.random() < missing:
+                row[name] = None
+        found.append(row)
+    return found
+
+
+HOSPITALS = (patients(1, 123, missing=0.03), patients(2, 77, shift=0.7), patients(3, 251, shift=-0.3))
+"""Three hospitals of different sizes, whose patients differ; the first has gaps."""
+
+COVARIATES: list[dict[str, Any]] = [
+    {
+        "field": "age_years",
+        "groups": {"under 50": ["20-29", "40-49"], "50 and over": ["60-69", "80-89"]},
+        "reference": "under 50",
+    },
+    {"field": "sex", "groups": {"F": ["F"], "M": ["M"]}, "reference": "F", "excluded": ["O", "U"]},
+    {"field": "temperature_c", "centre": 37, "per": 1},
+]
+LOGISTIC: dict[str, Any] = {
+    "family": "logistic",
+    "outcome": {"field": "pneumonia", "values": {"0": 0, "1": 1}},
+    "covariates": [*COVARIATES, {"field": "crp_mg_l", "centre": 50, "per": 50}],
+}
+LINEAR: dict[str, Any] = {
+    "family": "linear",
+    "outcome": {"field": "crp_mg_l", "per": 10},
+    "covariates": COVARIATES,
+}
+POISSON: dict[str, Any] = {
+    "family": "poisson",
+    "outcome": {"field": "days"},
+    "exposure": {"field": "stay"},
+    "covariates": COVARIATES,
+}
+COX: dict[str, Any] = {
+    "family": "cox",
+    "outcome": {"field": "worse", "values": {"false": 0, "true": 1}},
+    "time": {"field": "weeks"},
+    "covariates": COVARIATES,
+}
+
+
+def complete(rows: Sequence[Row]) -> list[Row]:
+    """Those who lack nothing."""
+    return [row for row in rows if None not in row.values()]
+
+
+def columns_of(rows: Sequence[Row], *, crp: bool = False, intercept: bool = True) -> NDArray[np.float64]:
+    """The columns of the models above, made without any code of the train."""
+    return np.array(
+        [
+            [
+                *([1.0] if intercept else []),
+                float(row["age_years"] in {"60-69", "80-89"}),
+                float(row["sex"] == "M"),
+                row["temperature_c"] - 37,
+                *([(row["crp_mg_l"] - 50) / 50] if crp else []),
+            ]
+            for row in rows
+        ],
+        np.float64,
+    )
+
+
+def pooled(rows: Sequence[Sequence[Row]] = HOSPITALS) -> list[Row]:
+    """Complete patients of all hospitals, as nobody ever has them together."""
+    return [row for some in rows for row in complete(some)]

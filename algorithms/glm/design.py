@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,9 +92,9 @@ def read_design(folder: Path, model: Model) -> Design:
 
 def _first_rows(folder: Path) -> list[dict[str, str]]:
     """Return the clinical values of each patient's first case, in the order of the datalist."""
-    listed: dict[str, list[dict[str, Any]]] = json.loads(
-        (folder / "datalist.json").read_text(encoding="utf-8")
-    )
+    listed: object = json.loads((folder / "datalist.json").read_text(encoding="utf-8"))
+    if not isinstance(listed, dict):
+        raise TypeError("datalist.json is no object")
     with (folder / "clinical.csv").open(encoding="utf-8", newline="") as file:
         by_case = {row["case"]: row for row in csv.DictReader(file, strict=True)}
     first: dict[str, str] = {}

@@ -25,6 +25,8 @@ from algorithms.glm.errors import Code, GlmError
 INTERCEPT: Final = "intercept"
 MAX_COLUMNS: Final = 64
 MAX_BYTES: Final = 256 * 1024
+MOST_STANDARDISED: Final = 1e6
+"""A column's numbers, centred and scaled, lie within a few tens; far beyond, sums of their squares lose what others add."""
 
 
 class Family(StrEnum):
@@ -68,7 +70,13 @@ class NumberField:
             raise _unexpected(self.field) from error
         if not math.isfinite(number):
             raise _unexpected(self.field)
-        return (number - self.centre) / self.per
+        standardised = (number - self.centre) / self.per
+        if abs(standardised) > MOST_STANDARDISED:
+            raise GlmError(
+                Code.OUT_OF_RANGE,
+                f"{self.field} is too large for its column: choose centre and per in model.json so that it lies around -10 to 10",
+            )
+        return standardised
 
     @property
     def column(self) -> str:

@@ -79,9 +79,11 @@ def start_at_means(design: Design, family: Family, *, efron: bool) -> Totals:
         working = np.log(mean) - design.offset + (design.outcome - mean) / weights
     else:
         return at_zero
-    information = _weighted(design.columns, weights)
-    score = design.columns.T @ (weights * working)
-    return Totals(at_zero.log_likelihood, score, information, at_zero.pearson)
+    with np.errstate(over="ignore", invalid="ignore"):
+        information = _weighted(design.columns, weights)
+        score = design.columns.T @ (weights * working)
+    # Residuals at zero say nothing, and of large counts they would be out of bounds.
+    return Totals(at_zero.log_likelihood, score, information, 0.0)
 
 
 _SMALLEST: Final = 1e-12
