@@ -40,10 +40,20 @@ def coefficients(
     if as_json:
         echo_json(found)
         return
-    columns = ["", "coefficient", "std. error", "t" if found.family == "linear" else "z", "p", "95% interval"]
+    statistic = "t" if found.family == "linear" else "z"
+    say_table(
+        f"{found.family} regression",
+        ("", "coefficient", "error", statistic, "p", "95% interval"),
+        [_row(each) for each in found.coefficients],
+    )
     if found.ratio is not None:
-        columns += [found.ratio, "95% interval"]
-    say_table(f"{found.family} regression", columns, [_row(each, found.ratio) for each in found.coefficients])
+        # A table of its own: side by side they are wider than a terminal.
+        ratios = [
+            (each.name, _number(each.ratio), _interval(each.ratio_lower, each.ratio_upper))
+            for each in found.coefficients
+            if each.ratio is not None
+        ]
+        say_table("", ("", found.ratio, "95% interval"), ratios)
     for field, reference in found.references.items():
         say(f"{field} is compared with: {reference}")
     if found.patients is not None:
@@ -65,12 +75,9 @@ def coefficients(
     say("For research only: a table of this kind says what goes together, not what causes what.")
 
 
-def _row(line: "Coefficient", ratio: str | None) -> tuple[str, ...]:
-    cells = [line.name, _number(line.coefficient), _number(line.standard_error), _number(line.statistic, 2)]
-    cells += [_p(line.p), _interval(line.lower, line.upper)]
-    if ratio is not None:
-        cells += [_number(line.ratio), _interval(line.ratio_lower, line.ratio_upper)]
-    return tuple(cells)
+def _row(line: "Coefficient") -> tuple[str, ...]:
+    numbers = (_number(line.coefficient), _number(line.standard_error), _number(line.statistic, 2))
+    return (line.name, *numbers, _p(line.p), _interval(line.lower, line.upper))
 
 
 def _number(value: float | None, decimals: int = 4) -> str:
