@@ -114,7 +114,7 @@ class Prediction(StrictModel):
         segmentation = self.kind == "segmentation"
         if bool(self.segments) != segmentation or bool(self.values) == segmentation:
             raise ValueError("a segmentation has segments, measurements have values")
-        names = [item.name for item in (*self.segments, *self.values)]
+        names = [*(segment.name for segment in self.segments), *(value.name for value in self.values)]
         if len(set(names)) != len(names):
             raise ValueError("names a segment or a value twice")
         return self

@@ -46,6 +46,9 @@ from station.images.room import MIB
 from station.images.sources import ImageSource
 from station.images.store import LayerStore
 from station.layout import StationPaths
+from station.predictions.book import PredictionBook
+from station.predictions.folder import PredictionFolder, require_apart
+from station.predictions.keeper import PredictionKeeper
 from station.retention import ComputeRetention, ComputeTerms, Places
 from station.runs.canary import Canary
 from station.runs.chains import Chains, load_identity
@@ -57,6 +60,7 @@ from station.runs.mirror import MirrorReports
 from station.runs.moments import Moments
 from station.runs.needed_images import NeededImages
 from station.runs.outbox import Outbox
+from station.runs.predicting import Predicting
 from station.runs.preparation import Preparation
 from station.runs.releasing import Releasing
 from station.runs.repository import RunRepository
@@ -108,6 +112,7 @@ class Station:
     desk: StationDesk
     catalogue_desk: CatalogueDesk
     keeper: VolumeKeeper
+    predictions: PredictionKeeper | None
     images: ImagesDesk
     retention: ComputeRetention
     continuity: ContinuityDesk
@@ -159,6 +164,7 @@ class _Trains:
     """What runs trains."""
 
     keeper: VolumeKeeper
+    predictions: PredictionKeeper | None
     warm: WarmRuns
     clock: RunClock
     agent: Agent
@@ -204,6 +210,7 @@ def assemble(
         desk=desk,
         catalogue_desk=catalogue_desk,
         keeper=trains.keeper,
+        predictions=trains.predictions,
         images=ImagesDesk(lines.images, books.needed, settings.images.quota_mib * MIB, system_clock),
         retention=_retention(home, trains.warm),
         continuity=continuity,
@@ -341,13 +348,30 @@ def _trains(
         settings, gatekeeper, books.runs, books.releases, books.ledger, audit, lines.blobs, books.outbox, clock,
         releasing, Canary(preparation), moments=moments,
     )  # fmt: skip
-    warm = WarmRuns(gatekeeper, books.runs, preparation, audit)
+    book = PredictionBook(home.database, audit)
+    folder = _prediction_folder(home)
+    predicting = Predicting(preparation, books.catalogue, book, folder)
+    predictions = None if folder is None else PredictionKeeper(
+        book, folder, books.catalogue, modes=settings.consent_modes,
+        keep_for=timedelta(days=settings.predictions.keep_days), clock=system_clock,
+    )  # fmt: skip
+    warm = WarmRuns(gatekeeper, books.runs, preparation, audit, predicting)
     service = RunService(
         gatekeeper, books.runs, warm, rounds, books.outbox, audit, settings.ceilings.runs_at_once
     )
     pace = Pace(idle_s=settings.polling.idle_s, slow_s=max(settings.polling.active_s, 0.1))
     connection = AnnouncedConnection(lines.fleet, books.calls)
-    return _Trains(keeper, warm, clock, Agent(connection, service, paths.agent, pace, moments.stop))
+    return _Trains(
+        keeper, predictions, warm, clock, Agent(connection, service, paths.agent, pace, moments.stop)
+    )
+
+
+def _prediction_folder(home: _Home) -> PredictionFolder | None:
+    chosen = home.settings.predictions.folder
+    if chosen is None:
+        return None
+    require_apart(Path(chosen), home.paths.home)
+    return PredictionFolder(Path(chosen))
 
 
 def _differences(home: _Home) -> Differences:

@@ -10,7 +10,7 @@ import threading
 from datetime import timedelta
 from pathlib import Path
 
-from policies.errors import PhtError, RefusedError, UnavailableError
+from policies.errors import PhtError, RefusedError, StorageError, UnavailableError
 from station.assembly import Station, assemble
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
@@ -75,6 +75,7 @@ def serve(home: Path) -> None:
     station.warm.recover()
     station.releases.sweep()
     station.reviewing.queue.files.sweep()
+    _recover_predictions(station)
     _look_back(station)
     ending = threading.Event()
     _start_watching(station, settings, audit, ending)
@@ -101,6 +102,19 @@ def serve(home: Path) -> None:
         station.repeats.flush()
         audit.append(AuditRecord(event=AuditEvent.STATION_STOPPED, actor=STATION_ACTOR))
         database.close()
+
+
+def _recover_predictions(station: Station) -> None:
+    """Bring the hospital's folder in line with the record; where it is not there the station works all the same."""
+    if station.predictions is None:
+        return
+    try:
+        lost = station.predictions.recover()
+    except StorageError as error:
+        log.warning("predictions.folder", extra={"reason": error.message})
+        return
+    if lost:
+        log.warning("predictions.lost", extra={"count": lost})
 
 
 def _look_back(station: Station) -> None:
@@ -162,6 +176,7 @@ def _start_watching(
         station.catalogue.sync,
         lambda: warm.withdraw(gatekeeper.consenting),
         station.keeper.look,
+        *(() if station.predictions is None else (station.predictions.look,)),
         station.retention.look,
         station.clock.beat,
     )

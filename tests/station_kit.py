@@ -59,6 +59,8 @@ from station.egress.records.ledger import EgressLedger
 from station.egress.records.releases import ReleaseStore
 from station.egress.review.queue import ReviewQueue
 from station.layout import StationPaths
+from station.predictions.book import PredictionBook
+from station.predictions.folder import PredictionFolder
 from station.runs import Decision, RunRepository
 from station.runs.canary import Canary
 from station.runs.charging import Charging, privacy_ledger
@@ -66,6 +68,7 @@ from station.runs.clock import RunClock
 from station.runs.differing import Differing
 from station.runs.moments import Moments
 from station.runs.outbox import Outbox
+from station.runs.predicting import Predicting
 from station.runs.preparation import Preparation
 from station.runs.releasing import Releasing
 from station.runs.reviewing import Reviewing
@@ -193,7 +196,11 @@ class StationKit:
             self.settings, self.gatekeeper, self.runs, self.releases, self.ledger, self.audit, shelf, outbox, run_clock,
             self.releasing, Canary(self.preparation), moments=self.moments,
         )  # fmt: skip
-        self.warm = WarmRuns(self.gatekeeper, self.runs, self.preparation, self.audit)
+        chosen = self.settings.predictions.folder
+        self.book = PredictionBook(self.database, self.audit)
+        self.predictions = None if chosen is None else PredictionFolder(Path(chosen))
+        self.predicting = Predicting(self.preparation, self.catalogue, self.book, self.predictions)
+        self.warm = WarmRuns(self.gatekeeper, self.runs, self.preparation, self.audit, self.predicting)
         self.service = RunService(
             self.gatekeeper, self.runs, self.warm, self.rounds, outbox, self.audit,
             self.settings.ceilings.runs_at_once,

@@ -88,6 +88,8 @@ class AuditEvent(StrEnum):
     REVIEW_SHOWN = "review-shown"
     REVIEW_WORD = "review-word"
     REVIEW_LAPSED = "review-lapsed"
+    PREDICTIONS_KEPT = "predictions-kept"
+    PREDICTIONS_REMOVED = "predictions-removed"
     PRIVACY_CHARGED = "privacy-charged"
     PRIVACY_REFUSED = "privacy-refused"
     AUDIT_EXPORTED = "audit-exported"

@@ -97,6 +97,8 @@ STANDARD_NAMES: Final[Mapping[E, StandardName]] = MappingProxyType(
         E.REVIEW_SHOWN: StandardName(_QUERY, "E"),
         E.REVIEW_WORD: StandardName(_SECURITY, "E", "110132"),
         E.REVIEW_LAPSED: StandardName(_DATA, "D"),
+        E.PREDICTIONS_KEPT: StandardName(_DATA, "C"),
+        E.PREDICTIONS_REMOVED: StandardName(_DATA, "D"),
         E.PRIVACY_CHARGED: StandardName(_EXPORT, "R"),
         E.PRIVACY_REFUSED: StandardName(_EXPORT, "R"),
         E.AUDIT_EXPORTED: StandardName(_AUDIT, "R"),

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from policies.errors import NotFoundError, TrustError
-from policies.policy import ConsentMode
+from policies.policy import ConsentMode, ConsentPurpose
 from policies.profiles import load_profile
 from policies.refusals import RefusalCode, Refused
 from station.audit.log import AuditLog
@@ -154,10 +154,15 @@ class Catalogue:
             state = session.get(CatalogueState, SINGLE_ROW)
             return 0 if state is None else state.sequence
 
-    def no_longer_usable(self, files: Collection[str], modes: Mapping[str, ConsentMode]) -> frozenset[str]:
+    def no_longer_usable(
+        self,
+        files: Collection[str],
+        modes: Mapping[str, ConsentMode],
+        purposes: Collection[ConsentPurpose] | None = None,
+    ) -> frozenset[str]:
         """Return which files no train may be given any more, see `choosing.no_longer_usable`."""
         with self._database.read() as session:
-            return no_longer_usable(session, files, read_consent(session), modes)
+            return no_longer_usable(session, files, read_consent(session), modes, purposes)
 
     def consent_age(self, now: datetime) -> timedelta | None:
         """Return how old the consent source is, or None where there is none."""

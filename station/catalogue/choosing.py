@@ -70,6 +70,7 @@ def no_longer_usable(
     files: Collection[str],
     consent: ConsentState | None,
     modes: Mapping[str, ConsentMode],
+    purposes: Collection[ConsentPurpose] | None = None,
 ) -> frozenset[str]:
     """Return which of these files no train may be given any more: removed, replaced, or withdrawn for every purpose.
 
@@ -78,8 +79,10 @@ def no_longer_usable(
         files: digests.
         consent: the state in force; None permits nothing.
         modes: per collection, how its patients were asked; a collection that is not there permits nothing.
+        purposes: for all of these together instead; without them, for any.
     """
     wanted = sorted(files)
+    asked = [(purpose,) for purpose in ConsentPurpose] if purposes is None else [tuple(purposes)]
     usable: set[str] = set()
     for start in range(0, len(wanted), _AT_ONCE):
         query = select(Instance.file, Instance.patient, Instance.collection).where(
@@ -91,7 +94,7 @@ def no_longer_usable(
             if (
                 consent is not None
                 and mode is not None
-                and any(consenting(decisions, (purpose,), mode) for purpose in ConsentPurpose)
+                and any(consenting(decisions, together, mode) for together in asked)
             ):
                 usable.add(file)
     return frozenset(files) - usable

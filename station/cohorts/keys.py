@@ -119,6 +119,13 @@ class CohortKey:
         """Return the key under which UIDs are mapped inside the train of `scope`; of no use for any other."""
         return self._mac("uid", scope)
 
+    def prediction_uid(self, order_digest: str, *of: str) -> str:
+        """Return the UID of an object that the station makes of a train's answer; the same however often it is made."""
+        drawn = hmac.digest(self._mac("prediction", order_digest), "\n".join(of).encode(), hashlib.sha256)[
+            :16
+        ]
+        return f"2.25.{int.from_bytes(drawn, 'big')}"
+
     def sample_seed(self, order_digest: str, round_: int) -> bytes:
         """Return what decides who is scored in a round of an order; the same however often the round is asked."""
         return self._mac("sample", f"{order_digest}\n{round_}")

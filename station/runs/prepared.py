@@ -17,6 +17,20 @@ from station.sandbox.scoring import ScoringContainer
 from station.sandbox.session import TrainSession
 from station.sandbox.without_program import StationSession
 
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """The last evaluation, or analysis, of which a release is on record.
+
+    Attributes:
+        round: of the run order.
+        weights: what was evaluated; None for what takes none.
+    """
+
+    round: int
+    weights: Path | None
+
+
 RunSession = TrainSession | MapSession | StationSession
 
 
@@ -37,6 +51,7 @@ class Prepared:
         has_gpu: whether the container holds a GPU.
         last_message: when the last one was answered, or the container started.
         scoring: the container that scores an update while a message is under way; ended with everything else.
+        evaluated: the last evaluation that was released; None before there is one.
         ending: held while its container is ended, so that whoever else ends it finds it gone.
     """
 
@@ -55,4 +70,5 @@ class Prepared:
     last_message: datetime | None = None
     killed: RunSession | None = None
     scoring: ScoringContainer | None = None
+    evaluated: Evaluated | None = None
     ending: threading.Lock = field(default_factory=threading.Lock)

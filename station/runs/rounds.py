@@ -38,7 +38,7 @@ from station.runs.canary import Canary, Trained
 from station.runs.clock import RunClock
 from station.runs.moments import Moments
 from station.runs.outbox import Outbox
-from station.runs.prepared import Prepared
+from station.runs.prepared import Evaluated, Prepared
 from station.runs.releasing import Answered, Releasing
 from station.runs.repository import STATION_ACTOR, Run, RunRepository
 from station.runs.states import RunEvent
@@ -191,6 +191,8 @@ class TrainRounds:
             return self._under_review(instruction, run), None
         if isinstance(recorded, Refused):
             return self.outbox.status(instruction, Status.WITHHELD, recorded.code, run), None
+        if _STAGES[instruction.kind.value] != "train":
+            prepared.evaluated = Evaluated(instruction.round, inbound)
         return self._send(recorded)
 
     def _judged(

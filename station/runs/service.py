@@ -388,8 +388,8 @@ class RunService:
             if run is None:
                 return self._refuse(instruction, Refused.because(RefusalCode.INSTRUCTION_UNKNOWN_ORDER))
             if run.state not in SPENT:
-                self._warm.let_go(run.order_digest, None)
-                run = self._runs.transition(run.order_digest, RunEvent.FINISH)
+                digest = run.order_digest
+                run = self._warm.finish(digest, lambda: self._runs.transition(digest, RunEvent.FINISH))
             return self._outbox.status(instruction, Status.FINISHED, None, run)
 
     def _refuse(self, instruction: Instruction, refused: Refused, *, audited: bool = False) -> StationReply:

@@ -21,6 +21,7 @@ from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
 from station.catalogue import Standing
 from station.cohorts import CaseSource, CohortDefinition
+from station.runs.predicting import Predicting
 from station.runs.preparation import Preparation
 from station.runs.prepared import Prepared
 from station.runs.repository import STATION_ACTOR, Run, RunRepository
@@ -46,13 +47,21 @@ class WarmRuns:
     """Every prepared order of this station."""
 
     def __init__(
-        self, gatekeeper: Gatekeeper, runs: RunRepository, preparation: Preparation, audit: AuditLog
+        self,
+        gatekeeper: Gatekeeper,
+        runs: RunRepository,
+        preparation: Preparation,
+        audit: AuditLog,
+        predicting: Predicting | None = None,
     ) -> None:
         self._gatekeeper = gatekeeper
         self._runs = runs
         self._preparation = preparation
         self._audit = audit
         self._prepared: dict[str, Prepared] = {}
+        self._predicting = predicting
+        # Of orders that are finished: what their trains are still asked for the hospital alone.
+        self._leaving: dict[str, Prepared] = {}
         # Weak, so that what strangers ask about does not pile up: whoever holds or waits for a lock keeps it.
         self._locks: WeakValueDictionary[str, threading.RLock] = WeakValueDictionary()
         self._guard = threading.Lock()
@@ -67,11 +76,14 @@ class WarmRuns:
 
     def orders(self) -> frozenset[str]:
         """The orders that hold a container or a cohort now."""
-        return frozenset(self._prepared)
+        return frozenset(self._prepared) | frozenset(self._leaving)
 
     def cohorts(self) -> frozenset[Path]:
         """The data folders of the cohorts that are held now."""
-        return frozenset(prepared.cohort.path for prepared in list(self._prepared.values()))
+        return frozenset(prepared.cohort.path for _, prepared in self._held())
+
+    def _held(self) -> list[tuple[str, Prepared]]:
+        return [*self._prepared.items(), *self._leaving.items()]
 
     def has(self, order_digest: str) -> bool:
         """Whether the order is prepared."""
@@ -160,7 +172,7 @@ class WarmRuns:
         killed at once, also in the middle of a message; the next message freezes the cohort again.
         """
         stopped = []
-        for order_digest, prepared in list(self._prepared.items()):
+        for order_digest, prepared in self._held():
             if prepared.ended_by is not None:
                 continue
             now = still_consenting(prepared.admitted)
@@ -187,7 +199,7 @@ class WarmRuns:
 
     def revoke(self, gone: Callable[[VerifiedOrder], Reason | None]) -> None:
         """Stop every prepared run whose policy is no longer in force, also in the middle of a message."""
-        for prepared in list(self._prepared.values()):
+        for _, prepared in self._held():
             if prepared.ended_by is None and (reason := gone(prepared.admitted.verified)) is not None:
                 self.end(prepared, reason.code)
         self._clear_ended()
@@ -250,6 +262,34 @@ class WarmRuns:
             self.let_go(order_digest, None)
         return run
 
+    def finish(self, order_digest: str, finish: Callable[[], Run]) -> Run:
+        """Let an order's run be over: what it held is wiped, at once or when its train was asked for predictions.
+
+        Args:
+            order_digest: which order; its lock is held.
+            finish: puts it on record.
+        """
+        prepared = self._prepared.get(order_digest)
+        if self._predicting is None or prepared is None or not self._predicting.wants(prepared):
+            self.let_go(order_digest, None)
+            return finish()
+        self._leaving[order_digest] = self._prepared.pop(order_digest)
+        try:
+            run = finish()
+        except BaseException:
+            self._leave(order_digest)
+            raise
+        self._predicting.begin(run, prepared, lambda: self._leave(order_digest))
+        return run
+
+    def _leave(self, order_digest: str) -> None:
+        prepared, run = self._leaving.get(order_digest), self._runs.get(order_digest)
+        try:
+            if prepared is not None and run is not None:
+                self._preparation.dispose(run, prepared)
+        finally:
+            self._leaving.pop(order_digest, None)
+
     def recover(self) -> None:
         """After a start: whatever an earlier life held is gone, and its orders go back to preparation."""
         self._preparation.clock.recover()
@@ -262,6 +302,10 @@ class WarmRuns:
             self.end(prepared, RefusalCode.RUN_STOPPED)
             with self.lock(order_digest):
                 self.let_go(order_digest, None)
+        for _, prepared in list(self._leaving.items()):
+            self.end(prepared, RefusalCode.RUN_STOPPED)
+        if self._predicting is not None:
+            self._predicting.close()
 
     def anonymity(self, definition: CohortDefinition, cases: tuple[CaseSource, ...]) -> Anonymity:
         """Return the k-anonymity of the clinical table that a train would see."""

@@ -19,6 +19,7 @@ from station.settings.gpu import GpuSection
 from station.settings.images import ImageSettings
 from station.settings.outside import CountsSettings, DcatSettings
 from station.settings.pixels import PixelSection
+from station.settings.predictions import PredictionSettings
 from station.settings.privacy import PrivacySettings
 from station.settings.review import ReviewSettings
 from station.settings.sections import (
@@ -49,6 +50,7 @@ class StationSettings(StrictModel):
     ceilings: CeilingSettings
     hospital: HospitalSettings
     review: ReviewSettings = Field(default_factory=ReviewSettings)
+    predictions: PredictionSettings = Field(default_factory=PredictionSettings)
     polling: PollingSettings = Field(default_factory=PollingSettings)
     statements: StatementSettings = Field(default_factory=StatementSettings)
     privacy: PrivacySettings = Field(default_factory=PrivacySettings)

@@ -20,6 +20,7 @@ import station.egress.differencing.tables
 import station.egress.privacy.tables
 import station.egress.records.tables
 import station.egress.review.tables
+import station.predictions.tables
 import station.runs.clock
 import station.runs.tables
 import station.runs.usage
@@ -34,6 +35,7 @@ TABLES = (
     station.egress.privacy.tables,
     station.egress.records.tables,
     station.egress.review.tables,
+    station.predictions.tables,
     station.runs.clock,
     station.runs.tables,
     station.runs.usage,
