@@ -1,0 +1,1 @@
+"""pytorchexample: a Flower app in the shape of Flower's PyTorch quickstart."""
