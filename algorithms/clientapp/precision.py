@@ -30,7 +30,7 @@ class MixedPrecision:
 
     def backward(self, loss: torch.Tensor, optimiser: torch.optim.Optimizer) -> None:
         """Compute gradients and leave them at their own size, so that a term may be added or a norm taken."""
-        self._scaler.scale(loss).backward()
+        torch.autograd.backward(self._scaler.scale(loss))
         self._scaler.unscale_(optimiser)
 
     def step(self, optimiser: torch.optim.Optimizer) -> None:

@@ -46,7 +46,7 @@ def evaluate_round(message: Message, context: Context) -> Message:  # noqa: ARG0
     metrics = figures(
         logits_of(model, data, device()), data.tensors[1], calibrate=bool(settings.get("calibrate"))
     )
-    return Message(content=RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
+    return Message(content=RecordDict({"metrics": MetricRecord({**metrics})}), reply_to=message)
 
 
 @app.query("score")

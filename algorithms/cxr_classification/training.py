@@ -88,7 +88,7 @@ def train(model: nn.Module, data: TensorDataset, recipe: Recipe, place: torch.de
 
 
 def _batches(images: int, recipe: Recipe, generator: torch.Generator) -> list[list[int]]:
-    order = torch.randperm(images, generator=generator).split(recipe.batch_size)
+    order = torch.split(torch.randperm(images, generator=generator), recipe.batch_size)
     # A last batch of one image would leave BatchNorm nothing to normalise by.
     least = 1 if recipe.frozen_statistics else 2
     found: list[list[int]] = [batch.tolist() for batch in order if len(batch) >= least]
@@ -119,7 +119,7 @@ def case_losses(model: nn.Module, data: TensorDataset, place: torch.device) -> t
     """Return each case's own loss (N,): without augmentation, and whatever the other cases are."""
     labels, found = data.tensors[1], logits_of(model, data, place)
     weights = torch.ones_like(labels[0])
-    pairs = zip(found.split(1), labels.split(1), strict=True)
+    pairs = zip(torch.split(found, 1), torch.split(labels, 1), strict=True)
     return torch.stack([finding_loss(logits, label, weights) for logits, label in pairs])
 
 
@@ -127,7 +127,7 @@ def case_losses(model: nn.Module, data: TensorDataset, place: torch.device) -> t
 def logits_of(model: nn.Module, data: TensorDataset, place: torch.device) -> torch.Tensor:
     """Return the logits (N, findings) in evaluation mode, on the CPU."""
     model.to(place).eval()
-    batches = (batch.to(place) for batch in data.tensors[0].split(32))
+    batches = (batch.to(place) for batch in torch.split(data.tensors[0], 32))
     return torch.cat(
         [model(batch.contiguous(memory_format=torch.channels_last)).float().cpu() for batch in batches]
     )
@@ -141,5 +141,5 @@ def auc(probabilities: torch.Tensor, labels: torch.Tensor) -> float | None:
         return None
     metric = ROCAUCMetric()
     metric(probabilities.unsqueeze(1), labels.unsqueeze(1))
-    value = metric.aggregate()
-    return float(value) if isinstance(value, int | float) else None
+    # A number, but of numpy's own type where scores are even: not every float is one of Python's.
+    return float(metric.aggregate())  # type: ignore[arg-type]  # a list is of several classes

@@ -145,6 +145,9 @@ def test_auc_by_hand_and_without_both_classes() -> None:
     scores, labels = torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([0.0, 0.0, 1.0, 1.0])
     assert auc(scores, labels) == pytest.approx(0.75)
     assert auc(scores, torch.ones(4)) is None
+    # Even scores count half.
+    assert auc(torch.tensor([0.5, 0.5, 0.5]), torch.tensor([0.0, 1.0, 1.0])) == 0.5
+    assert auc(torch.tensor([0.5, 0.5, 0.1]), torch.tensor([0.0, 1.0, 0.0])) == 0.75
 
 
 def test_of_several_images_the_highest_score_and_any_positive_count() -> None:
