@@ -96,6 +96,29 @@ auth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}
             reading.join(60)
 
 
+@contextlib.contextmanager
+def plain_registry(folder: Path) -> Iterator[int]:
+    """Run a registry without TLS or users, as engines take them on this machine's own address; gives its port."""
+    (folder / "registry.yml").write_text(
+        f"version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
+        "http: {addr: '127.0.0.1:0', secret: only-for-a-test}\n"
+    )
+    with subprocess.Popen(
+        ["docker-registry", "serve", str(folder / "registry.yml")],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as process:  # fmt: skip
+        log: list[str] = []
+        try:
+            port = _listening(process, log)
+            reading = threading.Thread(target=log.extend, args=(process.stdout,), daemon=True)
+            reading.start()
+            yield port
+        finally:
+            process.kill()
+            process.wait(60)
+            reading.join(60)
+
+
 def _listening(process: subprocess.Popen[str], log: list[str]) -> int:
     assert process.stdout is not None
     for line in process.stdout:

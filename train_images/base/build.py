@@ -8,6 +8,7 @@ docker command line; starts no container.
 """
 
 import hashlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -20,6 +21,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from policies.errors import UnavailableError
+from policies.files import exclusive_lock
 from train_images.base.debian import make_base_image
 from train_images.base.engine import INPUTS_LABEL, inspect_image, run_or_explain
 from train_images.base.wheels import fetch_wheels
@@ -35,6 +37,8 @@ Variant = Literal["cpu", "cuda"]
 """As image variants are called in a train's manifest."""
 
 TORCH_IMAGES: Final[Mapping[Variant, str]] = MappingProxyType({"cpu": TORCH_IMAGE, "cuda": TORCH_CUDA_IMAGE})
+
+LOCK: Final = Path(tempfile.gettempdir()) / f"pht-base-images-{os.getuid()}.lock"
 
 _STAGE_LABEL: Final = "nl.pht.stage"
 _BUILD_TIMEOUT_S: Final = 3600
@@ -107,8 +111,10 @@ def build_base_images(
         TrustError: a wheel has other bytes than the closed list says.
         UsageError: `system` is not pinned by a digest.
     """
-    make_base_image(SYSTEM_IMAGE, progress, pinned=system)
-    return [_build(recipe, progress) for recipe in (_BASE, *([_TORCH[variant]] if torch else []))]
+    # One build at a time: two of the same share their stages, and the first to end would take the other's away.
+    with exclusive_lock(LOCK):
+        make_base_image(SYSTEM_IMAGE, progress, pinned=system)
+        return [_build(recipe, progress) for recipe in (_BASE, *([_TORCH[variant]] if torch else []))]
 
 
 def _build(recipe: _Recipe, progress: Progress) -> BuiltImage:
