@@ -1,8 +1,7 @@
-"""``python -m algorithms.cxr_classification MODEL METRICS OUT``: a trained model with calibrated output.
+"""``python -m algorithms.cxr_classification RESULT OUT``: a trained model with calibrated output.
 
-MODEL is a result's `model.safetensors`; METRICS the `metrics.json` of a run with `calibrate`, of the same weights: of the training
-itself (its last round is read), or of an order of one round with `--stages evaluate` and these weights, which costs each hospital a
-single release. OUT gets the same network as `model.safetensors`, and `calibration.json` with the temperature and what it changes.
+RESULT is the fetched result of a run whose last round told losses at other temperatures (`calibrate_from_round`). OUT gets the same
+network as `model.safetensors`, and `calibration.json` with the temperature and what it changes.
 
 The tensors differ from those that the result's provenance names, and OUT says of which model they are made.
 """
@@ -29,12 +28,11 @@ class CalibrationError(ValueError):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fit and write; 0, or 1 with one line on stderr."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("model", type=Path)
-    parser.add_argument("metrics", type=Path)
+    parser.add_argument("result", type=Path)
     parser.add_argument("out", type=Path)
     chosen = parser.parse_args(arguments)
     try:
-        fitted = calibrate(chosen.model, chosen.metrics, chosen.out)
+        fitted = calibrate(chosen.result, chosen.out)
     except (CalibrationError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -46,18 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def calibrate(model: Path, metrics: Path, out: Path) -> Temperature:
+def calibrate(result: Path, out: Path) -> Temperature:
     """Write a model whose logits are divided by the temperature that hospitals' losses say.
 
     Args:
-        model: safetensors.
-        metrics: a result's `metrics.json`.
+        result: a folder with `model.safetensors` and `metrics.json`.
         out: a folder that is not there yet.
 
     Raises:
         CalibrationError: a file is not what it should be, or the run told no losses at other temperatures.
         OSError: a file cannot be read or written.
     """
+    model, metrics = result / "model.safetensors", result / "metrics.json"
     try:
         state = load_file(model)
     except SafetensorError as error:
@@ -68,7 +66,7 @@ def calibrate(model: Path, metrics: Path, out: Path) -> Temperature:
         fitted = fit_temperature(_last_losses(json.loads(metrics.read_bytes())))
     except ValueError as error:
         raise CalibrationError(
-            f"{metrics.name}: {error}; a run with calibrate tells them, where its policy permits these metrics"
+            f"{metrics.name}: {error}; a run with calibrate_from_round tells them, where its policy permits these metrics"
         ) from error
     out.mkdir(parents=True)
     save_file(

@@ -43,9 +43,9 @@ def evaluate_round(message: Message, context: Context) -> Message:  # noqa: ARG0
     """Score the inbound weights on validation patients."""
     settings = settings_of(message)
     model, data = _model(message), _images(settings, "validation")
-    metrics = figures(
-        logits_of(model, data, device()), data.tensors[1], calibrate=bool(settings.get("calibrate"))
-    )
+    first = int(settings.get("calibrate_from_round", 0))
+    calibrate = 0 < first <= int(settings["server-round"])
+    metrics = figures(logits_of(model, data, device()), data.tensors[1], calibrate=calibrate)
     return Message(content=RecordDict({"metrics": MetricRecord({**metrics})}), reply_to=message)
 
 
@@ -75,7 +75,7 @@ def recipe_of(settings: Mapping[str, float]) -> Recipe:
 
 
 def figures(logits: torch.Tensor, labels: torch.Tensor, *, calibrate: bool) -> dict[str, float]:
-    """Return what an evaluation tells: loss and AUC, and what a temperature is fitted from where that is asked for.
+    """Return what an evaluation tells: loss and AUC, and with `calibrate` what a temperature is fitted from.
 
     With several findings the AUC is the mean over those that have both classes here, and each of those has its own beside it.
     """

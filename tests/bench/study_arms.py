@@ -173,6 +173,7 @@ def _config(plan: Plan, seed: int, local_epochs: int = 1) -> ConfigRecord:
             "batch_size": plan.batch_size,
             "image_size": plan.image_size,
             "seed": seed,
-            "calibrate": True,
+            "calibrate_from_round": 1,
+            "server-round": 1,
         }
     )

@@ -94,14 +94,19 @@ def test_dividing_the_last_layer_divides_every_logit() -> None:
         assert torch.allclose(model(images), before / 2.5, atol=1e-6)
 
 
-def test_an_evaluation_tells_it_where_the_order_asks_and_not_else(tmp_path: Path) -> None:
+def test_an_evaluation_tells_it_from_the_round_that_the_order_names_and_not_before(tmp_path: Path) -> None:
     cohort = lay_cohort(tmp_path / "cohort", {"validation": 6})
     manifest, policy = shipped()
     declared = {metric.key for metric in manifest.outputs.metrics if metric.stage == "evaluate"}
     with mounted(cohort):
         plain = dict(ask("evaluate", initial_weights())["metrics"])
-        asked = dict(ask("evaluate", initial_weights(), calibrate=True)["metrics"])
-    assert set(plain) == {"loss", "auc"}
+        before, asked = (
+            dict(
+                ask("evaluate", initial_weights(), calibrate_from_round=4, **{"server-round": at})["metrics"]
+            )
+            for at in (3, 4)
+        )
+    assert set(plain) == set(before) == {"loss", "auc"}
     assert set(asked) == TOLD | {"auc"} == declared == set(policy.release.metrics)
     assert asked["loss"] == plain["loss"]
 
@@ -109,21 +114,26 @@ def test_an_evaluation_tells_it_where_the_order_asks_and_not_else(tmp_path: Path
 @pytest.fixture
 def trained(tmp_path: Path) -> Path:
     state = {name: torch.from_numpy(value.copy()) for name, value in initial_weights().items()}
-    save_file(state, tmp_path / "model.safetensors")
-    return tmp_path / "model.safetensors"
+    (tmp_path / "result").mkdir()
+    save_file(state, tmp_path / "result" / "model.safetensors")
+    return tmp_path / "result"
 
 
 def test_the_program_writes_the_calibrated_model_and_of_what_it_is_made(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    metrics = tmp_path / "metrics.json"
-    metrics.write_text(json.dumps({"final": {"evaluate": losses_at(*overconfident(300, 2.0, 4))}}))
-    assert main([str(trained), str(metrics), str(tmp_path / "out")]) == 0
+    (trained / "metrics.json").write_text(
+        json.dumps({"final": {"evaluate": losses_at(*overconfident(300, 2.0, 4))}})
+    )
+    assert main([str(trained), str(tmp_path / "out")]) == 0
     about = json.loads((tmp_path / "out" / "calibration.json").read_text())
     assert 1.5 < about["temperature"] < 2.6
     assert about["validation_loss_after"] < about["validation_loss_before"]
     assert f"temperature {about['temperature']:.3f}" in capsys.readouterr().out
-    before, after = load_file(trained), load_file(tmp_path / "out" / "model.safetensors")
+    before, after = (
+        load_file(trained / "model.safetensors"),
+        load_file(tmp_path / "out" / "model.safetensors"),
+    )
     assert before.keys() == after.keys()
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert set(changed) <= {"class_layers.out.weight", "class_layers.out.bias"}
@@ -135,7 +145,7 @@ def test_the_program_writes_the_calibrated_model_and_of_what_it_is_made(
 @pytest.mark.parametrize(
     ("metrics", "says"),
     [
-        ({"final": {"evaluate": {"loss": 0.5, "auc": 0.9}}}, "a run with calibrate tells them"),
+        ({"final": {"evaluate": {"loss": 0.5, "auc": 0.9}}}, "a run with calibrate_from_round tells them"),
         ({"final": {"evaluate": dict.fromkeys(TEMPERATURES, math.nan)}}, "missing"),
         ({"final": {}}, "missing"),
         ([], "missing"),
@@ -145,14 +155,13 @@ def test_the_program_writes_the_calibrated_model_and_of_what_it_is_made(
 def test_a_run_that_told_no_losses_is_refused_in_a_sentence(
     trained: Path, tmp_path: Path, metrics: object, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "metrics.json"
-    path.write_text(metrics if isinstance(metrics, str) else json.dumps(metrics))
-    assert main([str(trained), str(path), str(tmp_path / "out")]) == 1
+    (trained / "metrics.json").write_text(metrics if isinstance(metrics, str) else json.dumps(metrics))
+    assert main([str(trained), str(tmp_path / "out")]) == 1
     assert says in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_another_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_file({"layer": torch.zeros(2)}, tmp_path / "model.safetensors")
-    assert main([str(tmp_path / "model.safetensors"), str(tmp_path / "no"), str(tmp_path / "out")]) == 1
+    assert main([str(tmp_path), str(tmp_path / "out")]) == 1
     assert "class_layers.out" in capsys.readouterr().err
