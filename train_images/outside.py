@@ -35,6 +35,7 @@ __all__ = [
     "Answer",
     "ask",
     "declared_columns",
+    "declared_error_codes",
     "declared_metrics",
     "default_settings",
     "make_cohort",
@@ -117,6 +118,11 @@ def declared_columns(folder: Path) -> dict[str, RowColumn]:
     """Return the columns of a row that the train's program fills in, by name; `column.accepts(value)` says whether one fits."""
     rows = _manifest(folder).outputs.rows
     return {} if rows is None else {column.name: column for column in rows.of_train}
+
+
+def declared_error_codes(folder: Path) -> set[str]:
+    """Return what the train may say of itself when it fails."""
+    return set(_manifest(folder).error_codes)
 
 
 def default_settings(folder: Path) -> dict[str, HyperparameterValue]:

@@ -33,14 +33,25 @@ _READ = Compose(
 )
 
 
+class TooFewImagesError(ValueError):
+    """A split has nothing to work on; train.yaml declares the code."""
+
+    pht_error_code = "TOO_FEW_IMAGES"
+
+
 @lru_cache(maxsize=4)
 def load_split(split: str) -> CacheDataset:
     """Read `training` or `validation` once and keep it.
 
     Items have `image`, (1, *SHAPE), and `label`, 0 or 1.
+
+    Raises:
+        TooFewImagesError: there are fewer than two.
     """
     folder = Path(os.environ.get("PHT_DATA", "/train/data"))
     cases = load_decathlon_datalist(
         folder / "datalist.json", is_segmentation=False, data_list_key=split
     )
+    if len(cases) < 2:
+        raise TooFewImagesError(split)
     return CacheDataset(cases, _READ, num_workers=1, progress=False)
