@@ -1,10 +1,10 @@
 """Finds the lungs on a chest CT by thresholds and shape, without anything learnt.
 
-    1. air       darker than -400 HU and enclosed by tissue in its axial layer: lungs, airways, gas in the bowel
+    1. air       darker than -400 HU and enclosed by the body in its axial layer: lungs, airways, gas in the bowel
     2. airways   the trachea and the main bronchi, followed down from the top, are taken out
     3. pieces    the largest that remain, if they are as dense as lung
     4. sides     left and right, told apart also where they touch in front or behind
-    5. closed    per side: vessels, and consolidation that reaches the pleura, are filled in by a ball's closing
+    5. closed    per side: vessels are filled in by a small ball's closing, consolidation that reaches the chest wall by a large one's
     6. rim       the outermost blocks are not counted: half lung and half chest wall, they would pass for ground glass
 
 Thresholding and closing are what quantitative CT has long done (Hu, Hoffman, Reinhardt, IEEE Trans Med Imaging 20:490, 2001). It
@@ -40,6 +40,9 @@ _BOTH_SHARE: Final = 0.25
 _NECKS_MM: Final = (0.0, 3.0, 5.0, 7.0, 9.0, 12.0)
 """How thick a bridge between the lungs may be, tried in turn."""
 
+_SHELL_MM: Final = 2.0
+_VESSELS_MM: Final = 8.0
+"""The radius of the ball that closes a lung all around: it fills vessels up to the hilum."""
 _ROOM_MM: Final = 45.0
 """Around a lung: more than any ball's radius."""
 
@@ -66,7 +69,7 @@ def find_lungs(grid: Grid, *, closing_mm: float, rim_mm: float) -> Lungs:
 
     Args:
         grid: of a scan whose axes are upright: right, front, head.
-        closing_mm: radius of the ball that closes each lung.
+        closing_mm: radius of the ball that closes each lung towards the chest wall.
         rim_mm: how thick the rim is that is not counted.
 
     Raises:
@@ -77,10 +80,15 @@ def find_lungs(grid: Grid, *, closing_mm: float, rim_mm: float) -> Lungs:
     aerated = _lung_pieces(grid, enclosed & ~airways)
     fillable = (grid.hounsfield < _BONE_FROM_HU) & ~airways
     whole = aerated.copy()
+    middle = _middle(aerated)
     for box, side in _sides(grid, aerated):
-        whole[box] |= _closed(side, grid.spacing_mm, closing_mm) & fillable[box]
+        filled = _closed(side, grid.spacing_mm, min(closing_mm, _VESSELS_MM))
+        filled |= _closed(side, grid.spacing_mm, closing_mm) & _towards_the_wall(side, middle - box[0].start)
+        whole[box] |= filled & fillable[box]
     if rim_mm <= 0:
         return Lungs(whole, whole)
+    # One block at least, whatever its size: it is half outside.
+    rim_mm = max(rim_mm, 1.001 * max(grid.spacing_mm[:2]))
     inside = np.zeros_like(whole)
     box = _box_of(whole, grid, rim_mm)
     inside[box] = ndimage.distance_transform_edt(whole[box], grid.spacing_mm) > rim_mm
@@ -88,14 +96,28 @@ def find_lungs(grid: Grid, *, closing_mm: float, rim_mm: float) -> Lungs:
 
 
 def _enclosed_air(grid: Grid) -> Mask:
-    """Return air that does not reach the picture's border in its layer: the trachea's way out through the mouth does not count."""
-    air = grid.hounsfield < AIR_BELOW_HU
-    pieces, _ = ndimage.label(air, IN_LAYER)
-    border = np.unique(np.concatenate([np.ravel(edge) for edge in (pieces[[0, -1]], pieces[:, [0, -1]])]))
-    outside = np.zeros(int(pieces.max()) + 1, bool)
+    """Return air that the body encloses in its layer: the trachea's way out through the mouth does not count, nor a hollow table."""
+    around, _ = ndimage.label(~_body_tissue(grid), IN_LAYER)
+    border = np.concatenate([np.ravel(edge) for edge in (around[[0, -1]], around[:, [0, -1]])])
+    outside = np.zeros(int(around.max()) + 1, bool)
     outside[border] = True
     outside[0] = True
-    return np.asarray(~outside[pieces])
+    return np.asarray(~outside[around] & (grid.hounsfield < AIR_BELOW_HU))
+
+
+def _body_tissue(grid: Grid) -> Mask:
+    """Return the largest piece of tissue; what hangs together with it only by something as thin as a table's shell is none of it."""
+    tissue = grid.hounsfield >= AIR_BELOW_HU
+    worn = round(_SHELL_MM / max(grid.spacing_mm[:2]))
+    thick = ndimage.binary_erosion(tissue, IN_LAYER, worn, border_value=1) if worn else tissue
+    pieces, number = ndimage.label(thick)
+    if number == 0:
+        raise NoLungsError
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    body = pieces == int(sizes.argmax())
+    # Thin walls beside thick ones come back, and little of a shell.
+    return np.asarray(ndimage.binary_dilation(body, IN_LAYER, 3 * worn, mask=tissue) if worn else body)
 
 
 def _lung_pieces(grid: Grid, air: Mask) -> Mask:
@@ -147,6 +169,31 @@ def _sides(grid: Grid, aerated: Mask) -> Iterator[tuple[Box, Mask]]:
         whole = np.zeros_like(aerated)
         whole[box] = side
         yield _grown(whole, grid)
+
+
+def _middle(aerated: Mask) -> float:
+    """Return where the middle between the lungs lies along the first axis: of the widest extent, whatever air each has left."""
+    across = np.flatnonzero(aerated.any(axis=(1, 2)))
+    return float(across[0] + across[-1]) / 2
+
+
+def _towards_the_wall(side: Mask, middle: float) -> Mask:
+    """Return what has no more of a lung's air between itself and the chest wall: outwards, or backwards in the outer half.
+
+    What a large ball fills there was lung. On the other side, towards heart, great vessels and diaphragm, it fills what never was:
+    beyond those, seen from the middle, there is air.
+    """
+    right = np.arange(side.shape[0])[:, None, None] > middle
+    outwards = np.where(
+        right,
+        np.maximum.accumulate(side[::-1], axis=0)[::-1],
+        np.maximum.accumulate(side, axis=0),
+    )
+    backwards = np.maximum.accumulate(side, axis=1)
+    away = np.abs(np.arange(side.shape[0]) - middle)
+    held = side.sum(axis=(1, 2))
+    outer = (away >= np.average(away, weights=held))[:, None, None]
+    return np.asarray(~outwards | (~backwards & outer))
 
 
 def _grown(mask: Mask, grid: Grid) -> tuple[Box, Mask]:

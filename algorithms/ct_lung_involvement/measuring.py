@@ -27,13 +27,13 @@ class Settings:
 
     Attributes:
         ground_glass_from_hu, consolidation_from_hu: where the two bands begin; well-aerated lung lies below the first.
-        closing_mm: radius of the ball that closes a lung.
+        closing_mm: radius of the ball that closes a lung towards the chest wall.
         rim_mm: how thick the rim is that is not counted.
     """
 
     ground_glass_from_hu: int = -700
     consolidation_from_hu: int = -250
-    closing_mm: float = 15.0
+    closing_mm: float = 30.0
     rim_mm: float = 2.5
 
 
