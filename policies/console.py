@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, get_type_hints
 
 import typer
 from pydantic import BaseModel
@@ -54,7 +54,10 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are written to stderr."""
     as_json = "--json" in arguments
     try:
-        result = typer.main.get_command(app).main(args=list(arguments), standalone_mode=False)
+        command = typer.main.get_command(app)
+        if "--help" in arguments:
+            _restore_help_of_arguments(command)
+        result = command.main(args=list(arguments), standalone_mode=False)
     except PhtError as error:
         show_error(error, as_json=as_json)
         return int(error.exit_code)
@@ -72,6 +75,18 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the outermost boundary of a process
         return _show_foreign(error, as_json=as_json)
     return result if isinstance(result, int) else int(ExitCode.OK)
+
+
+def _restore_help_of_arguments(command: object) -> None:
+    """Give each argument the help that it was declared with: click 8.5 sets its own attribute of that name, after typer 0.20 has."""
+    for below in getattr(command, "commands", {}).values():
+        _restore_help_of_arguments(below)
+    callback = getattr(command, "callback", None)
+    declared = get_type_hints(callback, include_extras=True) if callback is not None else {}
+    for parameter in getattr(command, "params", ()):
+        for note in getattr(declared.get(parameter.name), "__metadata__", ()):
+            if isinstance(note, typer.models.ArgumentInfo) and getattr(parameter, "help", None) is None:
+                parameter.help = note.help
 
 
 def _from_os_error(error: OSError) -> PhtError:

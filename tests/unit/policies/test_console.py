@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 import typer
@@ -110,3 +111,28 @@ def test_every_error_of_the_tree_has_an_exit_code() -> None:
     assert len(classes) > 10
     assert all(isinstance(item.exit_code, ExitCode) for item in classes)
     assert StorageError("x").exit_code == 7
+
+
+def test_an_argument_is_explained_like_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    app = new_app("A program.")
+    inner = new_app("More.")
+    app.add_typer(inner, name="inner")
+
+    @app.command()
+    def outer(folder: Annotated[Path, typer.Argument(help="Where it lies.")]) -> None:
+        """Do something."""
+
+    @inner.command("do")
+    def act(
+        name: Annotated[str, typer.Argument(help="Whose it is.")],
+        loud: Annotated[bool, typer.Option(help="Whether to say so.")] = False,
+    ) -> None:
+        """Do more."""
+
+    @inner.command("other")
+    def other() -> None:
+        """Do nothing."""
+
+    for path, words in ((["outer"], "Where it lies."), (["inner", "do"], "Whose it is.")):
+        assert run(app, [*path, "--help"]) == ExitCode.OK
+        assert words in capsys.readouterr().out
