@@ -91,17 +91,30 @@ def test_the_figures_of_r_are_those_of_numpy_and_scipy(yard: Yard, tool: Tool, t
     assert found["metrics"]["rank_correlation"] == pytest.approx(spearmanr(age, value).statistic, abs=1e-12)
 
 
-def test_too_few_patients_for_a_line_are_a_declared_error(yard: Yard, tool: Tool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("patients", "ages"), [(7, 7), (9, 1)])
+def test_too_few_patients_for_a_line_are_a_declared_error(
+    yard: Yard, tool: Tool, tmp_path: Path, patients: int, ages: int
+) -> None:
+    """One fewer than eight, and enough but all of one age."""
     yard.packed(tool, NAME)
     rng = np.random.default_rng(6)
-    cases = [("training", f"p{number}", volume(rng, -850)) for number in range(4)]
-    clinical = {patient: {"age_years": "50-59", "sex": "F"} for _, patient, _ in cases}
+    cases = [("training", f"p{number}", volume(rng, -850)) for number in range(patients)]
+    clinical = {
+        patient: {"age_years": f"{3 + number % ages}0-{3 + number % ages}9", "sex": "F"}
+        for number, (_, patient, _) in enumerate(cases)
+    }
     data = write_cohort(tmp_path / "data", cases, clinical, fields=("age_years", "sex"))
     assert run_r(data, tmp_path / "work", {}) == {"error": "TOO_FEW"}
-    nobody = write_cohort(
-        tmp_path / "none", [("testing", *cases[0][1:])], clinical, fields=("age_years", "sex")
-    )
-    assert run_r(nobody, tmp_path / "again", {}) == {"error": "NO_IMAGES"}
+
+
+def test_a_hospital_without_training_patients_is_a_declared_error(
+    yard: Yard, tool: Tool, tmp_path: Path
+) -> None:
+    yard.packed(tool, NAME)
+    cases = [("testing", "p1", volume(np.random.default_rng(7), -850))]
+    clinical = {"p1": {"age_years": "50-59", "sex": "F"}}
+    data = write_cohort(tmp_path / "data", cases, clinical, fields=("age_years", "sex"))
+    assert run_r(data, tmp_path / "work", {}) == {"error": "NO_IMAGES"}
 
 
 def test_a_program_in_r_passes_the_sandbox_and_the_guard(yard: Yard, tool: Tool) -> None:

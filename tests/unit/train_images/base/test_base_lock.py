@@ -77,6 +77,8 @@ def test_a_list_on_torch_keeps_the_bases_versions_and_names_none_of_them(
     lock(BASE_LIST, quiet, upgrade=False, folder=folder)
     wheel(index, name="torch", version="2.0+cpu", requires=["Requires-Dist: codec", "Requires-Dist: graphs"])
     wheel(index, name="graphs")
+    # The newest does not go with what the base has.
+    wheel(index, name="graphs", version="2.0", requires=["Requires-Dist: codec>=1.1"])
     wheel(index, "cp311-cp311-manylinux_2_28_x86_64", name="codec", version="1.1")
     (folder / "requirements-torch-cpu.in").write_text("torch==2.0+cpu\n")
     lock(TORCH_LIST, quiet, upgrade=True, folder=folder)
