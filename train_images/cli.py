@@ -203,9 +203,7 @@ def pack(
     )
     say(f"Image:    {digests['image']}")
     say(f"Manifest: {digests['manifest']}")
-    say(
-        f"Next: pht-train check {out}, then pht-train submit {out}; for the board: pht-board draft --from {out}"
-    )
+    say(f"Next: pht-train check {out}")
 
 
 @app.command()
@@ -265,6 +263,8 @@ def check(
     if report.problem is not None:
         code, message, hint = dry_words.refusal(report.problem)
         raise RefusedError(code, message, hint=hint)
+    if not as_json:
+        say(f"Next: pht-train submit {bundle}, and ask the board: pht-train request new --help")
 
 
 @app.command("init-weights")
@@ -300,6 +300,7 @@ def init_weights(
         return
     say(f"Wrote {out}: {tensors} tensors, {made.elements} numbers, {size / 1e6:.2f} MB")
     say(f"Digest: {made.digest}")
+    say("Next, once the board has signed a policy: pht-train order new --help")
 
 
 @key_app.command("new")

@@ -23,6 +23,8 @@ ALLOWED = {
     "algorithms": {"algorithms"},
 }
 RUNTIME = "train_images/runtime/"
+# What rides in trains beside `algorithms`: an example, and what a new train is written from. Nobody of ours imports it.
+IN_TRAINS = ("train_images/templates/", "train_images/example-quickstart/")
 # Third parties that only the named places may import.
 CONFINED = {
     "docker": ("station/sandbox/engine/",),
@@ -45,9 +47,9 @@ CONFINED = {
     "dicomweb_client": ("station/intake/sources/",),
     "hl7": ("station/intake/",),
     "fastapi": ("station/web/", "station/intake/", "orchestrator/portal/", "orchestrator/front/"),
-    "torch": ("algorithms/",),
-    "monai": ("algorithms/",),
-    "flwr": ("station/agent/", "orchestrator/federation/", "algorithms/", RUNTIME),
+    "torch": ("algorithms/", *IN_TRAINS),
+    "monai": ("algorithms/", *IN_TRAINS),
+    "flwr": ("station/agent/", "orchestrator/federation/", "algorithms/", RUNTIME, *IN_TRAINS),
 }
 
 
@@ -74,6 +76,8 @@ def test_a_module_imports_only_what_its_package_may(path: Path) -> None:
     relative = path.relative_to(ROOT).as_posix()
     package = relative.split("/")[0]
     allowed = {"pht_runtime"} if relative.startswith(RUNTIME) else ALLOWED[package]
+    if relative.startswith(IN_TRAINS):
+        allowed = {"algorithms"}
     for name in imports(path):
         top = name.split(".")[0]
         if top in OURS:

@@ -85,7 +85,10 @@ def read_bundle(path: Path) -> PackedTrain:
         TrustError: its manifest has another digest than the index says.
     """
     folder = path if path.is_dir() else path.parent
-    data = _read(folder / INDEX, MAX_INDEX_BYTES, "Make a bundle with `pht-train pack`.")
+    hint = "Make a bundle with `pht-train pack`."
+    if (folder / MANIFEST).is_file() and not (folder / INDEX).exists():
+        hint = f"This is a train's folder: pht-train build {folder}, then pht-train pack {folder} OUT, and name OUT here."
+    data = _read(folder / INDEX, MAX_INDEX_BYTES, hint)
     index = BundleIndex.decode(data)
     store = BlobFolder(folder / BLOBS)
     text = store.read_bytes(index.manifest.digest, max_bytes=MAX_MANIFEST_BYTES)

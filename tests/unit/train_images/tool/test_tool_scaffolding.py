@@ -190,3 +190,28 @@ def test_every_template_is_in_the_installed_package() -> None:
     others = [path.name for path in parts if path.suffix not in {".py", ".pyc"}]
     assert others
     assert [name for name in others if not any(fnmatch(name, pattern) for pattern in patterns)] == []
+
+
+def test_a_folder_that_was_not_packed_says_the_way(tmp_path: Path, tool: Tool) -> None:
+    tool("new", tmp_path / "mine")
+    assert f"Next: pht-train build {tmp_path / 'mine'}" in tool.out
+    said = tool.error(ExitCode.NOT_FOUND, "check", tmp_path / "mine")
+    assert f"pht-train build {tmp_path / 'mine'}, then pht-train pack {tmp_path / 'mine'} OUT" in said
+
+
+def test_a_cohort_is_laid_out_for_trying_by_hand(tmp_path: Path, tool: Tool) -> None:
+    tool("new", tmp_path / "mine", "--modality", "CT")
+    out = tmp_path / "cohort"
+    made = tool.json("cohort", tmp_path / "mine", out, "--patients", 8, "--pixels", 32, "--slices", 6)
+    cases = json.loads((out / "datalist.json").read_text())
+    assert {split: len({case["patient"] for case in cases[split]}) for split in made["patients"]} == made[
+        "patients"
+    ]
+    assert made["patients"]["training"] > 0 < made["patients"]["validation"]
+    assert sum(made["images"].values()) == len(list((out / "images").iterdir()))
+    assert "is there already" in tool.error(ExitCode.USAGE, "cohort", tmp_path / "mine", out)
+    assert "--patients" in tool.error(
+        ExitCode.USAGE, "cohort", tmp_path / "mine", tmp_path / "one", "--patients", 1
+    )
+    assert not (tmp_path / "one").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
