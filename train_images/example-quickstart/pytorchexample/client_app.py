@@ -1,6 +1,7 @@
 """pytorchexample: the Flower ClientApp."""
 
-# mypy: ignore-errors - written as Flower's own examples are, which take a message's records as they come
+# Written as Flower's own examples are, which take a message's records as they come.
+# mypy: ignore-errors
 
 import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
