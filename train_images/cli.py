@@ -15,6 +15,7 @@ from policies.console import JsonOption, echo_json, new_app, program, say, say_t
 from policies.errors import RefusedError
 from policies.manifest import Modality
 from train_images.coefficients_cli import add_coefficients
+from train_images.lock_cli import add_lock
 from train_images.registry_cli import add_commands, progress
 from train_images.request_cli import request_app
 from train_images.storage_cli import storage_app
@@ -332,6 +333,7 @@ app.add_typer(key_app, name="key")
 app.add_typer(request_app, name="request")
 app.add_typer(storage_app, name="storage")
 add_commands(app)
+add_lock(app)
 add_told_commands(app)
 add_coefficients(app)
 

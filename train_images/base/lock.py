@@ -17,7 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypedDict
@@ -186,20 +186,20 @@ def _needs(wheel: Wheel, extras: Iterable[str]) -> list[Requirement]:
     ]
 
 
-def list_text(source: str, inputs_hash: str, wheels: Sequence[Wheel], exact: Iterable[str] = ()) -> str:
+def list_text(head: str, inputs: str, wheels: Sequence[Wheel], exact: Iterable[str] = ()) -> str:
     """Return a closed list's text.
 
     Args:
-        source: the list that a person keeps.
-        inputs_hash: of what the list follows from.
+        head: its first line.
+        inputs: hash of what the list follows from.
         wheels: to be named.
         exact: canonical names of packages of which another build of the version (1.0+cpu for 1.0) is none.
     """
     signs = dict.fromkeys(exact, "===")
     lines = [
-        f"# Made by `make lock-base` from {source}: change that and run it again, not this.",
+        head,
         f"# Wheels for CPython {PYTHON} on linux x86_64 with glibc 2.36 or older; one line is one file.",
-        f"# inputs sha256:{inputs_hash}",
+        f"# inputs sha256:{inputs}",
     ]
     for each in wheels:
         sign = signs.get(canonicalize_name(each.name), "==")
@@ -207,18 +207,23 @@ def list_text(source: str, inputs_hash: str, wheels: Sequence[Wheel], exact: Ite
     return "\n".join(lines) + "\n"
 
 
-def inputs_hash(name: str, folder: Path = HERE) -> str:
-    """Hash what a list follows from: its inputs and, for those on torch, the list that it stands on."""
-    digest = hashlib.sha256((folder / name).with_suffix(".in").read_bytes())
-    if name != BASE_LIST:
-        digest.update((folder / BASE_LIST).read_bytes())
+def inputs_hash(source: Path, below: Iterable[Path]) -> str:
+    """Hash what a list follows from: its inputs, and the lists of the image that it is added to."""
+    digest = hashlib.sha256(source.read_bytes())
+    for path in below:
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def is_current(name: str, folder: Path = HERE) -> bool:
-    """Tell whether a list was made from the inputs that lie beside it."""
-    found = _INPUTS.search((folder / name).read_text(encoding="utf-8"))
-    return found is not None and found[1] == inputs_hash(name, folder)
+def is_current(target: Path, below: Iterable[Path]) -> bool:
+    """Tell whether a list was made from the inputs that lie beside it, and for the image as it is."""
+    found = _INPUTS.search(target.read_text(encoding="utf-8"))
+    return found is not None and found[1] == inputs_hash(target.with_suffix(".in"), below)
+
+
+def lists_below(name: str, folder: Path = HERE) -> tuple[Path, ...]:
+    """Return the lists that one of the base images' lists stands on."""
+    return () if name == BASE_LIST else (folder / BASE_LIST,)
 
 
 def versions(requirements: Path) -> dict[str, str]:
@@ -261,19 +266,39 @@ def resolve(wanted: Sequence[str], kept: Mapping[str, str]) -> Report:
     return found
 
 
-def lock(name: str, progress: Callable[[str], None], *, upgrade: bool, folder: Path = HERE) -> None:
-    """Write one list again."""
-    source = (folder / name).with_suffix(".in")
+def lock(target: Path, below: Sequence[Path], *, upgrade: bool, command: str = "make lock-base") -> int:
+    """Write one list again.
+
+    Args:
+        target: the list; its inputs lie beside it and end in ``.in``.
+        below: lists of the image that its wheels are added to; their versions are kept, and none of theirs is named.
+        upgrade: whether to forget the versions that the list has now.
+        command: what the list says it was made by.
+
+    Returns:
+        How many wheels it names.
+
+    Raises:
+        UsageError: this is not the images' Python.
+        DocumentError: the inputs are not exact, or contradict themselves.
+        UnavailableError: pip finds no solution, or no index.
+    """
+    if platform.python_version_tuple()[:2] != tuple(PYTHON.split(".")) or platform.machine() != "x86_64":
+        raise UsageError(
+            f"the lists are for Python {PYTHON} on x86_64, and this is another",
+            hint="pip judges what is needed by the Python that runs it.",
+        )
+    source = target.with_suffix(".in")
     inputs = read_inputs(source)
-    below = {} if name == BASE_LIST else versions(folder / BASE_LIST)
-    kept = {} if upgrade else versions(folder / name)
+    there = {package: version for path in below for package, version in versions(path).items()}
+    kept = {} if upgrade else versions(target)
     named = {canonicalize_name(Requirement(text).name) for text in inputs.wanted}
-    free = {package: version for package, version in {**kept, **below}.items() if package not in named}
-    wheels = choose(inputs, read_report(resolve(inputs.wanted, free)), below)
+    free = {package: version for package, version in {**kept, **there}.items() if package not in named}
+    wheels = choose(inputs, read_report(resolve(inputs.wanted, free)), there)
     exact = {canonicalize_name(Requirement(text).name) for text in inputs.wanted if "===" in text}
-    text = list_text(source.name, inputs_hash(name, folder), wheels, exact)
-    (folder / name).write_text(text, encoding="utf-8")
-    progress(f"{name}: {len(wheels)} wheels")
+    head = f"# Made by `{command}` from {source.name}: change that and run it again, not this."
+    target.write_text(list_text(head, inputs_hash(source, below), wheels, exact), encoding="utf-8")
+    return len(wheels)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -284,13 +309,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions that fit")
     options = parser.parse_args(arguments)
     try:
-        if platform.python_version_tuple()[:2] != tuple(PYTHON.split(".")) or platform.machine() != "x86_64":
-            raise UsageError(
-                f"the lists are for Python {PYTHON} on x86_64, and this is another",
-                hint="pip judges what is needed by the Python that runs it.",
-            )
         for name in (BASE_LIST, *TORCH_LISTS):
-            lock(name, say, upgrade=options.upgrade)
+            found = lock(HERE / name, lists_below(name), upgrade=options.upgrade)
+            say(f"{name}: {found} wheels")
     except PhtError as error:
         show_error(error, as_json=False)
         return int(error.exit_code)

@@ -27,7 +27,7 @@ from policies.errors import NotFoundError, PhtError, UnavailableError, UsageErro
 from train_images.base.build import TORCH_IMAGES, Variant, build_base_images
 from train_images.base.engine import inspect_image
 from train_images.tool.folders import DOCKERFILE, TrainFolder
-from train_images.tool.own_wheels import fetch_own_wheels
+from train_images.tool.own_wheels import check_own_list, fetch_own_wheels
 
 _FROM: Final = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)", re.IGNORECASE | re.MULTILINE)
 # An argument with a default before the first FROM, which alone may stand in one.
@@ -71,7 +71,8 @@ def build(folder: TrainFolder, tag: str, progress: Progress, variant: Variant = 
     Raises:
         UsageError: the train has no program, or its Dockerfile makes no other image for this variant.
         NotFoundError: the folder has no Dockerfile.
-        DocumentError: the train's requirements.txt is not a closed list of hashed wheels.
+        DocumentError: the train's requirements.txt is not a closed list of hashed wheels, or not that of its inputs.
+        TrustError: a wheel has other bytes than a list says.
         UnavailableError: no Docker engine answers, or a base image or a wheel cannot be had.
         PhtError: the build failed; with its last lines.
     """
@@ -87,6 +88,7 @@ def build(folder: TrainFolder, tag: str, progress: Progress, variant: Variant = 
             f"{folder.path / DOCKERFILE}: names no ARG {_TORCH_ARGUMENT}, so its image for {variant} would be the one for cpu",
             hint=f"Begin it with ARG {_TORCH_ARGUMENT}={TORCH_IMAGES['cpu']} and FROM ${{{_TORCH_ARGUMENT}}}.",
         )
+    check_own_list(folder.path, bases)
     # First the engine: without one nothing else is worth saying.
     inspect_image(tag)
     if any(base.startswith(_OURS) for base in bases):

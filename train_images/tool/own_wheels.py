@@ -3,16 +3,22 @@
 A train's folder with a ``requirements.txt`` has them in the build context as ``wheels/``, and its Dockerfile installs them
 without a network (``pip install --no-index --no-deps --require-hashes``). The list is closed: every line names one version and
 the SHA-256 of each file that may be taken for it, and nothing is resolved. So what a board has read in a train's folder is what
-is in the image, and a wheel that was changed at its index since does not get in.
+is in the image, and a wheel that was changed at its index since does not get in. Where a ``requirements.in`` lies beside it,
+`pht-train lock` writes the list from that (`locking.py`), and a list that does not follow from it any more is not built.
 
 Fetched as pip is configured here (index, proxy, certificate), and for the base images' Python, whatever Python runs this.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from policies.errors import DocumentError
+from train_images.base.build import TORCH_IMAGES
+from train_images.base.lock import BASE_LIST, HERE, TORCH_LISTS, is_current
 from train_images.base.wheels import closed_list, fetch_wheels
 
+INPUTS: Final = "requirements.in"
 REQUIREMENTS: Final = "requirements.txt"
 WHEELS: Final = "wheels"
 
@@ -37,3 +43,24 @@ def fetch_own_wheels(folder: Path, context: Path) -> tuple[str, ...]:
         return ()
     failure = f"the packages of {folder.name}/{REQUIREMENTS} cannot be fetched"
     return fetch_wheels(requirements, context / WHEELS, failure)
+
+
+def lists_below(bases: Iterable[str]) -> tuple[Path, ...]:
+    """Return the lists of what a train's base image has, whichever variant it is."""
+    on_torch = not set(TORCH_IMAGES.values()).isdisjoint(bases)
+    return (HERE / BASE_LIST, *((HERE / TORCH_LISTS[0],) if on_torch else ()))
+
+
+def check_own_list(folder: Path, bases: Iterable[str]) -> None:
+    """See that a train's list follows from its inputs; a list without inputs was written by hand, and is its author's.
+
+    Raises:
+        DocumentError: it was made from other inputs, or for a base image with other packages, or was never made.
+    """
+    target = folder / REQUIREMENTS
+    if not (folder / INPUTS).is_file() or (target.is_file() and is_current(target, lists_below(bases))):
+        return
+    raise DocumentError(
+        f"{target}: does not follow from {INPUTS} and the base image as they are now",
+        hint=f"Write it again and read what changed: pht-train lock {folder}",
+    )

@@ -13,6 +13,7 @@ from train_images.base.lock import (
     Inputs,
     choose,
     is_current,
+    lists_below,
     lock,
     main,
     read_inputs,
@@ -47,12 +48,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made
 
 
-def quiet(_line: str) -> None:
-    pass
-
-
 def test_what_is_wanted_reaches_what_it_needs_and_not_what_is_left_out(folder: Path, tmp_path: Path) -> None:
-    lock(BASE_LIST, quiet, upgrade=False, folder=folder)
+    lock(folder / BASE_LIST, lists_below(BASE_LIST, folder), upgrade=False)
     assert versions(folder / BASE_LIST) == dict.fromkeys(("app", "codec", "parts", "speed"), "1.0")
     (codec,) = (line for line in (folder / BASE_LIST).read_text().splitlines() if line.startswith("codec"))
     here = wheel(tmp_path / "index", "cp311-cp311-manylinux_2_28_x86_64", name="codec")
@@ -61,12 +58,12 @@ def test_what_is_wanted_reaches_what_it_needs_and_not_what_is_left_out(folder: P
 
 
 def test_versions_are_kept_until_an_upgrade_is_asked_for(folder: Path, tmp_path: Path) -> None:
-    lock(BASE_LIST, quiet, upgrade=False, folder=folder)
+    lock(folder / BASE_LIST, lists_below(BASE_LIST, folder), upgrade=False)
     before = (folder / BASE_LIST).read_text()
     wheel(tmp_path / "index", "cp311-cp311-manylinux_2_28_x86_64", name="codec", version="1.1")
-    lock(BASE_LIST, quiet, upgrade=False, folder=folder)
+    lock(folder / BASE_LIST, lists_below(BASE_LIST, folder), upgrade=False)
     assert (folder / BASE_LIST).read_text() == before
-    lock(BASE_LIST, quiet, upgrade=True, folder=folder)
+    lock(folder / BASE_LIST, lists_below(BASE_LIST, folder), upgrade=True)
     assert versions(folder / BASE_LIST)["codec"] == "1.1"
 
 
@@ -74,39 +71,39 @@ def test_a_list_on_torch_keeps_the_bases_versions_and_names_none_of_them(
     folder: Path, tmp_path: Path
 ) -> None:
     index = tmp_path / "index"
-    lock(BASE_LIST, quiet, upgrade=False, folder=folder)
+    lock(folder / BASE_LIST, lists_below(BASE_LIST, folder), upgrade=False)
     wheel(index, name="torch", version="2.0+cpu", requires=["Requires-Dist: codec", "Requires-Dist: graphs"])
     wheel(index, name="graphs")
     # The newest does not go with what the base has.
     wheel(index, name="graphs", version="2.0", requires=["Requires-Dist: codec>=1.1"])
     wheel(index, "cp311-cp311-manylinux_2_28_x86_64", name="codec", version="1.1")
     (folder / "requirements-torch-cpu.in").write_text("torch==2.0+cpu\n")
-    lock(TORCH_LIST, quiet, upgrade=True, folder=folder)
+    lock(folder / TORCH_LIST, lists_below(TORCH_LIST, folder), upgrade=True)
     assert versions(folder / TORCH_LIST) == {"torch": "2.0+cpu", "graphs": "1.0"}
 
 
 def test_a_list_is_current_until_what_it_follows_from_changes(folder: Path, tmp_path: Path) -> None:
-    lock(BASE_LIST, quiet, upgrade=False, folder=folder)
+    lock(folder / BASE_LIST, lists_below(BASE_LIST, folder), upgrade=False)
     wheel(tmp_path / "index", name="torch", version="2.0+cpu")
     (folder / "requirements-torch-cpu.in").write_text("torch==2.0+cpu\n")
-    lock(TORCH_LIST, quiet, upgrade=False, folder=folder)
-    assert is_current(BASE_LIST, folder)
-    assert is_current(TORCH_LIST, folder)
+    lock(folder / TORCH_LIST, lists_below(TORCH_LIST, folder), upgrade=False)
+    assert is_current(folder / BASE_LIST, lists_below(BASE_LIST, folder))
+    assert is_current(folder / TORCH_LIST, lists_below(TORCH_LIST, folder))
     with (folder / "requirements.in").open("a") as file:
         file.write("without parts\n")
-    assert not is_current(BASE_LIST, folder)
-    lock(BASE_LIST, quiet, upgrade=False, folder=folder)
+    assert not is_current(folder / BASE_LIST, lists_below(BASE_LIST, folder))
+    lock(folder / BASE_LIST, lists_below(BASE_LIST, folder), upgrade=False)
     assert versions(folder / BASE_LIST).keys() == {"app", "codec"}
-    assert is_current(BASE_LIST, folder)
-    assert not is_current(TORCH_LIST, folder)
+    assert is_current(folder / BASE_LIST, lists_below(BASE_LIST, folder))
+    assert not is_current(folder / TORCH_LIST, lists_below(TORCH_LIST, folder))
 
 
 def test_what_cannot_be_had_is_said_and_the_list_stays(folder: Path) -> None:
-    lock(BASE_LIST, quiet, upgrade=False, folder=folder)
+    lock(folder / BASE_LIST, lists_below(BASE_LIST, folder), upgrade=False)
     before = (folder / BASE_LIST).read_text()
     (folder / "requirements.in").write_text("app==2.0\nwithout server\n")
     with pytest.raises(UnavailableError, match=r"app==2\.0") as caught:
-        lock(BASE_LIST, quiet, upgrade=False, folder=folder)
+        lock(folder / BASE_LIST, lists_below(BASE_LIST, folder), upgrade=False)
     assert "--upgrade" in caught.value.hint
     assert (folder / BASE_LIST).read_text() == before
 

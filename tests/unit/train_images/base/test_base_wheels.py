@@ -12,7 +12,15 @@ from packaging.utils import parse_wheel_filename
 from wheel_kit import wheel
 
 from policies.errors import TrustError, UnavailableError
-from train_images.base.lock import BASE_LIST, HERE, TORCH_LISTS, is_current, read_inputs, versions
+from train_images.base.lock import (
+    BASE_LIST,
+    HERE,
+    TORCH_LISTS,
+    is_current,
+    lists_below,
+    read_inputs,
+    versions,
+)
 from train_images.base.wheels import IMAGE_OPTIONS, PLATFORMS, closed_list, fetch_wheels
 
 LISTS = (BASE_LIST, *TORCH_LISTS)
@@ -29,7 +37,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", LISTS)
 def test_a_list_follows_from_its_inputs(name: str) -> None:
-    assert is_current(name), "run: make lock-base"
+    assert is_current(HERE / name, lists_below(name)), "run: make lock-base"
     inputs = read_inputs((HERE / name).with_suffix(".in"))
     found = versions(HERE / name)
     for wanted in inputs.wanted:
