@@ -33,5 +33,5 @@ def lock(
     if as_json:
         echo_json({"list": folder / REQUIREMENTS, "wheels": wheels})
         return
-    say(f"{folder / REQUIREMENTS} names {wheels} wheels, each by its hash.")
+    say(f"{folder / REQUIREMENTS} names {wheels} {'wheel' if wheels == 1 else 'wheels'}, by hash.")
     say(f"Read what changed, then: pht-train build {folder}")

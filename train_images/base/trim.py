@@ -77,8 +77,8 @@ def main(root: Path) -> None:
             program.unlink()
     for library in sorted(root.rglob("*.so*")):
         if library.is_file() and not library.is_symlink():
-            with library.open("r+b") as file:
-                drop_symbols(file)
+            with library.open("r+b") as opened:
+                drop_symbols(opened)
     sys.stdout.write(f"trimmed {(before - _size(root)) / 1e6:.0f} of {before / 1e6:.0f} MB\n")
 
 
