@@ -117,9 +117,7 @@ def _measures(manifest: TrainManifest, messages: tuple[Took, ...], seen: Measure
 def _memory(peak_mib: float, asked_mib: int, shape: tuple[int, ...]) -> Measure:
     remark = ""
     if peak_mib > _NEARLY * asked_mib:
-        remark = (
-            "nearly too little: beyond it the train is killed (cached files are counted, and give way first)"
-        )
+        remark = "nearly too little: beyond it the train is killed (cached files give way first)"
     elif peak_mib < _FAR_TOO_MUCH * asked_mib and asked_mib > _LEAST_MEMORY_MIB:
         remark = "far more than was used" + _of_small_images(shape)
     return Measure("memory, at most", round(peak_mib, 1), float(asked_mib), "MiB", remark)

@@ -1,7 +1,7 @@
 """What containers used, from the kernel's own counts where this machine shows them: a launcher that looks before it ends one.
 
-Cached files count as memory, so that it is an upper bound. Where there is nothing to read (another engine, a container that the kernel
-has ended already) there is no number.
+Files count as memory where the container was the first to read them; what this process wrote just now lies in the cache of this host.
+Where there is nothing to read (another engine, a container that the kernel has ended already) there is no number.
 """
 
 import time
@@ -40,7 +40,7 @@ class ContainerUse:
     """What one container used, as far as it was looked at.
 
     Attributes:
-        peak_memory_bytes: at most, its tmpfs and cached files counted; None where the machine does not show it.
+        peak_memory_bytes: its tmpfs and the files that it was the first to read counted; None where the machine does not show it.
         processor_s: of all processors together; likewise.
         alive_s: from its start until it was last looked at.
     """

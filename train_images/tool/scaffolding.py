@@ -246,7 +246,8 @@ def _rendered(train: NewTrain, package: str, values: Mapping[str, str]) -> Itera
     found: dict[str, Path] = {}
     layers = [train.kind, f"{train.kind}-{train.modality.value}"]
     for root in (_templates() / layer for layer in layers):
-        found |= {str(path.relative_to(root)): path for path in sorted(root.rglob("*")) if _is_part(path)}
+        inner = ((path.relative_to(root), path) for path in sorted(root.rglob("*")))
+        found |= {str(name): path for name, path in inner if path.is_file() and _is_part(name)}
     for name, path in found.items():
         content = path.read_bytes()
         if name.endswith(_ENDING):
@@ -254,8 +255,8 @@ def _rendered(train: NewTrain, package: str, values: Mapping[str, str]) -> Itera
         yield name.removesuffix(_ENDING).replace(_PACKAGE, package), content
 
 
-def _is_part(path: Path) -> bool:
-    return path.is_file() and path.suffix != ".pyc" and _LEFT_BEHIND.isdisjoint(path.parts)
+def _is_part(name: Path) -> bool:
+    return name.suffix != ".pyc" and _LEFT_BEHIND.isdisjoint(name.parts)
 
 
 def _templates() -> Path:
