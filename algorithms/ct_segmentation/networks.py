@@ -72,7 +72,7 @@ def network_for(shapes: Mapping[str, tuple[int, ...]], classes: int) -> nn.Modul
         classes: of the cohort's label maps, background counted.
 
     Raises:
-        TrainError: WEIGHTS_UNKNOWN, they belong to no network that can be built, or to one for other structures.
+        TrainError: WEIGHTS_DO_NOT_FIT, they belong to no network that can be built, or to one for other structures.
     """
     for name, build in _FIRST_LAYERS.items():
         if name not in shapes:
@@ -87,7 +87,7 @@ def network_for(shapes: Mapping[str, tuple[int, ...]], classes: int) -> nn.Modul
             break
         return build(classes, width)
     raise TrainError(
-        "WEIGHTS_UNKNOWN",
+        "WEIGHTS_DO_NOT_FIT",
         f"the weights are of no UNet or SegResNet with {classes} classes: make them with the train's own image, or "
         "ask for as many masks as they have structures",
     )

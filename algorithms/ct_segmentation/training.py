@@ -5,6 +5,7 @@ ahead of it, and no result copied back before the round ends. On a CPU in float3
 """
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from monai.losses import DiceCELoss
 from torch import nn
 from torch.utils.data import Dataset
 
+from algorithms.clientapp.failures import TrainError
 from algorithms.clientapp.precision import MixedPrecision
 from algorithms.clientapp.proximal import ProximalTerm
 from algorithms.ct_segmentation.sampling import Sampling, patches
@@ -76,6 +78,7 @@ def train(
 
     Raises:
         VolumeError: a file is none that can be mapped, or a label map not on its image's grid.
+        TrainError: MASK_VALUES, a label map has a value that stands for no structure; LOSS_NOT_FINITE, training diverged.
     """
     network.to(place).train()
     precision = MixedPrecision(place, dtype)
@@ -96,7 +99,10 @@ def train(
             # Stays on the device: asking for the number would wait for the step.
             total += loss.detach() * len(labels)
             seen += len(labels)
-    return float(total) / seen
+    mean = float(total) / seen
+    if not math.isfinite(mean):
+        raise TrainError("LOSS_NOT_FINITE", "training diverged: a smaller learning_rate keeps it finite")
+    return mean
 
 
 def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

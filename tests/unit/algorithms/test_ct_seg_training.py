@@ -238,7 +238,7 @@ def test_what_is_drawn_from_a_case_does_not_follow_from_the_others(cohort: Path)
         (lambda listed, _folder: listed["training"].clear(), "NO_CASES"),
         (lambda listed, _folder: listed["training"][0].update(image="../../etc/passwd"), "CASES_UNREADABLE"),
         (lambda listed, _folder: listed["training"][0].update(image=None), "CASES_UNREADABLE"),
-        (lambda listed, _folder: listed["labels"].update({"2": "vessel"}), "WEIGHTS_UNKNOWN"),
+        (lambda listed, _folder: listed["labels"].update({"2": "vessel"}), "WEIGHTS_DO_NOT_FIT"),
         (lambda _listed, folder: (folder / "images/t0.nii").write_bytes(b""), "VOLUME_UNREADABLE"),
         (lambda _listed, folder: (folder / "labels/t0.nii").unlink(), "VOLUME_UNREADABLE"),
         (lambda _listed, folder: _move_label(folder), "VOLUME_GRID"),
