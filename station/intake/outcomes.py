@@ -24,6 +24,7 @@ class IntakeReason(StrEnum):
 
     TOO_LARGE = "too-large"
     SOP_CLASS_NOT_ACCEPTED = "sop-class-not-accepted"
+    OWN_PREDICTION = "own-prediction"
     PIXELS_MISSING = "pixels-missing"
     STUDY_PATIENT_MISMATCH = "study-patient-mismatch"
     INSTANCE_CONFLICT = "instance-conflict"

@@ -19,6 +19,7 @@ from station.intake.outcomes import IntakeReason
 from station.intake.workers.messages import Refused, Setup, Taken, TakeTask
 from station.intake.workers.pixels import Inspection, not_inspected
 from station.intake.workers.terms import codes, number, size, term
+from station.predictions.model import MANUFACTURER
 from station.pseudonymisation.engine import PseudonymisedInstance, Pseudonymiser
 from station.pseudonymisation.faults import PseudonymisationError
 from station.pseudonymisation.pixels import PixelFinding
@@ -46,6 +47,9 @@ class Taker:
             sop_class, accession, study_date = contain(partial(_linking_values, dataset))
             if sop_class and sop_class not in self._setup.sop_classes:
                 return Refused(reason=IntakeReason.SOP_CLASS_NOT_ACCEPTED)
+            if contain(partial(_is_own_prediction, dataset)):
+                # What a train marked is no label to train the next one on.
+                return Refused(reason=IntakeReason.OWN_PREDICTION)
             if "PixelData" not in dataset:
                 # An image that was cut off before its pixels, or that never had any.
                 return Refused(reason=IntakeReason.PIXELS_MISSING)
@@ -141,6 +145,14 @@ def _linking_values(dataset: Dataset) -> tuple[str, str, str]:
         str(dataset.get(keyword) or "").strip() for keyword in ("SOPClassUID", "AccessionNumber", "StudyDate")
     )
     return sop_class, accession[:_MAX_IDENTITY], study_date[:10]
+
+
+def _is_own_prediction(dataset: Dataset) -> bool:
+    """Tell whether a file is what a station made of a train's answer, by what each says of itself."""
+    maker, use = (
+        str(dataset.get(keyword) or "").strip() for keyword in ("Manufacturer", "ContentQualification")
+    )
+    return maker == MANUFACTURER and use == "RESEARCH"
 
 
 def _acquisition(dataset: Dataset, finding: PixelFinding) -> Acquisition:
