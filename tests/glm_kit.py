@@ -33,7 +33,12 @@ from station.egress.release import Release, Withheld
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = "sha256:" + "5" * 64
-SETTINGS: Mapping[str, float] = {"minimum_cell_count": 1, "ridge": 0.0, "efron_ties": True}
+SETTINGS: Mapping[str, float] = {
+    "minimum_cell_count": 1,
+    "minimum_joint_count": 1,
+    "ridge": 0.0,
+    "efron_ties": True,
+}
 
 Row = Mapping[str, Any]
 """What a patient's fields show: text, a number, true or false, or None."""

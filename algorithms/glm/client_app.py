@@ -50,7 +50,7 @@ def train_round(message: Message, context: Context) -> Message:  # noqa: ARG001 
     """Take the step that the inbound sums lead to; reply with this station's sums there."""
     settings = settings_of(message)
     model, design = _model_and_design()
-    require_many(design, int(settings["minimum_cell_count"]))
+    require_many(design, int(settings["minimum_cell_count"]), int(settings["minimum_joint_count"]))
     inbound = {name: np.asarray(array.numpy()) for name, array in arrays_of(message).items()}
     state = read_state(inbound, len(model.columns))
     ridge = Ridge(settings["ridge"], free=int(model.has_intercept))
