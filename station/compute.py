@@ -17,6 +17,8 @@ from station.audit.log import AuditLog
 from station.cohorts import sweep
 from station.egress.privacy.spending import SpendingDesk
 from station.layout import StationPaths
+from station.predictions.book import PredictionBook
+from station.predictions.desk import PredictionsDesk
 from station.runs.accesses import AccessDesk
 from station.runs.repository import STATION_ACTOR
 from station.runs.review_desk import ReviewDesk
@@ -33,6 +35,7 @@ from station.web.continuity_api import add_continuity_routes
 from station.web.gpus_api import add_gpu_routes
 from station.web.images_api import add_image_routes
 from station.web.mirror_api import add_mirror_routes
+from station.web.predictions_api import add_prediction_routes
 from station.web.privacy_api import add_privacy_routes
 from station.web.reviews_api import add_review_routes
 from station.web.selftest_api import add_selftest_routes
@@ -90,6 +93,9 @@ def serve(home: Path) -> None:
         add_image_routes(api, station.images)
         add_review_routes(api, ReviewDesk(station.reviewing, station.releases, audit))
         add_mirror_routes(api, station.mirror_reports)
+        add_prediction_routes(
+            api, PredictionsDesk(PredictionBook(database, audit), settings.predictions.folder)
+        )
         add_privacy_routes(api, SpendingDesk(database, settings.privacy.epsilon, settings.privacy.delta))
         serve_local(api, paths.api_socket)
     finally:

@@ -5,18 +5,20 @@ that stands for no segment; numbers that are declared, each within its range. No
 """
 
 import math
-from collections.abc import Mapping
+import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from policies.errors import WireError
+from policies.errors import StateError, WireError
 from policies.predictions import Prediction
 from policies.wire.arrays import ArrayLimits, TensorEntry, chunks_of, open_tensor, read_layout
 from station.sandbox.spec import TrainReply
 
+_NIFTI_DIM_AT: Final = 40
 HEADER_BYTES: Final = 64 << 10
 """Of the arrays of one answer: what is not label maps."""
 
@@ -42,6 +44,23 @@ def arrays_limit(predictions: tuple[Prediction, ...], shape: tuple[int, ...]) ->
     """Return how many bytes of arrays an answer about an image of this shape may have; 0 where none are declared."""
     maps = sum(prediction.kind == "segmentation" for prediction in predictions)
     return maps * math.prod(shape) + HEADER_BYTES if maps else 0
+
+
+def shape_of(image: Path) -> tuple[int, ...]:
+    """Return the shape of a cohort's image as readers give it, from its own header: the station wrote it.
+
+    Raises:
+        StateError: it cannot be read.
+    """
+    try:
+        with image.open("rb") as file:
+            dimensions: Sequence[int] = struct.unpack_from("<8h", file.read(64), _NIFTI_DIM_AT)
+    except (OSError, struct.error) as error:
+        raise StateError("cohort: an image cannot be read", hint="Freeze the cohort again.") from error
+    count = dimensions[0]
+    if count not in {2, 3} or min(dimensions[1 : 1 + count]) < 1:
+        raise StateError("cohort: an image has another form than it was written in", hint="Freeze it again.")
+    return tuple(dimensions[1 : 1 + count])
 
 
 def judge(reply: TrainReply, predictions: tuple[Prediction, ...], shape: tuple[int, ...]) -> Judged | str:

@@ -1,14 +1,10 @@
 """Makes DICOM objects of what a train answered, in a process that may die: the starter's side of `maker_process`."""
 
-import struct
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import Field
 
 from policies.documents import StrictModel
-from policies.errors import StateError
 from station.cohorts.decoder import ConfinedProcess
 from station.cohorts.decoding import read_file
 from station.cohorts.series import arrange, examine_series
@@ -20,7 +16,6 @@ _GROWTH_BYTES: Final = 4 << 20
 """Of an object: its head."""
 _PER_FRAME_BYTES: Final = 4096
 """Of an object: what it says of each frame, or of each image that it measured."""
-_NIFTI_DIM_AT: Final = 40
 
 
 class _Object(StrictModel):
@@ -104,20 +99,3 @@ def images_of(maker: ObjectMaker, case: CaseSource) -> Images:
             for index in order
         ),
     )
-
-
-def shape_of(image: Path) -> tuple[int, ...]:
-    """Return the shape of a cohort's image as readers give it, from its own header: the station wrote it.
-
-    Raises:
-        StateError: it cannot be read.
-    """
-    try:
-        with image.open("rb") as file:
-            dimensions: Sequence[int] = struct.unpack_from("<8h", file.read(64), _NIFTI_DIM_AT)
-    except (OSError, struct.error) as error:
-        raise StateError("cohort: an image cannot be read", hint="Freeze the cohort again.") from error
-    count = dimensions[0]
-    if count not in {2, 3} or min(dimensions[1 : 1 + count]) < 1:
-        raise StateError("cohort: an image has another form than it was written in", hint="Freeze it again.")
-    return tuple(dimensions[1 : 1 + count])

@@ -30,8 +30,8 @@ from station.cohorts import CaseSource
 from station.cohorts.unusable import UnusableImage
 from station.predictions.book import NewPrediction, PredictionBook
 from station.predictions.folder import PredictionFolder, file_name
-from station.predictions.judging import Judged, arrays_limit, judge
-from station.predictions.maker import ObjectMaker, images_of, shape_of
+from station.predictions.judging import Judged, arrays_limit, judge, shape_of
+from station.predictions.maker import ObjectMaker, images_of
 from station.predictions.model import Origin, Wanted
 from station.runs.preparation import Preparation
 from station.runs.prepared import Prepared

@@ -10,6 +10,7 @@ from station_kit import StationKit
 
 from policies.errors import SettingsError
 from station.predictions.folder import require_apart
+from station.runs.prepared import Evaluated
 
 
 def asked(kit: StationKit) -> list[Any]:
@@ -36,11 +37,16 @@ def test_without_one_of_the_three_nobody_is_asked(
     kit.close()
 
 
-def test_with_all_three_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_takes_all_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`test_predictions_of_a_run.py` asks for all that comes of it."""
     kit = predicting_station(tmp_path, monkeypatch)
-    one_round(kit)
-    assert asked(kit)
-    assert kept(kit)
+    envelope = kit.ready(rounds=1)
+    (prepared,) = kit.warm._prepared.values()
+    prepared.evaluated = Evaluated(1, None)
+    assert envelope
+    assert kit.predicting.wants(prepared)
+    prepared.evaluated = None
+    assert not kit.predicting.wants(prepared)
     kit.close()
 
 

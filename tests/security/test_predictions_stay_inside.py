@@ -1,6 +1,5 @@
 """Attack: carry something out by what is predicted, by how long it takes, or by whether a place is free afterwards."""
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -8,32 +7,14 @@ import pytest
 from moments_kit import SkippingClock
 from prediction_kit import Marks, kept, marks, one_round, predicting_station
 from sqlalchemy import text
-from station_kit import StationKit, order_digest
+from station_kit import order_digest
 from station_simulators import Answered, TrainEndsError
 
-from policies.wire.instructions import Kind, StationReply, encode
+from policies.wire.instructions import Kind
 from station.runs.moments import Moments
 from station.sandbox.spec import ExitClass, TrainFailure
 
 QUANTUM_S = 600.0
-
-
-def left(
-    kit: StationKit, replies: list[StationReply]
-) -> tuple[list[bytes], list[tuple[Any, ...]], list[bytes]]:
-    """Everything that went out in a run: replies without the heads, the ledger, the released arrays."""
-    told = [
-        encode(
-            reply.model_copy(
-                update={name: None for name in type(reply).model_fields if name.endswith("_head")}
-            )
-        )
-        for reply in replies
-    ]
-    with kit.database.read() as session:
-        ledger = [tuple(row) for row in session.execute(text("SELECT * FROM egress_ledger")).all()]
-    arrays = [path.read_bytes() for path in sorted(kit.paths.releases.rglob("*")) if path.is_file()]
-    return told, ledger, arrays
 
 
 def test_what_leaves_is_the_same_with_and_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,12 +25,10 @@ def test_what_leaves_is_the_same_with_and_without(tmp_path: Path, monkeypatch: p
             kit = predicting_station(tmp_path / name, patch, keep=keep)
             _, replies = one_round(kit)
             assert bool(kept(kit)) is keep
-            seen.append(
-                (replies, [path.read_bytes() for path in sorted(kit.paths.releases.rglob("*.safetensors"))])
-            )
+            released = [path.read_bytes() for path in sorted(kit.paths.releases.rglob("*.safetensors"))]
             with kit.database.read() as session:
-                count = session.execute(text("SELECT count(*) FROM egress_ledger")).scalar_one()
-            seen[-1] = (*seen[-1], count)
+                entries = session.execute(text("SELECT count(*) FROM egress_ledger")).scalar_one()
+            seen.append((replies, released, entries))
             kit.close()
     (one, arrays, entries), (other, others, more) = seen
     assert arrays == others != []
@@ -81,16 +60,10 @@ def test_under_a_quantum_the_place_is_held_for_the_same_time_whatever_was_found(
         tmp_path, monkeypatch, {"release.timing_quantum_s": QUANTUM_S, "resources.run_hours": 100.0}
     )
     clock = SkippingClock()
-    waited: list[float] = []
-    begun = threading.Event()
-
-    def wait(seconds: float) -> bool:
-        waited.append(clock())
-        return clock.wait(seconds)
 
     held: list[tuple[float, list[str]]] = []
     for found in (True, False):
-        kit.moments = Moments(clock, wait)
+        kit.moments = Moments(clock, clock.wait)
         kit.database.close()
         kit.open()
         kit.sandbox.train = Marks(_says(found))
@@ -103,7 +76,6 @@ def test_under_a_quantum_the_place_is_held_for_the_same_time_whatever_was_found(
         assert kit.warm.orders() == {order_digest(envelope)}
         kit.until(lambda: not kit.warm.orders())
         held.append((round((clock() - since) / 60), kit.events()[events:]))
-        begun.clear()
     (minutes, records), (others, more) = held
     # The hospital's window is half an hour; both runs had all of it, and no more.
     assert minutes == others == 30

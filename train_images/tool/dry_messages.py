@@ -34,6 +34,7 @@ from station.sandbox.spec import (
 )
 from station.sandbox.without_program import StationSession
 from train_images.tool.dry_canary import DryUpdate, dry_score
+from train_images.tool.dry_predictions import DryPredictions, DryQuestion, dry_predictions
 from train_images.tool.dry_privacy import UpdateNoise, update_noise
 from train_images.tool.folders import PackedTrain
 from train_images.tool.initial_weights import Weights
@@ -124,12 +125,14 @@ class Conversation:
         start_s: from asking for the container until it said hello; None where it did not, or where each patient has one.
         use: of the train's containers; None where none ran.
         log: the end of what the train printed.
+        predictions: what it marked and measured; None where it declares none, or a message released nothing.
     """
 
     messages: tuple[DryMessage, ...]
     start_s: float | None
     use: TrainUse | None
     log: str
+    predictions: DryPredictions | None = None
 
 
 def converse(home: SandboxHome, terms: DryTerms, progress: Progress) -> Conversation:
@@ -153,10 +156,35 @@ def converse(home: SandboxHome, terms: DryTerms, progress: Progress) -> Conversa
     start_s = round(time.monotonic() - began, 3) if isinstance(session, TrainSession) else None
     try:
         messages = tuple(_rounds(home, terms, session, progress))
+        predictions = _predictions(home, terms, session, messages, progress)
         home.launcher.look(run_id)
-        return Conversation(messages, start_s, _use(home, run_id), session.logs(_LOG_BYTES))
+        return Conversation(messages, start_s, _use(home, run_id), session.logs(_LOG_BYTES), predictions)
     finally:
         session.finish()
+
+
+def _predictions(
+    home: SandboxHome,
+    terms: DryTerms,
+    session: Session,
+    messages: tuple[DryMessage, ...],
+    progress: Progress,
+) -> DryPredictions | None:
+    """Ask for predictions as a station does, when all was released; with the weights that were evaluated last."""
+    manifest = terms.train.manifest
+    released = all(message.outcome == "released" for message in messages)
+    if not manifest.outputs.predictions or not released or not isinstance(session, TrainSession):
+        return None
+    progress("asking for predictions")
+    weights = _weights_after(home, terms.rounds)
+    if not weights.is_file():
+        weights = None if terms.weights is None else terms.weights.path
+    asked = DryQuestion(terms.rounds, terms.config, weights, home.work / "predicted.safetensors")
+    return dry_predictions(session, manifest, terms.cohort, asked)
+
+
+def _weights_after(home: SandboxHome, number: int) -> Path:
+    return home.work / f"weights-{number}.safetensors"
 
 
 def _use(home: SandboxHome, run_id: str) -> TrainUse | None:
@@ -214,7 +242,7 @@ def _rounds(home: SandboxHome, terms: DryTerms, session: Session, progress: Prog
             message, release = _ask(home, terms, session, guard, request)
             ahead = inbound
             if release is not None and release.arrays is not None and inbound is not None:
-                ahead = home.work / f"weights-{number}.safetensors"
+                ahead = _weights_after(home, number)
                 apply_delta(inbound, release.arrays.path, ahead)
                 message = _scored(home, terms, session.run_id, message, (inbound, ahead))
             yield message

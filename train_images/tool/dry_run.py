@@ -23,6 +23,7 @@ from train_images.tool.dry_clinical import FINDING
 from train_images.tool.dry_cohort import DryCases, DryImages, make_cases
 from train_images.tool.dry_measures import Measure, Measured, measures
 from train_images.tool.dry_messages import DryMessage, DryTerms, Outcome, converse
+from train_images.tool.dry_predictions import DryPredictions
 from train_images.tool.dry_privacy import DryPrivacy, dry_privacy
 from train_images.tool.dry_terms import dry_policy, patients_for
 from train_images.tool.folders import PackedTrain
@@ -76,6 +77,7 @@ class DryReport:
         measures: what it took, beside what the manifest asks for.
         log: the end of what the train printed.
         privacy: what the policy's noise costs patients and does to figures; None where it has none.
+        predictions: what the train marks and measures for the hospital alone; None where it declares none.
     """
 
     train: str
@@ -91,6 +93,7 @@ class DryReport:
     measures: tuple[Measure, ...]
     log: str
     privacy: DryPrivacy | None = None
+    predictions: DryPredictions | None = None
 
     @property
     def problem(self) -> DryMessage | None:
@@ -152,6 +155,7 @@ def dry_run(train: PackedTrain, choice: DryChoice, progress: Progress) -> DryRep
         measures=measures(manifest, said.messages, seen),
         log=said.log,
         privacy=dry_privacy(policy, manifest),
+        predictions=said.predictions,
     )
 
 

@@ -7,6 +7,7 @@ from policies.refusals import RefusalCode
 from policies.rules.capacity import bits_in_words
 from station.egress.canary.decision import MembershipScore, Unscored
 from train_images.tool.dry_messages import DryMessage
+from train_images.tool.dry_predictions import prediction_lines
 from train_images.tool.dry_privacy import cost_lines, update_line
 from train_images.tool.dry_run import DryReport
 
@@ -71,6 +72,8 @@ def lines_after(report: DryReport) -> Iterator[str]:
             for message in report.messages
             if message.noise is not None
         )
+    if report.predictions is not None:
+        yield from prediction_lines(report.predictions)
     problem = report.problem
     if problem is None:
         suppressed = [each for message in report.messages for each in message.suppressed]

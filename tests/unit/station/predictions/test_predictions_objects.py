@@ -19,7 +19,8 @@ from station.cohorts import CaseSource, SourceFile
 from station.cohorts.decoding import DecoderPool
 from station.cohorts.unusable import Unusable, UnusableImage
 from station.cohorts.volumes import Volume, write_volume
-from station.predictions.maker import ObjectMaker, images_of, shape_of
+from station.predictions.judging import shape_of
+from station.predictions.maker import ObjectMaker, images_of
 from station.predictions.model import MARK, Images, Wanted
 from train_images.phantoms import CtFault, CtScanner
 

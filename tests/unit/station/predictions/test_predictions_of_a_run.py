@@ -17,6 +17,8 @@ from prediction_kit import (
     one_round,
     predicting_station,
 )
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 from station_kit import StationKit, order_digest
 from station_simulators import Answered, TrainEndsError
 
@@ -64,6 +66,9 @@ def test_every_case_has_its_marks_and_its_report(kit: StationKit) -> None:
     assert {request.round for request in seen.values()} == {1}
     (weights,) = {request.arrays for request in seen.values()}
     assert weights is not None
+    _the_record_says_what_was_asked_and_what_was_kept(kit, envelope)
+    _a_row_never_changes_and_is_never_removed(kit)
+    _what_is_over_its_term_goes_and_its_row_stays(kit)
 
 
 def test_what_was_marked_is_what_lies_in_the_folder(kit: StationKit) -> None:
@@ -81,9 +86,8 @@ def test_what_was_marked_is_what_lies_in_the_folder(kit: StationKit) -> None:
         assert any((frames[0] + 2 * frames[1] == drawn.T).all() for frames in found)
 
 
-def test_the_record_says_what_was_asked_and_what_was_kept(kit: StationKit) -> None:
+def _the_record_says_what_was_asked_and_what_was_kept(kit: StationKit, envelope: bytes) -> None:
     train: Any = kit.sandbox.train
-    envelope, _ = one_round(kit)
     record = record_of(kit, AuditEvent.PREDICTIONS_KEPT)
     cases = len(train.asked)
     size = sum(path.stat().st_size for path in kept(kit))
@@ -252,8 +256,7 @@ def test_a_folder_that_is_gone_costs_the_predictions_alone(kit: StationKit) -> N
         keeper(kit).recover()
 
 
-def test_what_is_over_its_term_goes_and_its_row_stays(kit: StationKit) -> None:
-    one_round(kit)
+def _what_is_over_its_term_goes_and_its_row_stays(kit: StationKit) -> None:
     assert keeper(kit, keep_days=10).look() == 0
     kit.clock.forward(days=11)
     assert keeper(kit, keep_days=10).look() == len(case_rows(kit)) > 0
@@ -266,11 +269,7 @@ def case_rows(kit: StationKit) -> list[int]:
     return [number for row in kit.book.by_run() for number in range(row.removed)]
 
 
-def test_a_row_never_changes_and_is_never_removed(kit: StationKit) -> None:
-    from sqlalchemy import text
-    from sqlalchemy.exc import IntegrityError
-
-    one_round(kit)
+def _a_row_never_changes_and_is_never_removed(kit: StationKit) -> None:
     for statement in (
         "DELETE FROM predictions",
         "UPDATE predictions SET patient = 'X'",
