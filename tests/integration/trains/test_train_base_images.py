@@ -21,6 +21,7 @@ from train_images.base.build import BASE_IMAGE, LOCK, TORCH_IMAGE, build_base_im
 from train_images.base.debian import make_base_image
 from train_images.base.engine import inspect_image
 from train_images.base.lock import BASE_LIST, HERE, TORCH_LISTS, read_inputs, versions
+from train_images.tool import building
 
 pytestmark = pytest.mark.docker
 
@@ -91,6 +92,21 @@ def test_a_second_train_on_the_same_base_moves_two_hundredths(tool: Tool) -> Non
     there = docker("image", "inspect", "--format={{len .RootFS.Layers}}", TORCH_IMAGE)
     assert int(there) <= common < len(second)
     assert 0 < sizes["cxr-evaluation"] - below.size_bytes < 0.02 * sizes["cxr-evaluation"]
+
+
+def test_the_engine_builds_on_the_base_that_the_variant_names(tmp_path: Path) -> None:
+    """As for CUDA, whose base weighs four gigabytes: here the small one stands in the torch image's place."""
+    tag = "pht-test-variant:1"
+    (tmp_path / "Dockerfile").write_text(f"ARG TORCH={TORCH_IMAGE}\nFROM ${{TORCH}}\nCOPY a /opt/pht/a\n")
+    (tmp_path / "a").write_text("a")
+    for arguments, base in (({}, TORCH_IMAGE), ({"TORCH": BASE_IMAGE}, BASE_IMAGE)):
+        building._docker_build(tmp_path, tag, arguments, lambda _line: None)
+        layers = [
+            docker("image", "inspect", '--format={{join .RootFS.Layers " "}}', name).split()
+            for name in (tag, base)
+        ]
+        assert layers[0][:-1] == layers[1]
+    docker("rmi", tag)
 
 
 @pytest.fixture(scope="module")
