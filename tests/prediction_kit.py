@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import station_kit
 from cohort_files import encoded, picture, radiograph
+from ct_files import hand_over
 from prediction_documents import LUNGS, SHARES
 from station_documents import as_yaml
 from station_kit import StationKit
@@ -52,8 +53,9 @@ class Marks:
         return self.says(request.case)
 
 
-def predicting_manifest(declared: Any = None) -> bytes:
+def predicting_manifest(declared: Any = None, modality: str = "DX") -> bytes:
     document = as_yaml(station_kit.MANIFEST)
+    document["data"]["modalities"] = [modality]
     document["outputs"]["predictions"] = DECLARED if declared is None else declared
     return canonical_json(document)
 
@@ -78,10 +80,11 @@ def predicting_station(
     *,
     declared: Any = None,
     keep: bool = True,
+    modality: str = "DX",
     **settings: Any,
 ) -> StationKit:
-    """A station of nine patients; `keep` says whether its hospital named a folder."""
-    monkeypatch.setattr(station_kit, "MANIFEST", predicting_manifest(declared))
+    """A station of nine patients, with a radiograph or a CT each; `keep` says whether its hospital named a folder."""
+    monkeypatch.setattr(station_kit, "MANIFEST", predicting_manifest(declared, modality))
     monkeypatch.setattr(station_kit, "PATIENTS", range(1))
     chosen = folder / "predictions"
     if keep:
@@ -91,6 +94,7 @@ def predicting_station(
         "manifest_digest": digest_of(station_kit.MANIFEST),
         "runs.runs": 20,
         "runs.releases": 200,
+        "data.modalities": [modality],
         "data.minimum_patients": 3,
         "release.minimum_patients_per_metric": 1,
         "release.local_predictions": True,
@@ -99,7 +103,10 @@ def predicting_station(
     kit = StationKit.make(folder, changes, **settings)
     kit.intake.removed(0)
     for number in range(1, PATIENTS + 1):
-        kit.intake.instances(number, data=file_of(number))
+        if modality == "CT":
+            hand_over(kit.intake, folder, number)
+        else:
+            kit.intake.instances(number, data=file_of(number))
     kit.intake.clinical(*range(1, PATIENTS + 1))
     kit.catalogue.sync()
     kit.sandbox.train = Marks()
