@@ -17,14 +17,18 @@ from safetensors.numpy import load_file, save_file
 from algorithms.glm import client_app
 from algorithms.glm.initial_weights import initial_weights
 from orchestrator.federation.aggregation import Inbound, Update, aggregate, make_strategy
+from orchestrator.federation.replies import Accepted, Verdict
 from orchestrator.federation.strategies import StateFiles
 from orchestrator.federation.strategies.state import State
+from orchestrator.federation.updates_check import check_release
 from policies.documents import load_yaml
 from policies.manifest import Split, TrainManifest
 from policies.order import StrategyChoice
 from policies.policy import ConsentMode, ConsentPurpose, Policy
 from policies.strategies import parameters_of
 from policies.wire.arrays import read_layout
+from policies.wire.instructions import Blob
+from policies.wire.releases import release_tensors
 from station.cohorts.definition import CohortDefinition
 from station.cohorts.layout import LaidCase, write_documents
 from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts
@@ -169,6 +173,16 @@ class Federation:
         head = {"type": "reply", "id": 1, "metrics": metrics, "rows": {}, "error": None}
         return Guard(contract, hospital.counts).check(request, head, reply)
 
+    def judged(self, release: Release) -> Verdict:
+        """What the orchestrator thinks of a release's bytes, before a strategy sees them."""
+        assert release.arrays is not None
+        outputs, rules = self.manifest.outputs.tensors, self.policy.release
+        assert outputs is not None
+        assert rules.tensors is not None
+        expected = release_tensors(outputs, rules.tensors, read_layout(self.weights).tensors)
+        blob = Blob(digest=release.arrays.digest, size=release.arrays.size)
+        return check_release(blob, release.arrays.path, self.weights, expected, rules)
+
     def round(self, number: int, missing: Sequence[str] = ()) -> None:
         """One round: every hospital but the missing ones."""
         updates = []
@@ -179,6 +193,7 @@ class Federation:
             assert isinstance(release, Release), release
             assert release.arrays is not None
             self.releases[hospital.name] = release
+            assert self.judged(release) == Accepted()
             updates.append(Update(hospital.name, release.arrays.path, release.num_examples))
         name = self.strategy
         choice = StrategyChoice.model_validate({"name": name, "parameters": parameters_of(name, {})})  # type: ignore[arg-type]

@@ -18,8 +18,9 @@ from algorithms.glm.state import State, Sums
 SINGULAR: Final = 1e-10
 """The smallest eigenvalue of the information in units of its own diagonal, below which columns say the same."""
 
-MOST: Final = 20.0
-"""Of a logistic, Poisson or Cox coefficient: e to the 20th is no ratio of odds, rates or hazards, but a category without events."""
+MOST: Final = 10.0
+"""Of a logistic, Poisson or Cox coefficient: e to the 10th is no ratio of odds, rates or hazards, but a category without events. Where
+one grows without end it does so by about one a round."""
 
 _SLACK: Final = 1e-10
 
@@ -85,7 +86,7 @@ def next_step(state: State, ridge: Ridge, *, bounded: bool) -> Step:
     else:
         trial = state.coefficients + newton_direction(state.coefficients, state.sums, ridge)
         accepted = (state.coefficients, state.sums.log_likelihood, state.sums.population)
-    if bounded and np.any(np.abs(trial) > MOST):
+    if bounded and np.any(np.abs(trial[ridge.free :]) > MOST):
         raise GlmError(
             Code.SEPARATED,
             "a coefficient grows without end: a category or a number separates who had the outcome from who had not. "

@@ -205,7 +205,7 @@ def test_a_hospital_with_small_cells_answers_a_declared_code_and_no_number(
 
 def test_a_dry_run_on_made_up_radiographs_releases_its_sums(yard: Yard, tool: Tool) -> None:
     path = yard.packed(tool, "glm").path
-    few = ("--set", "minimum_cell_count=1", "--set", "minimum_joint_count=1")
-    found = tool.json("check", path, "--patients", 60, "--rounds", 3, *few)
+    few = ("--set", "minimum_cell_count=3", "--set", "minimum_joint_count=3")
+    found = tool.json("check", path, "--patients", 150, "--rounds", 3, *few)
     assert [message["outcome"] for message in found["messages"]] == ["released"] * 3
     assert found["messages"][2]["metrics"].keys() == {"complete_share", "largest_step"}
