@@ -1,6 +1,7 @@
 """Writing closed lists of wheels: real resolving over a folder of tiny wheels."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,8 @@ TORCH_LIST = "requirements-torch-cpu.txt"
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Inputs, and an index: a train's tool that needs a server, which needs an installer."""
     index, made = tmp_path / "index", tmp_path / "lists"
+    # Nothing in these wheels depends on the Python that runs pip.
+    monkeypatch.setattr(locking, "PYTHON", f"{sys.version_info.major}.{sys.version_info.minor}")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")

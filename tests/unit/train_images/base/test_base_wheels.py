@@ -78,7 +78,7 @@ def test_the_lists_on_torch_repeat_nothing_and_differ_in_cuda_alone() -> None:
 
 def test_the_cpu_build_is_the_file_that_pytorch_published() -> None:
     (torch,) = (line for line in closed_list(HERE / TORCH_LISTS[0]) if line.startswith("torch=="))
-    # The fragment of its address in https://download.pytorch.org/whl/cpu/torch/, as others' lists quote it (seen 2026-11-23).
+    # The fragment of its address in https://download.pytorch.org/whl/cpu/torch/, as another project's list quotes it (seen 2026-11-23).
     assert torch.endswith("6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b")
 
 

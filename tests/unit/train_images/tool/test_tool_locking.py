@@ -1,5 +1,6 @@
 """`pht-train lock`: the closed list of a train's own packages, on what its base image has."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from tool_kit import MANIFEST, Tool
 from wheel_kit import wheel
 
 from policies.errors import ExitCode
+from train_images.base import lock as locking
 from train_images.base.lock import HERE, TORCH_LISTS, versions
 from train_images.base.wheels import closed_list
 
@@ -22,6 +24,8 @@ def tool(capsys: pytest.CaptureFixture[str]) -> Tool:
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The only place that pip knows: a package that needs one the base has, one that torch's image has, and one of its own."""
+    # Nothing in these wheels depends on the Python that runs pip.
+    monkeypatch.setattr(locking, "PYTHON", f"{sys.version_info.major}.{sys.version_info.minor}")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
