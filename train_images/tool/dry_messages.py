@@ -176,9 +176,9 @@ def _predictions(
     if not manifest.outputs.predictions or not released or not isinstance(session, TrainSession):
         return None
     progress("asking for predictions")
-    weights = _weights_after(home, terms.rounds)
-    if not weights.is_file():
-        weights = None if terms.weights is None else terms.weights.path
+    given = None if terms.weights is None else terms.weights.path
+    trained = _weights_after(home, terms.rounds)
+    weights = trained if trained.is_file() else given
     asked = DryQuestion(terms.rounds, terms.config, weights, home.work / "predicted.safetensors")
     return dry_predictions(session, manifest, terms.cohort, asked)
 
