@@ -24,7 +24,7 @@ from algorithms.volumes.errors import VolumeError
 from algorithms.volumes.grids import Affine, Grid
 
 _HEADER_BYTES: Final = 348
-_KINDS: Final = {2: np.dtype("<u1"), 4: np.dtype("<i2"), 512: np.dtype("<u2")}
+_KINDS: Final[dict[int, np.dtype[Any]]] = {2: np.dtype("<u1"), 4: np.dtype("<i2"), 512: np.dtype("<u2")}
 """Voxels by NIfTI's code: label maps and CTs."""
 
 _MAX_VOXELS: Final = 1 << 32

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from algorithms.volumes.grids import Grid, Shape
 from algorithms.volumes.mapped import MappedVolume
 
-_SLAB: Final = 32
-"""Voxels along the last axis that are interpolated at a time: bounds what a whole volume needs beside itself."""
+_SLAB: Final = 8
+"""Voxels along the last axis that are read at a time: bounds what a whole volume needs beside itself, and stays in the processor's cache."""
 
 Spacing = tuple[float, float, float] | None
 
@@ -124,6 +124,11 @@ class _Steps:
     high: NDArray[np.int64]
     share: NDArray[np.float32]
 
+    @property
+    def as_stored(self) -> bool:
+        """Whether each stored voxel from the first to the last is wanted, and nothing between two."""
+        return not self.share.any() and int(self.low[-1] - self.low[0]) + 1 == len(self.low)
+
     def part(self, first: int, last: int) -> "_Steps":
         return _Steps(self.low[first:last], self.high[first:last], self.share[first:last])
 
@@ -142,6 +147,8 @@ def _interpolated(voxels: NDArray[Any], steps: Sequence[_Steps], volume: MappedV
     box, shifted = _box(voxels, steps)
     values = volume.values(box)
     for axis, step in enumerate(shifted):
+        if step.as_stored and len(step.low) == values.shape[axis]:
+            continue
         low = np.take(values, step.low, axis)
         if step.share.any():
             share = step.share.reshape([-1 if at == axis else 1 for at in range(3)])
@@ -154,6 +161,8 @@ def _interpolated(voxels: NDArray[Any], steps: Sequence[_Steps], volume: MappedV
 
 def _nearest(voxels: NDArray[Any], steps: Sequence[_Steps], volume: MappedVolume) -> NDArray[Any]:
     box, shifted = _box(voxels, steps)
+    if all(step.as_stored for step in shifted):
+        return volume.values(box)
     chosen = [np.where(step.share < 0.5, step.low, step.high) for step in shifted]
     return volume.values(box[np.ix_(*chosen)])
 
@@ -162,5 +171,11 @@ def _box(voxels: NDArray[Any], steps: Sequence[_Steps]) -> tuple[NDArray[Any], l
     """Read the stored voxels between which all wanted ones lie; and the steps counted from there."""
     firsts = [int(step.low.min()) for step in steps]
     lasts = [int(step.high.max()) + 1 for step in steps]
+    if all(step.as_stored for step in steps):
+        # Copied once, to where it is wanted.
+        lasts = [first + len(step.low) for first, step in zip(firsts, steps, strict=True)]
+        return voxels[tuple(slice(a, b) for a, b in zip(firsts, lasts, strict=True))], [
+            _Steps(s.low - at, s.low - at, s.share) for s, at in zip(steps, firsts, strict=True)
+        ]
     box = np.ascontiguousarray(voxels[tuple(slice(a, b) for a, b in zip(firsts, lasts, strict=True))])
     return box, [_Steps(s.low - at, s.high - at, s.share) for s, at in zip(steps, firsts, strict=True)]
