@@ -86,6 +86,9 @@ def images_of(maker: ObjectMaker, case: CaseSource) -> Images:
             header=read[0].header,
             planes=(Plane(sop_instance_uid=first.sop_instance_uid),),
         )
+    if first.frame_of_reference_uid is None:
+        # Nothing can be laid over images that name no place.
+        raise UnusableImage(Unusable.GEOMETRY)
     headers = [each.header for each in read]
     if findings := examine_series(headers):
         raise UnusableImage(findings[0].reason)

@@ -107,7 +107,10 @@ def dry_predictions(
 def prediction_lines(found: DryPredictions) -> list[str]:
     """Say it in words."""
     lines = [
-        f"Predictions, for the hospital alone: {found.kept} of {found.asked} cases would be kept, at most {found.seconds:.2f} s each"
+        (
+            f"Predictions, for the hospital alone, where policy and hospital want them: {found.kept} of {found.asked} cases would be kept, "
+            f"at most {found.seconds:.2f} s each"
+        )
     ]
     lines += [f"  {name} marked in {cases} of {found.kept}" for name, cases in found.marked.items()]
     lines += [f"  {name} from {low:g} to {high:g}" for name, (low, high) in found.measured.items()]

@@ -1,6 +1,7 @@
 """What is made of a label map and of numbers: valid DICOM, in the right place voxel by voxel, marked for research only."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,18 @@ def test_a_series_that_is_no_volume_is_marked_nowhere(
 ) -> None:
     with pytest.raises(UnusableImage):
         images_of(maker, ct_case(tmp_path, 0, fault=fault))
+
+
+def test_images_that_name_no_place_are_marked_nowhere(tmp_path: Path, maker: ObjectMaker) -> None:
+    source = ct_case(tmp_path, 0)
+    files = []
+    for file in source.files:
+        dataset = pydicom.dcmread(file.path)
+        del dataset.FrameOfReferenceUID
+        dataset.save_as(file.path)
+        files.append(SourceFile(file.path))
+    with pytest.raises(UnusableImage, match="geometry"):
+        images_of(maker, replace(source, files=tuple(files)))
 
 
 def test_a_file_that_changed_is_not_referred_to(tmp_path: Path, maker: ObjectMaker) -> None:
