@@ -43,7 +43,7 @@ def on_cubes(
     values = ndimage.map_coordinates(
         np.asarray(hounsfield[cut], np.float64), at_cubes, order=1, mode="nearest"
     )
-    share = ndimage.map_coordinates(region[cut].astype(np.float64), at_cubes, order=1, mode="nearest")
+    share = ndimage.map_coordinates(region[cut].astype(np.float64), at_cubes, order=1, mode="constant")
     # Shares are sums of eighths of rounding: half is half.
     return np.rint(values), np.round(share, 6) >= _INSIDE
 

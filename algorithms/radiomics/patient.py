@@ -2,7 +2,6 @@
 
 from typing import Final
 
-
 from algorithms.one_patient import Patient, Scan, Volume, upright
 from algorithms.one_patient.program import Row
 from algorithms.radiomics.features import FEATURES, NoFeaturesError, Processing, features_of
