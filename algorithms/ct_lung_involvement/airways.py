@@ -23,7 +23,7 @@ IN_LAYER[1, :, 1] = True
 
 _LUMEN_BELOW_HU: Final = -920
 _TRACHEA_MM2: Final = (40.0, 700.0)
-"""A trachea's lumen: 13 to 27 mm wide in adults (Breatnach, Abbott, Fraser, AJR 142:903, 1984); less where slices blur it."""
+"""A trachea's lumen: 10 to 27 mm wide in adults (Breatnach, Abbott, Fraser, AJR 142:903, 1984); less where slices blur it."""
 _AIRWAYS_MM2: Final = 900.0
 """Of all lumens in a layer, at the trachea's division too."""
 _GROWTH: Final = 1.8
