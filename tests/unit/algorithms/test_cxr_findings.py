@@ -152,8 +152,8 @@ def test_an_image_that_is_none_is_refused(cohort: Path, damage: str) -> None:
     elif damage == "volume":
         nibabel.save(nibabel.Nifti1Image(np.zeros((9, 9, 9), np.uint16), np.eye(4), dtype=np.uint16), path)
     elif damage == "size":
-        # NIfTI-1's dim[1] at byte 42: a negative number of columns.
-        path.write_bytes(path.read_bytes()[:42] + b"\xff\xff" + path.read_bytes()[44:])
+        # NIfTI-1's dim[1] at byte 42: fewer columns than none.
+        path.write_bytes(path.read_bytes()[:42] + b"\x00\x80" + path.read_bytes()[44:])
     else:
         path.write_bytes(b"no image")
     assert code(cohort) == "IMAGE_UNREADABLE"
