@@ -56,7 +56,7 @@ def _rows(group: "GroupPerformance") -> list[tuple[str, ...]]:
     named = [(name, "1", found) for name, found in group.stations.items()]
     if group.pooled is not None:
         named.append(("together", str(group.pooled_of), group.pooled))
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             f"{group.group}, {name}",
             of,
@@ -81,7 +81,7 @@ def _say_pooled(group: str, found: "Performance") -> None:
         ("score from", "sensitivity", "specificity", "PPV", "NPV", "TP", "FN", "FP", "TN"),
         [
             (
-                f"{each.threshold:g}",
+                "as ordered" if each.threshold is None else f"{each.threshold:g}",
                 *(
                     _either(figure)
                     for figure in (

@@ -131,9 +131,9 @@ def _variance(positives: Bins, negatives: Bins, value: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """What a threshold comes to: scores on it and above are called positive."""
+    """What a threshold comes to: scores on it and above are called positive; None is the one that was ordered."""
 
-    threshold: float
+    threshold: float | None
     true_positives: Figure
     false_negatives: Figure
     false_positives: Figure
@@ -144,20 +144,22 @@ class Confusion:
     negative_predictive_value: Figure
 
 
-def confusion(positives: ClassScores, negatives: ClassScores, ends: Bins, number: int) -> Confusion:
+def confusion(
+    positives: ClassScores, negatives: ClassScores, number: int, threshold: float | None
+) -> Confusion:
     """Return the confusion counts at the lower edge of a bin, with their shares.
 
     Args:
         positives: the one class.
         negatives: the other.
-        ends: of the bins.
         number: the lowest bin that is called positive.
+        threshold: its lower edge.
     """
     tp, fp = positives.from_bin(number), negatives.from_bin(number)
     fn = positives.patients - tp[1], positives.patients - tp[0]
     tn = negatives.patients - fp[1], negatives.patients - fp[0]
     return Confusion(
-        ends[number],
+        threshold,
         _count(tp),
         _count(fn),
         _count(fp),

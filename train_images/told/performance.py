@@ -2,7 +2,8 @@
 
 A table of scores is a count with edges, by a column whose categories say the class: `positive` and `negative`, or these joined with a
 group (`positive.F`), as a combined column has them. A count of that column alone tells how many there are of each, which bounds what
-hidden cells leave open. Pure.
+hidden cells leave open. A count of `called_negative` and `called_positive` by such a column is a model's calls at the threshold that was
+ordered. Pure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ from train_images.told.reading import Table, ToldResult, ToldTable
 EVERYBODY: Final = "all"
 _POSITIVE: Final = frozenset({"positive", "1", "true", "yes"})
 _NEGATIVE: Final = frozenset({"negative", "0", "false", "no"})
+CALLED: Final = ("called_negative", "called_positive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ class GroupPerformance:
         stations: each station's, where single ones are told.
         pooled: of all patients as if they were one hospital's; None where it cannot be said.
         pooled_of: of how many stations that is.
-        left_out: stations whose hidden cells leave open even how many patients there are: they are not in the pooled figures.
+        left_out: stations that did not tell the table, or whose hidden cells leave open even how many patients there are: they are
+            not in the pooled figures.
         within: the area from pairs of patients of the same hospital alone, so that scores need not mean the same everywhere.
     """
 
@@ -104,8 +107,9 @@ def performance_of(
 
 
 def _classes(table: ToldTable) -> dict[str, dict[bool, int]]:
-    """Return the columns of each group's positives and negatives; empty where the table is none of scores by class."""
-    if table.measure != "count" or table.by is None or len(table.ends) < 3:
+    """Return the columns of each group's positives and negatives; empty where the table is none of scores or calls by class."""
+    scores_or_calls = len(table.ends) > 2 or table.lines[:2] == CALLED
+    if table.measure != "count" or table.by is None or not scores_or_calls:
         return {}
     groups: dict[str, dict[bool, int]] = {}
     for place, name in enumerate(table.columns):
@@ -121,7 +125,7 @@ def _classes(table: ToldTable) -> dict[str, dict[bool, int]]:
 
 def _of_table(table: ToldTable, told: ToldResult, threshold: float | None) -> TablePerformance:
     edges = table.ends[1:-1]
-    if threshold is not None and threshold not in edges:
+    if threshold is not None and edges and threshold not in edges:
         raise UsageError(
             f"{threshold:g} is no edge of {table.key}",
             hint=f"Patients are counted between {', '.join(f'{edge:g}' for edge in edges)}.",
@@ -134,7 +138,7 @@ def _of_table(table: ToldTable, told: ToldResult, threshold: float | None) -> Ta
         ),
         None,
     )
-    numbers = [n for n, edge in enumerate(edges, 1) if threshold in {None, edge}]
+    numbers = [n for n, edge in enumerate(edges, 1) if threshold in {None, edge}] if edges else [1]
     groups = tuple(
         _of_group(group, sides, _Scores(table, totals, tuple(numbers), told.exact))
         for group, sides in _classes(table).items()
@@ -151,8 +155,13 @@ class _Scores:
     numbers: tuple[int, ...]
     exact: bool
 
+    @property
+    def bins(self) -> int:
+        """How many lines of the table are bins; what is missing follows them."""
+        return len(self.table.ends) - 1 if self.table.ends else len(CALLED)
+
     def side(self, cells: Table, totals: Table | None, place: int) -> ClassScores | None:
-        bins = cells[: len(self.table.ends) - 1]
+        bins = cells[: self.bins]
         total = None
         if self.totals is not None and totals is not None:
             lines = dict(zip(self.totals.lines, totals, strict=True))
@@ -160,7 +169,7 @@ class _Scores:
         return settle([line[place] for line in bins], total)
 
     def hidden(self, cells: Table, places: Sequence[int]) -> int:
-        return sum(line[place] is None for line in cells[: len(self.table.ends) - 1] for place in places)
+        return sum(line[place] is None for line in cells[: self.bins] for place in places)
 
 
 def _of_group(group: str, sides: Mapping[bool, int], scores: _Scores) -> GroupPerformance:
@@ -171,7 +180,8 @@ def _of_group(group: str, sides: Mapping[bool, int], scores: _Scores) -> GroupPe
         parts[name] = _both(scores, cells, None if totals is None else totals.stations.get(name), sides)
         stations[name] = _performance(parts[name], scores, scores.hidden(cells, list(sides.values())))
     known = [part for part in parts.values() if part is not None]
-    left_out = tuple(name for name, part in parts.items() if part is None)
+    untold = [] if totals is None else [name for name in totals.stations if name not in parts]
+    left_out = tuple(sorted([*untold, *(name for name, part in parts.items() if part is None)]))
     if not table.stations and table.pooled is not None:
         part = _both(scores, table.pooled, None if totals is None else totals.pooled, sides)
         pooled = _performance(part, scores, scores.hidden(table.pooled, list(sides.values())))
@@ -181,7 +191,7 @@ def _of_group(group: str, sides: Mapping[bool, int], scores: _Scores) -> GroupPe
     both = together([part[0] for part in known]), together([part[1] for part in known])
     pooled = _performance(both, scores, both[0].hidden + both[1].hidden)
     within = _within(known) if scores.exact and len(known) > 1 else None
-    return GroupPerformance(group, stations, pooled, len(known), left_out, within)
+    return GroupPerformance(group, stations, pooled, len(known), left_out, within if table.ends else None)
 
 
 def _both(
@@ -196,13 +206,18 @@ def _performance(part: tuple[ClassScores, ClassScores] | None, scores: _Scores, 
         return Performance(None, None, hidden, Figure(None))
     positives, negatives = part
     ends = scores.table.ends
+    confusions = tuple(
+        confusion(positives, negatives, number, ends[number] if ends else None) for number in scores.numbers
+    )
+    counts = positives.patients, negatives.patients, hidden
+    if not ends:
+        return Performance(*counts, Figure(None), confusions)
+    chances = (ends[0], ends[-1]) == (0.0, 1.0)
     return Performance(
-        positives.patients,
-        negatives.patients,
-        hidden,
+        *counts,
         area(positives, negatives)[0],
-        tuple(confusion(positives, negatives, ends, number) for number in scores.numbers),
-        calibration(positives, negatives, ends) if (ends[0], ends[-1]) == (0.0, 1.0) else None,
+        confusions,
+        calibration(positives, negatives, ends) if chances else None,
     )
 
 
