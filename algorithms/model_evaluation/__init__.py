@@ -1,0 +1,1 @@
+"""External validation: scores a model that somebody brings on patients it never saw, and leaves all counting to the station."""
