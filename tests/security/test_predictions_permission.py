@@ -10,7 +10,6 @@ from station_kit import StationKit
 
 from policies.errors import SettingsError
 from station.predictions.folder import require_apart
-from station.runs.prepared import Evaluated
 
 
 def asked(kit: StationKit) -> list[Any]:
@@ -34,19 +33,6 @@ def test_without_one_of_the_three_nobody_is_asked(
     assert asked(kit) == []
     assert kept(kit) == []
     assert "predictions-kept" not in kit.events()
-    kit.close()
-
-
-def test_it_takes_all_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`test_predictions_of_a_run.py` asks for all that comes of it."""
-    kit = predicting_station(tmp_path, monkeypatch)
-    envelope = kit.ready(rounds=1)
-    (prepared,) = kit.warm._prepared.values()
-    prepared.evaluated = Evaluated(1, None)
-    assert envelope
-    assert kit.predicting.wants(prepared)
-    prepared.evaluated = None
-    assert not kit.predicting.wants(prepared)
     kit.close()
 
 

@@ -82,14 +82,3 @@ def test_under_a_quantum_the_place_is_held_for_the_same_time_whatever_was_found(
     assert records == more
     assert records[-4:] == ["data-used", "predictions-kept", "container-ended", "cohort-wiped"]
     kit.close()
-
-
-def test_without_a_quantum_it_ends_when_it_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kit = predicting_station(tmp_path, monkeypatch)
-    clock = SkippingClock()
-    kit.moments = Moments(clock, clock.wait)
-    kit.database.close()
-    kit.open()
-    one_round(kit)
-    assert clock.skipped == 0
-    kit.close()

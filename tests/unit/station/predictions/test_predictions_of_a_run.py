@@ -109,38 +109,30 @@ def _the_record_says_what_was_asked_and_what_was_kept(kit: StationKit, envelope:
     assert {(row.name, row.kept, row.removed) for row in rows} == {("lungs", cases, 0), ("shares", cases, 0)}
 
 
-def test_a_case_without_an_answer_costs_no_other(kit: StationKit) -> None:
+def test_a_case_without_an_answer_costs_no_other_and_a_container_that_ends_ends_the_asking(
+    kit: StationKit,
+) -> None:
     def say(case: str) -> Answered:
-        asked = len(train.asked)
-        if asked == 1:
-            raise TrainEndsError(TrainFailure(ExitClass.DECLARED_ERROR, "NO_LABELS", session_ended=False))
-        if asked == 2:
-            return {"involved": 101.0}, {}, {"lungs": marks()}
+        match len(train.asked):
+            case 1:
+                raise TrainEndsError(TrainFailure(ExitClass.DECLARED_ERROR, "NO_LABELS", session_ended=False))
+            case 2:
+                return {"involved": 101.0}, {}, {"lungs": marks()}
+            case 4:
+                raise TrainEndsError(TrainFailure(ExitClass.CRASH))
         return {"involved": 1.0}, {}, {"lungs": marks()}
 
     train = Marks(say)
     kit.sandbox.train = train
     envelope, _ = one_round(kit)
     numbers = record_of(kit, AuditEvent.PREDICTIONS_KEPT).numbers
-    assert (numbers["failed"], numbers["left_out"], numbers["cases"]) == (1, 1, len(train.asked))
-    assert len(kept(kit)) == 2 * (len(train.asked) - 2)
+    assert (numbers["cases"], numbers["failed"], numbers["left_out"], numbers["kept"]) == (4, 2, 1, 2)
+    assert len(train.asked) == 4
+    assert len(kept(kit)) == 2
     # No failure of the run's: that is over, and was answered.
     run = kit.runs.get(order_digest(envelope))
     assert run is not None
     assert (run.state.value, run.failures) == ("finished", 0)
-
-
-def test_a_container_that_ends_ends_the_asking(kit: StationKit) -> None:
-    def say(case: str) -> Answered:
-        if len(train.asked) == 3:
-            raise TrainEndsError(TrainFailure(ExitClass.CRASH))
-        return {}, {}, {"lungs": marks()}
-
-    train = Marks(say)
-    kit.sandbox.train = train
-    one_round(kit)
-    assert len(train.asked) == 3
-    assert len(kept(kit)) == 2
 
 
 def test_no_more_is_kept_than_the_hospital_has_room_for(
