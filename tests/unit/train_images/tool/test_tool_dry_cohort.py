@@ -54,6 +54,8 @@ def test_every_field_of_a_shipped_profile_has_values_that_fit_and_missing_ones(
         assert [value for value in there if field.fault(value) is not None] == [], field.name
         assert len(there) > 0.8 * len(values), field.name
         assert field.shown(there[0]) is not None, field.name
+        if field.name in made.drawn_fields and not field.required:
+            assert len(there) < len(values), field.name
         # Sex comes from who was made up: two of four codes.
         if field.codes and field.name != "sex":
             assert {str(value) for value in there} == set(field.codes), field.name
@@ -142,6 +144,10 @@ def test_images_are_as_large_as_asked_for_and_show_the_same_body(tmp_path: Path)
         for path in sorted((cohort.path / "images").iterdir()):
             image = nibabel.load(path)
             assert image.shape == made.shape
+            # As large a part of the body, whatever the voxels.
+            assert np.linalg.norm(image.affine[:3, :3], axis=0) * image.shape == pytest.approx(
+                [384, 352, 120]
+            )
             mask = nibabel.load(cohort.path / "labels" / path.name).get_fdata()
             volumes.setdefault(path.name, []).append(mask.sum() * abs(np.linalg.det(image.affine[:3, :3])))
         wipe(cohort)
