@@ -127,6 +127,17 @@ def test_one_full_step_over_three_hospitals_is_the_step_of_all_their_data(
     assert np.abs(deltas["b"][1][last] + start[last] - central[last]).max() > 1e-4
 
 
+def test_the_loss_of_a_batch_is_the_mean_of_its_patches() -> None:
+    """What lets steps over hospitals add up: each patch's loss is its own, however large its structure is."""
+    random = torch.Generator().manual_seed(2)
+    logits = torch.randn((3, 2, 8, 8, 8), generator=random)
+    labels = torch.zeros((3, 1, 8, 8, 8), dtype=torch.uint8)
+    labels[0, :, :2], labels[1, :, :, :7] = 1, 1
+    each = [float(training.criterion()(logits[at : at + 1], labels[at : at + 1])) for at in range(3)]
+    assert float(training.criterion()(logits, labels)) == pytest.approx(sum(each) / 3, abs=1e-6)
+    assert max(each) - min(each) > 0.01
+
+
 def test_the_messages_proximal_mu_holds_training_near_its_start(cohort: Path) -> None:
     start = weights()
     # Two epochs of two steps: at the first step nothing has moved yet, and there is nothing to hold.
