@@ -76,7 +76,7 @@ class Chest:
         values = np.where(self.in_lung(at), sick, values)
         values = np.where(self._airway(at) & inside, -1000.0, values)
         table = (np.abs(x) <= 200) & (np.abs(y + 140) <= 15)
-        hollow = (np.abs(x) <= 195) & (np.abs(y + 140) <= 12)
+        hollow = (np.abs(x) <= 196) & (np.abs(y + 140) <= 11)
         return np.asarray(np.where(table, np.where(hollow, -960.0, 100.0), values))
 
 

@@ -55,6 +55,9 @@ def test_a_healthy_chest_has_no_disease_and_a_lung_is_its_own_and_no_airway_tabl
     dice = 2 * (real & lungs.whole).sum() / (real.sum() + lungs.whole.sum())
     assert dice > 0.985
     assert found.dark < 0.01
+    x, y, z = points(grid.affine, grid.hounsfield.shape)
+    trachea = (x**2 + (y + 20) ** 2 <= 8**2) & (z > 45) & (z < 120)
+    assert np.mean(lungs.whole[trachea]) < 0.05
 
 
 @pytest.mark.parametrize(
