@@ -8,7 +8,7 @@ export PYTHON
 DATA ?=
 STAGE = @bash .ci/stage
 
-.PHONY: help setup engine engines reader tools images demo gpu-check test test-rootless lint fast fuzz faults bench-round bench-scale bench-data bench-map bench-guard bench-noise bench-strategies bench-judging record-protocol clean
+.PHONY: help setup engine engines reader tools images images-cuda lock-base demo gpu-check test test-rootless lint fast fuzz faults bench-round bench-scale bench-data bench-map bench-guard bench-noise bench-strategies bench-judging bench-patches bench-training study record-protocol clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -30,6 +30,12 @@ reader: ## see that tesseract is there, with which stations look for burned-in t
 
 tools: ## see that the tests' PACS, dcmtk and DICOM checkers are there (installs them as root on Debian/Ubuntu)
 	$(STAGE) tools bash .ci/tools all
+
+lock-base: setup ## write the base images' lists of wheels again, with hashes (UPGRADE=1: the newest that fit)
+	$(PY) -m train_images.base.lock $(if $(UPGRADE),--upgrade)
+
+images-cuda: setup engine ## build the torch base image for NVIDIA's GPUs (2.4 GB fetched)
+	$(PY) -m train_images.base --variant cuda
 
 demo: setup engine reader images ## the main job: three hospitals train one model; results in demo-output/
 	$(STAGE) demo $(PY) -m tests.e2e.demo --output demo-output $(if $(DATA),--data $(DATA))
@@ -81,8 +87,17 @@ bench-strategies: setup ## what each aggregation strategy costs at 100 MB and th
 bench-judging: setup ## what judging stations' updates costs beside one read of them, by one thread and as a stage does it
 	$(PY) -m tests.bench.bench_judging
 
+bench-patches: setup ## patches and whole volumes through our reader against MONAI's own transforms and DICOM, as ratios
+	$(PY) -m tests.bench.bench_patches
+
+bench-training: setup engine images ## training in the sandbox against the same code outside of it, as a ratio
+	$(PY) -m tests.bench.bench_sandbox_training
+
+study: setup ## what hospitals get from training together, over seeds, on ../shared/data/cxr (an hour): OUT=study-output SEEDS=5
+	$(PY) -m tests.bench.study --out $(or $(OUT),study-output) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DATA),--data $(DATA))
+
 bench-data: setup tools ## pseudonymisation, reception and cohorts against their peers, as ratios
 	$(PY) -m tests.bench.bench_data
 
 clean: ## remove what the demo and the tests left in this folder
-	rm -rf demo-output faults-output .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf demo-output faults-output study-output .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
