@@ -79,7 +79,7 @@ def test_a_segmentation_is_held_to_what_was_drawn(yard: Yard, tool: Tool, tmp_pa
         "--set",
         "spacing_z_mm=8",
     )
-    report = tool.json("check", train.path, "--patients", 24, *small, "--weights", model)
+    report = tool.json("check", train.path, "--patients", 48, *small, "--weights", model)
     assert report["outcome"] == "released"
     (message,) = report["messages"]
     assert {"loss", "dice_nodule"} <= set(message["metrics"])
@@ -90,7 +90,7 @@ def test_a_segmentation_is_held_to_what_was_drawn(yard: Yard, tool: Tool, tmp_pa
 
 
 def test_another_network_is_a_copy_with_two_lines_changed(yard: Yard, tool: Tool, tmp_path: Path) -> None:
-    source = tmp_path / "resnet-evaluation"
+    source = tmp_path / "densenet169-evaluation"
     shutil.copytree(TRAINS / "model-evaluation", source)
     other = '"name": "monai.networks.nets.DenseNet169"'
     text = (source / "train.json").read_text()
@@ -98,12 +98,12 @@ def test_another_network_is_a_copy_with_two_lines_changed(yard: Yard, tool: Tool
     assert json.loads((source / "train.json").read_text())["network"]["name"].endswith("169")
     manifest = (source / "train.yaml").read_text()
     manifest = manifest.replace("DenseNet121", "DenseNet169").replace(
-        "name: model-evaluation", "name: resnet-evaluation"
+        "name: model-evaluation", "name: densenet169-evaluation"
     )
     (source / "train.yaml").write_text(manifest)
-    train = yard.packed(tool, "resnet-evaluation", source)
+    train = yard.packed(tool, "densenet169-evaluation", source)
     model = tmp_path / "of-another.safetensors"
     save_file({name: np.ascontiguousarray(value) for name, value in initial_weights().items()}, model)
     # The weights of the network that it is no longer: said by the code that the manifest declares.
-    tool("check", train.path, "--patients", 24, "--set", "image_size=64", "--weights", model, "--log", code=4)
+    tool("check", train.path, "--patients", 48, "--set", "image_size=64", "--weights", model, "--log", code=4)
     assert "WEIGHTS_DO_NOT_FIT" in tool.out + tool.err
