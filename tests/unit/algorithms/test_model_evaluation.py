@@ -6,12 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given
 from hypothesis import strategies as st
 from nibabel.nifti1 import Nifti1Image
+from segmentation_kit import context as segmentation_context
+from segmentation_kit import make_case, write_cohort
+from segmentation_kit import message as segmentation_message
 from statsmodels.api import GLM, add_constant
 from statsmodels.genmod.families import Binomial
 from told_kit import TRAINS, shipped
@@ -19,6 +23,7 @@ from told_kit import TRAINS, shipped
 from algorithms.clientapp.failures import TrainError
 from algorithms.ct_segmentation.agreement import Agreement
 from algorithms.ct_segmentation.evaluation import Scored
+from algorithms.ct_segmentation.networks import unet
 from algorithms.model_evaluation import client_app, network, segmentation_app
 from algorithms.model_evaluation.calibration import brier, expected_error, intercept, slope
 from algorithms.model_evaluation.patients import PatientScores, of_patients
@@ -218,3 +223,22 @@ def test_a_row_of_a_segmentation_is_the_mean_of_a_patients_scans_and_missing_whe
     declared = shipped("segmentation-evaluation").outputs.rows
     assert declared is not None
     assert set(rows) == {column.name for column in declared.of_train}
+
+
+@pytest.mark.filterwarnings("ignore:monai.metrics.utils get_mask_edges")
+def test_a_segmentation_model_is_scored_on_testing_patients_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(3)
+    model = unet(2, 2)
+    cases = [make_case(tmp_path, "one"), make_case(tmp_path, "none", marked=False)]
+    monkeypatch.setenv("PHT_DATA", str(write_cohort(tmp_path, {"testing": cases})))
+    message = segmentation_message("evaluate", {n: t.numpy() for n, t in model.state_dict().items()})
+    content = segmentation_app.app(message, segmentation_context()).content
+    # Two patients are too few for a mean that leaves: only the loss is told, and the station is given a row of each.
+    assert set(content["metrics"]) == {"loss"}
+    rows: dict[str, Any] = dict(content["rows"])
+    dice, missing = rows["dice_nodule"]
+    assert 0 <= dice <= 1
+    assert np.isnan(missing)
+    assert np.isnan(rows["hd95_mm_nodule"][1])
