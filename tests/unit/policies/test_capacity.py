@@ -124,7 +124,7 @@ def test_without_a_quantum_the_duration_counts_in_full() -> None:
 def test_each_moment_that_goes_on_record_counts() -> None:
     def duration(limit: float | None) -> float:
         plain = policy()
-        release = plain.release.model_copy(update={"membership_limit": limit})
+        release = plain.release.model_copy(update={"membership_limit": limit, "error_codes": ()})
         found = capacity(plain.model_copy(update={"release": release}), None, weights(0))
         return next(part.bits for part in found.parts if part.what == "outcome and duration of a message")
 
