@@ -93,8 +93,8 @@ bench-patches: setup ## patches and whole volumes through our reader against MON
 bench-training: setup engine images ## training in the sandbox against the same code outside of it, as a ratio
 	$(PY) -m tests.bench.bench_sandbox_training
 
-study: setup ## what hospitals get from training together, over seeds, on ../shared/data/cxr (an hour): OUT=study-output SEEDS=5
-	$(PY) -m tests.bench.study --out $(or $(OUT),study-output) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DATA),--data $(DATA))
+study: setup ## what hospitals get from training together, over seeds, on ../shared/data/cxr (an hour): STUDY="--seeds 10 --out FOLDER"
+	$(PY) -m tests.bench.study $(STUDY)
 
 bench-data: setup tools ## pseudonymisation, reception and cohorts against their peers, as ratios
 	$(PY) -m tests.bench.bench_data
