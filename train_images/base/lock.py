@@ -38,6 +38,10 @@ TORCH_LISTS: Final = ("requirements-torch-cpu.txt", "requirements-torch-cuda.txt
 _RESOLVE_TIMEOUT_S: Final = 900
 _INPUTS: Final = re.compile(r"^# inputs sha256:([0-9a-f]{64})$", re.MULTILINE)
 _FIELDS: Final = re.compile(r"([^\s=]+)={2,3}(\S+) --hash")
+_NAME: Final = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
+# A name begins and ends with a letter or a digit (PEP 508): pip takes what begins with a hyphen for an option of its own.
+_WANTED: Final = re.compile(rf"{_NAME}={{2,3}}[A-Za-z0-9][A-Za-z0-9.!+_-]*")
+_WITHOUT: Final = re.compile(rf"without ({_NAME})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +106,27 @@ def read_inputs(path: Path) -> Inputs:
     """Read a list that a person keeps.
 
     Raises:
-        DocumentError: a line is neither ``NAME==VERSION`` nor ``without NAME``.
+        DocumentError: it is no text, a line is neither ``NAME==VERSION`` nor ``without NAME``, or none names a package.
     """
+    hint = "Name exact versions of what the image is for; what they need is found by itself."
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DocumentError(f"{path}: cannot be read as text", hint=hint) from error
     wanted: list[str] = []
     without: set[str] = set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         text = line.partition("#")[0].strip()
-        if match := re.fullmatch(r"without ([A-Za-z0-9._-]+)", text):
+        if match := _WITHOUT.fullmatch(text):
             without.add(canonicalize_name(match[1]))
-        elif re.fullmatch(r"[A-Za-z0-9._-]+={2,3}[A-Za-z0-9.!+_-]+", text):
+        elif _WANTED.fullmatch(text):
             wanted.append(text)
         elif text:
             raise DocumentError(
-                f"{path}: line {number} is neither NAME==VERSION nor `without NAME`",
-                hint="Name exact versions of what the image is for; what they need is found by itself.",
+                f"{path}: line {number} is neither NAME==VERSION nor `without NAME`", hint=hint
             )
+    if not wanted:
+        raise DocumentError(f"{path}: names no package", hint=hint)
     return Inputs(tuple(wanted), frozenset(without))
 
 
@@ -217,7 +227,7 @@ def inputs_hash(source: Path, below: Iterable[Path]) -> str:
 
 def is_current(target: Path, below: Iterable[Path]) -> bool:
     """Tell whether a list was made from the inputs that lie beside it, and for the image as it is."""
-    found = _INPUTS.search(target.read_text(encoding="utf-8"))
+    found = _INPUTS.search(target.read_text(encoding="utf-8", errors="replace"))
     return found is not None and found[1] == inputs_hash(target.with_suffix(".in"), below)
 
 

@@ -114,11 +114,22 @@ def test_what_cannot_be_had_is_said_and_the_list_stays(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [("app>=1.0\n", 1), ("# fine\napp\n", 2), ("app==1.0\n--index-url https://elsewhere.example\n", 2),
-     ("app==1.*\n", 1), ("without\n", 1), ("without a b\n", 1), ("app @ https://elsewhere.example/app.whl\n", 1)],
+     ("app==1.*\n", 1), ("without\n", 1), ("without a b\n", 1), ("app @ https://elsewhere.example/app.whl\n", 1),
+     # These pip would take for options of its own.
+     ("--editable==app\n", 1), ("app==1.0\n--index-url==elsewhere\n", 2), ("-rothers==1\n", 1), ("app-==1.0\n", 1)],
 )  # fmt: skip
 def test_an_input_that_is_not_exact_is_refused_with_its_line(tmp_path: Path, text: str, line: int) -> None:
     (tmp_path / "x.in").write_text(text)
     with pytest.raises(DocumentError, match=f"line {line} "):
+        read_inputs(tmp_path / "x.in")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"), [(b"\xff\xfe==1\n", "as text"), (b"# nothing\nwithout app\n", "no package")]
+)
+def test_inputs_without_a_package_are_refused(tmp_path: Path, data: bytes, words: str) -> None:
+    (tmp_path / "x.in").write_bytes(data)
+    with pytest.raises(DocumentError, match=words):
         read_inputs(tmp_path / "x.in")
 
 
