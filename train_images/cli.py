@@ -110,7 +110,7 @@ def cohort(
     folder: FolderArgument,
     out: Annotated[Path, typer.Argument(help="The folder to make.")],
     patients: Annotated[int, typer.Option(min=1, help="How many patients to make up.")] = 24,
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal cohorts.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal cohorts.")] = 1,
     pixels: PixelsOption = None,
     slices: SlicesOption = None,
     as_json: JsonOption = False,
@@ -136,7 +136,7 @@ def phantoms(
     out: Annotated[Path, typer.Argument(help="Folder to make the hospitals in.")],
     hospitals: Annotated[int, typer.Option(help="How many hospitals, 1 to 26.")] = 3,
     patients: Annotated[int, typer.Option(help="Patients per hospital.")] = 60,
-    seed: Annotated[int | None, typer.Option(help="Equal seeds give equal hospitals.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Equal seeds give equal hospitals.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Generate made-up hospitals: chest radiographs (DICOM), an eCRF export and a consent list each."""

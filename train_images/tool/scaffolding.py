@@ -11,6 +11,7 @@ import json
 import keyword
 import re
 import sys
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -24,6 +25,7 @@ from policies.documents import Name, load_yaml
 from policies.errors import StorageError, UsageError
 from policies.manifest import Modality, TrainManifest
 from policies.profiles import DEFAULT_PROFILE, Profile, ProfileField, load_profile
+from train_images.base.lock import BASE_LIST, HERE, TORCH_LISTS, versions
 
 Kind = Literal["flower", "map", "command"]
 
@@ -32,10 +34,13 @@ _TEMPLATES: Final = "templates"
 _PACKAGE: Final = "my_train"
 _ENDING: Final = ".template"
 _LEFT_BEHIND: Final = frozenset({"__pycache__", ".ruff_cache", ".pytest_cache", ".mypy_cache"})
-_TAKEN: Final = frozenset(
-    {"algorithms", "flwr", "monai", "nibabel", "numpy", "pht_runtime", "safetensors", "torch"}
+_OTHERWISE_CALLED: Final = frozenset(
+    {"functorch", "google", "grpc", "grpc_health", "markdown_it", "nvidia", "pip", "torchgen", "yaml"}
 )
-"""Packages of the base images: a train's own of the same name would lie over them."""
+"""What wheels of the base images bring under another name than their own."""
+
+_OURS: Final = frozenset({"algorithms", "pht_runtime", "policies", "pytest", "station", "train_images"})
+"""What lies in an image beside the wheels, and what a train's own test imports."""
 
 _DEPENDENCIES: Final[Mapping[Kind, tuple[str, ...]]] = {
     "flower": ("flwr", "monai", "nibabel", "torch"),
@@ -104,7 +109,7 @@ def train_name(folder: Path) -> str:
 def write_train(folder: Path, train: NewTrain) -> Written:
     """Write a new train's folder.
 
-    1. The folder is new or empty, the name is one of a train, and its package one of Python that hides no other.
+    1. The folder is new or empty, the name is one of a train, its package one of Python that hides no other, and the contact is text.
     2. The label is a field of the profile that answers yes or no.
     3. The files are rendered, and the manifest among them is read as a station would read it, before anything is written.
 
@@ -117,6 +122,8 @@ def write_train(folder: Path, train: NewTrain) -> Written:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: holds something already", hint="Name a new or an empty folder.")
     package = _package(train.name)
+    for text in (train.author, train.organisation, train.email):
+        _require_text(text)
     # 2
     values = _values(train, package, load_profile(train.profile))
     # 3
@@ -143,11 +150,24 @@ def _package(name: str) -> str:
     package = name.replace("-", "_")
     if not package.isidentifier() or keyword.iskeyword(package):
         raise UsageError(f"{name}: is no name of a Python package", hint="Begin it with a letter: --name.")
-    if package in _TAKEN or package in sys.stdlib_module_names:
+    if package in _taken() or package in sys.stdlib_module_names:
         raise UsageError(
-            f"{name}: a package of this name is in the image already", hint="Choose another: --name."
+            f"{name}: a package of this name is in the image, or in the test, already",
+            hint="Choose another: --name.",
         )
     return package
+
+
+def _taken() -> frozenset[str]:
+    """Return what a train's own package would lie over, in one of the base images or in its own test."""
+    wheels = {name for each in (BASE_LIST, *TORCH_LISTS) for name in versions(HERE / each)}
+    return _OURS | _OTHERWISE_CALLED | {name.replace("-", "_") for name in wheels}
+
+
+def _require_text(value: str) -> None:
+    """See that a line of the contact can stand in a YAML file, which takes no control characters and no halves of characters."""
+    if any(unicodedata.category(each) in {"Cc", "Cs"} and each not in "\t\n" for each in value):
+        raise UsageError(f"{value!a}: holds what is no text", hint="Write it again, in UTF-8.")
 
 
 def _values(train: NewTrain, package: str, profile: Profile) -> dict[str, str]:

@@ -131,8 +131,14 @@ def test_a_folder_that_holds_anything_is_left_as_it_is(tmp_path: Path, tool: Too
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("torch", "is in the image already"),
-        ("json", "is in the image already"),
+        ("torch", "is in the image"),
+        ("json", "is in the image"),
+        ("cryptography", "is in the image"),
+        ("typing-extensions", "is in the image"),
+        ("networkx", "is in the image"),
+        ("yaml", "is in the image"),
+        ("train-images", "in the test"),
+        ("pytest", "in the test"),
         ("class", "no name of a Python package"),
         ("3d-unet", "no name of a Python package"),
         ("Lung", "no name of a train"),
@@ -177,6 +183,8 @@ def test_a_contact_is_text_whatever_stands_in_it(tmp_path: Path, tool: Tool) -> 
     contact = read_folder(tmp_path / "x").manifest.contact
     assert (contact.name, contact.organisation, contact.email) == (name, "a: b", "z@example.org")
     assert "email" in tool.error(ExitCode.DOCUMENT, "new", tmp_path / "y", "--email", "none")
+    for broken in ("\udcff", "a\x7fb", "a\x1b[31mb"):
+        assert "no text" in tool.error(ExitCode.USAGE, "new", tmp_path / "y", "--author", broken)
     assert not (tmp_path / "y").exists()
 
 
@@ -213,5 +221,6 @@ def test_a_cohort_is_laid_out_for_trying_by_hand(tmp_path: Path, tool: Tool) -> 
     assert "--patients" in tool.error(
         ExitCode.USAGE, "cohort", tmp_path / "mine", tmp_path / "one", "--patients", 1
     )
+    assert "--seed" in tool.error(ExitCode.USAGE, "cohort", tmp_path / "mine", tmp_path / "one", "--seed", -1)
     assert not (tmp_path / "one").exists()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
