@@ -1,6 +1,7 @@
 """Every shipped train has an example policy, valid by the model and by the JSON Schema, and fit to be drafted from."""
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from policies.board.documents.documents_in import read_train
 from policies.board.documents.drafting import DraftOptions, draft_policy, example_names
 from policies.board.documents.placeholders import BOARDS_OWN, FILL_IN, unfinished
 from policies.documents import load_yaml
-from policies.manifest import TrainManifest
+from policies.manifest import Modality, TrainManifest
 from policies.policy import Policy
 from policies.purposes import PurposeTable
 
@@ -142,6 +143,20 @@ def test_each_train_stays_within_its_example() -> None:
         assert manifest.resources.memory_mib <= policy.resources.memory_mib
         assert {metric.key for metric in manifest.outputs.metrics} == set(policy.release.metrics)
         assert {item.key for item in manifest.outputs.aggregates} == set(policy.release.tables)
+        # A code that a policy lacks is counted as a crash, and nobody learns why.
+        assert set(manifest.error_codes) == set(policy.release.error_codes)
+        # Images of one kind lie in one collection.
+        assert list(policy.data.modalities) == list(manifest.data.modalities)
+        assert list(policy.data.collections) == [
+            "thorax-ct" if Modality.CT in manifest.data.modalities else "thorax-cxr"
+        ]
+
+
+def test_a_summary_says_that_the_number_of_images_leaves() -> None:
+    for name in TRAINS:
+        policy = load_yaml(Policy, (EXAMPLES / f"{name}.yaml").read_bytes(), what=name)
+        assert re.search(r"aantal (foto's|scans)[^.]*,\s*afgerond op tientallen", policy.summary.nl), name
+        assert re.search(r"number of (images|scans)[^.]*,\s*rounded to tens", policy.summary.en), name
 
 
 def test_the_other_documents_are_valid_by_their_schemas() -> None:
