@@ -162,10 +162,13 @@ def _say_statistics(table: "TableStatistics") -> None:
 
 def _say_caution(told: "ToldResult") -> None:
     if told.noise:
-        say("Every number has noise in it, so no interval here holds: they are those of exact counts.")
+        say(
+            "Every number has noise in it, so neither an interval here holds nor what is said to be sure: they are those of exact counts."
+        )
     elif told.rounding > 1:
         say(
-            f"Counts are rounded to {told.rounding}: figures that rest on them are off by as much as that makes."
+            f"Counts are rounded to {told.rounding}: figures that rest on them are off by as much as that makes, and neither an "
+            "interval here holds nor what is said to be sure."
         )
 
 

@@ -49,8 +49,11 @@ def share(successes: float, trials: float) -> Figure:
 
 
 def on_logit_scale(value: float, variance: float) -> tuple[float, float] | None:
-    """Return an interval that stays within 0 and 1, by the delta method on the logit scale; None at the ends, where it has none."""
-    if not 0 < value < 1:
+    """Return an interval that stays within 0 and 1, by the delta method on the logit scale.
+
+    None at the ends, where it has none, and of a variance of 0: an estimate, which is no certainty.
+    """
+    if not 0 < value < 1 or variance <= 0:
         return None
     logit = math.log(value / (1 - value))
     half = Z * math.sqrt(variance) / (value * (1 - value))

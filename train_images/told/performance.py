@@ -161,11 +161,14 @@ class _Scores:
         return len(self.table.ends) - 1 if self.table.ends else len(CALLED)
 
     def side(self, cells: Table, totals: Table | None, place: int) -> ClassScores | None:
-        bins = cells[: self.bins]
+        bins, unscored = cells[: self.bins], [line[place] for line in cells[self.bins :]]
         total = None
         if self.totals is not None and totals is not None:
             lines = dict(zip(self.totals.lines, totals, strict=True))
             total = lines.get(self.table.columns[place], (None,))[0]
+        # Who has no score is of the class, and in no bin: where that number is hidden, nobody knows how many the bins hold.
+        if total is not None:
+            total = None if None in unscored else total - sum(each or 0 for each in unscored)
         return settle([line[place] for line in bins], total)
 
     def hidden(self, cells: Table, places: Sequence[int]) -> int:

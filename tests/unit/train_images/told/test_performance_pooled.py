@@ -5,6 +5,7 @@ MONAI's and scipy's own.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from tool_kit import Tool
 from policies.documents import digest_of
 from policies.errors import ExitCode, NotFoundError, TrustError, UsageError, WireError
 from policies.manifest import TrainManifest
+from train_images.told.binned import area, settle
+from train_images.told.intervals import Figure
 from train_images.told.performance import GroupPerformance, TablePerformance, performance_of
-from train_images.told.reading import read_told
+from train_images.told.reading import ToldResult, ToldTable, read_told
 
 EDGES = np.array([0.25, 0.5, 0.75])
 Rows = dict[str, np.ndarray[Any, Any]]
@@ -309,6 +312,41 @@ def test_a_document_of_another_shape_is_refused(
         read_told(folder)
 
 
+def test_scores_that_bins_do_not_tell_apart_have_no_interval() -> None:
+    # Everybody in one bin: the area is a half, and its estimated variance 0, which is no certainty.
+    same = settle((0, 12, 0), None), settle((0, 30, 0), None)
+    assert same[0] is not None
+    assert same[1] is not None
+    assert area(*same) == (Figure(0.5, least=0.0, most=1.0), 0.0)
+
+
+@pytest.mark.parametrize(("absent", "scored"), [(0, 18), (3, 15), (None, None)])
+def test_patients_without_a_score_lie_in_no_hidden_bin(absent: int | None, scored: int | None) -> None:
+    # Ten of eighteen with the finding score high; who has no score is told in a line of its own, or hidden there.
+    cells = ((None, 4.0), (10.0, 20.0), (absent, 0.0))
+    table = ToldTable(
+        "s",
+        "count",
+        "score",
+        "label",
+        ("[0,0.5)", "[0.5,1]", "missing"),
+        ("positive", "negative"),
+        (0, 0.5, 1),
+    )
+    totals = ToldTable("l", "count", "label", None, ("positive", "negative"), ("patients",), ())
+    told = ToldResult(
+        "t",
+        (replace(table, stations={"a": cells}), replace(totals, stations={"a": ((18.0,), (24.0,))})),
+        1,
+        noise=False,
+    )
+    (found,) = performance_of(told, "s")[0].groups
+    alone = found.stations["a"]
+    assert alone.positives == scored
+    if scored is not None:
+        assert alone.confusion[0].sensitivity.value == 10 / scored
+
+
 def test_a_threshold_between_edges_and_a_table_that_is_not_there_are_said(
     released: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -337,3 +375,15 @@ def test_the_command_says_it_to_people_and_to_programs(
     assert f"{expected.auc.value:.3f}" in said
     assert "calibration" in said
     tool("performance", folder, "--table", "nothing", code=ExitCode.NOT_FOUND)
+
+
+@pytest.mark.parametrize(("rule", "says"), [({"count_rounding": 10}, "rounded to 10"), ({}, "")])
+def test_figures_of_rounded_counts_are_not_said_to_be_sure(
+    rows: dict[str, Rows], tmp_path: Path, capsys: pytest.CaptureFixture[str], rule: dict[str, int], says: str
+) -> None:
+    tables = {name: tables_of(each, **rule) for name, each in rows.items()}
+    release = rules_for(MANIFEST, **rule).release
+    folder = result_folder(tmp_path / "result", MANIFEST, release, tables)
+    said = " ".join(Tool(capsys)("performance", folder).split())
+    assert says in said
+    assert ("nor what is said to be sure" in said) == bool(rule)
