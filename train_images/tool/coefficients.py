@@ -41,7 +41,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Coefficient:
-    """One line of the table; interval of 95%. What is not known is None."""
+    """One line of the table; interval of 95%. What is not known is None, and of a penalised fit what has no meaning."""
 
     name: str
     coefficient: float
@@ -168,7 +168,7 @@ def _regression(fit: _Fit, examples: int | None, notes: list[str]) -> Regression
             "Not converged: run more rounds from this model, or look for a coefficient that grows without end."
         )
     if fit.ridge:
-        notes.append("With a ridge penalty standard errors say too little, and p-values are none.")
+        notes.append("With a ridge penalty standard errors say too little, and there are no p-values.")
     degrees = None if fit.family != "linear" or patients is None else patients - width
     return Regression(
         fit.family,
@@ -200,9 +200,11 @@ def _lines(fit: _Fit, beta: Floats, errors: Floats, degrees: int | None) -> Iter
             continue
         statistic = value / error
         tail = float(stdtr(degrees, -abs(statistic)) if known_degrees else ndtr(-abs(statistic)))
+        # A ridge pulls coefficients towards zero: that one is zero is no hypothesis that its size could speak against.
+        test = (None, None) if fit.ridge else (statistic, 2 * tail)
         low, high = value - wide * error, value + wide * error
         ends = (None, None) if ratio is None else (math.exp(min(low, 700.0)), math.exp(min(high, 700.0)))
-        yield Coefficient(name, value, error, statistic, 2 * tail, low, high, ratio, *ends)
+        yield Coefficient(name, value, error, *test, low, high, ratio, *ends)
 
 
 def _furthest(step: Floats, errors: Floats) -> float | None:
