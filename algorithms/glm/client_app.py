@@ -26,6 +26,8 @@ from algorithms.glm.totals import Totals, start_at_means, totals_at
 BOUND: Final = 1e5
 """The largest number that an answer may hold. Sums are divided by the examples, so it is one of a patient: standardised columns
 stay far below."""
+FARTHEST: Final = 1000.0
+"""The largest step that is told: the manifest's range, outside which nothing at all would leave."""
 
 app = ClientApp()
 
@@ -71,7 +73,7 @@ def train_round(message: Message, context: Context) -> Message:  # noqa: ARG001 
     )
     arrays = write_state(answer, inbound)
     metrics = MetricRecord({"complete_share": design.complete / max(1, design.listed)})
-    if not first:
+    if not first and step.largest <= FARTHEST:
         metrics["largest_step"] = step.largest
     content = RecordDict(
         {

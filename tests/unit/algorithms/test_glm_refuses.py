@@ -25,6 +25,7 @@ from glm_kit import (
 from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 
+from algorithms.glm.client_app import FARTHEST
 from algorithms.glm.errors import Code, GlmError
 from algorithms.glm.newton import Ridge, next_step
 from algorithms.glm.specification import model_of, read_model
@@ -194,6 +195,18 @@ def test_a_step_far_too_wide_comes_back_by_halving(tmp_path: Path) -> None:
     straight = federation(tmp_path / "straight", POISSON, rows).run(8)
     found = [read_state(load_file(each.weights), 4).coefficients for each in (run, straight)]
     assert found[0] == pytest.approx(found[1], abs=1e-10)
+
+
+def test_a_step_beyond_the_declared_range_is_not_told_and_withholds_nothing(tmp_path: Path) -> None:
+    # Of a column per ten thousand degrees a coefficient is large; the sums are not.
+    model = {**LINEAR, "covariates": [{"field": "temperature_c", "centre": 37, "per": 10_000}]}
+    run = federation(tmp_path, model, HOSPITALS)
+    run.round(1)
+    moved = next_step(read_state(load_file(run.weights), 2), Ridge(0.0, free=1), bounded=False).largest
+    (declared,) = [each for each in run.manifest.outputs.metrics if each.key == "largest_step"]
+    assert moved > declared.maximum == FARTHEST
+    run.round(2)
+    assert "largest_step" not in run.releases["hospital-0"].metrics
 
 
 @pytest.mark.parametrize(
