@@ -2,8 +2,10 @@
 
 Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", 2017) divides all logits by one number T that makes the
 loss on validation patients smallest. Each hospital tells that loss at a few fixed temperatures, beside the ordinary one at T = 1. The
-mean over hospitals, by their examples, is the loss of all validation patients together at each of them, exactly. In 1/T that loss is
-convex: the minimum lies beside the smallest of the means, and a parabola through it and its neighbours gives it.
+mean over hospitals, by their labels, is the loss of all validation images together at each of them. It is taken by the numbers of images
+that stations tell, to the nearest ten, of losses to four decimals; with several findings some of which are unknown it is near to that
+loss and no more. In 1/T that loss is convex: the minimum lies beside the smallest of the means, and a parabola through it and its
+neighbours gives it.
 T is put into the network by dividing its last layer, so that a calibrated model is the same network with the same tensors.
 
 Ranks do not change, and so no AUC does. One number for all hospitals cannot mend what differs between them.
@@ -39,7 +41,7 @@ class Temperature:
         value: to divide logits by.
         loss_before: the mean loss at 1.
         loss_after: the mean loss at `value`, as the parabola has it.
-        at_the_end: whether it is the first or the last of the temperatures told, and a better one lies beyond.
+        at_the_end: whether it is the first or the last of the temperatures told, and a better one may lie beyond.
     """
 
     value: float
@@ -78,7 +80,8 @@ def fit_temperature(losses: Mapping[str, float]) -> Temperature:
     if missing:
         raise ValueError(f"the losses at some temperatures are missing: {', '.join(missing)}")
     points = [(1 / value, losses[name]) for name, value in TEMPERATURES.items()]
-    best = min(range(len(points)), key=lambda at: points[at][1])
+    # Of temperatures that are equally good the one that changes least.
+    best = min(range(len(points)), key=lambda at: (points[at][1], abs(math.log(points[at][0]))))
     middle = min(max(best, 1), len(points) - 2)
     (x0, y0), (x1, y1), (x2, y2) = points[middle - 1 : middle + 2]
     # Newton's form of the parabola through three points: slope of the first chord, and how the slopes change.
@@ -87,7 +90,7 @@ def fit_temperature(losses: Mapping[str, float]) -> Temperature:
     coldest, hottest = points[0][0], points[-1][0]
     within = min(max(lowest, hottest), coldest)
     after = y0 + slope * (within - x0) + bend * (within - x0) * (within - x1)
-    return Temperature(1 / within, losses["loss"], after, at_the_end=within != lowest)
+    return Temperature(1 / within, losses["loss"], after, at_the_end=within in {coldest, hottest})
 
 
 @torch.no_grad()

@@ -63,6 +63,14 @@ def test_a_better_temperature_beyond_the_last_is_said() -> None:
     assert fitted.loss_after < fitted.loss_before
 
 
+def test_losses_that_say_nothing_leave_the_logits_and_ones_that_bend_the_wrong_way_say_so() -> None:
+    flat = fit_temperature(dict.fromkeys(TEMPERATURES, 0.6931))
+    assert (flat.value, flat.at_the_end) == (1.0, False)
+    # Rounded, or with noise, the means need not be convex: the smallest is the last, and a better one may lie beyond.
+    falling = fit_temperature(dict(zip(TEMPERATURES, (0.9, 0.85, 0.8, 0.75, 0.7, 0.69, 0.6), strict=True)))
+    assert (falling.value, falling.at_the_end) == (pytest.approx(4.0), True)
+
+
 def test_calibration_makes_probabilities_fit_and_leaves_ranks() -> None:
     logits, labels = overconfident(4000, 2.6, 9)
     value = fit_temperature(losses_at(logits, labels)).value
