@@ -58,7 +58,8 @@ def scored(
         settings: `output`, which output is the finding; `temperature`, what its logits are divided by.
 
     Raises:
-        TrainError: OUTPUT_ABSENT, the network has no such output; SCORE_NOT_FINITE, it says no number of an image.
+        TrainError: OUTPUT_ABSENT, the network has no such output; SCORE_NOT_FINITE, it says no number of an image; NO_LABELS, of an
+            image nobody knows whether it shows the finding.
     """
     output = int(settings["output"])
     if output >= logits.shape[1]:
@@ -71,6 +72,8 @@ def scored(
         raise TrainError(
             "SCORE_NOT_FINITE", "the network says no finite number of an image: its weights are damaged"
         )
+    if bool(torch.isnan(labels).any()):
+        raise TrainError("NO_LABELS", "an image has no label, and would count as one without the finding")
     patients = [str(case["patient"]) for case in cases_of(folder, SPLIT)]
     return of_patients(patients, chances.tolist(), labels.tolist())
 

@@ -175,7 +175,8 @@ def test_it_answers_what_its_manifest_declares_and_a_row_of_each_patient() -> No
 
 @pytest.mark.usefixtures("cohort")
 @pytest.mark.parametrize(
-    "code", ["WEIGHTS_DO_NOT_FIT", "OUTPUT_ABSENT", "SCORE_NOT_FINITE", "IMAGE_UNREADABLE", "NO_CASES"]
+    "code",
+    ["WEIGHTS_DO_NOT_FIT", "OUTPUT_ABSENT", "SCORE_NOT_FINITE", "IMAGE_UNREADABLE", "NO_CASES", "NO_LABELS"],
 )
 def test_what_it_cannot_do_has_a_declared_code(code: str, cohort: Path) -> None:
     weights = network.initial_weights()
@@ -189,6 +190,11 @@ def test_what_it_cannot_do_has_a_declared_code(code: str, cohort: Path) -> None:
             weights["class_layers.out.bias"] = np.full(1, np.nan, np.float32)
         case "IMAGE_UNREADABLE":
             (cohort / "images" / "case1.nii").write_bytes(b"no radiograph")
+        case "NO_LABELS":
+            # One image of six: it must not count as one without the finding.
+            listed = json.loads((cohort / "datalist.json").read_text())
+            del listed["testing"][3]["label"]
+            (cohort / "datalist.json").write_text(json.dumps(listed))
         case _:
             (cohort / "datalist.json").write_text('{"training": [], "validation": [], "testing": []}')
     # Images are read once per run; another cohort is another run.
