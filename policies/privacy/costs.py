@@ -142,8 +142,8 @@ def unbounded_outputs(policy: Policy, manifest: TrainManifest) -> tuple[str, ...
     """Return the permitted tables that no noise can make private, by key: a policy with noise must not permit them.
 
     A count moves by one with one patient only where the station fills in each patient's row apart: from a container that saw this
-    patient alone, or from its own clinical data. A program that sees everybody may write everybody's row by one patient, and
-    then the whole table moves.
+    patient alone, or from its own data. A program that sees everybody may write everybody's row by one patient, and then the whole
+    table moves: of its own columns, and of those that the station joins of them.
     """
     if policy.release.differential_privacy is None or manifest.interface in {
         Interface.MAP,
@@ -155,9 +155,9 @@ def unbounded_outputs(policy: Policy, manifest: TrainManifest) -> tuple[str, ...
         item.key
         for item in manifest.outputs.aggregates
         if item.key in policy.release.tables
-        and any(
-            column is None or column.source == "train"
-            for column in (None if rows is None else rows.column(name) for name in _columns_of(item))
+        and (
+            rows is None
+            or any(rows.column(name) is None or name in rows.stated for name in _columns_of(item))
         )
     )
 

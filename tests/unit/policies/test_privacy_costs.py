@@ -7,7 +7,7 @@ import pytest
 from egress_documents import METRIC, manifest, policy
 
 from policies.aggregates import AggregateOutput
-from policies.manifest import Interface, TrainManifest
+from policies.manifest import Interface, Split, TrainManifest
 from policies.policy import Policy
 from policies.privacy import (
     PolicyCost,
@@ -22,6 +22,7 @@ from policies.privacy import (
     spread_of,
     unbounded_outputs,
 )
+from policies.rows import RowSchema
 from station.egress.privacy.mechanisms import COUNTS_SENSITIVITY_SQUARED, SummedGrid, metric_steps
 
 NOISE = {"noise_multiplier": 2.0, "epsilon": 500.0, "delta": 1e-6}
@@ -134,6 +135,28 @@ def test_rows_of_a_program_that_sees_everybody_cannot(interface: str) -> None:
     policy_, train = analysis(interface, tables=["medians"])
     assert unbounded_outputs(policy_, train) == ("medians",)
     assert unbounded_outputs(policy_, _clinical(train)) == ()
+
+
+def test_a_column_that_the_station_joins_of_the_programs_is_the_programs() -> None:
+    documents, told = analysis("flower", tables=["ages"])
+    assert told.outputs.rows is not None
+    clinical = {"type": "category", "source": "clinical"}
+    columns = [
+        {"name": "finding", "type": "category", "categories": ["no", "yes"]},
+        {"name": "sex", "categories": ["F", "M"], **clinical},
+        {"name": "smoker", "categories": ["never", "ever"], **clinical},
+        {"name": "stated", "type": "category", "categories": ["yes.F"], "missing": True, "source": "combined", "of": ["finding", "sex"]},
+        {"name": "known", "type": "category", "categories": ["ever.F"], "missing": True, "source": "combined", "of": ["smoker", "sex"]},
+    ]  # fmt: skip
+    outputs = told.outputs.model_copy(update={"rows": RowSchema.model_validate({"columns": columns})})
+
+    def unbounded(column: str) -> tuple[str, ...]:
+        item = AggregateOutput.model_validate({"key": "ages", "column": column, "split": Split.TRAINING})
+        counted = outputs.model_copy(update={"aggregates": (item,)})
+        return unbounded_outputs(documents, told.model_copy(update={"outputs": counted}))
+
+    assert unbounded("stated") == unbounded("finding") == ("ages",)
+    assert unbounded("known") == unbounded("sex") == ()
 
 
 def _clinical(train: TrainManifest) -> TrainManifest:
