@@ -171,7 +171,10 @@ def _description(definition: CohortDefinition, cases: Sequence[LaidCase]) -> byt
     return canonical_json(
         {
             "schema_version": 1,
-            "definition": definition.model_dump(mode="json"),
+            # A train that is shown nothing of how images were acquired has the cohort that it had before there was such a thing.
+            "definition": definition.model_dump(
+                mode="json", exclude=set() if definition.acquisition_fields else {"acquisition_fields"}
+            ),
             "counts_rounded": counts,
             "images": _images(definition),
             "masks": {

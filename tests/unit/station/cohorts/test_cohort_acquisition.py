@@ -137,6 +137,15 @@ def test_the_station_counts_by_scanner_whatever_the_train_says(tmp_path: Path) -
     assert {"canon", "philips"} == set(makers)
 
 
+def test_a_cohort_of_before_has_the_bytes_of_before(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    sources = [case(folder, number, acquisition=TAKEN) for number in range(8)]
+    for definition in (DEFINITION, ASKED):
+        text = (frozen(definition, sources, tmp_path / "out").path / "cohort.json").read_bytes()
+        assert (b"acquisition" in text) is (definition is ASKED)
+
+
 def test_definitions_of_earlier_versions_ask_for_none() -> None:
     earlier = DEFINITION.model_dump_json(exclude={"acquisition_fields"})
     assert CohortDefinition.model_validate_json(earlier) == DEFINITION
