@@ -1,12 +1,14 @@
 """The policy of a dry run: the one that is given, or the board's own draft for this train.
 
-The draft is what `pht-board draft` would begin with, but for patients: so many as the phantoms have to spare. Nobody has
-signed it, and nothing but a dry run may go by it.
+The draft is what `pht-board draft` would begin with, but for patients: so many as the phantoms have to spare; and for
+hyperparameters: whatever train.yaml allows may be tried. Nobody has signed it, and nothing but a dry run may go by it.
 """
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
+
+import yaml
 
 from policies.board.documents.documents_in import read_file, read_train
 from policies.board.documents.drafting import DraftOptions, draft_policy
@@ -51,7 +53,7 @@ def dry_policy(train: PackedTrain, given: Path | None) -> Policy:
 
 
 def draft_for(packed: Path) -> Policy:
-    """Return the policy that `pht-board draft` would begin with.
+    """Return the policy that `pht-board draft` would begin with, for made-up patients and any hyperparameters.
 
     Args:
         packed: a bundle, or a train.yaml that names an image.
@@ -59,6 +61,11 @@ def draft_for(packed: Path) -> Policy:
     Raises:
         DocumentError: the manifest is wrong.
     """
+    train = read_train(packed)
+    hyperparameters = {
+        name: spec.model_dump(mode="json", exclude_none=True)
+        for name, spec in train.manifest.hyperparameters.items()
+    }
     options = DraftOptions(
         now=datetime.now(UTC) - timedelta(days=1),
         board="dry-run",
@@ -66,9 +73,10 @@ def draft_for(packed: Path) -> Policy:
             "id": "dry-run",
             "data.collections": "[phantoms]",
             "data.minimum_patients": str(MINIMUM_PATIENTS),
+            "runs.hyperparameters": str(yaml.safe_dump(hyperparameters)),
         },
     )
-    return load_yaml(Policy, draft_policy(read_train(packed), options), what="the draft policy")
+    return load_yaml(Policy, draft_policy(train, options), what="the draft policy")
 
 
 def patients_for(policy: Policy, asked: int | None) -> int:

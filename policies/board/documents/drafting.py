@@ -1,7 +1,7 @@
 """Drafting a policy file: an example or the skeleton, with what the train's manifest says filled in.
 
 What the draft says about data, outputs, hyperparameters and resources is what the train asks for; the board may narrow
-all of it. What is the board's own (`placeholders`) is left to it. The result is YAML for a person to read and change.
+all of it. A range that the example has narrowed already stays so: its summary speaks of it. What is the board's own (`placeholders`) is left to it. The result is YAML for a person to read and change.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,13 +10,13 @@ from datetime import UTC, date, datetime, timedelta
 from importlib.resources import files
 
 import yaml
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from policies.board.documents.documents_in import Train
 from policies.board.documents.placeholders import BOARDS_OWN, placeholder
 from policies.documents import MAX_DOCUMENT_BYTES, format_moment, load_yaml
 from policies.errors import DocumentError, UsageError
-from policies.manifest import TrainKind, TrainManifest
+from policies.manifest import HyperparameterSpec, TrainKind, TrainManifest
 from policies.policy import Policy
 
 VALIDITY = timedelta(days=365)
@@ -144,7 +144,7 @@ def _fill_from_manifest(document: _Document, train: Train) -> None:
         "data.masks": list(manifest.data.masks),
         "data.representations": [manifest.data.representation],
         "runs.hyperparameters": {
-            name: spec.model_dump(mode="json", exclude_none=True)
+            name: _narrowed(spec, document, name).model_dump(mode="json", exclude_none=True)
             for name, spec in manifest.hyperparameters.items()
         },
         "release.metrics": list(dict.fromkeys(metric.key for metric in manifest.outputs.metrics)),
@@ -158,6 +158,23 @@ def _fill_from_manifest(document: _Document, train: Train) -> None:
     for name, asked in (("memory_mib", manifest.resources.memory_mib), ("cpus", manifest.resources.cpus)):
         _raise_to(document, f"resources.{name}", asked)
     _fill_kind(document, manifest)
+
+
+def _narrowed(spec: HyperparameterSpec, document: _Document, name: str) -> HyperparameterSpec:
+    """Return a hyperparameter of the manifest within what the example grants of it; as the manifest has it where that leaves no default."""
+    found = _get(document, "runs.hyperparameters")
+    granted = found.get(name) if isinstance(found, dict) else None
+    if granted is None:
+        return spec
+    example = HyperparameterSpec.model_validate(granted)
+    lows = [each for each in (spec.minimum, example.minimum) if each is not None]
+    highs = [each for each in (spec.maximum, example.maximum) if each is not None]
+    if spec.type != example.type or not lows or not highs:
+        return spec
+    try:
+        return HyperparameterSpec(type=spec.type, minimum=max(lows), maximum=min(highs), default=spec.default)
+    except ValidationError:
+        return spec
 
 
 def _fill_kind(document: _Document, manifest: TrainManifest) -> None:

@@ -81,10 +81,15 @@ def test_a_draft_fills_in_digests_dates_and_what_the_manifest_says(name: str, tm
     assert drafted["valid_from"] == "2026-11-22T00:00:00Z"
     assert drafted["valid_until"] > drafted["valid_from"]
     del example["requester"]["key"]
-    assert drafted["runs"].pop("hyperparameters") == {
-        key: spec.model_dump(mode="json", exclude_none=True)
-        for key, spec in train.manifest.hyperparameters.items()
-    }
+    # What an example narrows stays narrow: its summary speaks of it.
+    assert (
+        drafted["runs"].pop("hyperparameters")
+        == {
+            key: spec.model_dump(mode="json", exclude_none=True)
+            for key, spec in train.manifest.hyperparameters.items()
+        }
+        | example["runs"]["hyperparameters"]
+    )
     assert drafted["resources"].pop("gpu") == (train.manifest.resources.gpu != "none")
     assert drafted["resources"].pop("cpu_fallback") == (train.manifest.resources.gpu == "optional")
     del example["runs"]["hyperparameters"], example["resources"]["gpu"]

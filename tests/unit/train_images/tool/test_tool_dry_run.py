@@ -12,6 +12,7 @@ from pydicom import dcmread
 from safetensors.numpy import load_file, save_file
 from tool_kit import MANIFEST, make_bundle, make_policy
 
+import train_images
 from policies.documents import load_yaml
 from policies.errors import RefusedError
 from policies.manifest import TrainManifest
@@ -24,7 +25,7 @@ from train_images.tool.dry_cohort import DryCases, DryImages, make_cases
 from train_images.tool.dry_measures import Measure
 from train_images.tool.dry_messages import DryMessage
 from train_images.tool.dry_run import DryReport
-from train_images.tool.dry_terms import dry_policy, patients_for
+from train_images.tool.dry_terms import draft_for, dry_policy, patients_for
 
 KEY = "ab" * 32
 
@@ -203,3 +204,12 @@ def test_a_report_of_what_was_withheld_says_which_rule_and_what_to_do() -> None:
 def test_a_report_of_a_crash_shows_what_the_train_printed() -> None:
     failed = DryMessage(2, "train", "failed", (Reason(RefusalCode.TRAIN_CRASHED, "its code failed"),))
     assert list(dry_words.lines_after(report(failed)))[-2:] == ["  one", "  two"]
+
+
+@pytest.mark.parametrize("name", ["glm", "cxr-classification"])
+def test_a_dry_run_may_try_what_the_manifest_allows_whatever_the_example_narrows(
+    name: str, tmp_path: Path
+) -> None:
+    text = (Path(train_images.__file__).parent / name / "train.yaml").read_text()
+    policy = draft_for(make_bundle(tmp_path, manifest=text).path)
+    assert policy.runs.hyperparameters == manifest(text).hyperparameters
