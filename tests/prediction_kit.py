@@ -127,8 +127,13 @@ def one_round(kit: StationKit, **changes: object) -> tuple[bytes, list[StationRe
     replies = [kit.message(envelope, kind)[0] for kind in (Kind.TRAIN, Kind.EVALUATE)]
     assert [reply.status for reply in replies] == [Status.RELEASED] * 2, replies
     replies.append(kit.message(envelope, Kind.FINISH)[0])
-    kit.until(lambda: not kit.warm.orders())
+    settled(kit)
     return envelope, replies
+
+
+def settled(kit: StationKit) -> None:
+    """Wait until nothing is asked of a train any more, and what was made is kept or gone."""
+    kit.until(lambda: not kit.warm.orders() and not kit.predicting.at_work)
 
 
 def kept(kit: StationKit) -> list[Path]:

@@ -98,7 +98,7 @@ class ConfinedProcess:
             timed_out.set()
             process.kill()
 
-        watch = threading.Timer(self._timeout_s, _kill)
+        watch = threading.Timer(self._allowed_s(), _kill)
         watch.start()
         try:
             _send(process, verb, parameters, data)
@@ -112,6 +112,10 @@ class ConfinedProcess:
         if isinstance(received, Unusable):
             raise UnusableImage(received)
         return received
+
+    def _allowed_s(self) -> float:
+        """Return how long the answer to come may take."""
+        return float(self._timeout_s)
 
     def close(self) -> None:
         """End the process."""

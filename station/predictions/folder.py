@@ -124,11 +124,10 @@ class PredictionFolder:
             if not place.parent.is_dir():
                 return
             remove_durably(place)
-            if not any(place.parent.iterdir()):
-                # Where the hospital puts something there meanwhile, it is theirs.
-                with contextlib.suppress(OSError):
-                    place.parent.rmdir()
-                    sync_folder(self.path)
+            # Where the hospital put something there, it is not empty, and theirs.
+            with contextlib.suppress(OSError):
+                place.parent.rmdir()
+                sync_folder(self.path)
 
     def sweep(self, besides: Collection[str]) -> int:
         """Remove every staged object that is not among these; for the start, before anything is made.

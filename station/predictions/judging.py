@@ -112,8 +112,9 @@ def _measured(reply: TrainReply, predictions: tuple[Prediction, ...]) -> dict[st
     for name, number in reply.metrics.items():
         if name not in declared:
             return "it states a number that is not declared"
-        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        if isinstance(number, bool) or not isinstance(number, int | float):
             return "a measurement is no number"
+        # Also of what is no finite number, and of a whole one that no float holds.
         if not declared[name].minimum <= number <= declared[name].maximum:
             return "a measurement lies outside its range"
         found[name] = float(number)

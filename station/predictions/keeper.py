@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
+from policies.errors import StorageError
 from policies.policy import ConsentMode, ConsentPurpose
 from station.audit.events import AuditEvent, AuditRecord
 from station.catalogue.catalogue import Catalogue
@@ -88,8 +89,10 @@ class PredictionKeeper:
                 self._book.note(_removed(withdrawn=len(withdrawn), term=len(old)))
             finally:
                 # What nobody may keep any more does not wait for an audit that cannot be written.
-                self._remove([row for row in there if row.number in withdrawn], "withdrawn", now)
-                self._remove(old, "term", now)
+                try:
+                    self._remove([row for row in there if row.number in withdrawn], "withdrawn", now)
+                finally:
+                    self._remove(old, "term", now)
             log.info("predictions.removed", extra={"count": len(withdrawn) + len(old)})
         self._seen = (*state, now)
         return len(withdrawn) + len(old)
@@ -108,11 +111,21 @@ class PredictionKeeper:
         return found
 
     def _remove(self, rows: list[PredictionRow], why: Why, now: datetime) -> None:
+        gone: list[int] = []
+        fault: StorageError | None = None
         for row in rows:
-            self._folder.remove(row.file)
+            try:
+                self._folder.remove(row.file)
+            except StorageError as error:
+                # One that cannot be removed keeps no other in its place.
+                fault = error
+            else:
+                gone.append(row.number)
         # Said when they are gone: what a crash leaves in between, the next look removes.
-        if rows:
-            self._book.gone([row.number for row in rows], why, now)
+        if gone:
+            self._book.gone(gone, why, now)
+        if fault is not None:
+            raise fault
 
 
 def _removed(**numbers: int) -> AuditRecord:

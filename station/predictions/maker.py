@@ -1,5 +1,7 @@
 """Makes DICOM objects of what a train answered, in a process that may die: the starter's side of `maker_process`."""
 
+import math
+from collections.abc import Callable
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -26,6 +28,14 @@ class ObjectMaker(ConfinedProcess):
     """One process that reads references and makes objects."""
 
     MODULE = "station.predictions.maker_process"
+
+    def __init__(self, left_s: Callable[[], float] = lambda: math.inf) -> None:
+        """Start nothing yet; when `left_s` says that no time is left, what is under way ends and nothing more is made."""
+        super().__init__()
+        self._left_s = left_s
+
+    def _allowed_s(self) -> float:
+        return min(super()._allowed_s(), max(0.0, self._left_s()))
 
     def read(self, data: bytes) -> Read:
         """Read what an object needs of one pseudonymised file.

@@ -1,7 +1,7 @@
 """After a run: its warm train marks and measures the hospital's own images, for the hospital alone.
 
     last evaluation released -> order finished, told outside -> container kept -> asked case by case -> judged -> DICOM, apart
-        -> consent and policy once more -> recorded -> in the hospital's folder -> container, cohort and work wiped
+        -> container, cohort and work wiped -> consent and policy once more -> recorded -> in the hospital's folder
 
 Invariants: only where policy, manifest and the hospital's settings all want it; nothing of it is in a release, in the ledger, or in what any
 message is answered with; what is asked of consent and policy is asked again when it is put on record (I7). Under a policy with a timing
@@ -45,7 +45,9 @@ log = logging.getLogger(__name__)
 _HEAD_BYTES: Final = 1 << 16
 _JOIN_S: Final = 60.0
 _LAST_S: Final = 60.0
-"""Of the window's end, at most a quarter: nothing new is asked then, so that what was answered can still be made and kept."""
+"""Of the window's end, at most a quarter: nothing is asked then, so that of what was answered objects can still be made."""
+_MAKING: Final = 3 / 4
+"""The part of that in which they are: making one ends then, done or not, for the window is not to end later than it does."""
 
 
 @dataclass(slots=True)
@@ -105,42 +107,48 @@ class Predicting:
         )
 
     def begin(self, run: Run, prepared: Prepared, ended: Callable[[], None]) -> None:
-        """Ask in a thread of its own; `ended` is called when all is over, whatever happened."""
+        """Ask in a thread of its own; `ended` is called once, when the train is asked no more, whatever happened."""
 
         def work() -> None:
+            made = _Made()
             try:
-                self._predict(run, prepared)
+                try:
+                    self._ask(run, prepared, made)
+                finally:
+                    # Before anything is kept: how much that is, and so how long it takes, is the train's to choose.
+                    _end(ended)
+                self._keep(run, prepared, made)
             except PhtError as error:
                 log.error("predictions.fault", extra={"reason": type(error).__name__})  # noqa: TRY400 - no text of others
-            except Exception:  # the outermost boundary of this thread: the container must go
+            except Exception:  # the outermost boundary of this thread
                 log.exception("predictions.bug")
             finally:
-                try:
-                    ended()
-                except PhtError as error:
-                    log.error("predictions.not_ended", extra={"reason": type(error).__name__})  # noqa: TRY400
+                self._drop(made)
                 self._threads.discard(threading.current_thread())
 
         thread = threading.Thread(target=work, name=f"predict-{run.order_digest[7:15]}", daemon=True)
         self._threads.add(thread)
         thread.start()
 
+    @property
+    def at_work(self) -> bool:
+        """Whether anything is asked, made or kept."""
+        return bool(self._threads)
+
     def close(self) -> None:
         """Wait for the threads to end: their containers were ended by whoever stops the station."""
         for thread in list(self._threads):
             thread.join(_JOIN_S)
 
-    def _predict(self, run: Run, prepared: Prepared) -> None:
-        """Ask, make, keep.
+    def _ask(self, run: Run, prepared: Prepared, made: _Made) -> None:
+        """Ask, and make.
 
         1. Use of the data is audited.
         2. The train is asked case by case, and what it answers becomes objects that nobody sees yet, within the window.
         3. With a quantum, the rest of the window is waited for.
-        4. Consent, policy and what ended the run meanwhile are asked once more; one record says what is kept.
-        5. What is kept is put in its place; the rest is removed.
 
         Raises:
-            UnavailableError: the station stops; what was made goes with the next start.
+            UnavailableError: the station stops; what was made goes with it.
             StorageError, StateError: the folder, the disk, or the audit.
         """
         if self._folder is None or prepared.evaluated is None:
@@ -152,27 +160,23 @@ class Predicting:
         window_s = min(60.0 * self._preparation.settings.predictions.minutes, left_s)
         # 1
         self._note_use(run, prepared)
-        made = _Made()
-        try:
-            # 2, 3
-            held = window_s if policy.release.timing_quantum_s > 0 else 0.0
-            until = since + window_s - min(_LAST_S, window_s / 4)
-            with moments.holding(since, held, lambda: prepared.ended_by is not None):
-                self._make_all(run, prepared, made, until)
-            # 4, 5
-            self._keep(run, prepared, made)
-        finally:
-            # What is on record is none of them: where it could not be put in its place, the next start does.
-            self._folder.drop(each.file for each in made.objects)
+        # 2, 3
+        held = window_s if policy.release.timing_quantum_s > 0 else 0.0
+        last_s = min(_LAST_S, window_s / 4)
+        until = since + window_s - last_s
+        with moments.holding(since, held, lambda: prepared.ended_by is not None):
+            self._make_all(run, prepared, made, until, until + _MAKING * last_s)
 
-    def _make_all(self, run: Run, prepared: Prepared, made: _Made, until: float) -> None:
+    def _make_all(self, run: Run, prepared: Prepared, made: _Made, until: float, made_by: float) -> None:
         """Make what can be made; a fault ends it, and what was made before is kept: there is one record in any case."""
         try:
-            self._make(run, prepared, made, until)
+            self._make(run, prepared, made, until, made_by)
         except PhtError as error:
             log.error("predictions.fault", extra={"reason": type(error).__name__})  # noqa: TRY400 - no text of others
+        except Exception:  # an answer that provokes one must not show in the number of records
+            log.exception("predictions.bug")
 
-    def _make(self, run: Run, prepared: Prepared, made: _Made, until: float) -> None:
+    def _make(self, run: Run, prepared: Prepared, made: _Made, until: float, made_by: float) -> None:
         if self._folder is None or prepared.evaluated is None:
             return
         weights = prepared.evaluated.weights
@@ -181,7 +185,8 @@ class Predicting:
             return
         most = self._preparation.settings.predictions.max_mib * MIB
         sources = self._sources(prepared)
-        with closing(ObjectMaker()) as maker:
+        moments = self._preparation.moments
+        with closing(ObjectMaker(lambda: made_by - moments.now())) as maker:
             for case, image in _listed(prepared.cohort.path):
                 source = sources.get(case)
                 if source is None:
@@ -238,7 +243,17 @@ class Predicting:
             if isinstance(judged, str):
                 made.left_out += 1
                 return
-            self._stage(run, prepared, made, maker, (source, judged, shape))
+            of_case = _Made()
+            try:
+                whole = self._stage(run, prepared, of_case, maker, (source, judged, shape), made.size_bytes)
+            except BaseException:
+                self._drop(of_case)
+                raise
+            if whole:
+                made.objects += of_case.objects
+            else:
+                made.left_out += 1
+                self._drop(of_case)
         finally:
             limits.arrays_to.unlink(missing_ok=True)
 
@@ -249,11 +264,14 @@ class Predicting:
         made: _Made,
         maker: ObjectMaker,
         about: tuple[CaseSource, Judged, tuple[int, ...]],
-    ) -> None:
+        already: int,
+    ) -> bool:
+        """Make the objects of one case; returns whether there was room for all of them, besides the bytes that are there already."""
         source, judged, shape = about
         if self._folder is None or prepared.evaluated is None:
-            return
+            return False
         admitted = prepared.admitted
+        most = self._preparation.settings.predictions.max_mib * MIB
         images = images_of(maker, source)
         keep_free = self._preparation.settings.ceilings.keep_free_mib * MIB
         for prediction in admitted.manifest.outputs.predictions:
@@ -273,9 +291,11 @@ class Predicting:
                 data = maker.segment(wanted, marks)
             else:
                 data = maker.measure(wanted)
-            if self._folder.free_bytes() < len(data) + keep_free:
-                made.left_out += 1
-                return
+            if (
+                self._folder.free_bytes() < len(data) + keep_free
+                or already + made.size_bytes + len(data) > most
+            ):
+                return False
             name = file_name(run.order_digest, prepared.evaluated.round, origin.instance_uid)
             self._folder.stage(name, data)
             policy = admitted.verified.in_force.policy
@@ -295,6 +315,7 @@ class Predicting:
                     size_bytes=len(data),
                 )
             )
+        return True
 
     def _origin(self, run: Run, prepared: Prepared, source: CaseSource, prediction: Prediction) -> Origin:
         admitted, evaluated = prepared.admitted, prepared.evaluated
@@ -337,7 +358,24 @@ class Predicting:
             if _files_of(case) <= prepared.used.files
         }
 
+    def _drop(self, made: _Made) -> None:
+        """Remove what was made and is not on record; what is, and could not be put in its place, the next start puts there."""
+        if self._folder is None:
+            return
+        try:
+            self._folder.drop(each.file for each in made.objects)
+        except PhtError as error:
+            log.error("predictions.not_dropped", extra={"reason": type(error).__name__})  # noqa: TRY400
+
     def _keep(self, run: Run, prepared: Prepared, made: _Made) -> None:
+        """Keep what may be kept.
+
+        1. Consent, policy and what ended the run meanwhile are asked once more; one record says what is kept.
+        2. What is kept is put in its place.
+
+        Raises:
+            StorageError: the folder, the disk, or the audit.
+        """
         if self._folder is None:
             return
         preparation = self._preparation
@@ -397,6 +435,13 @@ class Predicting:
             numbers=numbers,
             detail=f"{words}policy {run.policy_id} v{run.policy_version}",
         )
+
+
+def _end(ended: Callable[[], None]) -> None:
+    try:
+        ended()
+    except PhtError as error:
+        log.error("predictions.not_ended", extra={"reason": type(error).__name__})  # noqa: TRY400 - no text of others
 
 
 def _files_of(case: CaseSource) -> frozenset[tuple[str, str, str | None]]:

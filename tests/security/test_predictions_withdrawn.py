@@ -7,11 +7,13 @@ from pathlib import Path
 import pydicom
 import pytest
 from catalogue_log import patient
-from prediction_kit import Marks, file_of, keeper, kept, marks, one_round, predicting_station
+from prediction_kit import Marks, file_of, keeper, kept, marks, one_round, predicting_station, settled
 from station_kit import StationKit
 from station_simulators import Answered
 
+from policies.errors import StorageError
 from policies.wire.instructions import Kind
+from station.predictions.folder import PredictionFolder
 
 
 @pytest.fixture
@@ -62,6 +64,31 @@ def test_so_does_an_image_that_is_taken_back_or_made_anew(kit: StationKit) -> No
     assert sorted(patients(kit)) == others
 
 
+def test_one_that_cannot_be_removed_keeps_no_other(kit: StationKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_round(kit)
+    before = patients(kit)
+    stuck, gone, *others = sorted(before, key=lambda name: before[name])
+    remove = PredictionFolder.remove
+
+    def some(folder: PredictionFolder, name: str) -> None:
+        if any(name.endswith(path.name) for path in before[stuck]):
+            raise StorageError("predictions.folder: the folder cannot be written")
+        remove(folder, name)
+
+    monkeypatch.setattr(PredictionFolder, "remove", some)
+    kit.intake.consent(**{f"p{number_of(name)}": "objection" for name in (stuck, gone)})
+    looking = keeper(kit)
+    kit.catalogue.sync()
+    with pytest.raises(StorageError):
+        looking.look()
+    assert patients(kit) == {name: before[name] for name in (stuck, *others)}
+    assert sum(row.removed for row in kit.book.by_run()) == len(before[gone])
+    # The next look tries again.
+    monkeypatch.undo()
+    assert looking.look() == len(before[stuck])
+    assert patients(kit) == {name: before[name] for name in others}
+
+
 def asking(kit: StationKit, then: Callable[[], None]) -> list[str]:
     """A run whose train is being asked when something happens; returns the cases it was asked about."""
     entered, go_on = threading.Event(), threading.Event()
@@ -81,7 +108,7 @@ def asking(kit: StationKit, then: Callable[[], None]) -> list[str]:
     assert entered.wait(60)
     then()
     go_on.set()
-    kit.until(lambda: not kit.warm.orders())
+    settled(kit)
     return train.asked
 
 

@@ -16,6 +16,7 @@ from prediction_kit import (
     marks,
     one_round,
     predicting_station,
+    settled,
 )
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
@@ -34,6 +35,10 @@ def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StationKit]
     made = predicting_station(tmp_path, monkeypatch)
     yield made
     made.close()
+
+
+SIZE = 4000
+"""Bytes, three times of which hold the two objects of one case, and one of the next."""
 
 
 def record_of(kit: StationKit, event: AuditEvent) -> AuditRecord:
@@ -100,8 +105,8 @@ def _the_record_says_what_was_asked_and_what_was_kept(kit: StationKit, envelope:
         item.record for item in kit.audit.events(limit=10_000) if item.record.event is AuditEvent.DATA_USED
     ]
     assert "stage predict" in used[-1].detail
-    # The container and the cohort go after that, and nothing is left of the run.
-    assert events.index("predictions-kept") < events.index("container-ended") < events.index("cohort-wiped")
+    # The container and the cohort go before that, and nothing is left of the run.
+    assert events.index("container-ended") < events.index("cohort-wiped") < events.index("predictions-kept")
     assert not list(kit.paths.cohorts.iterdir())
     assert not list(kit.paths.work.iterdir())
     assert not kit.sandbox.running
@@ -139,12 +144,16 @@ def test_no_more_is_kept_than_the_hospital_has_room_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "predictions").mkdir()
-    settings = PredictionSettings(folder=str(tmp_path / "predictions"), max_mib=1)
+    settings = PredictionSettings(folder=str(tmp_path / "predictions"), max_mib=3)
     kit = predicting_station(tmp_path, monkeypatch, keep=False, predictions=settings)
-    monkeypatch.setattr("station.runs.predicting.MIB", 3000)
-    one_round(kit)
+    monkeypatch.setattr("station.runs.predicting.MIB", SIZE)
+    envelope, _ = one_round(kit)
     train: Any = kit.sandbox.train
-    assert 1 <= len(train.asked) < 3
+    assert train.asked
+    assert 0 < sum(path.stat().st_size for path in kept(kit)) <= 3 * SIZE
+    # All of a case or nothing of it.
+    assert {path.parent.name for path in kept(kit)} == {f"run-{order_digest(envelope)[7:31]}-round-1"}
+    assert {row.kept for row in kit.book.by_run()} == {len(kept(kit)) // 2}
     kit.close()
 
 
@@ -152,7 +161,7 @@ def test_a_run_that_evaluated_nothing_is_asked_nothing(kit: StationKit) -> None:
     envelope = kit.ready(rounds=1)
     assert kit.message(envelope, Kind.TRAIN)[0].status is Status.RELEASED
     assert kit.message(envelope, Kind.FINISH)[0].status is Status.FINISHED
-    kit.until(lambda: not kit.warm.orders())
+    settled(kit)
     assert not kept(kit)
     assert "predictions-kept" not in kit.events()
 
@@ -180,7 +189,7 @@ def test_a_finished_order_is_answered_while_its_train_is_asked_and_holds_its_pla
     assert kit.warm.cohorts()
     assert not kept(kit)
     go_on.set()
-    kit.until(lambda: not kit.warm.orders())
+    settled(kit)
     assert kept(kit)
 
 
