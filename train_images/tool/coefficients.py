@@ -201,10 +201,10 @@ def _lines(fit: _Fit, beta: Floats, errors: Floats, degrees: int | None) -> Iter
         statistic = value / error
         tail = float(stdtr(degrees, -abs(statistic)) if known_degrees else ndtr(-abs(statistic)))
         # A ridge pulls coefficients towards zero: that one is zero is no hypothesis that its size could speak against.
-        test = (None, None) if fit.ridge else (statistic, 2 * tail)
+        tested, p = (None, None) if fit.ridge else (statistic, 2 * tail)
         low, high = value - wide * error, value + wide * error
         ends = (None, None) if ratio is None else (math.exp(min(low, 700.0)), math.exp(min(high, 700.0)))
-        yield Coefficient(name, value, error, *test, low, high, ratio, *ends)
+        yield Coefficient(name, value, error, tested, p, low, high, ratio, *ends)
 
 
 def _furthest(step: Floats, errors: Floats) -> float | None:
