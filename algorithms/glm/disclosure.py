@@ -9,7 +9,8 @@ That is what DataSHIELD's regressions look at as well (its filters nfilter.tab a
 and a parameter for every three patients), and here it includes pairs. It bounds what is read off directly. Whoever holds the sums of
 two rounds beside each other has equations enough for the whole table of some categories, every combination of all of them
 (`tests/unit/algorithms/test_glm_discloses.py` solves them). Against that the combinations themselves are held to a minimum, where the
-policy asks it. Nothing here bounds what numbers that are not categories tell, nor what two models tell beside each other.
+policy asks it. Nothing here bounds what numbers that are not categories tell, the times of a Cox model among them, nor what two models tell beside
+each other.
 """
 
 from collections.abc import Iterator

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from algorithms.glm.errors import Code, GlmError
-from algorithms.glm.state import read_state
+from algorithms.glm.state import State, read_state
 from station.egress.release import Release
 
 NAMES = ("one", "two", "three")
@@ -46,15 +46,20 @@ RARE = dict(zip(PATTERNS, (40, 35, 52, 30, 61, 33, 29, 3), strict=True))
 COMMON = dict(zip(PATTERNS, (44, 31, 38, 42, 50, 36, 28, 30), strict=True))
 
 
-def told_by(run: Federation, number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What the orchestrator works out from one station's release of a round: where it was, and the information of its own patients."""
+def state_of(run: Federation, number: int, columns: int) -> tuple[State, int]:
+    """What one station's release of a round holds, and by which number it is divided."""
     release = run.guarded(run.hospitals[0], number)
     assert isinstance(release, Release)
     assert release.arrays is not None
     delta = load_file(release.arrays.path)
     arrays = {name: each + delta[name].astype(np.float64) for name, each in load_file(run.weights).items()}
-    state = read_state(arrays, 4)
-    return state.coefficients, np.asarray(state.sums.information * release.num_examples)
+    return read_state(arrays, columns), release.num_examples
+
+
+def told_by(run: Federation, number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What the orchestrator works out from one station's release of a round: where it was, and the information of its own patients."""
+    state, examples = state_of(run, number, 4)
+    return state.coefficients, np.asarray(state.sums.information * examples)
 
 
 def test_the_sums_of_a_linear_model_are_a_table_of_counts(tmp_path: Path) -> None:
@@ -103,3 +108,48 @@ def test_a_minimum_for_combinations_keeps_such_a_hospital_out(tmp_path: Path) ->
         run.ask(run.hospitals[0])
     assert caught.value.pht_error_code == Code.CELL_TOO_SMALL
     assert run.ask(run.hospitals[1])
+
+
+ADMITTED = (19, 9, 1, 2)
+"""Events in the first four weeks; the others were last seen in the fifth."""
+
+
+def weekly(seed: int, count: int, admitted: tuple[int, ...] = ADMITTED) -> list[dict[str, Any]]:
+    """A hospital with so many events in each week, every second patient with `one`."""
+    weeks = [week for week, events in enumerate(admitted, 1) for _ in range(events)]
+    rows = [
+        {
+            "one": number % 2 == 0,
+            "value": int(number < len(weeks)),
+            "weeks": [*weeks, 5][min(number, len(weeks))],
+        }
+        for number in range(count)
+    ]
+    np.random.default_rng(seed).shuffle(rows)  # type: ignore[arg-type]
+    return rows
+
+
+def of_weeks(run: Federation) -> list[tuple[int, ...]]:
+    """Every table of events in four weeks, no week without, that one hospital's first log-likelihood leaves possible."""
+    state, examples = state_of(run, 1, 1)
+    patients, most = round(state.sums.patients * examples), 26
+    events = np.stack(np.meshgrid(*[np.arange(1, most)] * 4, indexing="ij"))
+    at_risk = patients - np.concatenate([np.zeros_like(events[:1]), np.cumsum(events, axis=0)[:-1]])
+    # Breslow's at zero: each event is one of all who are still at risk in its week.
+    found = -np.sum(events * np.log(np.maximum(at_risk, 1)), axis=0)
+    places = np.argwhere(np.abs(found - state.sums.log_likelihood * examples) < 1e-8)
+    return [tuple(int(each) + 1 for each in place) for place in places]
+
+
+def test_with_breslows_ties_one_number_tells_how_many_had_the_event_in_each_week(tmp_path: Path) -> None:
+    cox = {**model("cox"), "time": {"field": "weeks"}, "covariates": model("cox")["covariates"][:1]}
+    rows = [weekly(seed, 140) for seed in (1, 2, 3)]
+    run = federation(tmp_path / "breslow", cox, rows, name="glm-cox", minimum_cell_count=10, efron_ties=False)
+    assert of_weeks(run) == [ADMITTED]
+    # By Efron's way that number depends on how many events there were, and not on when.
+    early = federation(tmp_path / "early", cox, rows, name="glm-cox", efron_ties=True)
+    spread = federation(
+        tmp_path / "spread", cox, [weekly(1, 140, (8, 8, 8, 7)), *rows[1:]], name="glm-cox", efron_ties=True
+    )
+    told = [state_of(each, 1, 1)[0].sums.log_likelihood for each in (early, spread)]
+    assert told[0] == pytest.approx(told[1], rel=1e-12)
