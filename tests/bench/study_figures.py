@@ -3,7 +3,9 @@
 AUC is of testing patients: of one with several images the highest score counts, and any positive image. Where prevalence differs
 between hospitals, a model that only tells hospitals apart has an AUC above one half on patients of all of them together; so beside
 that stands the AUC of pairs within a hospital, in which knowing the hospital helps nobody. Spread is the standard deviation over
-seeds: other splits of the patients, other initial weights and other orders, together.
+seeds: other splits of the patients, other initial weights and other orders, together. The standard error of a difference takes seeds as
+independent, which splits of the same patients are not quite: it says too little (Nadeau and Bengio, "Inference for the generalization
+error", 2003).
 """
 
 import json
