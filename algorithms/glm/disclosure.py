@@ -2,8 +2,8 @@
 
 The information matrix of a linear model holds the number of patients in every category and every pair of them as it is, and that of
 a logistic or Poisson model up to a factor; the score holds how many of each category had the outcome. So these are held to what any
-table of counts is held to: each cell empty, or at least the minimum. A column with only two different numbers is a category too; and
-of a column in which nearly everybody has one number, the few others would be read from its sum.
+table of counts is held to: each cell empty, or at least the minimum. A column with two or three different numbers is a category
+too, for its sums are equations enough; and of a column in which nearly everybody has one number, the few others would be read from its sum.
 
 That is what DataSHIELD's regressions look at as well (its filters nfilter.tab and nfilter.glm; their defaults are 3 patients a cell
 and a parameter for every three patients), and here it includes pairs. It bounds what is read off directly. Whoever holds the sums of
@@ -24,7 +24,8 @@ from algorithms.glm.design import Design
 from algorithms.glm.errors import Code, GlmError
 
 PATIENTS_PER_COLUMN: Final = 3
-_YES_OR_NO: Final = 2
+_SOLVED: Final = 3
+"""Of so many different numbers it follows from patients, sum and sum of squares how many have each."""
 
 
 def require_many(design: Design, minimum: int, minimum_joint: int) -> None:
@@ -74,10 +75,10 @@ def _tables(design: Design) -> Iterator[tuple[str, NDArray[np.int64]]]:
 
 
 def _categories(design: Design) -> dict[str, NDArray[np.int64]]:
-    """Return everybody's place in each field of categories, and in each column that has but two numbers."""
+    """Return everybody's place in each field of categories, and in each column that has but a few numbers."""
     found = dict(design.categories)
     for name, values in design.numbers.items():
         different, places = np.unique(values, return_inverse=True)
-        if len(different) == _YES_OR_NO:
+        if 1 < len(different) <= _SOLVED:
             found[name] = places.reshape(-1).astype(np.int64)
     return found

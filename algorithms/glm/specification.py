@@ -233,8 +233,12 @@ def _problems(model: Model) -> Iterator[str]:
         yield "exposure belongs to a poisson model"
     if model.family is not Family.LINEAR and (model.outcome.centre, model.outcome.per) != (0.0, 1.0):
         yield "only the outcome of a linear model has centre and per"
+    # Small cells are looked at field by field (`algorithms.glm.disclosure`).
+    covariates = [each.field for each in model.covariates]
+    if len(set(covariates)) != len(covariates):
+        yield "a field is a covariate once: put what is asked of it into one grouping"
     outcomes = (model.outcome.field, *(each.field for each in (model.time, model.exposure) if each))
-    if any(each.field in outcomes for each in model.covariates):
+    if any(field in outcomes for field in covariates):
         yield "an outcome is no covariate"
 
 

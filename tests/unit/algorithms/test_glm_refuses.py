@@ -113,6 +113,16 @@ def test_a_number_that_few_have_is_a_small_cell(tmp_path: Path) -> None:
     assert code_of(with_rows(tmp_path / "2", several, minimum_cell_count=5)) == Code.CELL_TOO_SMALL
 
 
+def test_three_numbers_are_a_category_and_each_has_a_minimum(tmp_path: Path) -> None:
+    # Patients, sum and sum of squares are equations enough for the one patient with 20.
+    rows = [
+        {**row, "crp_mg_l": 20 if number == 0 else 10 * (number % 2)}
+        for number, row in enumerate(grid(few=10))
+    ]
+    model = {**LOGISTIC, "covariates": [{"field": "crp_mg_l", "per": 10}]}
+    assert code_of(with_rows(tmp_path, rows, model, minimum_cell_count=5)) == Code.CELL_TOO_SMALL
+
+
 def test_columns_that_say_the_same_are_refused_but_with_a_ridge(tmp_path: Path) -> None:
     twice = {"field": "temperature_f", "centre": 98.6, "per": 1.8}
     model = {**LOGISTIC, "covariates": [*COVARIATES, twice]}
@@ -273,6 +283,14 @@ def test_a_field_that_the_cohort_lacks_is_named(tmp_path: Path) -> None:
         {"time_without_event": 3},
         {"covariates": "sex"},
         {"covariates": [COVARIATES[0], COVARIATES[0]]},
+        # Of two groupings of one field, or a grouping and its number, each would need its own look at small cells.
+        {
+            "covariates": [
+                COVARIATES[1],
+                {"field": "sex", "groups": {"f": ["F"], "m": ["M"]}, "reference": "f"},
+            ]
+        },
+        {"covariates": [COVARIATES[1], {"field": "sex", "values": {"F": 0, "M": 1}}]},
         {"covariates": [{"field": "sex", "groups": {"F": ["F"]}, "reference": "M"}]},
         {"covariates": [{"field": "sex", "groups": {"F": ["F"], "M": ["F"]}, "reference": "F"}]},
         {"covariates": [{"field": "sex", "groups": {"F": ["F"]}, "reference": "F", "excluded": ["F"]}]},
