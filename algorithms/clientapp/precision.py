@@ -42,4 +42,6 @@ class MixedPrecision:
 def _best(place: torch.device) -> torch.dtype:
     if place.type != "cuda":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    # In hardware: torch says yes of older GPUs too, which take bfloat16 apart into slow steps.
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float16

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from flower_strategies import flower_rounds, flower_strategy
 from segmentation_kit import ask, forget, make_case, same, trained, write_cohort
 
 from algorithms.clientapp.failures import TrainError
+from algorithms.clientapp.precision import _best
 from algorithms.ct_segmentation import client_app, training
 from algorithms.ct_segmentation.agreement import summary
 from algorithms.ct_segmentation.networks import segresnet, unet
@@ -210,6 +212,22 @@ def test_mixed_precision_takes_about_the_same_step(cohort: Path) -> None:
     assert half[0] != exact[0]
     step, other = exact[1] - start, half[1] - start
     assert float(step @ other) / float(step.norm() * other.norm()) > 0.95
+
+
+@pytest.mark.parametrize(
+    ("generation", "dtype"), [(7, torch.float16), (8, torch.bfloat16), (9, torch.bfloat16)]
+)
+def test_a_gpu_without_bfloat16_in_hardware_computes_in_float16(
+    generation: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Volta and Turing have none; torch takes it apart there and, unless asked otherwise, says that it is supported."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    device = SimpleNamespace(major=generation)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: device)
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda _device: True)
+    assert _best(torch.device("cuda")) is dtype
+    assert _best(torch.device("cpu")) is torch.float32
 
 
 def test_what_is_read_ahead_for_a_gpu_is_the_same_and_faults_are_seen(cohort: Path) -> None:
