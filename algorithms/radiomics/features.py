@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from algorithms.radiomics.cubes import on_cubes
+from algorithms.radiomics.cubes import TooManyCubesError, on_cubes
 from algorithms.radiomics.stand_ins import stand_in
 
 stand_in()
@@ -113,7 +113,10 @@ def features_of(
     if float(region.sum() * np.prod(spacing_mm) / cube) > _VOXELS[1]:
         raise NoFeaturesError("too-large")
     if processing.spacing_mm is not None:
-        hounsfield, region = on_cubes(hounsfield, region, spacing_mm, processing.spacing_mm)
+        try:
+            hounsfield, region = on_cubes(hounsfield, region, spacing_mm, processing.spacing_mm)
+        except TooManyCubesError as error:
+            raise NoFeaturesError("too-large") from error
         spacing_mm = (processing.spacing_mm,) * 3
     image, mask = _processed(hounsfield, region, spacing_mm, processing)
     if mask is None or int(np.sum(mask.roi_intensity.get_voxel_grid())) < _VOXELS[0]:

@@ -132,6 +132,15 @@ def test_cubes_around_the_lesion_are_those_of_the_whole_scan_by_mirp(
     assert np.mean(ours[our_region] == theirs[their_region]) > 0.999
 
 
+def test_a_spacing_that_a_header_rounded_gives_no_cube_more() -> None:
+    """500 voxels of 0.4 mm are 100 cubes of 2 mm; of float32's 0.4 they are 100.0000015, and 101 would move every one of them."""
+    image, region = np.zeros((4, 4, 500)), np.ones((4, 4, 500), bool)
+    for step in (0.4, float(np.float32(0.4))):
+        values, _ = on_cubes(image, region, (2.0, 2.0, step), 2.0)
+        assert values.shape == (4, 4, 100)
+    assert on_cubes(image, region, (2.0, 2.0, 0.401), 2.0)[0].shape == (4, 4, 101)
+
+
 def test_the_size_of_cubes_and_bins_is_what_was_asked_for() -> None:
     image, region = sphere((1.0, 1.0, 1.0))
     fine, coarse = (
@@ -157,6 +166,14 @@ def test_a_region_without_features_says_why(image: np.ndarray, region: np.ndarra
     with pytest.raises(NoFeaturesError) as caught:
         features_of(image, region, (2.0, 2.0, 2.0), Processing())
     assert caught.value.code == code
+
+
+def test_pieces_all_over_a_chest_are_too_large_where_the_cubes_between_them_do_not_fit() -> None:
+    image, region = np.zeros((70, 70, 70)), np.zeros((70, 70, 70), bool)
+    region[:3, :3, :3] = region[-3:, -3:, -3:] = True
+    with pytest.raises(NoFeaturesError) as caught:
+        features_of(image, region, (5.0, 5.0, 5.0), Processing(spacing_mm=1.0))
+    assert caught.value.code == "too-large"
 
 
 def test_the_libraries_left_out_of_the_image_are_not_needed_and_fail_when_used() -> None:
