@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from algorithms.clientapp.cohort import data_folder
 from algorithms.one_patient.nifti import NotAVolumeError, Volume, read_volume
 
 Row = Mapping[str, float | int | str | None]
 
 UNREADABLE: Final = "UNREADABLE"
-"""A file that is no volume as stations write them."""
+"""A file that is no volume as stations write them, or a label map that lies elsewhere than its image."""
+_APART_MM: Final = 1e-3
 
 
 class NoRowError(Exception):
@@ -61,7 +64,7 @@ class Patient:
         """Yield the patient's scans, in the datalist's order; nothing is read of one before it is asked for.
 
         Raises:
-            NoRowError: a file is no volume, or a label map is of another shape than its image.
+            NoRowError: a file is no volume, or a label map does not lie on its image's grid.
         """
         datalist = json.loads((self.folder / "datalist.json").read_text(encoding="utf-8"))
         for entry in [*datalist["training"], *datalist["validation"]]:
@@ -72,9 +75,14 @@ class Patient:
                 labels = read_volume(self.folder / mask) if isinstance(mask, str) else None
             except NotAVolumeError as error:
                 raise NoRowError(UNREADABLE) from error
-            if labels is not None and labels.voxels.shape != image.voxels.shape:
+            if labels is not None and not _on_one_grid(labels, image):
                 raise NoRowError(UNREADABLE)
             yield Scan(image, labels)
+
+
+def _on_one_grid(labels: Volume, image: Volume) -> bool:
+    same_place = np.allclose(labels.affine, image.affine, rtol=0.0, atol=_APART_MM)
+    return labels.voxels.shape == image.voxels.shape and same_place
 
 
 def write_row(row_of: Callable[[Patient], Row]) -> None:

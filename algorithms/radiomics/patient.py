@@ -46,7 +46,7 @@ def _features(scan: Scan, processing: Processing) -> dict[str, float]:
     if scan.labels is None:
         raise NoFeaturesError("none")
     image = upright(scan.image)
-    # A station lays the label map on the image's own grid; its affine says nothing else.
+    # By the image's affine: the two are one but for rounding, which must not turn them differently.
     lesion = upright(Volume(scan.labels.voxels, scan.image.affine)).voxels == _LESION
     x, y, z = image.spacing_mm
     return features_of(image.voxels.transpose(2, 1, 0), lesion.transpose(2, 1, 0), (z, y, x), processing)

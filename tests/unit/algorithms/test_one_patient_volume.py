@@ -80,6 +80,15 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, size: int) -> None:
         read_volume(tmp_path / "one.nii")
 
 
+def test_a_label_map_that_lies_elsewhere_than_its_image_is_not_taken_for_its_own(tmp_path: Path) -> None:
+    write_patient(tmp_path, Volume(stack(), AFFINE), labels=(np.zeros((5, 6, 7), np.uint8),))
+    assert len(list(Patient(tmp_path, {}).scans())) == 1
+    (path,) = (tmp_path / "labels").iterdir()
+    write_volume(path, np.zeros((5, 6, 7), np.uint8), AFFINE @ np.diag([-1.0, -1.0, 1.0, 1.0]))
+    with pytest.raises(NoRowError, match="UNREADABLE"):
+        next(Patient(tmp_path, {}).scans())
+
+
 def test_an_unreadable_scan_is_an_error_in_place_of_the_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
