@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algorithms.ct_lung_involvement.grid import Grid, blocks_of, slices_with
-from algorithms.ct_lung_involvement.lungs import find_lungs
+from algorithms.ct_lung_involvement.lungs import NoLungsError, find_lungs
 from algorithms.one_patient import Volume, upright
 
 DARK_BELOW_HU: Final = -950
@@ -69,12 +69,14 @@ def measure(scan: Volume, settings: Settings) -> Involvement:
     """Measure one scan, whatever the order and direction of its axes.
 
     Raises:
-        NoLungsError: it shows none.
+        NoLungsError: it shows none, or nothing of them but rim.
     """
     volume = upright(scan)
     grid = blocks_of(volume)
     lungs = find_lungs(grid, closing_mm=settings.closing_mm, rim_mm=settings.rim_mm)
     counts = _histograms(volume, grid, _thirds(grid, lungs.whole) * lungs.inside)
+    if not counts.any():
+        raise NoLungsError
     edges = np.array([DARK_BELOW_HU, settings.ground_glass_from_hu, settings.consolidation_from_hu])
     bands = np.add.reduceat(counts, [0, *(edges - _LOWEST_HU)], axis=1)
     dark, aerated, ground_glass, consolidation = (float(each) for each in bands.sum(axis=0) / bands.sum())

@@ -127,6 +127,14 @@ def test_a_scan_without_lungs_is_an_error_of_its_own(volume: Volume) -> None:
         measure(volume, Settings())
 
 
+def test_lungs_that_are_rim_alone_are_none() -> None:
+    """A sheet of air as thick as two rims: nothing of it is counted, and there is nothing to divide by."""
+    voxels = np.full((80, 80, 60), 40, np.int16)
+    voxels[10:70, 38:43, 5:55] = -850
+    with pytest.raises(NoLungsError):
+        measure(Volume(voxels, np.diag([2.0, 2.0, 3.0, 1.0])), Settings(rim_mm=6.0, closing_mm=0.0))
+
+
 def test_a_row_is_one_of_its_manifest_and_of_several_scans_the_worst_whole_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
