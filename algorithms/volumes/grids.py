@@ -56,7 +56,7 @@ class Grid:
         """
         scale = np.asarray(spacing_mm, dtype=np.float64) / self.spacing_mm
         last = (np.asarray(self.shape) - 1) / scale
-        x, y, z = (int(value) for value in np.round(last) + 1)
+        x, y, z = (int(value) for value in np.round(last + 1))
         return Grid((x, y, z), self.affine @ np.diag([*scale, 1.0]))
 
     def part(self, start: Sequence[int], shape: Shape) -> "Grid":

@@ -192,7 +192,7 @@ class RandPatchesd(Randomizable, MapTransform):
         return patches
 
 
-def places_of_structures(file: MappedVolume) -> list[NDArray[np.int64]]:
+def places_of_structures(file: MappedVolume) -> list[NDArray[np.int16]]:
     """Return the voxels of each structure of a label map, in RAS order; at most some ten thousands of each. Shape (N, 3) each."""
     stored = file.stored()
     status = file.path.stat()
@@ -202,7 +202,7 @@ def places_of_structures(file: MappedVolume) -> list[NDArray[np.int64]]:
 @lru_cache(maxsize=4096)
 def _places(
     path: Path, shape: Shape, _size: int, _changed_ns: int, _inode: int
-) -> tuple[NDArray[np.int64], ...]:
+) -> tuple[NDArray[np.int16], ...]:
     file = open_volume(path)
     flat = file.stored().reshape(-1, order="F")
     occupied = np.flatnonzero(flat)
@@ -212,7 +212,8 @@ def _places(
         mine = occupied[values == value]
         chosen = mine[np.linspace(0, len(mine) - 1, min(len(mine), _MOST_CANDIDATES)).astype(np.int64)]
         indices = np.stack(np.unravel_index(chosen, shape, order="F"), axis=1)
-        found.append(_in_ras_order(indices, file))
+        # An axis of a NIfTI-1 file has at most 32767 voxels, and these are kept for every case.
+        found.append(_in_ras_order(indices, file).astype(np.int16))
     return tuple(found)
 
 

@@ -84,6 +84,8 @@ def test_where_structures_are_is_told_in_ras_order(tmp_path: Path) -> None:
     assert set(voxels[tuple(large.T)]) == {1}
     assert sorted(map(tuple, small.tolist())) == sorted(map(tuple, np.argwhere(voxels == 2).tolist()))
     assert len(large) == 30 * 20 * 22
+    # Kept for every case of a cohort, beside the cache: six bytes for a voxel.
+    assert large.nbytes == 6 * len(large)
 
 
 def test_a_small_volume_lies_in_the_middle_of_air(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_another_spacing_is_monais(name: str, tmp_path: Path) -> None:
     # Straight axes: of oblique ones MONAI lets the grid's middle stay where it was, by an error of rounding.
     path = written(tmp_path / "a.nii", smooth(), AFFINES[name])
     loaded = Compose([LoadImage(ensure_channel_first=True), Orientation("RAS", labels=None)])(path)
-    for wanted in ((1.5, 1.5, 3.0), (0.5, 0.9, 1.0), SPACING):
+    for wanted in ((1.5, 1.5, 3.0), (0.5, 0.9, 1.0), (1.6, 1.6, 2.0), SPACING):
         theirs = Spacing(
             wanted, mode="bilinear", padding_mode="border", align_corners=True, dtype=np.float64
         )(loaded)
