@@ -27,7 +27,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:monai.metrics.utils get_mask_edges"),
 ]
 
-HYPERPARAMETERS: dict[str, Any] = {name: value for name, value in CONFIG.items() if name != "server-round"}
+STEP: dict[str, Any] = {"plain_sgd": True, "learning_rate": 0.1}
+"""A step as long as its gradient: AdamW takes a full one along a gradient that is rounding alone (a bias before a normalisation), and
+with another number of threads in another direction."""
+HYPERPARAMETERS: dict[str, Any] = {
+    name: value for name, value in (CONFIG | STEP).items() if name != "server-round"
+}
 
 
 @pytest.fixture
@@ -104,7 +109,7 @@ def test_a_container_answers_what_the_same_code_outside_answers(
     monkeypatch.setenv("PHT_DATA", str(outside))
     forget()
     start = load_file(tiny)
-    after = trained(start)
+    after = trained(start, **STEP)
     metrics = ask("evaluate", start)["metrics"]
     marked = ask("query.predict", start, case="v1")["arrays"]["structures"].numpy()
     forget()
@@ -123,7 +128,7 @@ def test_a_container_answers_what_the_same_code_outside_answers(
         inside = load_file(update.arrays)
         assert inside.keys() == after.keys()
         # The same arithmetic; another number of threads may sum in another order.
-        assert max(float(np.abs(inside[name] - after[name]).max()) for name in after) < 1e-3
+        assert max(float(np.abs(inside[name] - after[name]).max()) for name in after) < 1e-4
         assert max(float(np.abs(inside[name] - start[name]).max()) for name in after) > 5e-3
         assert dict(answered("evaluate").metrics) == pytest.approx(dict(metrics), abs=1e-3)
         predicted = answered("predict", "v1")
