@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,8 @@ Line = tuple[float | None, ...]
 Table = tuple[Line, ...]
 
 _STAGES: Final = ("evaluate", "analyse")
+_LARGEST: Final = {"count": 2.0**53, "sum": 1e100, "quantiles": 1e100}
+"""Beyond this no cell of such a table is a result: arithmetic on it would overflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ def read_told(folder: Path) -> ToldResult:
         raise TrustError(f"{METRICS} is not the file that {PROVENANCE} names", hint="Fetch the result again.")
     try:
         return _read(json.loads(data))
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise WireError(f"{METRICS} is no document of a result") from error
 
 
@@ -123,6 +126,11 @@ def _table(key: str, described: dict[str, Any], entry: dict[str, Any], *, noise:
         key, str(described["measure"]), str(described["column"]), described["by"], lines, columns, ends
     )
     hides = None if noise else float(described["hidden"])
+    if told.measure not in _LARGEST:
+        raise ValueError("measure")
+    probabilities = lines if told.measure == "quantiles" and told.by is None else ()
+    if not all(0 <= Fraction(each) <= 1 for each in probabilities):
+        raise ValueError("probabilities")
     stations: dict[str, Table] = {}
     pooled: Table | None = None
     of = 0
@@ -155,8 +163,9 @@ def _cells(table: Sequence[Sequence[Any]], told: ToldTable, hides: float | None)
         ValueError: it has another shape than declared, or a cell that is no number.
     """
     found: list[Line] = []
+    largest = _LARGEST[told.measure]
     for line in table:
-        if len(line) != len(told.columns) or not all(_is_number(cell) for cell in line):
+        if len(line) != len(told.columns) or not all(_is_number(cell, largest) for cell in line):
             raise ValueError("shape")
         if told.measure == "sum" and line[0] == hides:
             found.append((None,) * len(line))
@@ -169,5 +178,5 @@ def _cells(table: Sequence[Sequence[Any]], told: ToldTable, hides: float | None)
     return tuple(found)
 
 
-def _is_number(cell: object) -> bool:
-    return isinstance(cell, int | float) and not isinstance(cell, bool) and math.isfinite(cell)
+def _is_number(cell: object, largest: float) -> bool:
+    return isinstance(cell, int | float) and not isinstance(cell, bool) and -largest <= cell <= largest

@@ -293,6 +293,23 @@ def test_a_document_that_is_not_the_provenances_is_not_read(released: dict[str, 
         (("rounds", 0, "tables", "evaluate", "amstel", "scores", 0), ["many", True, 1]),
         (("tables", "scores"), "scores"),
         (("rounds",), {}),
+        (("tables", "scores", "measure"), "guess"),
+        (("rounds", 0, "tables", "evaluate", "amstel", "scores", 0, 0), 10**400),
+        (("rounds", 0, "tables", "evaluate", "amstel", "scores", 0, 0), 1e300),
+        (("tables", "scores", "ends"), [0, 10**400]),
+        (("counts",), {"rounding": float("inf")}),
+        (
+            ("tables", "scores"),
+            {
+                "key": "scores",
+                "measure": "quantiles",
+                "column": "score",
+                "by": None,
+                "lines": ["half"],
+                "columns": ["low", "high"],
+                "hidden": -1,
+            },
+        ),
     ],
 )
 def test_a_document_of_another_shape_is_refused(
