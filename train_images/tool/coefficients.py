@@ -35,6 +35,8 @@ CONVERGED: Final = 1e-6
 _LEVEL: Final = 0.95
 _WHOLE: Final = 1e-4
 _MAX_BYTES: Final = 1 << 20
+_LARGEST: Final = 2.0**53
+"""Beyond this no number of a result is one of patients, of their sums or of a penalty: arithmetic on it would overflow."""
 
 Floats = NDArray[np.float64]
 
@@ -115,7 +117,7 @@ def read_regression(result: Path, train: PackedTrain, examples: int | None = Non
         raise DocumentError(f"the image's /{MODEL_IN_IMAGE} describes no regression") from error
     found = _arrays(result / MODEL, len(names))
     ridge = _inside(_inside(predicate, "order"), "hyperparameters").get("ridge", 0.0)
-    if not isinstance(ridge, int | float) or not math.isfinite(ridge) or ridge < 0:
+    if not isinstance(ridge, int | float) or not 0 <= ridge <= _LARGEST:
         raise DocumentError(f"{PROVENANCE}: ridge is a number from 0 on")
     counted, notes = _examples(predicate, examples)
     return _regression(_Fit(family, names, references, found, float(ridge)), counted, notes)
@@ -282,7 +284,7 @@ def _examples(predicate: Mapping[str, Any], given: int | None) -> tuple[int | No
     if last is not None and before is not None and last.get("took_part") != before.get("took_part"):
         notes.append("Other stations took part in the last round than in the one before.")
     total = given if given is not None else None if last is None else last.get("examples_total")
-    if isinstance(total, bool) or not isinstance(total, int) or total <= 0:
+    if isinstance(total, bool) or not isinstance(total, int) or not 0 < total <= _LARGEST:
         notes.append(
             "How many examples were counted is not told (fewer than three stations): no standard errors. --examples gives it."
         )
@@ -310,8 +312,8 @@ def _arrays(path: Path, width: int) -> dict[str, Floats]:
         if any(part is None or part.shape != (length,) or part.dtype != np.float64 for part in parts):
             raise DocumentError(f"{MODEL} is no result of this train's model ({name})")
         found[name] = np.sum([part for part in parts if part is not None], axis=0)
-        if not np.isfinite(found[name]).all():
-            raise DocumentError(f"{MODEL} holds what is no number ({name})")
+        if not (np.abs(found[name]) <= _LARGEST).all():
+            raise DocumentError(f"{MODEL} holds what is no number, or beyond any sum ({name})")
     return found
 
 

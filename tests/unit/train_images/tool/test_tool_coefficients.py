@@ -252,3 +252,28 @@ def test_a_statement_that_is_none_ends_in_an_error_of_ours(
     (out / "provenance.json").write_text(json.dumps(statement))
     code = run_program(app, ["coefficients", str(out), "--train", str(tmp_path / "bundle")])
     assert code in {ExitCode.OK, ExitCode.DOCUMENT, ExitCode.TRUST, ExitCode.USAGE, ExitCode.NOT_FOUND}
+
+
+@pytest.mark.parametrize("part", ["ridge", "examples_total", "population"])
+def test_numbers_beyond_any_result_end_in_an_error_of_ours_or_in_no_table_of_errors(
+    tool: Tool, tmp_path: Path, part: str
+) -> None:
+    run = federation(tmp_path / "run", LOGISTIC, HOSPITALS).run(1)
+    train = bundle(tmp_path / "bundle", LOGISTIC)
+    if part == "population":
+        tensors = load_file(run.weights)
+        save_file({**tensors, "population": np.full(2, 1e308)}, run.weights)
+    out = fetched(run, train, tmp_path / "result", 1)
+    statement = json.loads((out / "provenance.json").read_text())
+    predicate = statement["predicate"]
+    if part == "ridge":
+        predicate["order"]["hyperparameters"]["ridge"] = 10**400
+    if part == "examples_total":
+        for each in predicate["rounds"]:
+            each["examples_total"] = 10**400
+    (out / "provenance.json").write_text(json.dumps(statement))
+    if part == "examples_total":
+        found = tool.json("coefficients", out, "--train", tmp_path / "bundle")
+        assert any("is not told" in note for note in found["notes"])
+    else:
+        tool.error(ExitCode.DOCUMENT, "coefficients", out, "--train", tmp_path / "bundle")
