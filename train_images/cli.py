@@ -34,7 +34,11 @@ SlicesOption = Annotated[
     int | None, typer.Option("--slices", min=5, max=4096, help="Slices of a CT; without it few.")
 ]
 TagOption = Annotated[
-    str | None, typer.Option("--tag", help="The image's name; without it pht-NAME:VERSION of train.yaml.")
+    str | None,
+    typer.Option(
+        "--tag",
+        help="The image's name; without it pht-NAME:VERSION of train.yaml, and -cuda after it for that variant.",
+    ),
 ]
 
 

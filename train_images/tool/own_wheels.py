@@ -55,9 +55,12 @@ def check_own_list(folder: Path, bases: Iterable[str]) -> None:
     """See that a train's list follows from its inputs; a list without inputs was written by hand, and is its author's.
 
     Raises:
-        DocumentError: it was made from other inputs, or for a base image with other packages, or was never made.
+        DocumentError: it is not closed, it was made from other inputs, or for a base image with other packages, or was never made.
     """
     target = folder / REQUIREMENTS
+    if target.is_file():
+        # Now, and not after gigabytes of a base image.
+        closed_list(target)
     if not (folder / INPUTS).is_file() or (target.is_file() and is_current(target, lists_below(bases))):
         return
     raise DocumentError(

@@ -91,6 +91,8 @@ def test_a_list_that_was_written_by_hand_is_its_authors(
     (train / "requirements.in").unlink()
     (train / "requirements.txt").write_text(f"lungs==1.0 --hash=sha256:{'a' * 64}\n")
     tool("build", train, code=ExitCode.UNAVAILABLE)
+    (train / "requirements.txt").write_text("lungs\n")
+    assert "line 1" in tool.error(ExitCode.DOCUMENT, "build", train)
     assert "Write one" in tool.error(ExitCode.NOT_FOUND, "lock", train)
 
 
