@@ -25,11 +25,13 @@ class Dimension:
         column: of the rows, or `policies.rows.OUTCOME`.
         edges: between the bins of a number; empty for categories.
         bins: how many.
+        of: the columns that this one joins; empty for one that joins none.
     """
 
     column: str
     edges: tuple[float, ...]
     bins: int
+    of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

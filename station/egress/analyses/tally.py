@@ -200,7 +200,7 @@ class Tally:
         if item.measure == "sum":
             there = answered & ~np.isnan(values)
             line = np.zeros(len(places), np.int64) if columns is None else columns
-            dimension = Dimension("", (), 1) if by is None else Dimension(by.name, (), len(bin_names(by, ())))
+            dimension = Dimension("", (), 1) if by is None else _dimension(by, ())
             cells = np.where(there, line, NOWHERE)
             summed = _table(item, (dimension,), patients, cells, minimum)
             number = self._columns[item.column]
@@ -216,10 +216,10 @@ class Tally:
             there = answered & ~np.isnan(values)
             dimension = Dimension(column.name, item.edges, len(item.edges) + 1)
             return _table(item, (dimension,), patients, np.where(there, lines, NOWHERE), minimum)
-        first = Dimension(column.name, item.edges, len(bin_names(column, item.edges)))
+        first = _dimension(column, item.edges)
         if by is None or columns is None:
             return _table(item, (first,), patients, np.where(answered, lines, NOWHERE), minimum)
-        second = Dimension(by.name, (), len(bin_names(by, ())))
+        second = _dimension(by, ())
         cells = np.where(answered, lines * second.bins + columns, NOWHERE)
         return _table(item, (first, second), patients, cells, minimum)
 
@@ -306,6 +306,10 @@ def _bins(column: RowColumn, edges: tuple[float, ...], values: NDArray[np.float6
     known = np.where(missing, 0.0, values)
     found = known.astype(np.int64) if column.type == "category" else np.searchsorted(edges, known, "right")
     return np.where(missing, count, found).astype(np.int64)
+
+
+def _dimension(column: RowColumn, edges: tuple[float, ...]) -> Dimension:
+    return Dimension(column.name, edges, len(bin_names(column, edges)), column.of)
 
 
 def _table(

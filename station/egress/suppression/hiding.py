@@ -10,7 +10,7 @@
 Tables that share a column with equal bins share its numbers: a crosstab's margin is another table's line. With every margin taken
 as known, what one crosstab hides tells nothing of another's cells, as long as tables do not close a circle (a by b, b by c, c by a):
 for a chain of tables any tables with those margins can come from one set of patients. So of a circle in which something is hidden,
-the table that closes it is left out.
+the table that closes it is left out. A column that joins others is in a circle as those (`circles`).
 
 Pure, and in bounded time: `_CHOOSING` and `_ATTACKING` are steps, not seconds, so that the same tables give the same answer everywhere.
 """
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from policies.refusals import RefusalCode
 from station.egress.analyses.exact import NOWHERE, ExactTable
 from station.egress.suppression.audit import crosstab_is_safe, line_is_safe
+from station.egress.suppression.circles import closing_a_circle
 from station.egress.suppression.crosstabs import hide_crosstab
 from station.egress.suppression.flows import Allowance, OutOfWork, Work
 from station.egress.suppression.likeness import NOBODY, bins_tell, isolates_few, sums_tell_few
@@ -110,6 +111,7 @@ class _Together:
                 found[table.key] = _of(None) if counted else self._sums(table, placed[table.key])
         self._hide_likenesses(found)
         self._hide_same_cells(found, placed)
+        self._hide_joined_circles(found)
         return found
 
     # -- where a table's numbers stand -------------------------------------------------------------------------
@@ -331,6 +333,12 @@ class _Together:
                 found[table.key] = _of(None)
             else:
                 accepted |= parts
+
+    def _hide_joined_circles(self, found: dict[str, Hidden]) -> None:
+        """Leave out what closes a circle over the columns that others are joined of."""
+        told = [t for t in self._tables if not is_outcome(t) and found[t.key].told is not None]
+        for key in closing_a_circle(told, {table.key: _is_partly(found[table.key]) for table in told}):
+            found[key] = _of(None)
 
     def _told_cells(self, place: Place) -> Cells:
         """Return each patient's cell of a column or a crosstab, or `NOBODY` where its number is told nowhere."""
