@@ -72,7 +72,9 @@ def _are_sums(table: Table, item: AggregateOutput, manifest: TrainManifest) -> b
 
 
 def _has_decimals(value: float, decimals: int) -> bool:
-    return type(value) in {int, float} and math.isfinite(value) and round(value, decimals) == value
+    # A whole number is always finite, and may be too large to ask whether it is.
+    finite = type(value) is int or (type(value) is float and math.isfinite(value))
+    return finite and round(value, decimals) == value
 
 
 def _are_quantiles(table: Table, item: AggregateOutput, manifest: TrainManifest) -> bool:

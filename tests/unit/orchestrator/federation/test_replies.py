@@ -183,6 +183,7 @@ HOSTILE: list[dict[str, Any]] = [
     {"nodules_sum": [[20, 1e9, 99.0], *SUMS[1:]]},
     {"nodules_sum": [[20, -1.0, 99.0], *SUMS[1:]]},
     {"nodules_sum": [[20, 31.5, -0.1], *SUMS[1:]]},
+    {"nodules_sum": [[20, 10**400, 99.0], *SUMS[1:]]},
     {"nodules_sum": [[10**9, 31.5, 99.0], *SUMS[1:]]},
     # What is hidden tells nothing beside it.
     {"nodules_sum": [[HIDDEN, 31.5, 99.0], *SUMS[1:]]},
