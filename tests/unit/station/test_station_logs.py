@@ -26,12 +26,15 @@ def written(logger: logging.Logger, level: int, message: str, **options: Any) ->
     handler.setFormatter(JsonLines())
     logger.addHandler(handler)
     logger.propagate = False
-    before, logger.level = logger.level, logging.DEBUG
+    before = logger.level
+    # Not by assignment: what a logger found about a level before is kept until it is told.
+    logger.setLevel(logging.DEBUG)
     try:
         logger.log(level, message, **options)
     finally:
         logger.removeHandler(handler)
-        logger.propagate, logger.level = True, before
+        logger.propagate = True
+        logger.setLevel(before)
     (text,) = out.getvalue().splitlines()
     parsed: dict[str, Any] = json.loads(text)
     return parsed

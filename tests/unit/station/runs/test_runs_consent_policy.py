@@ -373,7 +373,7 @@ def test_a_mirror_that_hangs_keeps_no_container_whose_order_is_over(kit: Station
     station = SimpleNamespace(
         warm=kit.warm, gatekeeper=kit.gatekeeper, catalogue=kit.catalogue, keeper=nothing, retention=nothing,
         continuity=SimpleNamespace(messenger=nothing), clock=SimpleNamespace(beat=lambda: None), images=nothing,
-        reviewing=kit.reviewing,
+        reviewing=kit.reviewing, predictions=nothing,
     )  # fmt: skip
     try:
         _start_watching(station, kit.settings, kit.audit, stop)  # type: ignore[arg-type]
