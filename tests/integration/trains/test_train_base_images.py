@@ -65,7 +65,7 @@ def test_the_layers_are_smaller_than_what_pip_installs() -> None:
     ours = torch.size_bytes - base.size_bytes
     installed = sum(map(_installed_bytes, versions(HERE / TORCH_LISTS[0])))
     assert installed > 600e6
-    assert ours < 0.72 * installed
+    assert ours < 0.8 * installed
     assert base.size_bytes < 0.35 * torch.size_bytes
 
 

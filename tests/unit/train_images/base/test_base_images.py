@@ -1,9 +1,5 @@
 """Making base images: what is trimmed, what is pinned, and what is said where it cannot be done."""
 
-import shutil
-import subprocess
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -71,59 +67,3 @@ def test_trimming_removes_tests_headers_and_libraries_and_keeps_code(
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left == set(kept)
     assert capsys.readouterr().out.startswith("trimmed 0 of 0 MB")
-
-
-@pytest.fixture
-def library(tmp_path: Path) -> Path:
-    """A real library with symbols that no loader reads, as torch's wheels have them."""
-    torch = find_spec("torch")
-    assert torch is not None
-    assert torch.origin is not None
-    return Path(shutil.copy(Path(torch.origin).parent / "lib" / "libc10.so", tmp_path / "libc10.so"))
-
-
-def test_a_librarys_symbols_for_debuggers_go_and_what_the_loader_reads_stays(library: Path) -> None:
-    before = library.read_bytes()
-    names_at = before.rindex(b"\0.symtab\0")
-    with library.open("r+b") as file:
-        saved = trim.drop_symbols(file)
-    after = library.read_bytes()
-    assert len(before) - len(after) == saved > 0.1 * len(before)
-    same = next(at for at in range(64, len(after)) if before[at] != after[at])
-    assert before[64:same] == after[64:same]
-    assert same > 0.5 * len(after)
-    assert before[names_at : names_at + 9] in after
-    # c10::GetCPUAllocator(), loaded and found in a process in which no other libc10 is.
-    find = f"import ctypes; print(bool(ctypes.CDLL({str(library)!r})._ZN3c1015GetCPUAllocatorEv))"
-    found = subprocess.run([sys.executable, "-c", find], check=True, capture_output=True, text=True)
-    assert found.stdout == "True\n"
-    with library.open("r+b") as file:
-        assert trim.drop_symbols(file) == 0
-    assert library.read_bytes() == after
-
-
-def test_a_file_in_which_something_loaded_lies_behind_the_symbols_is_left_alone(library: Path) -> None:
-    """As tools leave it that mend a library's search path."""
-    content = bytearray(library.read_bytes())
-    header = trim.HEADER.unpack(content[:64])
-    programs_at, programs = header[5], header[10]
-    for at in range(programs_at, programs_at + programs * trim.PROGRAM.size, trim.PROGRAM.size):
-        program = list(trim.PROGRAM.unpack(content[at : at + trim.PROGRAM.size]))
-        if program[0] == 1:  # PT_LOAD
-            last, found = at, program
-    found[5] = len(content) - found[2]
-    content[last : last + trim.PROGRAM.size] = trim.PROGRAM.pack(*found)
-    library.write_bytes(content)
-    with library.open("r+b") as file:
-        assert trim.drop_symbols(file) == 0
-    assert library.read_bytes() == content
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"\x7fELF", b"#!/bin/sh\n" + b"x" * 100, b"\x7fELF\x01\x01" + b"\0" * 100]
-)
-def test_what_is_no_library_of_this_kind_is_left_alone(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.so").write_bytes(content)
-    with (tmp_path / "a.so").open("r+b") as file:
-        assert trim.drop_symbols(file) == 0
-    assert (tmp_path / "a.so").read_bytes() == content
