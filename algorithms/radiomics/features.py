@@ -14,7 +14,8 @@ list of wheels holds one version of it.
 import logging
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -118,7 +119,8 @@ def features_of(
         except TooManyCubesError as error:
             raise NoFeaturesError("too-large") from error
         spacing_mm = (processing.spacing_mm,) * 3
-    image, mask = _processed(hounsfield, region, spacing_mm, processing)
+    with _silence():
+        image, mask = _processed(hounsfield, region, spacing_mm, processing)
     if mask is None or int(np.sum(mask.roi_intensity.get_voxel_grid())) < _VOXELS[0]:
         raise NoFeaturesError("too-small")
     wanted = [*FEATURES.values(), _PERCENTILES]
@@ -133,6 +135,17 @@ def features_of(
     if not np.isfinite(list(values.values())).all():
         raise NoFeaturesError("undefined")
     return values
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep MIRP, which writes to the root logger, from saying which scan it works on; as it was before, after."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _processed(
@@ -153,8 +166,6 @@ def _processed(
     options: dict[str, object] = {}
     if processing.keep_lung_and_tissue:
         options |= {"resegmentation_method": "range", "resegmentation_intensity_range": _KEPT_HU}
-    # It says which scan it works on, by name; ours has none, and a hospital's log needs none.
-    logging.disable(logging.INFO)
     (made,) = extract_images(
         image=CTImage(image_data=hounsfield.astype(np.float64), **place),
         mask=BaseMask(roi_name="lesion", image_data=region, **place),

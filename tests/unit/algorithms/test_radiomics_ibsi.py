@@ -5,6 +5,7 @@ tolerances are those of the initiative's reference manual (arXiv 1612.07003), as
 values are given to three digits: a tolerance of 0 means that these agree.
 """
 
+import logging
 import subprocess
 import sys
 from math import floor, log10
@@ -75,6 +76,11 @@ def test_a_feature_of_the_digital_phantom_is_the_consensus(found: dict[str, floa
     value, tolerance = CONSENSUS[name]
     digits = 2 - floor(log10(abs(found[name])))
     assert abs(round(found[name], digits) - value) <= tolerance + 1e-12
+
+
+def test_what_else_logs_in_the_process_is_heard_as_before(found: dict[str, float]) -> None:
+    assert found
+    assert logging.root.manager.disable == logging.NOTSET
 
 
 def sphere(spacing: tuple[float, float, float], seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
