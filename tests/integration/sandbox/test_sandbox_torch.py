@@ -33,7 +33,9 @@ found = {
 def test_a_training_step_in_the_sandbox(station: Station) -> None:
     images = build_base_images(lambda _line: None)
     assert [image.tag for image in images] == [BASE_IMAGE, TORCH_IMAGE]
-    assert images[1].size_bytes < 860e6
+    assert images[1].size_bytes < 960e6, (
+        "whole files only are left out: the board finds every wheel's bytes as they were"
+    )
     tag = "pht-test-torch:1"
     build_image(tag, DOCKERFILE.replace(BASE_IMAGE, TORCH_IMAGE))
     digest = store_image(tag, station.store)
