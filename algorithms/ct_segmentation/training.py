@@ -5,7 +5,6 @@ ahead of it, and no result copied back before the round ends. On a CPU in float3
 """
 
 import itertools
-import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from monai.losses import DiceCELoss
 from torch import nn
 from torch.utils.data import Dataset
 
-from algorithms.clientapp.failures import TrainError
+from algorithms.clientapp.optimising import finite_loss, optimiser_for
 from algorithms.clientapp.precision import MixedPrecision
 from algorithms.clientapp.proximal import ProximalTerm
 from algorithms.ct_segmentation.sampling import Sampling, patches
@@ -26,6 +25,10 @@ _READ_AHEAD: Final = 8
 """Patches that wait for a GPU."""
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+WEIGHT_DECAY: Final = 1e-5
+"""Of AdamW."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ def train(
     """
     network.to(place).train()
     precision = MixedPrecision(place, dtype)
-    optimiser = _optimiser(network, recipe)
+    optimiser = optimiser_for(network, recipe.learning_rate, WEIGHT_DECAY, plain_sgd=recipe.plain_sgd)
     proximal = ProximalTerm(network.parameters(), recipe.proximal_mu)
     loss_of = criterion()
     total, seen = torch.zeros((), device=place), 0
@@ -99,16 +102,7 @@ def train(
             # Stays on the device: asking for the number would wait for the step.
             total += loss.detach() * len(labels)
             seen += len(labels)
-    mean = float(total) / seen
-    if not math.isfinite(mean):
-        raise TrainError("LOSS_NOT_FINITE", "training diverged: a smaller learning_rate keeps it finite")
-    return mean
-
-
-def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    if recipe.plain_sgd:
-        return torch.optim.SGD(network.parameters(), lr=recipe.learning_rate)
-    return torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=1e-5)
+    return finite_loss(total / seen)
 
 
 def _ahead(drawn: Iterator[Batch], place: torch.device) -> Iterator[Batch]:

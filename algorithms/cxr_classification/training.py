@@ -1,6 +1,7 @@
 """Local training and scoring: plain torch, seeded, the same steps on CPU and GPU."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from monai.metrics import ROCAUCMetric
@@ -9,10 +10,14 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from algorithms.clientapp.failures import TrainError
+from algorithms.clientapp.optimising import finite_loss, optimiser_for
 from algorithms.clientapp.precision import MixedPrecision
 from algorithms.clientapp.proximal import ProximalTerm
 from algorithms.cxr_classification.augmentation import augmentation
 from algorithms.cxr_classification.loss import finding_loss, positive_weights
+
+WEIGHT_DECAY: Final = 1e-4
+"""Of AdamW."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ def train(model: nn.Module, data: TensorDataset, recipe: Recipe, place: torch.de
     generator = torch.Generator().manual_seed(recipe.seed)
     change = augmentation(recipe.seed, images.shape[-1], place) if recipe.augment else None
     model.to(place).train(not recipe.frozen_statistics)
-    optimiser = _optimiser(model, recipe)
+    optimiser = optimiser_for(model, recipe.learning_rate, WEIGHT_DECAY, plain_sgd=recipe.plain_sgd)
     proximal = ProximalTerm(model.parameters(), recipe.proximal_mu)
     precision = MixedPrecision(place)
     mean = torch.zeros((), device=place)
@@ -82,9 +87,7 @@ def train(model: nn.Module, data: TensorDataset, recipe: Recipe, place: torch.de
                 proximal.add_gradient()
                 precision.step(optimiser)
                 mean += loss.detach() * (len(batch) / seen)
-    if not torch.isfinite(mean):
-        raise TrainError("LOSS_NOT_FINITE", "training diverged: a smaller learning_rate keeps it finite")
-    return float(mean)
+    return finite_loss(mean)
 
 
 def _batches(images: int, recipe: Recipe, generator: torch.Generator) -> list[list[int]]:
@@ -95,12 +98,6 @@ def _batches(images: int, recipe: Recipe, generator: torch.Generator) -> list[li
     if not found:
         raise TrainError("TOO_FEW_IMAGES", "a training split of one image has nothing to normalise by")
     return found
-
-
-def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    if recipe.plain_sgd:
-        return torch.optim.SGD(model.parameters(), lr=recipe.learning_rate)
-    return torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
 
 
 @torch.inference_mode()

@@ -177,9 +177,8 @@ def test_training_that_diverges_answers_no_weights(cohort: Path) -> None:
 
 def test_every_code_that_the_train_declares_is_raised_somewhere() -> None:
     source = Path(train.__code__.co_filename).parent
-    text = "".join(
-        path.read_text() for path in [*source.glob("*.py"), source.parent / "clientapp" / "cohort.py"]
-    )
+    shared = [source.parent / "clientapp" / name for name in ("cohort.py", "optimising.py")]
+    text = "".join(path.read_text() for path in [*source.glob("*.py"), *shared])
     manifest, _ = shipped()
     assert all(f'"{declared}"' in text for declared in manifest.error_codes)
     assert Recipe(0.1, 1, 2, 3).positive_weight == 0.0
