@@ -1,6 +1,7 @@
 """`pht-train` with a real engine: build, pack, the dry run in the real sandbox and through the real guard, initial weights."""
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 from tool_kit import Tool, make_policy, write_weights
+from trains_kit import remove_images
 
 from policies.board.contents.packages import Origin
 from policies.board.contents.report import open_bundle, read_contents
@@ -21,7 +23,7 @@ from train_images.tool.folders import PackedTrain, read_bundle
 pytestmark = pytest.mark.docker
 
 TINY = Path(__file__).resolve().parents[2] / "e2e" / "trains" / "tiny"
-PREFIX = "pht-test-tool"
+PREFIX = f"pht-test-{os.getpid()}-tool"
 
 
 class Workbench:
@@ -67,8 +69,7 @@ class Workbench:
 def workbench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
     made = Workbench(tmp_path_factory.mktemp("trains"))
     yield made
-    for tag in made.tags:
-        subprocess.run(["docker", "rmi", "-f", tag], check=False, capture_output=True, timeout=60)
+    remove_images(made.tags)
 
 
 @pytest.fixture

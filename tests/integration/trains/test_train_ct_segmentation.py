@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from segmentation_kit import CONFIG, ask, forget, make_case, trained, write_cohort
 from tool_kit import Tool
-from trains_kit import Yard
+from trains_kit import Yard, tag_of
 
 from algorithms.ct_segmentation.networks import unet
 from station.sandbox.session import TrainSandbox, TrainSession
@@ -165,7 +165,7 @@ def test_the_limit_that_the_cache_goes_by_is_the_containers_own(yard: Yard, tool
         "--entrypoint=/opt/train/bin/python",
     ]
     done = subprocess.run(
-        [*command, "pht-test-train-ct-segmentation:1", "-W", "ignore", "-c", code],
+        [*command, tag_of("ct-segmentation"), "-W", "ignore", "-c", code],
         check=True,
         capture_output=True,
         text=True,

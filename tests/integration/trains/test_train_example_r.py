@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from plain_cohort_kit import write_cohort, write_request
 from scipy.stats import spearmanr
 from tool_kit import Tool
-from trains_kit import Yard
+from trains_kit import Yard, tag_of
 
 pytestmark = pytest.mark.docker
 
 NAME = "example-r"
-TAG = f"pht-test-train-{NAME}:1"
 
 
 def volume(
@@ -43,7 +42,13 @@ def run_r(data: Path, folder: Path, config: dict[str, float | int]) -> Any:
     write_request(folder, config)
     argv = json.loads((Path(__file__).parents[3] / "train_images" / NAME / "train.json").read_text())["argv"]
     command = ["docker", "run", "--rm", "--network=none", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL"]
-    command += [f"--volume={data}:/train/data:ro", f"--volume={folder}:/work", "--workdir=/work", TAG, *argv]
+    command += [
+        f"--volume={data}:/train/data:ro",
+        f"--volume={folder}:/work",
+        "--workdir=/work",
+        tag_of(NAME),
+        *argv,
+    ]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "reply" / "head.json").read_text())
