@@ -31,8 +31,13 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
+def is_digest(text: str) -> bool:
+    """Whether a text is ``sha256:`` and 64 lower-case hex digits."""
+    return _DIGEST.fullmatch(text) is not None
+
+
 def _check_digest(value: str) -> str:
-    if not _DIGEST.fullmatch(value):
+    if not is_digest(value):
         raise ValueError("is not a digest of the form sha256:<64 lower-case hex digits>")
     return value
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from layer_kit import gzipped, ordinary
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.documents import digest_of
 from policies.errors import NetworkError, NotFoundError
 from station.images.records import Records

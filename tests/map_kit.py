@@ -13,7 +13,7 @@ from map_documents import MAP_ROWS, map_manifest
 from roster_kit import by_own_names
 from sandbox_kit import build_image, store_image
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.documents import canonical_json
 from policies.manifest import Split, TrainManifest
 from station.cohorts import FrozenCohort, PatientFolders

@@ -27,7 +27,8 @@ from orchestrator.registry.access import Role
 from orchestrator.registry.superlink_port import write_superlink_port
 from orchestrator.services import Services, open_services
 from orchestrator.settings import Home, parse_settings
-from policies.bundle import Blob, BundleIndex
+from policies.blobs import Blob
+from policies.bundle import BundleIndex
 from policies.charter import POLICY_PAYLOAD_TYPE, REGISTER_PAYLOAD_TYPE, Charter, Member
 from policies.documents import canonical_json, digest_of, format_moment
 from policies.order import PAYLOAD_TYPE, RunOrder

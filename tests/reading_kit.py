@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from policies.bundle import BlobFolder, BundleIndex
+from policies.blobs import BlobFolder
+from policies.bundle import BundleIndex
 from policies.documents import digest_of
 
 SITE = "opt/train/lib/python3.11/site-packages"

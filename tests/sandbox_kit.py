@@ -19,7 +19,8 @@ from pathlib import Path
 
 from engine_kit import HOST_DOCKER, Engine
 
-from policies.bundle import BlobFolder, split_image
+from policies.blobs import BlobFolder
+from policies.image_archive import split_image
 from station.sandbox.launcher.service import local_launcher
 from station.sandbox.session import TrainSandbox, TrainSession
 from station.sandbox.spec import (

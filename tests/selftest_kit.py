@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from station.sandbox.engine.api import Engine
 from station.sandbox.engine.docker import DockerDialect
 from station.sandbox.launcher import core

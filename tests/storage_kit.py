@@ -26,7 +26,8 @@ from orchestrator.services import Services, open_services
 from orchestrator.settings import database_location, parse_settings
 from orchestrator.storage import StationRow
 from orchestrator.storage.location import Location
-from policies.bundle import Blob, BundleIndex
+from policies.blobs import Blob
+from policies.bundle import BundleIndex
 from policies.documents import digest_of
 from policies.signing import Signer, generate_key, load_signer
 

@@ -13,9 +13,10 @@ import pytest
 import yaml
 from safetensors.numpy import save_file
 
+from policies.blobs import Blob, BlobFolder
 from policies.board.documents.documents_in import read_train
 from policies.board.documents.drafting import DraftOptions, draft_policy
-from policies.bundle import Blob, BlobFolder, BundleIndex
+from policies.bundle import BundleIndex
 from policies.console import run
 from policies.documents import canonical_json
 from policies.errors import ExitCode

@@ -9,7 +9,7 @@ from typing import Any
 from sandbox_kit import DESCRIPTION, DOCKERFILE, build_image, store_image
 from station_kit import StationKit
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from station.layout import StationPaths
 from station.sandbox.launcher.core import LauncherCore
 from station.sandbox.session import TrainSandbox, TrainSession

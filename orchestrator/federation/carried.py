@@ -11,7 +11,7 @@ from orchestrator.federation.answers import LOST, Missing
 from orchestrator.federation.exchange import Exchange
 from orchestrator.federation.orders import SUPERLINK_DOWN, AcceptedOrder, RunFolder, RunProgress
 from orchestrator.federation.speeds import Late, SpeedBook
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.errors import PhtError
 from policies.order import RunOrder
 from policies.refusals import RefusalCode

@@ -21,7 +21,7 @@ from orchestrator.federation.preparing import let_late_ones_join, prepare
 from orchestrator.federation.stages import ask_stage
 from orchestrator.federation.told_tables import note_untold, one_at_a_time
 from orchestrator.federation.updates import StationUpdates
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.wire.instructions import Kind, StationReply
 
 log = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ from orchestrator.federation.rounds import Rounds, RunFailedError
 from orchestrator.federation.run_lock import hold_run
 from orchestrator.federation.superlink import SuperLinkFiles
 from orchestrator.federation.tasks import Address, LeaseLostError, SuperLinkDownError
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.errors import PhtError, StateError, StorageError
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.federation.orders import FolderQueue, RunFolder
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.errors import StateError
 from policies.files import write_atomically
 from policies.wire.instructions import Blob

@@ -1,6 +1,6 @@
 """Bytes by digest in files: streamed in, verified, resumable, renamed into place when whole.
 
-The whole ones lie as in `policies.bundle.BlobFolder`, which the run worker uses on the same folder. Knows nothing of
+The whole ones lie as in `policies.blobs.BlobFolder`, which the run worker uses on the same folder. Knows nothing of
 who may read or write (`access` does). Invariants: a file under its digest has that digest and never
 changes; an upload that stops half-way is taken up where it stopped, by the one who began it and nobody else; a
 verification failure leaves nothing behind.

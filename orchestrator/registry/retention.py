@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from orchestrator.federation.orders import FolderQueue, RunFolder, RunState, weights_of
 from orchestrator.storage import BlobGrant, Database
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.documents import Digest
 
 

@@ -9,7 +9,7 @@ from orchestrator.logs import start_logging
 from orchestrator.registry.retention import forget_intermediate_weights
 from orchestrator.settings import Home, database_location, load_settings
 from orchestrator.storage import open_database
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.errors import ExitCode, PhtError
 
 _PATIENCE_S = 120.0

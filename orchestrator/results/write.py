@@ -18,7 +18,7 @@ from orchestrator.results.folder import incomplete_folder, result_folder, write_
 from orchestrator.results.metrics import metrics_document, metrics_table
 from orchestrator.results.picture import draw_metrics
 from orchestrator.results.provenance import PAYLOAD_TYPE, provenance_statement
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.documents import canonical_json, digest_of_file
 from policies.errors import StateError, StorageError, TrustError
 from policies.files import write_atomically

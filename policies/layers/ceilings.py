@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from policies.bundle import MAX_IMAGE_BYTES
+from policies.blobs import MAX_IMAGE_BYTES
 from policies.errors import RefusedError
 from policies.refusals import RefusalCode
 

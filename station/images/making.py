@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.errors import SettingsError
 from policies.wire.oci_auth import Credentials
 from policies.wire.proxies import Proxy

@@ -15,10 +15,10 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from policies.bundle import MAX_LAYERS
 from policies.documents import Digest, Moment, Sequence, StrictModel, canonical_json, load_json
 from policies.errors import DocumentError, StorageError
 from policies.files import write_atomically
+from policies.image_config import MAX_LAYERS
 from policies.layers import LayerFault, LayerFinding, LayerRefusedError
 from policies.layers.reader import VERSION
 

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Protocol
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.errors import RefusedError, StorageError, UnavailableError
 from policies.refusals import RefusalCode
 from station.images.records import ImageRecord, Records

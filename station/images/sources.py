@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeVar
 
-from policies.bundle import MAX_CONFIG_BYTES, diff_ids_of
 from policies.documents import digest_of, parse_json
 from policies.errors import DocumentError, NetworkError, NotFoundError, PhtError, WireError
+from policies.image_config import MAX_CONFIG_BYTES, diff_ids_of
 from policies.layers import LayerFault, LayerRefusedError
 
 Packing = Literal["none", "gzip"]

@@ -16,7 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from policies.bundle import MAX_MANIFEST_BYTES, BlobFolder
+from policies.blobs import BlobFolder
+from policies.bundle import MAX_MANIFEST_BYTES
 from policies.documents import digest_of
 from policies.errors import DocumentError, PhtError, RefusedError, StorageError, TrustError, WireError
 from policies.layers import LayerFault, LayerFinding, LayerReader, LayerRefusedError, unpacked

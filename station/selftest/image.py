@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.documents import canonical_json
 from policies.errors import UnavailableError
 from station.selftest.interpreter import INTERPRETER, STDLIB, files_of_the_interpreter

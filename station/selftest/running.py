@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.errors import RefusedError, StorageError, UnavailableError, UsageError
 from station.layout import StationPaths
 from station.sandbox.launcher.client import LauncherClient

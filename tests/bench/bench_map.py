@@ -25,8 +25,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from policies.bundle import BlobFolder, split_image
+from policies.blobs import BlobFolder
 from policies.documents import canonical_json, load_yaml_file
+from policies.image_archive import split_image
 from policies.manifest import Split, TrainManifest
 from station.cohorts import FrozenCohort, PatientFolders, nifti
 from station.cohorts.frozen import digest_folder

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.federation.orders import FolderQueue, RunProgress
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.charter import policy_target
 from policies.documents import digest_of, load_json, load_yaml
 from policies.manifest import TrainManifest

@@ -28,7 +28,7 @@ from station_kit import LauncherSimulator, order_digest, prepare, weights
 import policies.cli
 import station.cli
 import train_images.cli
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.console import run
 from policies.errors import ExitCode
 from policies.refusal_texts import text_of

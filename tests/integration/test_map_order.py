@@ -14,7 +14,7 @@ from sandbox_kit import build_image, remove_image, store_image
 from station_kit import StationKit, instruction
 
 from orchestrator.federation.replies import Accepted, check_reply
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.manifest import TrainManifest
 from policies.policy import ReleaseRules
 from policies.refusals import RefusalCode

@@ -17,7 +17,7 @@ from sandbox_kit import DESCRIPTION, DOCKERFILE, build_image, store_image
 from station_kit import StationKit
 from warm_kit import ImagesAreThere, RealSandbox
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.documents import canonical_json
 from policies.wire.instructions import Kind, StationReply, encode
 from station.sandbox.session import TrainSandbox

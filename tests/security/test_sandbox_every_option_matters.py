@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from selftest_kit import Attacked, Weaken, disobeyed, without_the_kernel
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.errors import RefusedError
 from policies.refusals import RefusalCode
 from station.sandbox import unix

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from layer_kit import extended, file, hard_link, header, layer, ordinary, record, symlink
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.errors import RefusedError
 from policies.refusals import RefusalCode
 from station.sandbox.engine.api import Engine

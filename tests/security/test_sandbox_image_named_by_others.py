@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from layer_kit import ordinary
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.documents import canonical_json
 from policies.errors import WireError
 from station.sandbox.engine.api import Engine

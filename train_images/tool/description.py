@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from policies.bundle import Blob
+from policies.blobs import Blob
 from policies.errors import DocumentError
 from train_images.tool.folders import PackedTrain
 

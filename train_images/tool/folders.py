@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from policies.bundle import MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, BlobFolder, BundleIndex
+from policies.blobs import BlobFolder
+from policies.bundle import MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, BundleIndex
 from policies.documents import load_yaml
 from policies.errors import DocumentError, NotFoundError
 from policies.manifest import TrainManifest

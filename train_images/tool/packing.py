@@ -12,10 +12,13 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, cast
 
-from policies.bundle import BlobFolder, BundleIndex, ImageBlobs, config_without_program, split_image
+from policies.blobs import BlobFolder
+from policies.bundle import BundleIndex
 from policies.documents import load_yaml
 from policies.errors import DocumentError, NotFoundError, RefusedError, UnavailableError, UsageError
 from policies.files import write_atomically
+from policies.image_archive import ImageBlobs, split_image
+from policies.image_config import config_without_program
 from policies.layers import LayerRefusedError, inspect_layer
 from policies.manifest import ImageVariant, TrainManifest
 from station.sandbox.image.rewriting import read_image

@@ -18,9 +18,10 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from policies.bundle import MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES
+from policies.bundle import MAX_MANIFEST_BYTES
 from policies.documents import canonical_json, digest_of, digest_of_file, parse_json
 from policies.errors import DocumentError, NetworkError, TrustError, UsageError
+from policies.image_config import MAX_CONFIG_BYTES
 from policies.layers import LayerRefusedError, unpacked
 from policies.wire.oci_auth import MAX_TOKEN, Challenge, Credentials, read_token
 from policies.wire.oci_trains import (

@@ -6,7 +6,7 @@ from orchestrator.registry.oci.accepting import Accepting
 from orchestrator.registry.oci.repositories import Repositories
 from orchestrator.registry.oci.uploads import UploadSessions
 from orchestrator.services import Services
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,11 @@ from orchestrator.registry.oci.names import ImageTag, Tag, TrainTag, digest_name
 from orchestrator.registry.oci.repositories import variant_tags
 from orchestrator.registry.quota import Quotas, Share
 from orchestrator.storage import BundleRow, Database, OciBlobRow, OciManifestRow
-from policies.bundle import MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Blob, BlobFolder, BundleIndex, diff_ids_of
+from policies.blobs import Blob, BlobFolder
+from policies.bundle import MAX_MANIFEST_BYTES, BundleIndex
 from policies.documents import Digest, digest_of, load_yaml, parse_json
 from policies.errors import DocumentError, StorageError, TrustError, UsageError
+from policies.image_config import MAX_CONFIG_BYTES, diff_ids_of
 from policies.layers import LayerRefusedError, unpacked
 from policies.manifest import TrainManifest
 from policies.wire.oci_trains import TRAIN_ANNOTATION

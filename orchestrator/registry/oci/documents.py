@@ -10,9 +10,11 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.registry.oci.faults import OciCode, OciError
-from policies.bundle import MAX_IMAGE_BYTES, MAX_LAYERS, BundleIndex
+from policies.blobs import MAX_IMAGE_BYTES
+from policies.bundle import BundleIndex
 from policies.documents import Digest, canonical_json, digest_of, parse_json
 from policies.errors import DocumentError
+from policies.image_config import MAX_LAYERS
 from policies.wire.oci_trains import (
     EMPTY_JSON,
     OCI_CONFIG,

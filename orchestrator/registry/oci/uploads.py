@@ -18,7 +18,7 @@ from typing import BinaryIO, Final
 from orchestrator.registry.access import Principal
 from orchestrator.registry.blobs import SESSIONS, StoreLimits, mark_of, require_room
 from orchestrator.registry.oci.faults import OciCode, OciError
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.documents import Digest, digest_of_file
 from policies.errors import StorageError
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from policies.blobs import BlobFolder
 from policies.board.contents.layers import Ceilings, Keep, Layer, read_layer
 from policies.board.contents.marks import marks_of
 from policies.board.contents.packages import (
@@ -26,14 +27,10 @@ from policies.board.contents.settings import ImageSettings, settings_of, steps_o
 from policies.board.contents.tar_stream import Kind
 from policies.board.contents.tree import Tree
 from policies.board.documents.documents_in import read_file
-from policies.bundle import (
-    MAX_CONFIG_BYTES,
-    BlobFolder,
-    BundleIndex,
-    diff_ids_of,
-)
+from policies.bundle import BundleIndex
 from policies.documents import parse_json
 from policies.errors import DocumentError, TrustError
+from policies.image_config import MAX_CONFIG_BYTES, diff_ids_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from policies.bundle import MAX_MANIFEST_BYTES, BlobFolder, BundleIndex
+from policies.blobs import BlobFolder
+from policies.bundle import MAX_MANIFEST_BYTES, BundleIndex
 from policies.documents import digest_of, load_yaml
 from policies.errors import DocumentError, PhtError
 from policies.manifest import TrainManifest

@@ -12,9 +12,11 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from policies.bundle import MAX_IMAGE_BYTES, MAX_LAYERS, MAX_MANIFEST_BYTES
+from policies.blobs import MAX_IMAGE_BYTES
+from policies.bundle import MAX_MANIFEST_BYTES
 from policies.documents import Digest, Sequence, digest_of, parse_json
 from policies.errors import DocumentError, NetworkError, NotFoundError, WireError
+from policies.image_config import MAX_LAYERS
 from policies.wire.oci_trains import TRAIN_ANNOTATION, image_tag
 from station.images.registry.client import RegistryClient
 from station.images.sources import MAX_CONFIG, Packing, SourcedImage, SourcedLayer, layers_of_config

@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.documents import canonical_json
 from policies.errors import NotFoundError, RefusedError
 from policies.layers import LayerReader, LayerRefusedError

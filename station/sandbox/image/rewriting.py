@@ -12,9 +12,10 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from policies.bundle import MAX_CONFIG_BYTES, BlobFolder, diff_ids_of
+from policies.blobs import BlobFolder
 from policies.documents import canonical_json, digest_of, parse_json
 from policies.errors import DocumentError, NotFoundError, RefusedError, TrustError
+from policies.image_config import MAX_CONFIG_BYTES, diff_ids_of
 from policies.refusals import RefusalCode
 
 _MAX_VALUE: Final = 4096

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.errors import NotFoundError, RefusedError
 from policies.refusals import RefusalCode
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from pydantic import JsonValue
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.errors import PhtError, RefusedError, UnavailableError
 from policies.refusals import RefusalCode
 from station.sandbox.engine import hardening

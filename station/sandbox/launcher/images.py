@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.errors import RefusedError, UnavailableError
 from policies.refusals import RefusalCode
 from station.sandbox.engine.api import Engine, layers_of

@@ -28,7 +28,8 @@ from orchestrator.federation.superlink import FLEET_ROUTES
 from orchestrator.federation.updates import find_update
 from orchestrator.registry.access import Role, order_scope
 from orchestrator.storage import OrderRow, OrderStationRow, StationRow
-from policies.bundle import BlobFolder, BundleIndex
+from policies.blobs import BlobFolder
+from policies.bundle import BundleIndex
 from policies.documents import canonical_json, digest_of
 from policies.refusals import Permitted
 from policies.station_statement import open_receipt

@@ -9,7 +9,7 @@ import pytest
 from engine_kit import Engine
 from layer_kit import ordinary
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.documents import canonical_json
 from station.sandbox.engine.api import Engine as EngineApi
 from station.sandbox.engine.api import layers_of

@@ -15,7 +15,7 @@ from orchestrator.federation.orders import FolderQueue, RunFolder, RunProgress, 
 from orchestrator.registry.access import Role
 from orchestrator.results.write import write_result
 from orchestrator.storage import StationRow
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.documents import digest_of
 from policies.signing import Signer, generate_key, load_signer
 from policies.wire.registry_client import RegistryClient

@@ -25,7 +25,7 @@ from orchestrator.results.write import write_result
 from orchestrator.services import open_services
 from orchestrator.settings import Home, parse_settings
 from orchestrator.storage import OrderRow
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.documents import digest_of_file
 from policies.wire.registry_client import RegistryClient
 from train_images.tool.results import fetch_result

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from sandbox_kit import PACKAGES, Station, build_image, logged, remove_image, store_image
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.errors import UnavailableError
 from station.sandbox import unix
 from station.sandbox.launcher.client import LauncherClient

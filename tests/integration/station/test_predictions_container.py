@@ -10,7 +10,7 @@ from prediction_kit import kept, one_round, predicting_station
 from sandbox_kit import DESCRIPTION, DOCKERFILE, build_image, store_image
 from warm_kit import ImagesAreThere, RealSandbox
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from station.handover import instance_path
 from station.sandbox.session import TrainSandbox
 from station.sandbox.spec import LauncherSettings

@@ -20,7 +20,7 @@ from station_documents import MANIFEST
 from station_kit import StationKit, settings
 from station_programs import open_folder, until
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.documents import format_moment
 from station.installation import install
 from station.layout import StationPaths

@@ -14,7 +14,7 @@ from orchestrator.federation.orders import FolderQueue, RunProgress, RunState
 from orchestrator.registry.access import Role
 from orchestrator.results.write import write_result
 from orchestrator.storage import StationRow
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.documents import digest_of_file
 from policies.errors import ExitCode
 from policies.signing import generate_key

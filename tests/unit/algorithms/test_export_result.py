@@ -22,7 +22,7 @@ from algorithms.export.networks import NETWORKS, ExportError, build
 from orchestrator.federation.orders import FolderQueue, RunProgress, RunState
 from orchestrator.results.write import write_result
 from policies import networks
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.console import run
 from policies.documents import digest_of_file
 from policies.errors import ExitCode, TrustError, UsageError

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from orchestrator.registry.access import Principal, Role
 from orchestrator.registry.blobs import BlobStore, StoreLimits
 from orchestrator.registry.oci.uploads import UploadSessions
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.documents import digest_of
 from policies.errors import StorageError, UsageError, WireError
 

@@ -25,7 +25,7 @@ from orchestrator.federation.exchange import Exchange
 from orchestrator.federation.orders import AcceptedOrder, FolderQueue, RunFolder, Timing
 from orchestrator.federation.strategies import StateFiles
 from orchestrator.federation.updates import update_path
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.documents import digest_of
 from policies.policy import ReleaseRules, TensorRules
 from policies.wire.instructions import Blob, Instruction, Kind, StationReply, Status

@@ -11,9 +11,9 @@ from board_kit import https_server
 from cryptography.hazmat.primitives.asymmetric import ec
 from images_kit import ImageStation, layer_of
 
-from policies.bundle import config_without_program
 from policies.documents import digest_of
 from policies.errors import NetworkError, NotFoundError, WireError
+from policies.image_config import config_without_program
 from station.agent.blobs import BlobClient
 from station.images.orchestrator import OrchestratorBundles
 from station.images.store import LayerStore

@@ -9,8 +9,8 @@ from catalogue_log import patient
 from map_runs import ORDER, analyse
 from station_kit import StationKit
 
-from policies.bundle import config_without_program
 from policies.documents import canonical_json, digest_of, load_json
+from policies.image_config import config_without_program
 from policies.manifest import Split, TrainManifest
 from policies.refusals import RefusalCode
 from policies.wire.instructions import Kind, Status

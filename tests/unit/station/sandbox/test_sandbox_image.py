@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from layer_kit import file, header, layer, ordinary
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.documents import digest_of
 from policies.errors import RefusedError
 from policies.refusals import RefusalCode

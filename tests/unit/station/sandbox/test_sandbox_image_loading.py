@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from layer_kit import ordinary
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.documents import canonical_json, digest_of
 from policies.errors import RefusedError, UnavailableError
 from policies.refusals import RefusalCode

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.errors import RefusedError
 from policies.refusals import RefusalCode
 from station.sandbox.image.verified import MAX_SERIES, VALID_S, LayerVerifier

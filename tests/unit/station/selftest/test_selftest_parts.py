@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from station.sandbox.spec import ExitClass, TrainFailure, TrainReply
 from station.selftest import judging, report
 from station.selftest.attacks import ATTACKS

@@ -8,7 +8,7 @@ from layer_kit import extended, file, folder, header, record
 from layer_kit import layer as layer_of_entries
 from tool_kit import DESCRIPTION, MANIFEST, Tool, layer, make_bundle
 
-from policies.bundle import BlobFolder
+from policies.blobs import BlobFolder
 from policies.documents import load_yaml
 from policies.errors import DocumentError, ExitCode, NotFoundError, RefusedError, TrustError, UsageError
 from policies.manifest import ImageVariant, TrainManifest

@@ -8,9 +8,9 @@ import pytest
 import train_images
 from policies.board.documents.documents_in import read_train
 from policies.board.reviewing.review import review_train
-from policies.bundle import config_without_program
 from policies.documents import digest_of
 from policies.errors import RefusedError, UsageError
+from policies.image_config import config_without_program
 from policies.refusals import RefusalCode
 from policies.rules.capacity import trust_in_words
 from station.sandbox.image.rewriting import read_image
