@@ -156,6 +156,20 @@ def load_json(model: type[_Model], data: bytes, *, what: str, max_bytes: int = M
     return _validate(model, parse_json(data, what=what, max_bytes=max_bytes), what, lines={})
 
 
+def load_canonical_json(
+    model: type[_Model], data: bytes, *, what: str, max_bytes: int = MAX_DOCUMENT_BYTES
+) -> _Model:
+    """Read one JSON document that is written in the one form of `canonical_json`: its digest follows from what it says.
+
+    Raises:
+        DocumentError: naming the key that is wrong, or that it is written otherwise.
+    """
+    document = load_json(model, data, what=what, max_bytes=max_bytes)
+    if canonical_json(document) != data:
+        raise DocumentError(f"{what}: is not in canonical form")
+    return document
+
+
 class _LineLoader(yaml.SafeLoader):
     """YAML 1.1 safe loader that refuses double keys, aliases and tags, and remembers the line of each key."""
 

@@ -16,15 +16,14 @@ from station_kit import STATION, STATIONS, StationKit
 from policies.charter import REGISTER_PAYLOAD_TYPE
 from policies.errors import NetworkError, NotFoundError, RefusedError
 from policies.refusals import Refused
+from policies.rules.statement_rules import held_against
 from policies.signing import Signer, generate_key, load_signer
+from policies.station_heads import StationHeads, open_heads
 from policies.station_statement import (
     StatedEntry,
     StatedList,
     StatementAnswer,
-    StationHeads,
     StationStatement,
-    held_against,
-    open_heads,
     open_statement,
     sign_receipt,
 )

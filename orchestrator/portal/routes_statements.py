@@ -11,7 +11,8 @@ from orchestrator.registry.access import Role
 from orchestrator.registry.audit import Action, AuditEvent
 from policies.documents import digest_of
 from policies.errors import TrustError
-from policies.station_statement import MAX_HEADS_BYTES, MAX_STATEMENT_BYTES, StatedList, StatementAnswer
+from policies.station_heads import MAX_HEADS_BYTES
+from policies.station_statement import MAX_STATEMENT_BYTES, StatedList, StatementAnswer
 
 router = APIRouter(prefix="/stations", tags=["stations"])
 _READERS = (Role.BOARD, Role.WITNESS, Role.OPERATOR, Role.AUDITOR)
@@ -35,7 +36,7 @@ def get_heads(asking: CallerOf, parts: ServicesOf) -> Response:
     "/heads",
     summary="The witness sends its document",
     status_code=204,
-    openapi_extra=body_of("`policies.station_statement.StationHeads` in a DSSE envelope"),
+    openapi_extra=body_of("`policies.station_heads.StationHeads` in a DSSE envelope"),
 )
 async def put_heads(request: Request, asking: CallerOf, parts: ServicesOf) -> Response:
     """Keep the witness's document, after verifying its signature."""

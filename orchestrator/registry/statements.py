@@ -21,15 +21,14 @@ from policies.errors import NotFoundError, RefusedError, TrustError, Unavailable
 from policies.files import exclusive_lock, write_atomically
 from policies.refusal_texts import text_of
 from policies.refusals import RefusalCode, Refused
+from policies.rules.statement_rules import held_against
 from policies.signing import Signer, generate_key, load_signer
+from policies.station_heads import StationHeads, open_heads
 from policies.station_statement import (
     StatedEntry,
     StatedList,
     StatementAnswer,
-    StationHeads,
     StationStatement,
-    held_against,
-    open_heads,
     open_statement,
     sign_receipt,
 )

@@ -20,20 +20,22 @@ from policies.errors import PhtError, StateError, TrustError
 from policies.files import exclusive_lock, write_atomically
 from policies.policy import PublicKeyHex
 from policies.refusals import Refused
+from policies.rules.statement_rules import held_against
 from policies.signing import Signer
-from policies.station_statement import (
+from policies.station_heads import (
     MAX_REMEMBERED,
-    MAX_STATEMENT_BYTES,
-    StatedList,
-    StatementAnswer,
     StationHeads,
-    StationStatement,
     WitnessedFork,
     WitnessedRestoration,
     WitnessedStation,
-    held_against,
-    open_statement,
     sign_heads,
+)
+from policies.station_statement import (
+    MAX_STATEMENT_BYTES,
+    StatedList,
+    StatementAnswer,
+    StationStatement,
+    open_statement,
 )
 from policies.trust.repository import BoardRepository
 from policies.trust.verification import verify_register

@@ -8,13 +8,9 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from policies.station_statement import (
-    ChainEnd,
-    Restoration,
-    StationStatement,
-    WitnessedStation,
-    counters_lack,
-)
+from policies.rules.statement_rules import counters_lack
+from policies.station_heads import WitnessedStation
+from policies.station_statement import ChainEnd, Restoration, StationStatement
 from station.audit.chain import Chain
 from station.audit.log import AUDIT_CHAIN
 from station.continuity.tables import StatementRow

@@ -15,7 +15,8 @@ from sqlalchemy import func, select
 
 from policies.errors import NotFoundError, PhtError, RefusedError, TrustError
 from policies.refusals import Permitted, RefusalCode, Refused
-from policies.station_statement import StatementAnswer, open_heads
+from policies.station_heads import open_heads
+from policies.station_statement import StatementAnswer
 from policies.trust.policy_set import PolicySet
 from station.continuity.records import Records
 from station.continuity.tables import StatementRow

@@ -21,11 +21,10 @@ from policies.documents import digest_of
 from policies.errors import TrustError
 from policies.refusals import Reason, RefusalCode, Refused
 from policies.signing import Signer
+from policies.station_heads import StationHeads, WitnessedStation
 from policies.station_statement import (
     MAX_ORDERS,
     StatementAnswer,
-    StationHeads,
-    WitnessedStation,
     open_receipt,
     open_statement,
     sign_statement,

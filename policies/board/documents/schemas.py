@@ -15,8 +15,9 @@ from policies.order import RunOrder
 from policies.policy import Policy
 from policies.profiles import Profile
 from policies.purposes import PurposeTable
+from policies.station_heads import StationHeads
 from policies.station_profile import StationProfile
-from policies.station_statement import StationHeads, StationStatement
+from policies.station_statement import StationStatement
 from policies.train_request import TrainRequest
 from policies.trust.revocations import RevocationList
 

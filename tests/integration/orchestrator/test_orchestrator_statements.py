@@ -17,16 +17,15 @@ from orchestrator.registry.access import Role
 from orchestrator.registry.statements import MAX_FORKS_KEPT, MAX_RESTORATIONS_KEPT
 from policies.errors import ExitCode, NotFoundError, RefusedError, TrustError, UsageError
 from policies.signing import Signer, generate_key, load_signer
+from policies.station_heads import StationHeads, sign_heads
 from policies.station_statement import (
     ChainEnd,
     EntryRange,
     PolicyUse,
     Restoration,
-    StationHeads,
     StationStatement,
     open_receipt,
     open_statement,
-    sign_heads,
     sign_statement,
 )
 from policies.wire.registry_client import RegistryClient

@@ -11,6 +11,7 @@ from statement_kit import digest, statement
 from policies.charter import REGISTER_PAYLOAD_TYPE
 from policies.errors import NetworkError, NotFoundError, RefusedError, StateError, TrustError
 from policies.signing import Signer, generate_key, load_signer
+from policies.station_heads import StationHeads, open_heads
 from policies.station_statement import (
     ChainEnd,
     EntryRange,
@@ -18,9 +19,7 @@ from policies.station_statement import (
     StatedEntry,
     StatedList,
     StatementAnswer,
-    StationHeads,
     StationStatement,
-    open_heads,
     sign_statement,
 )
 from policies.trust.heads_witness import MAX_FORKS_OF_ONE, MAX_RESTORATIONS_OF_ONE, HeadsWitness

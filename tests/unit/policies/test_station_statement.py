@@ -10,6 +10,7 @@ from statement_kit import digest
 from policies.documents import canonical_json
 from policies.errors import DocumentError, TrustError
 from policies.refusals import RefusalCode, Refused
+from policies.rules.statement_rules import held_against
 from policies.signing import Signer, generate_key, load_signer, sign_envelope
 from policies.station_statement import (
     STATEMENT_PAYLOAD_TYPE,
@@ -20,7 +21,6 @@ from policies.station_statement import (
     Restoration,
     StationStatement,
     TrustVersions,
-    held_against,
     open_statement,
     sign_statement,
 )

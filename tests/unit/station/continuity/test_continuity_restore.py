@@ -13,7 +13,8 @@ from station_kit import prepare
 from policies.documents import digest_of, format_moment
 from policies.errors import NotFoundError, RefusedError, UsageError
 from policies.refusals import RefusalCode
-from policies.station_statement import ChainEnd, open_heads, open_statement, sign_heads
+from policies.station_heads import open_heads, sign_heads
+from policies.station_statement import ChainEnd, open_statement
 from policies.wire.instructions import Kind, Status
 from station.audit.events import AuditEvent
 from station.continuity import StatementRow
@@ -462,7 +463,7 @@ def test_offline_within_the_limit_a_station_starts(station: WitnessedStation) ->
 
 
 def test_a_foreign_document_says_nothing(station: WitnessedStation) -> None:
-    from policies.station_statement import StationHeads
+    from policies.station_heads import StationHeads
 
     station.stated()
     before = station.vouch()
