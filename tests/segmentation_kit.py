@@ -11,6 +11,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
 from algorithms.ct_segmentation import client_app
+from algorithms.ct_segmentation.sampling import Sampling
 from station.cohorts import nifti
 
 SHAPE = (52, 46, 26)
@@ -37,6 +38,18 @@ CONFIG: dict[str, float] = {
     "server-round": 1,
 }
 """The train's hyperparameters, in a size for tests, and the round."""
+
+SAMPLING = Sampling(
+    spacing_mm=(CONFIG["spacing_xy_mm"], CONFIG["spacing_xy_mm"], CONFIG["spacing_z_mm"]),
+    patch=(int(CONFIG["patch_xy"]), int(CONFIG["patch_xy"]), int(CONFIG["patch_z"])),
+    patches_per_case=int(CONFIG["patches_per_case"]),
+    share_about_structures=CONFIG["share_about_structures"],
+    window_hu=(CONFIG["window_low_hu"], CONFIG["window_high_hu"]),
+    augment=bool(CONFIG["augment"]),
+    seed=int(CONFIG["seed"]),
+    classes=2,
+)
+"""The same, as the train's own parts take it; one structure."""
 
 
 def ball(

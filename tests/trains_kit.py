@@ -4,10 +4,13 @@ import os
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tool_kit import Tool
 
+from station.sandbox.spec import MIB, ContainerSpec
 from train_images.tool.folders import PackedTrain, read_bundle
+from train_images.tool.sandbox_home import SandboxHome
 
 TRAINS = Path(__file__).resolve().parents[1] / "train_images"
 
@@ -21,6 +24,23 @@ def remove_images(tags: Iterable[str]) -> None:
     """Take images away that tests have made; one that never came to be is no fault."""
     for tag in tags:
         subprocess.run(["docker", "rmi", "-f", tag], check=False, capture_output=True, timeout=60)
+
+
+def spec_of(train: PackedTrain, home: SandboxHome, run_id: str, **changes: Any) -> ContainerSpec:
+    """A container with what a train's manifest asks for, as far as this machine has it, on the cohort in ``home.cohorts / "cohort"``."""
+    resources = train.manifest.resources
+    values: dict[str, Any] = {
+        "run_id": run_id,
+        "image_config_digest": train.index.config.digest,
+        "cohort_dir": str(home.cohorts / "cohort"),
+        "control_dir": str(home.control / run_id),
+        "memory_bytes": resources.memory_mib * MIB,
+        "cpus": min(resources.cpus, float(os.cpu_count() or 1)),
+        "pids": resources.pids,
+        "scratch_bytes": resources.scratch_mib * MIB,
+        "wall_clock_s": 300,
+    }
+    return ContainerSpec(**values | changes)
 
 
 class Yard:

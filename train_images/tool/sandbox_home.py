@@ -18,6 +18,7 @@ from typing import Final
 
 from policies.errors import StorageError, UnavailableError
 from policies.manifest import Interface, TrainManifest
+from station.sandbox.gpu.model import GpuTerms
 from station.sandbox.launcher.service import local_launcher
 from station.sandbox.spec import MIB, Launcher, LauncherSettings
 from train_images.tool.folders import PackedTrain
@@ -65,8 +66,15 @@ def containers_at_once(manifest: TrainManifest) -> int:
 
 
 @contextmanager
-def sandbox_home(train: PackedTrain, engine: Path = DEFAULT_ENGINE) -> Iterator[SandboxHome]:
+def sandbox_home(
+    train: PackedTrain, engine: Path = DEFAULT_ENGINE, gpu: GpuTerms | None = None
+) -> Iterator[SandboxHome]:
     """Yield a home for one dry run; its containers and files are gone afterwards.
+
+    Args:
+        train: the bundle.
+        engine: the container engine's socket.
+        gpu: the devices that may be leased; none without.
 
     Raises:
         StorageError: it cannot be made.
@@ -85,6 +93,7 @@ def sandbox_home(train: PackedTrain, engine: Path = DEFAULT_ENGINE) -> Iterator[
         max_pids=resources.pids * together,
         max_scratch_bytes=resources.scratch_mib * MIB * together,
         max_containers=1,
+        gpu=gpu or GpuTerms(),
     )
     with tempfile.TemporaryDirectory(prefix="pht-check-") as made:
         home = Path(made)

@@ -12,11 +12,11 @@ import torch
 from safetensors.numpy import load_file, save_file
 from segmentation_kit import CONFIG, ask, forget, make_case, trained, write_cohort
 from tool_kit import Tool
-from trains_kit import Yard, tag_of
+from trains_kit import Yard, spec_of, tag_of
 
 from algorithms.ct_segmentation.networks import unet
 from station.sandbox.session import TrainSandbox, TrainSession
-from station.sandbox.spec import MIB, ContainerSpec, ReplyLimits, TrainFailure, TrainReply, TrainRequest
+from station.sandbox.spec import ReplyLimits, TrainFailure, TrainReply, TrainRequest
 from train_images.tool.folders import PackedTrain
 from train_images.tool.sandbox_home import sandbox_home
 
@@ -45,27 +45,13 @@ def tiny(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def container(
-    train: PackedTrain, cohort_of: Any, memory_mib: int | None = None
-) -> Iterator[tuple[TrainSession, Path]]:
+def container(train: PackedTrain, cohort_of: Any) -> Iterator[tuple[TrainSession, Path]]:
     """A warm container with a cohort, and where its replies go."""
     with sandbox_home(train) as home:
         cohort = home.cohorts / "cohort"
         cohort.mkdir(parents=True)
         cohort_of(cohort)
-        resources = train.manifest.resources
-        spec = ContainerSpec(
-            run_id="ct-segmentation-test",
-            image_config_digest=train.index.config.digest,
-            cohort_dir=str(cohort),
-            control_dir=str(home.control / "run"),
-            memory_bytes=(memory_mib or resources.memory_mib) * MIB,
-            cpus=1.0,
-            pids=resources.pids,
-            scratch_bytes=resources.scratch_mib * MIB,
-            wall_clock_s=300,
-        )
-        session = TrainSandbox(home.launcher).start(spec)
+        session = TrainSandbox(home.launcher).start(spec_of(train, home, "ct-segmentation-test", cpus=1.0))
         try:
             yield session, home.work
         finally:

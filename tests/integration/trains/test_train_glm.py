@@ -19,12 +19,12 @@ from lifelines import CoxPHFitter
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from tool_kit import Tool
-from trains_kit import Yard
+from trains_kit import Yard, spec_of
 
 from algorithms.glm.specification import read_model
 from algorithms.glm.state import read_state
 from station.sandbox.session import TrainSandbox, TrainSession
-from station.sandbox.spec import MIB, ContainerSpec, ReplyLimits, TrainFailure, TrainReply, TrainRequest
+from station.sandbox.spec import ReplyLimits, TrainFailure, TrainReply, TrainRequest
 from train_images.tool.folders import PackedTrain
 from train_images.tool.initial_weights import make_weights
 from train_images.tool.sandbox_home import sandbox_home
@@ -67,19 +67,8 @@ def federated(
             cohort = home.cohorts / "cohort"
             counts = lay_cohort(cohort, some, manifest=train.manifest)
             hospital = Hospital(f"hospital-{place}", cohort, counts)
-            resources = train.manifest.resources
-            spec = ContainerSpec(
-                run_id=f"glm-{folder.name[-20:].replace('_', '-')}-{place}",
-                image_config_digest=train.index.config.digest,
-                cohort_dir=str(cohort),
-                control_dir=str(home.control / "run"),
-                memory_bytes=resources.memory_mib * MIB,
-                cpus=resources.cpus,
-                pids=resources.pids,
-                scratch_bytes=resources.scratch_mib * MIB,
-                wall_clock_s=300,
-            )
-            session = TrainSandbox(home.launcher).start(spec)
+            run_id = f"glm-{folder.name[-20:].replace('_', '-')}-{place}"
+            session = TrainSandbox(home.launcher).start(spec_of(train, home, run_id))
             stack.callback(session.finish)
             given[hospital.name] = session
             hospitals.append(hospital)

@@ -1,12 +1,14 @@
 """Geometry from the file to the mark: flipped, oblique and anisotropic volumes, against SimpleITK and by hand."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
+import segmentation_kit
 import SimpleITK
 import torch
 from monai.metrics import compute_dice, compute_hausdorff_distance
@@ -15,7 +17,6 @@ from torch import nn
 
 from algorithms.ct_segmentation.agreement import Agreement, agreement, summary
 from algorithms.ct_segmentation.inference import classes_on, in_stored_order, label_map, logits_of
-from algorithms.ct_segmentation.sampling import Sampling
 from algorithms.volumes.grids import Grid
 from algorithms.volumes.mapped import open_volume
 
@@ -26,15 +27,12 @@ pytestmark = [
 ]
 
 SHAPE, SPACING_MM = (44, 40, 22), (1.5, 1.8, 4.0)
-SAMPLING = Sampling(
+SAMPLING = replace(
+    segmentation_kit.SAMPLING,
     spacing_mm=(2.0, 2.0, 3.0),
     patch=(32, 32, 16),
     patches_per_case=1,
-    share_about_structures=0.5,
-    window_hu=(-1000.0, 400.0),
     augment=False,
-    seed=1,
-    classes=2,
 )
 
 

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 from flower_strategies import flower_rounds, flower_strategy
-from segmentation_kit import ask, forget, make_case, same, trained, write_cohort
+from segmentation_kit import SAMPLING, ask, forget, make_case, same, trained, write_cohort
 
 from algorithms.clientapp.failures import TrainError
 from algorithms.clientapp.precision import _best
 from algorithms.ct_segmentation import client_app, training
 from algorithms.ct_segmentation.agreement import summary
 from algorithms.ct_segmentation.networks import segresnet, unet
-from algorithms.ct_segmentation.sampling import Sampling, patches
+from algorithms.ct_segmentation.sampling import patches
 from algorithms.ct_segmentation.training import Recipe, train
 
 # MONAI looks for a decoder plugin of a package that neither we nor the image have, and says so.
@@ -204,7 +204,7 @@ def test_mixed_precision_takes_about_the_same_step(cohort: Path) -> None:
         network.load_state_dict({name: tensor.clone() for name, tensor in _wide().items()})
         cases = client_app._training_cases(cohort, (2.2, 2.2, 3.0), 0.0)
         recipe = Recipe(0.05, 1, 8, plain_sgd=True, proximal_mu=0.0, round=1)
-        loss = train(network, cases, recipe, _sampling(), torch.device("cpu"), dtype)
+        loss = train(network, cases, recipe, SAMPLING, torch.device("cpu"), dtype)
         found[dtype] = (loss, torch.cat([value.detach().flatten() for value in network.parameters()]))
     start = torch.cat([value.flatten() for value in _wide().values()])
     exact, half = found[torch.float32], found[torch.float16]
@@ -245,7 +245,7 @@ def test_what_is_read_ahead_for_a_gpu_is_the_same_and_faults_are_seen(cohort: Pa
 
 
 def test_what_is_drawn_from_a_case_does_not_follow_from_the_others(cohort: Path) -> None:
-    place, sampling = torch.device("cpu"), _sampling()
+    place, sampling = torch.device("cpu"), SAMPLING
     items = [dict(item) for item in client_app._training_cases(cohort, (2.2, 2.2, 3.0), 0.0)]
     alone = [image for image, _ in patches([items[2]], sampling, (1, 0), place)]  # type: ignore[arg-type]
     together = [image for image, _ in patches(items, sampling, (1, 0), place)]  # type: ignore[arg-type]
@@ -300,16 +300,3 @@ def _mark_with(folder: Path, value: int) -> None:
 def _wide() -> dict[str, torch.Tensor]:
     torch.manual_seed(5)
     return unet(2, 4).state_dict()
-
-
-def _sampling() -> Sampling:
-    return Sampling(
-        spacing_mm=(2.2, 2.2, 3.0),
-        patch=(32, 32, 32),
-        patches_per_case=2,
-        share_about_structures=0.5,
-        window_hu=(-1000.0, 400.0),
-        augment=True,
-        seed=7,
-        classes=2,
-    )
