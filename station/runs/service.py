@@ -389,7 +389,7 @@ class RunService:
                 return self._refuse(instruction, Refused.because(RefusalCode.INSTRUCTION_UNKNOWN_ORDER))
             if run.state not in SPENT:
                 digest = run.order_digest
-                run = self._warm.finish(digest, lambda: self._runs.transition(digest, RunEvent.FINISH))
+                run = self._warm.finish(run, lambda: self._runs.transition(digest, RunEvent.FINISH))
             return self._outbox.status(instruction, Status.FINISHED, None, run)
 
     def _refuse(self, instruction: Instruction, refused: Refused, *, audited: bool = False) -> StationReply:

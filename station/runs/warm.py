@@ -262,25 +262,27 @@ class WarmRuns:
             self.let_go(order_digest, None)
         return run
 
-    def finish(self, order_digest: str, finish: Callable[[], Run]) -> Run:
+    def finish(self, run: Run, finish: Callable[[], Run]) -> Run:
         """Let an order's run be over: what it held is wiped, at once or when its train was asked for predictions.
 
         Args:
-            order_digest: which order; its lock is held.
+            run: of which order; its lock is held.
             finish: puts it on record.
         """
+        order_digest = run.order_digest
         prepared = self._prepared.get(order_digest)
-        if self._predicting is None or prepared is None or not self._predicting.wants(prepared):
+        job = None if self._predicting is None or prepared is None else self._predicting.job_of(run, prepared)
+        if self._predicting is None or job is None:
             self.let_go(order_digest, None)
             return finish()
         self._leaving[order_digest] = self._prepared.pop(order_digest)
         try:
-            run = finish()
+            finished = finish()
         except BaseException:
             self._leave(order_digest)
             raise
-        self._predicting.begin(run, prepared, lambda: self._leave(order_digest))
-        return run
+        self._predicting.begin(job, lambda: self._leave(order_digest))
+        return finished
 
     def _leave(self, order_digest: str) -> None:
         prepared, run = self._leaving.get(order_digest), self._runs.get(order_digest)

@@ -126,7 +126,7 @@ def test_an_answer_that_provokes_a_bug_is_on_record_as_any_other(
     def broken(*_: object) -> str:
         raise OverflowError("a bug of ours")
 
-    monkeypatch.setattr("station.runs.predicting.judge", broken)
+    monkeypatch.setattr("station.runs.asking_predictions.judge", broken)
     one_round(kit)
     assert kept(kit) == []
     assert kit.events().count("predictions-kept") == 1
