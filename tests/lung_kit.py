@@ -114,9 +114,12 @@ class Scanner:
 
 
 def points(affine: NDArray[np.float64], shape: tuple[int, int, int]) -> Points:
-    """The middles of voxels, in millimetres."""
-    i, j, k = np.ogrid[: shape[0], : shape[1], : shape[2]]
-    x, y, z = (row[0] * i + row[1] * j + row[2] * k + row[3] for row in affine[:3])
+    """The middles of voxels, in millimetres; as thin as the axes allow, to be broadcast."""
+    indices = np.ogrid[: shape[0], : shape[1], : shape[2]]
+    x, y, z = (
+        np.asarray(sum((step * index for step, index in zip(row, indices, strict=False) if step), row[3]))
+        for row in affine[:3]
+    )
     return x, y, z
 
 
