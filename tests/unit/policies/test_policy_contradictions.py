@@ -38,6 +38,14 @@ def complaint(model: type[StrictModel], data: bytes) -> str:
         ({"kind": "evaluation", "runs.strategies": ["none"]}, "release.tensors is set for training policies"),
         ({"runs.strategies": ["none"]}, "training needs an aggregation strategy"),
         (
+            {"resources.gpu": False, "resources.cpu_fallback": True},
+            "resources.cpu_fallback says what to do without a GPU",
+        ),
+        (
+            {"kind": "analysis", "release.tensors": None, "release.membership_limit": 0.7},
+            "release.membership_limit is of updates",
+        ),
+        (
             {"kind": "analysis", "release.tensors": None, "release.trust_statement": None},
             "evaluation and analysis take the strategy 'none'",
         ),
