@@ -77,6 +77,16 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
     return result if isinstance(result, int) else int(ExitCode.OK)
 
 
+def exit_code_of(work: Callable[[], None]) -> int:
+    """Do what a module's own command line asks for and return its exit code; one of our errors is written to stderr."""
+    try:
+        work()
+    except PhtError as error:
+        show_error(error, as_json=False)
+        return int(error.exit_code)
+    return int(ExitCode.OK)
+
+
 def _restore_help_of_arguments(command: object) -> None:
     """Give each argument the help that it was declared with: click 8.5 sets its own attribute of that name, after typer 0.20 has."""
     for below in getattr(command, "commands", {}).values():

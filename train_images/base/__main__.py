@@ -4,8 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from policies.console import say, show_error
-from policies.errors import PhtError
+from policies.console import exit_code_of, say
 from train_images.base.build import TORCH_IMAGES, build_base_images
 
 
@@ -20,16 +19,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-torch", action="store_true", help="the base alone")
     parser.add_argument("--system", metavar="IMAGE@sha256:...", help="pin the operating system by its digest")
     options = parser.parse_args(arguments)
-    try:
+
+    def make() -> None:
         images = build_base_images(
             say, torch=not options.no_torch, variant=options.variant, system=options.system
         )
         for image in images:
             say(f"{image.tag}: {image.size_bytes / 1e6:.0f} MB{' (was there)' if image.reused else ''}")
-    except PhtError as error:
-        show_error(error, as_json=False)
-        return int(error.exit_code)
-    return 0
+
+    return exit_code_of(make)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ from urllib.request import url2pathname
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from policies.console import say, show_error
-from policies.errors import DocumentError, PhtError, UnavailableError, UsageError
+from policies.console import exit_code_of, say
+from policies.errors import DocumentError, UnavailableError, UsageError
 from train_images.base.wheels import IMAGE_OPTIONS, PYTHON, closed_list
 
 HERE: Final = Path(__file__).parent
@@ -270,7 +270,7 @@ def resolve(wanted: Sequence[str], kept: Mapping[str, str]) -> Report:
             last = " / ".join(done.stderr.strip().splitlines()[-3:])
             raise UnavailableError(
                 f"pip finds nothing that fits: {last}",
-                hint="Versions of the present list are kept; --upgrade forgets them.",
+                hint="Versions of the present list are kept, --upgrade forgets them; those of the image below are never changed.",
             )
         found: Report = json.loads(report.read_text(encoding="utf-8"))
     return found
@@ -318,14 +318,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions that fit")
     options = parser.parse_args(arguments)
-    try:
+
+    def write() -> None:
         for name in (BASE_LIST, *TORCH_LISTS):
             found = lock(HERE / name, lists_below(name), upgrade=options.upgrade)
             say(f"{name}: {found} wheels")
-    except PhtError as error:
-        show_error(error, as_json=False)
-        return int(error.exit_code)
-    return 0
+
+    return exit_code_of(write)
 
 
 if __name__ == "__main__":

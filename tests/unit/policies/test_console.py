@@ -10,7 +10,7 @@ from typing import Annotated
 import pytest
 import typer
 
-from policies.console import JsonOption, echo_json, new_app, run
+from policies.console import JsonOption, echo_json, exit_code_of, new_app, run
 from policies.errors import ExitCode, PhtError, RefusedError, StorageError, TrustError
 from policies.errors import __dict__ as errors
 
@@ -32,6 +32,17 @@ def fail(kind: str, as_json: JsonOption = False) -> None:
     if kind in faults:
         raise faults[kind]
     raise typer.Exit(int(kind))
+
+
+def test_a_module_without_commands_ends_with_a_text_and_a_code_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def work() -> None:
+        raise TrustError("the key is wrong", hint="Take the right one.")
+
+    assert exit_code_of(work) == ExitCode.TRUST
+    assert capsys.readouterr().err == "error: the key is wrong\n  Take the right one.\n"
+    assert exit_code_of(lambda: None) == ExitCode.OK
 
 
 @app.command()
