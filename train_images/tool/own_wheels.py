@@ -9,13 +9,13 @@ is in the image, and a wheel that was changed at its index since does not get in
 Fetched as pip is configured here (index, proxy, certificate), and for the base images' Python, whatever Python runs this.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
 from policies.errors import DocumentError
-from train_images.base.build import TORCH_IMAGES
-from train_images.base.lock import BASE_LIST, HERE, TORCH_LISTS, is_current
+from train_images.base.build import BASE_IMAGE, TORCH_IMAGES
+from train_images.base.lock import BASE_LIST, HERE, TORCH_LISTS, is_current, versions
 from train_images.base.wheels import closed_list, fetch_wheels
 
 INPUTS: Final = "requirements.in"
@@ -51,19 +51,40 @@ def lists_below(bases: Iterable[str]) -> tuple[Path, ...]:
     return (HERE / BASE_LIST, *((HERE / TORCH_LISTS[0],) if on_torch else ()))
 
 
-def check_own_list(folder: Path, bases: Iterable[str]) -> None:
+def check_own_list(folder: Path, bases: Collection[str]) -> None:
     """See that a train's list follows from its inputs; a list without inputs was written by hand, and is its author's.
 
+    Neither may put another version in the place of what the base image has: the runtime and torch were tried with those.
+
     Raises:
-        DocumentError: it is not closed, it was made from other inputs, or for a base image with other packages, or was never made.
+        DocumentError: it is not closed, it names another version of what one of our base images has, it was made from other
+            inputs, or for a base image with other packages, or was never made.
     """
     target = folder / REQUIREMENTS
     if target.is_file():
         # Now, and not after gigabytes of a base image.
         closed_list(target)
+        _check_versions(target, bases)
     if not (folder / INPUTS).is_file() or (target.is_file() and is_current(target, lists_below(bases))):
         return
     raise DocumentError(
         f"{target}: does not follow from {INPUTS} and the base image as they are now",
         hint=f"Write it again and read what changed: pht-train lock {folder}",
     )
+
+
+def _check_versions(target: Path, bases: Collection[str]) -> None:
+    """See that a list names nothing in another version than the base image has it; of other people's images we know nothing."""
+    if {BASE_IMAGE, *TORCH_IMAGES.values()}.isdisjoint(bases):
+        return
+    there = {name: version for path in lists_below(bases) for name, version in versions(path).items()}
+    others = [
+        f"{name} {version} (the base image has {there[name]})"
+        for name, version in versions(target).items()
+        if there.get(name, version) != version
+    ]
+    if others:
+        raise DocumentError(
+            f"{target}: would replace what the base image has: {', '.join(others)}",
+            hint=f"Take these lines out, or keep a {INPUTS} and let pht-train lock write the list: it holds the base image's versions.",
+        )

@@ -11,6 +11,9 @@ from policies.errors import ExitCode
 from train_images.base import lock as locking
 from train_images.base.lock import HERE, TORCH_LISTS, versions
 from train_images.base.wheels import closed_list
+from train_images.tool.building import base_images
+from train_images.tool.folders import read_folder
+from train_images.tool.own_wheels import check_own_list
 
 NUMPY = versions(HERE / "requirements.txt")["numpy"]
 NETWORKX = versions(HERE / TORCH_LISTS[0])["networkx"]
@@ -94,6 +97,56 @@ def test_a_list_that_was_written_by_hand_is_its_authors(
     (train / "requirements.txt").write_text("lungs\n")
     assert "line 1" in tool.error(ExitCode.DOCUMENT, "build", train)
     assert "Write one" in tool.error(ExitCode.NOT_FOUND, "lock", train)
+
+
+@pytest.mark.parametrize(
+    ("base", "line", "said"),
+    [
+        ("pht-train-base:0.2", "numpy==99.0", f"numpy 99.0 (the base image has {NUMPY})"),
+        ("pht-train-base:0.2", f"numpy=={NUMPY}", None),
+        ("pht-train-base:0.2", "networkx==99.0", None),
+        ("pht-train-torch:0.2", "networkx==99.0", f"networkx 99.0 (the base image has {NETWORKX})"),
+        ("pht-train-torch-cuda:0.2", "NumPy==99.0", f"numpy 99.0 (the base image has {NUMPY})"),
+        ("elsewhere.example/base:1", "numpy==99.0", None),
+    ],
+)
+def test_no_list_puts_another_version_in_the_place_of_the_base_images(
+    train: Path, tool: Tool, monkeypatch: pytest.MonkeyPatch, base: str, line: str, said: str | None
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{train}/none.sock")
+    (train / "requirements.in").unlink()
+    (train / "Dockerfile").write_text(f"FROM {base}\n")
+    (train / "requirements.txt").write_text(f"{line} --hash=sha256:{'a' * 64}\n")
+    if said is None:
+        tool("build", train, code=ExitCode.UNAVAILABLE)
+        return
+    message = " ".join(tool.error(ExitCode.DOCUMENT, "build", train).split())
+    assert f"would replace what the base image has: {said}" in message
+    assert "pht-train lock" in message
+
+
+def test_what_only_fits_another_version_than_the_base_images_is_not_locked(
+    train: Path, tool: Tool, index: Path
+) -> None:
+    wheel(index, name="picky", requires=["Requires-Dist: numpy>=99"])
+    (train / "requirements.in").write_text("picky==1.0\n")
+    assert "never changed" in " ".join(tool.error(ExitCode.UNAVAILABLE, "lock", train, "--upgrade").split())
+    assert not (train / "requirements.txt").exists()
+
+
+@pytest.mark.usefixtures("index")
+def test_locking_takes_what_the_base_image_has_out_of_a_list(train: Path, tool: Tool) -> None:
+    (train / "requirements.txt").write_text(f"numpy==99.0 --hash=sha256:{'a' * 64}\n")
+    tool("lock", train)
+    assert "numpy" not in versions(train / "requirements.txt")
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.parent.name for path in HERE.parent.glob("*/requirements.txt") if path.parent != HERE)
+)
+def test_the_lists_of_the_shipped_trains_follow_from_their_inputs_and_replace_nothing(name: str) -> None:
+    folder = read_folder(HERE.parent / name)
+    check_own_list(folder.path, base_images(folder))
 
 
 @pytest.mark.usefixtures("index")
