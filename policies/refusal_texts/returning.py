@@ -59,7 +59,8 @@ TEXTS: Mapping[RefusalCode, CatalogueEntry] = MappingProxyType(
         ),
         _C.RELEASE_TOO_LARGE: CatalogueEntry(
             "What the train returned is larger than the policy permits.",
-            "Return less, or ask the board for a higher maximum_bytes.",
+            "Ask the board for a release.maximum_bytes that holds it (`pht-board draft --weights` works it out from the initial weights), "
+            "or return less.",
         ),
         _C.RELEASE_TENSOR_EXTRA: CatalogueEntry(
             "The train returned a tensor that its manifest does not declare.", _RESEARCHER_FIXES

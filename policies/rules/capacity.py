@@ -105,7 +105,7 @@ def capacity(
         weights: the tensors that training starts from; None takes the manifest's list, or else the policy's ceiling on bytes.
     """
     rules = policy.release
-    tensors = _tensors(rules, manifest, weights)
+    tensors = tensors_released(rules, manifest, weights)
     stages = _STAGES[policy.kind]
     signal = _signal_bits(rules, _timeout_s(policy, manifest), manifest)
     per_stage = [_stage_parts(rules, stage, tensors, manifest) for stage in stages]
@@ -154,10 +154,10 @@ def _timeout_s(policy: Policy, manifest: TrainManifest | None) -> float:
     return policy.resources.run_hours * 3600 if manifest is None else manifest.resources.message_timeout_s
 
 
-def _tensors(
+def tensors_released(
     rules: ReleaseRules, manifest: TrainManifest | None, weights: Iterable[TensorShape] | None
 ) -> tuple[ReleaseTensor, ...] | None:
-    """Return what a training release holds; None where that is not known yet."""
+    """Return what a training release holds; None where that is not known yet, nothing where weights are none that the train starts from."""
     if rules.tensors is None:
         return ()
     outputs = TensorOutputs(layout="same-as-input") if manifest is None else manifest.outputs.tensors

@@ -12,6 +12,7 @@ from policies.errors import WireError
 from policies.manifest import DType, TensorOutputs
 from policies.policy import TensorRules
 from policies.wire.arrays import FLOAT_DTYPES, TensorShape, released_dtype
+from policies.wire.arrays_writing import canonical_layout
 
 
 class TensorRole(StrEnum):
@@ -69,6 +70,19 @@ def release_tensors(
                 raise WireError("the weights do not hold every listed tensor with its shape and dtype")
         roles = {spec.name: spec.role for spec in outputs.listed}
     return tuple(_rule(weights[name], roles[name] == "buffer", rules) for name in sorted(roles))
+
+
+def update_bytes(tensors: Iterable[ReleaseTensor]) -> int:
+    """Return how large the file of an update is: all of its deltas, as every station writes them.
+
+    Args:
+        tensors: exactly those of a training reply; with none there is no file.
+
+    Raises:
+        WireError: a name twice, or one that files may not hold.
+    """
+    deltas = [each.released for each in tensors if each.released is not None]
+    return canonical_layout(deltas).file_bytes if deltas else 0
 
 
 def _rule(tensor: TensorShape, is_buffer: bool, rules: TensorRules) -> ReleaseTensor:

@@ -18,7 +18,7 @@ from policies.privacy import Query, queries_of_stage, unbounded_outputs
 from policies.refusals import Reason, RefusalCode
 from policies.rules.capacity import release_bits
 from policies.wire.arrays import MAX_HEADER_BYTES, ArrayLayout
-from policies.wire.releases import ReleaseTensor, release_tensors
+from policies.wire.releases import ReleaseTensor, release_tensors, update_bytes
 
 GUARD_VERSION: Final = 1
 EXAMPLES_BASE: Final = 10
@@ -152,6 +152,7 @@ class ReleaseContract:
         elif inbound_layout is not None:
             try:
                 tensors = release_tensors(outputs, rules, inbound_layout.tensors)
+                problems += _too_large(tensors, policy.release.maximum_bytes)
             except WireError as error:
                 problems.append(Reason(RefusalCode.RELEASE_NOT_PERMITTED, error.message))
         return cls(
@@ -237,6 +238,15 @@ def _unenforceable(manifest: TrainManifest, policy: Policy) -> list[Reason]:
         ),
     ]
     return [Reason(code, detail) for applies, code, detail in found if applies]
+
+
+def _too_large(tensors: tuple[ReleaseTensor, ...], ceiling: int) -> list[Reason]:
+    """Say before anything is trained that no update will leave: how large one is follows from the weights alone."""
+    update = update_bytes(tensors)
+    if update <= ceiling:
+        return []
+    text = f"an update of these weights holds {update:,} bytes, and release.maximum_bytes is {ceiling:,}"
+    return [Reason(RefusalCode.RELEASE_TOO_LARGE, text)]
 
 
 def _rules_digest(manifest: TrainManifest, policy: Policy) -> str:

@@ -208,7 +208,9 @@ class Guard:
         if total > self._contract.maximum_bytes or numbers > MAX_REPLY_BYTES - REPLY_ROOM:
             if arrays is not None:
                 arrays.path.unlink(missing_ok=True)
-            return Withheld((Reason(RefusalCode.RELEASE_TOO_LARGE, f"{total} bytes"),))
+            ceiling = self._contract.maximum_bytes
+            text = f"{total:,} bytes, of which {numbers:,} of numbers; release.maximum_bytes is {ceiling:,}"
+            return Withheld((Reason(RefusalCode.RELEASE_TOO_LARGE, text),))
         return Release(
             order_digest=request.order_digest,
             round=request.round,

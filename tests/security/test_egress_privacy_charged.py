@@ -166,7 +166,10 @@ def test_what_a_rule_withholds_was_neither_charged_nor_drawn(station: Station, r
 
 
 def test_what_could_be_too_large_is_withheld_before_it_is_paid_for(tmp_path: Path) -> None:
-    station = Station(tmp_path, maximum_bytes=300)
+    (tmp_path / "fits").mkdir()
+    whole = Station(tmp_path / "fits").ask(loss=0.5)
+    # Room for the update, and none for the numbers beside it.
+    station = Station(tmp_path, maximum_bytes=whole.arrays.size)
     outcome = station.ask(loss=0.5)
     assert isinstance(outcome, Withheld)
     assert outcome.code is RefusalCode.RELEASE_TOO_LARGE

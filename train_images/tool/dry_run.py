@@ -15,6 +15,7 @@ from policies.errors import RefusedError, UsageError
 from policies.manifest import TrainKind
 from policies.order import HyperparameterValue
 from policies.policy import Policy
+from policies.refusal_texts import CATALOGUE
 from policies.refusals import Reason, Refused
 from station.cohorts import CohortKey, FrozenCohort, define, freeze, wipe
 from station.cohorts.roster import Roster
@@ -25,7 +26,7 @@ from train_images.tool.dry_measures import Measure, Measured, measures
 from train_images.tool.dry_messages import DryMessage, DryTerms, Outcome, converse
 from train_images.tool.dry_predictions import DryPredictions
 from train_images.tool.dry_privacy import DryPrivacy, dry_privacy
-from train_images.tool.dry_terms import dry_policy, patients_for
+from train_images.tool.dry_terms import draft_for, dry_policy, note_on_size, patients_for
 from train_images.tool.folders import PackedTrain
 from train_images.tool.hyperparameters import choose
 from train_images.tool.initial_weights import Weights, can_make_weights, make_weights, read_weights
@@ -105,8 +106,8 @@ def dry_run(train: PackedTrain, choice: DryChoice, progress: Progress) -> DryRep
     """Try a train.
 
     1. The policy, the hyperparameters and the engine are there.
-    2. Phantoms are made and a cohort is frozen from them, as the policy grants it.
-    3. The weights are given or made, and fit what the manifest says it returns.
+    2. The weights are given or made, fit what the manifest says it returns, and leave room for an update under the policy.
+    3. Phantoms are made and a cohort is frozen from them, as the policy grants it.
     4. The container starts and is asked round by round; the guard judges each answer, and the canary each update.
 
     Raises:
@@ -119,19 +120,24 @@ def dry_run(train: PackedTrain, choice: DryChoice, progress: Progress) -> DryRep
     manifest = train.manifest
     policy = dry_policy(train, choice.policy)
     config = choose(manifest, choice.settings)
+    notes: tuple[str, ...] = ()
     with sandbox_home(train, choice.engine) as home:
         # 2
+        weights = _weights(home, train, choice, progress)
+        layout = None if weights is None else weights.layout
+        if choice.policy is None and layout is not None:
+            without, policy = policy, draft_for(train.path, layout.tensors)
+            notes = note_on_size(policy, without)
+        contract = ReleaseContract.build(manifest, policy, layout)
+        if contract.problems:
+            raise _refusal(contract.problems)
+        # 3
         patients = patients_for(policy, choice.patients)
         progress(f"making images of {patients} patients who do not exist")
         images = DryImages(patients, choice.seed, choice.pixels, choice.slices)
         cases = make_cases(manifest, home.path / "phantoms", images)
         cohort, roster = _freeze(home, train, policy, cases, choice.seed)
         try:
-            # 3
-            weights = _weights(home, train, choice, progress)
-            contract = ReleaseContract.build(manifest, policy, None if weights is None else weights.layout)
-            if contract.problems:
-                raise _refusal(contract.problems)
             # 4
             share = policy.runs.failed_patients_share
             limit = policy.release.membership_limit
@@ -149,7 +155,7 @@ def dry_run(train: PackedTrain, choice: DryChoice, progress: Progress) -> DryRep
         hyperparameters=config,
         patients=by_split,
         left_out={reason.value: count for reason, count in cohort.left_out.items()},
-        notes=_notes(cases),
+        notes=(*notes, *_notes(cases)),
         messages=said.messages,
         image_shape=cases.shape,
         measures=measures(manifest, said.messages, seen),
@@ -200,4 +206,5 @@ def _notes(cases: DryCases) -> tuple[str, ...]:
 
 
 def _refusal(reasons: Sequence[Reason]) -> RefusedError:
-    return RefusedError(reasons[0].code, "; ".join(reason.detail or reason.code.value for reason in reasons))
+    words = "; ".join(reason.detail or reason.code.value for reason in reasons)
+    return RefusedError(reasons[0].code, words, hint=CATALOGUE[reasons[0].code].do)

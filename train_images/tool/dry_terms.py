@@ -4,6 +4,7 @@ The draft is what `pht-board draft` would begin with, but for patients: so many 
 hyperparameters: whatever train.yaml allows may be tried. Nobody has signed it, and nothing but a dry run may go by it.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from policies.errors import RefusedError
 from policies.manifest import TrainKind
 from policies.policy import Policy
 from policies.refusals import RefusalCode
+from policies.wire.arrays import TensorShape
 from train_images.tool.folders import PackedTrain
 
 MINIMUM_PATIENTS: Final = 10
@@ -52,11 +54,12 @@ def dry_policy(train: PackedTrain, given: Path | None) -> Policy:
     return policy
 
 
-def draft_for(packed: Path) -> Policy:
+def draft_for(packed: Path, weights: Sequence[TensorShape] | None = None) -> Policy:
     """Return the policy that `pht-board draft` would begin with, for made-up patients and any hyperparameters.
 
     Args:
         packed: a bundle, or a train.yaml that names an image.
+        weights: the tensors that training starts from, so that an update fits under the draft's ceiling on bytes.
 
     Raises:
         DocumentError: the manifest is wrong.
@@ -75,8 +78,26 @@ def draft_for(packed: Path) -> Policy:
             "data.minimum_patients": str(MINIMUM_PATIENTS),
             "runs.hyperparameters": str(yaml.safe_dump(hyperparameters)),
         },
+        weights=weights,
     )
     return load_yaml(Policy, draft_policy(train, options), what="the draft policy")
+
+
+def note_on_size(draft: Policy, before: Policy) -> tuple[str, ...]:
+    """Say what a board has to be told of an update that its own draft, made without the weights, would keep at the station.
+
+    Args:
+        draft: drafted with the weights.
+        before: drafted without them.
+    """
+    ceiling, without = draft.release.maximum_bytes, before.release.maximum_bytes
+    if ceiling == without:
+        return ()
+    words = (
+        f"the update needs a release.maximum_bytes of {ceiling}, and a draft without the weights has {without}: give the board the initial "
+        "weights, for `pht-board draft --weights`, or that number"
+    )
+    return (words,)
 
 
 def patients_for(policy: Policy, asked: int | None) -> int:

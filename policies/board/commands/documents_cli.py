@@ -36,10 +36,16 @@ def draft(
         list[str] | None,
         typer.Option("--set", metavar="PATH=VALUE", help="Set a value, such as runs.rounds=5."),
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="The train's initial weights (safetensors): release.maximum_bytes then holds an update."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draft a policy for a train: an example or a skeleton, filled in with what the train says."""
-    from policies.board.documents.documents_in import read_file, read_train  # noqa: PLC0415 - each command loads what it needs
+    from policies.board.documents.documents_in import read_file, read_train, tensors_of  # noqa: PLC0415 - each command loads what it needs
     from policies.board.documents.drafting import DraftOptions, draft_policy, read_answers  # noqa: PLC0415
     from policies.board.documents.placeholders import unfinished  # noqa: PLC0415
     from policies.board.signing.keys import read_public  # noqa: PLC0415
@@ -53,6 +59,7 @@ def draft(
         board=board,
         answers={} if answers is None else read_answers(read_file(answers), answers.name),
         settings=dict(_split_setting(text) for text in settings or []),
+        weights=tensors_of(weights),
     )
     data = draft_policy(read_train(source), options)
     write_atomically(out, data)

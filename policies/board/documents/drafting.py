@@ -2,9 +2,13 @@
 
 What the draft says about data, outputs, hyperparameters and resources is what the train asks for; the board may narrow
 all of it. A range that the example has narrowed already stays so: its summary speaks of it. What is the board's own (`placeholders`) is left to it. The result is YAML for a person to read and change.
+
+How large an update is, a manifest that returns the tensors it is given does not say. The weights do; drafted without them, the file says that
+its ceiling on bytes is nobody's answer to that.
 """
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from importlib.resources import files
@@ -17,7 +21,10 @@ from policies.board.documents.placeholders import BOARDS_OWN, placeholder
 from policies.documents import MAX_DOCUMENT_BYTES, format_moment, load_yaml
 from policies.errors import DocumentError, UsageError
 from policies.manifest import HyperparameterSpec, TrainKind, TrainManifest
-from policies.policy import Policy
+from policies.policy import Policy, ReleaseRules
+from policies.rules.capacity import tensors_released
+from policies.wire.arrays import TensorShape
+from policies.wire.releases import update_bytes
 
 VALIDITY = timedelta(days=365)
 _NO_TRAINS = frozenset({"skeleton", "purposes"})
@@ -28,6 +35,15 @@ _HEADER = """\
 # Read every line: what stands here is permitted, and nothing else. `pht-board review` says it in words;
 # `pht-board sign` signs exactly these bytes.
 """
+
+_UNSIZED = """\
+# release.maximum_bytes is not worked out for this train: how large its update is follows from its weights, which this draft was
+# made without. A station refuses to train for a larger one. `pht-board draft --weights` takes it from the initial weights.
+"""
+_CEILING = "release.maximum_bytes"
+_MIB = 1 << 20
+_ROOM_FOR_NUMBERS = 1 << 16
+"""Bytes beside an update: a message's metrics as text, some hundreds of them."""
 
 _Document = dict[str, JsonValue]
 
@@ -42,6 +58,7 @@ class DraftOptions:
         board: the board's name.
         answers: values by dotted path, such as the board's own names and references.
         settings: further values by dotted path, as YAML text (``runs.rounds`` -> ``5``); they come last.
+        weights: the tensors that training starts from, where they are at hand.
     """
 
     now: datetime
@@ -49,13 +66,14 @@ class DraftOptions:
     board: str | None = None
     answers: Mapping[str, JsonValue] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
+    weights: Sequence[TensorShape] | None = None
 
 
 def draft_policy(train: Train, options: DraftOptions) -> bytes:
     """Return a policy file that fits a train.
 
     Raises:
-        UsageError: a setting names nothing in a policy, or the manifest names no image yet.
+        UsageError: a setting names nothing in a policy, the manifest names no image yet, or the weights are not the train's.
         DocumentError: the result contradicts itself.
     """
     if not train.image_digests:
@@ -75,11 +93,33 @@ def draft_policy(train: Train, options: DraftOptions) -> bytes:
     header = _HEADER.format(
         id=document["id"], version=document["version"], train=manifest.name, train_version=manifest.version
     )
-    data = (
-        header + yaml.dump(document, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=100)
-    ).encode()
-    load_yaml(Policy, data, what="the draft")
-    return data
+    data = _written(header, document)
+    policy = load_yaml(Policy, data, what="the draft")
+    if policy.release.tensors is None or _CEILING in {*options.answers, *options.settings}:
+        return data
+    update = _update_bytes(policy.release, manifest, options.weights)
+    if update is None:
+        return data if manifest.name in example_names() else _written(header + _UNSIZED, document)
+    _raise_to(document, _CEILING, _MIB * math.ceil((update + _ROOM_FOR_NUMBERS) / _MIB))
+    return _written(header, document)
+
+
+def _update_bytes(
+    rules: ReleaseRules, manifest: TrainManifest, weights: Sequence[TensorShape] | None
+) -> int | None:
+    """Return how large the file of an update is; None where nobody says which tensors it has."""
+    tensors = tensors_released(rules, manifest, weights)
+    if tensors == ():
+        raise UsageError(
+            "the weights do not hold the tensors that the train's manifest lists",
+            hint="Give the weights that this train starts from.",
+        )
+    return None if tensors is None else update_bytes(tensors)
+
+
+def _written(header: str, document: _Document) -> bytes:
+    text = yaml.dump(document, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=100)
+    return (header + text).encode()
 
 
 def example_names() -> Iterable[str]:

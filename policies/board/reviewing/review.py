@@ -14,10 +14,18 @@ from policies.documents import format_moment
 from policies.manifest import AggregateOutput, Interface, Resources, TrainManifest
 from policies.policy import Policy, ReleaseRules, ResourceGrant
 from policies.predictions import prediction_in_words
-from policies.rules.capacity import Capacity, bits_in_words, capacity, in_words, trust_in_words
+from policies.rules.capacity import (
+    Capacity,
+    bits_in_words,
+    capacity,
+    in_words,
+    tensors_released,
+    trust_in_words,
+)
 from policies.rules.privacy_words import noise_attention, noise_in_words
 from policies.strategies import strategy_in_words
 from policies.wire.arrays import TensorShape
+from policies.wire.releases import update_bytes
 
 if TYPE_CHECKING:
     from policies.board.contents.report import ImageContents
@@ -104,6 +112,7 @@ def review_policy(
         *_policy_attention(policy, data),
         *noise_attention(policy, train.manifest if train else None),
         *((*_mismatches(policy, train), *_code_attention(train)) if train else ()),
+        *_size_attention(policy, train.manifest if train else None, weights),
         *(metric_attention(train.manifest, policy.release) if train else ()),
     ]
     if previous is not None:
@@ -437,6 +446,17 @@ def _mismatches(policy: Policy, train: Train) -> list[str]:
         (not declared <= granted, f"Declared but withheld: {', '.join(sorted(declared - granted))}."),
     ]
     return [text for wrong, text in checks if wrong]
+
+
+def _size_attention(
+    policy: Policy, manifest: TrainManifest | None, weights: tuple[TensorShape, ...] | None
+) -> list[str]:
+    update = update_bytes(tensors_released(policy.release, manifest, weights) or ())
+    if update <= policy.release.maximum_bytes:
+        return []
+    return [
+        f"An update holds {update:,} bytes and release.maximum_bytes is {policy.release.maximum_bytes:,}: stations would refuse to train."
+    ]
 
 
 def _changes(before: Policy, after: Policy) -> Section:

@@ -115,7 +115,11 @@ class Blurring:
         numbers = self._most_number_bytes(passed)
         most = numbers + (0 if passed.update is None else _size_of(passed.update))
         if most > self._contract.maximum_bytes or numbers > MAX_REPLY_BYTES - REPLY_ROOM:
-            return (Reason(RefusalCode.RELEASE_TOO_LARGE, f"up to {most} bytes"),)
+            ceiling = self._contract.maximum_bytes
+            text = (
+                f"up to {most:,} bytes, of which {numbers:,} of numbers; release.maximum_bytes is {ceiling:,}"
+            )
+            return (Reason(RefusalCode.RELEASE_TOO_LARGE, text),)
         # 2
         queries = self._contract.queries.get(passed.stage, ())
         if not queries:

@@ -270,9 +270,23 @@ def test_other_inbound_weights_than_the_contracts_withhold(bench: Bench, tmp_pat
 
 
 def test_a_release_over_the_policys_ceiling_is_withheld_and_removed(bench: Bench) -> None:
-    guard = bench.guard(rules=policy(maximum_bytes=200))
+    whole = bench.guard().check(bench.request(), head(), bench.answer())
+    assert isinstance(whole, Release)
+    assert whole.arrays is not None
+    # Room for the update, and none for the numbers beside it: found when both are there.
+    guard = bench.guard(rules=policy(maximum_bytes=whole.arrays.size))
+    bench.out.unlink()
     assert codes(guard.check(bench.request(), head(), bench.answer())) == {RefusalCode.RELEASE_TOO_LARGE}
     assert not bench.out.exists()
+
+
+def test_an_update_that_can_never_leave_is_found_before_anything_is_trained(bench: Bench) -> None:
+    whole = bench.guard().check(bench.request(), head(), bench.answer())
+    assert isinstance(whole, Release)
+    assert whole.arrays is not None
+    for short, found in ((0, []), (1, [RefusalCode.RELEASE_TOO_LARGE])):
+        contract = bench.contract(rules=policy(maximum_bytes=whole.arrays.size - short))
+        assert [reason.code for reason in contract.problems] == found
 
 
 def test_the_ceiling_for_reading_follows_the_contract(bench: Bench) -> None:
