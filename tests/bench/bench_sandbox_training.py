@@ -1,212 +1,206 @@
-"""What the sandbox costs a training: patches per second of the CT segmentation train inside it, against the same code outside.
+"""What the sandbox costs a training: throughput of the CT segmentation train inside it, against the same code outside, as a ratio.
 
-    python -m tests.bench.bench_sandbox_training [--rounds 7] [--width 8] [--output FILE]
+    python -m tests.bench.bench_sandbox_training [--blocks 12] [--minutes 30] [--device auto|cpu|cuda] [--unlimited] [--output FILE]
 
-Inside: the packed image in a station's own sandbox, with all its restrictions, asked over its socket. Outside: the same image by plain
-`docker run` as root with none of them (no limits, no seccomp, all capabilities, a writable root), its runtime called without a socket. Both train the
-same round in turn on the same volumes and stay warm; the first of each counts for nothing, and their updates must be equal, so that the
-same work was done. Told are medians by the clock and their ratio; what else the machine does disturbs it, so its load stands beside it.
-On the CPU: no container here is given a device.
+Inside: the image in a station's own sandbox, with all its restrictions. Outside: the same image by plain `docker run`, without a filter of
+system calls and with a writable root; as many processors, as much memory and as many threads (`--unlimited`: without those limits). Where this
+machine has an NVIDIA GPU both have it, and the image is the one for CUDA.
+
+Both stay warm and train one round again and again, from the same weights on the same files: A B B A, B A A B. The first round of each is told
+apart. Loss and weights of all rounds must be equal, byte for byte on a CPU, so that the same work was done. Timed is training, inside the
+process of either (`training_clock.py`): by the clock, and in processor time of all its threads, which other work on the machine disturbs less.
+What a request and its answer take beside is told as well.
+
+Exit status 1: throughput by the clock is surely below 97 % (the whole interval, see `paired_ratio.py`); 0 else, with the word "undecided" where
+the machine was too restless to say.
 """
 
 import argparse
 import json
+import math
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
-from safetensors.numpy import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from segmentation_kit import CONFIG, make_case, write_cohort
+from segmentation_kit import CONFIG
+from trains_kit import remove_images
 
-from station.sandbox.session import TrainSandbox, TrainSession
-from station.sandbox.spec import MIB, ContainerSpec, ReplyLimits, TrainReply, TrainRequest
-from train_images.tool.building import build
-from train_images.tool.folders import PackedTrain, read_bundle, read_folder
-from train_images.tool.packing import pack
-from train_images.tool.sandbox_home import SandboxHome, sandbox_home
+from tests.bench.paired_ratio import Block, Ratio, Verdict, ratio_over
+from tests.bench.training_arms import CASES, TAG, Round, Side, gpu_here, packed, sides
+from train_images.tool.folders import PackedTrain
 
-TARGET: Final = 0.97
+LIMIT: Final = 0.97
 """Throughput inside within 3 % of that outside."""
-TRAIN: Final = Path(__file__).parents[2] / "train_images" / "ct-segmentation"
-TAG: Final = "pht-bench-ct-segmentation:1"
-CASES: Final = 4
-SETTINGS: Final = {name: value for name, value in CONFIG.items() if name != "server-round"} | {
-    "patches_per_case": 8
+GPU_TOLERANCE: Final = 1e-3
+"""Of the loss, relative: on a GPU sums come in another order each time."""
+ORDERS: Final = (("inside", "outside", "outside", "inside"), ("outside", "inside", "inside", "outside"))
+SAME: Final = ("threads", "processors", "on_gpu")
+"""What both must say of themselves."""
+FIGURES: Final[dict[str, Callable[[Round], float]]] = {
+    "training, by the clock": lambda each: each.seconds,
+    "training, processor time": lambda each: each.processor_s,
+    "one step, by the clock": lambda each: statistics.median(each.clock["steps_s"]),
+    "with request and answer": lambda each: each.exchange_s,
 }
 
-_OUTSIDE: Final = """
-import json, sys, time
-import numpy as np
-from pht_runtime.frames import Request
-from pht_runtime.flower import FlowerTrain
-train = FlowerTrain("algorithms.ct_segmentation.client_app:app", {})
-head = {"type": "train", "id": 1, "round": 1, "config": json.loads(sys.argv[1])}
-for _ in sys.stdin:
-    began = time.monotonic()
-    reply = train.answer(Request(head, "/weights/start.safetensors"))
-    took = time.monotonic() - began
-    total = float(sum(np.abs(array.astype(np.float64)).sum() for array in reply.arrays.values()))
-    print(json.dumps({"seconds": took, "sum": total}), flush=True)
-"""
+
+def settings_of(train: PackedTrain, patches: int) -> dict[str, Any]:
+    """Return the manifest's own hyperparameters, and how many patches a case gives."""
+    shipped = {name: each.default for name, each in train.manifest.hyperparameters.items()}
+    return shipped | {"patches_per_case": patches, "seed": int(CONFIG["seed"])}
 
 
-@contextmanager
-def inside(train: PackedTrain, home: SandboxHome) -> Iterator[TrainSession]:
-    """Yield the train in the sandbox, on a cohort."""
-    cohort = home.cohorts / "cohort"
-    cohort.mkdir(parents=True)
-    lay(cohort)
-    resources = train.manifest.resources
-    spec = ContainerSpec(
-        run_id="bench-training",
-        image_config_digest=train.index.config.digest,
-        cohort_dir=str(cohort),
-        control_dir=str(home.control / "run"),
-        memory_bytes=resources.memory_mib * MIB,
-        cpus=float(os.cpu_count() or 1),
-        pids=resources.pids,
-        scratch_bytes=resources.scratch_mib * MIB,
-        wall_clock_s=3600,
-    )
-    session = TrainSandbox(home.launcher).start(spec)
-    try:
-        yield session
-    finally:
-        session.finish()
+def check_same_work(rounds: Sequence[Round]) -> None:
+    """Hold all rounds of both sides to the first.
+
+    Raises:
+        SystemExit: they are not the same work, or were not given the same.
+    """
+    first = rounds[0]
+    for each in rounds[1:]:
+        if any(each.clock[name] != first.clock[name] for name in SAME):
+            raise SystemExit(f"not given the same: {first.clock} and {each.clock}")
+        if not first.clock["on_gpu"] and (each.loss, each.weights) != (first.loss, first.weights):
+            raise SystemExit(f"not the same work: loss {first.loss} and {each.loss}, or other weights")
+        if not math.isclose(each.loss, first.loss, rel_tol=GPU_TOLERANCE):
+            raise SystemExit(f"not the same work: loss {first.loss} and {each.loss}")
 
 
-@contextmanager
-def outside(cohort: Path, weights: Path) -> Iterator[subprocess.Popen[str]]:
-    """Yield the same image without a sandbox; a line on its standard input is a round."""
-    command = ["docker", "run", "--rm", "-i", "--privileged", "--security-opt=seccomp=unconfined", "--user=0"]
-    command += [f"--volume={cohort}:/train/data:ro", f"--volume={weights.parent}:/weights:ro"]
-    command += [
-        "--workdir=/opt/pht",
-        "--entrypoint=/opt/train/bin/python",
-        TAG,
-        "-W",
-        "ignore",
-        "-c",
-        _OUTSIDE,
-    ]
-    with subprocess.Popen(
-        [*command, json.dumps(SETTINGS)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            if process.stdin is not None:
-                process.stdin.close()
+def measure(
+    both: dict[str, Side], blocks: int, minutes: float, progress: Callable[[str], None]
+) -> dict[str, list[Round]]:
+    """Train in turn; returns the rounds of each side, the first of each the one that warms it.
 
-
-def lay(folder: Path) -> None:
-    """Write the cohort; equal each time."""
-    write_cohort(folder, {"training": [make_case(folder, f"t{number}") for number in range(CASES)]})
-
-
-def start_weights(path: Path, width: int) -> None:
-    """Write untrained weights of a UNet of some width: which network trains follows from them."""
-    import torch
-
-    from algorithms.ct_segmentation.networks import unet
-
-    torch.manual_seed(1)
-    save_file({name: tensor.numpy().copy() for name, tensor in unet(2, width).state_dict().items()}, path)
-
-
-def measure(rounds: int, width: int, scratch: Path) -> dict[str, Any]:
-    """Train in turn; returns seconds and the ratio."""
-    folder = read_folder(TRAIN)
-    build(folder, TAG, lambda _line: None)
-    pack(folder, TAG, scratch / "bundle")
-    train = read_bundle(scratch / "bundle")
-    weights = scratch / "weights" / "start.safetensors"
-    plain = scratch / "cohort"
-    weights.parent.mkdir()
-    plain.mkdir()
-    start_weights(weights, width)
-    lay(plain)
-    seconds: dict[str, list[float]] = {"inside": [], "outside": []}
-    with sandbox_home(train) as home, inside(train, home) as session, outside(plain, weights) as process:
-        for number in range(rounds + 1):
-            limits = ReplyLimits(home.work / "reply.safetensors", 1 << 30)
-            reply = session.exchange(TrainRequest("train", 1, SETTINGS, weights), limits, timeout_s=900.0)
-            if not isinstance(reply, TrainReply) or reply.arrays is None:
-                raise SystemExit(f"the train inside failed: {reply}\n{session.logs(4000)}")
-            total = float(
-                sum(np.abs(array.astype(np.float64)).sum() for array in load_file(reply.arrays).values())
-            )
-            reply.arrays.unlink()
-            answer = _ask(process)
-            if abs(answer["sum"] - total) > 1e-6 * total:
-                raise SystemExit(f"not the same work: {total} inside, {answer['sum']} outside")
-            if number:
-                seconds["inside"].append(reply.seconds)
-                seconds["outside"].append(answer["seconds"])
-    medians = {where: statistics.median(values) for where, values in seconds.items()}
-    patches = CASES * int(SETTINGS["patches_per_case"])
-    return {
-        "patches_per_second": {where: patches / value for where, value in medians.items()},
-        "seconds": seconds,
-        "ratio": medians["outside"] / medians["inside"],
-        "spread": {where: max(values) / min(values) for where, values in seconds.items()},
-        "load": os.getloadavg()[0],
-        "processors": os.cpu_count(),
-        "target": TARGET,
-    }
-
-
-def _ask(process: subprocess.Popen[str]) -> dict[str, float]:
-    if process.stdin is None or process.stdout is None:
-        raise SystemExit("the container outside has no pipes")
-    process.stdin.write("round\n")
-    process.stdin.flush()
-    line = process.stdout.readline()
-    if not line:
-        raise SystemExit("the train outside ended")
-    found: dict[str, float] = json.loads(line)
+    Args:
+        both: started.
+        blocks: at most.
+        minutes: after which no block begins.
+        progress: called with one line per block.
+    """
+    until = time.monotonic() + 60 * minutes
+    found = {where: [side.train()] for where, side in both.items()}
+    check_same_work([found["inside"][0], found["outside"][0]])
+    for number in range(blocks):
+        if time.monotonic() > until:
+            break
+        for where in ORDERS[number % len(ORDERS)]:
+            found[where].append(both[where].train())
+            check_same_work([found["inside"][0], found[where][-1]])
+        ratio = block_ratios(found, FIGURES["training, by the clock"])[-1]
+        progress(f"block {number + 1} of {blocks}: {ratio:.3f}, load {os.getloadavg()[0]:.1f}")
     return found
+
+
+def block_ratios(found: dict[str, list[Round]], figure: Callable[[Round], float]) -> list[float]:
+    """Return what each block says of a figure; the rounds that warm are left out."""
+    inside, outside = ([figure(each) for each in found[where][1:]] for where in ("inside", "outside"))
+    return [
+        Block((inside[at], inside[at + 1]), (outside[at], outside[at + 1])).ratio
+        for at in range(0, len(inside), 2)
+    ]
+
+
+def report(found: dict[str, list[Round]], patches: int, console: Console) -> tuple[dict[str, Ratio], Verdict]:
+    """Show what was found."""
+    ratios = {name: ratio_over(block_ratios(found, figure)) for name, figure in FIGURES.items()}
+    table = Table("", "inside", "outside", title=f"a round of training: {patches} patches, medians")
+    rows: dict[str, Callable[[Round], float]] = {
+        "patches per second": lambda each: patches / each.seconds,
+        "seconds": lambda each: each.seconds,
+        "processor seconds, user": lambda each: each.clock["user_s"],
+        "processor seconds, system": lambda each: each.clock["system_s"],
+        "page faults": lambda each: each.clock["faults"],
+        "switches": lambda each: each.clock["switches"],
+        "seconds with request and answer": lambda each: each.exchange_s,
+    }
+    for name, row in rows.items():
+        table.add_row(
+            name,
+            *(f"{statistics.median(map(row, found[where][1:])):.4g}" for where in ("inside", "outside")),
+        )
+    table.add_row(
+        "seconds of the first, cold", *(f"{found[where][0].seconds:.4g}" for where in ("inside", "outside"))
+    )
+    console.print(table)
+    table = Table(
+        "throughput inside of that outside", "median", "interval", "least to most", "at least 0.97?"
+    )
+    for name, ratio in ratios.items():
+        interval = (
+            f"{ratio.low:.3f} to {ratio.high:.3f} ({ratio.confidence:.0%})" if ratio.confidence else "none"
+        )
+        table.add_row(
+            name,
+            f"{ratio.median:.3f}",
+            interval,
+            f"{ratio.least:.3f} to {ratio.most:.3f}",
+            ratio.verdict(LIMIT).value,
+        )
+    console.print(table)
+    return ratios, ratios["training, by the clock"].verdict(LIMIT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, show, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--width", type=int, default=8, help="channels of the UNet's first level")
+    parser.add_argument("--blocks", type=int, default=12, help="of four rounds; under six nothing is decided")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no block begins")
+    parser.add_argument("--width", type=int, default=16, help="channels of the UNet's first level")
+    parser.add_argument("--patches", type=int, help="per case and round; without it 1, on a GPU 64")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--unlimited", action="store_true", help="outside without limits on processors and memory"
+    )
     parser.add_argument("--output", type=Path, help="a JSON file")
     choices = parser.parse_args(arguments)
+    console = Console(highlight=False)
+    gpu, why = gpu_here()
+    if choices.device == "cuda" and not gpu:
+        raise SystemExit(why)
+    gpu = gpu and choices.device != "cpu"
+    console.print(why if gpu or choices.device == "auto" else "measured on the processor")
+    per_case = choices.patches or (64 if gpu else 1)
     try:
         with tempfile.TemporaryDirectory(prefix="pht-bench-training-") as scratch:
-            found = measure(choices.rounds, choices.width, Path(scratch))
+            train = packed(Path(scratch), "cuda" if gpu else "cpu")
+            settings = settings_of(train, per_case)
+            with sides(train, settings, choices.width, gpu=gpu, limits=not choices.unlimited) as both:
+                found = measure(both, choices.blocks, choices.minutes, console.print)
     finally:
-        subprocess.run(["docker", "rmi", "-f", TAG], check=False, capture_output=True)
-    table = Table("where", "patches per second", "slowest of fastest round", title="a round of training")
-    for where, rate in found["patches_per_second"].items():
-        table.add_row(where, f"{rate:.2f}", f"{found['spread'][where]:.2f}x")
-    console = Console(highlight=False)
-    console.print(table)
+        remove_images([TAG])
+    if bool(found["inside"][0].clock["on_gpu"]) != gpu:
+        raise SystemExit("it trained on another device than it was given")
+    ratios, verdict = report(found, CASES * per_case, console)
+    clock = found["inside"][0].clock
     console.print(
-        f"inside at {found['ratio']:.3f} of outside (target {TARGET}); load {found['load']:.1f} on {found['processors']} processors"
+        f"{verdict.value}: {clock['threads']} threads on {clock['processors']} processors, load {os.getloadavg()[0]:.1f}; "
+        f"all rounds alike in loss{'' if gpu else ' and weights, byte for byte'}"
     )
     if choices.output is not None:
-        choices.output.write_text(json.dumps(found, indent=1) + "\n")
-    return 0
+        choices.output.write_text(json.dumps(_as_json(found, ratios, verdict), indent=1) + "\n")
+    return int(verdict is Verdict.BEYOND)
+
+
+def _as_json(found: dict[str, list[Round]], ratios: dict[str, Ratio], verdict: Verdict) -> dict[str, Any]:
+    rounds = {
+        where: [each.clock | {"exchange_s": each.exchange_s, "loss": each.loss} for each in rounds]
+        for where, rounds in found.items()
+    }
+    told = {
+        name: {"median": each.median, "low": each.low, "high": each.high, "confidence": each.confidence}
+        for name, each in ratios.items()
+    }
+    return {"verdict": verdict.value, "limit": LIMIT, "ratios": told, "rounds": rounds}
 
 
 if __name__ == "__main__":
