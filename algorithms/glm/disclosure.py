@@ -3,7 +3,8 @@
 The information matrix of a linear model holds the number of patients in every category and every pair of them as it is, and that of
 a logistic or Poisson model up to a factor; the score holds how many of each category had the outcome. So these are held to what any
 table of counts is held to: each cell empty, or at least the minimum. A column with two or three different numbers is a category
-too, for its sums are equations enough; and of a column in which nearly everybody has one number, the few others would be read from its sum.
+too, for its sums are equations enough; and of a column in which nearly everybody has one number, the few others would be read from its sum:
+over all patients, over those of a category, and where it stands in one product with another such column.
 
 That is what DataSHIELD's regressions look at as well (its filters nfilter.tab and nfilter.glm; their defaults are 3 patients a cell
 and a parameter for every three patients), and here it includes pairs. It bounds what is read off directly. Whoever holds the sums of
@@ -62,16 +63,31 @@ def require_many(design: Design, minimum: int, minimum_joint: int) -> None:
 
 
 def _tables(design: Design) -> Iterator[tuple[str, NDArray[np.int64]]]:
-    """Yield every table of counts that the sums hold, and of each column of numbers how many stand apart."""
+    """Yield every table of counts that the sums hold, and of columns of numbers how many stand apart."""
     categories = _categories(design)
-    for name, values in design.numbers.items():
-        if name not in categories:
-            _, counts = np.unique(values, return_counts=True)
-            yield name, np.array([len(values) - counts.max()], np.int64)
+    # Whoever knows what nearly everybody has takes it off the sum, and has the few others': of all, and of a category alone.
+    numbers = {name: values for name, values in design.numbers.items() if name not in categories}
+    apart = {name: values != _commonest(values) for name, values in numbers.items()}
+    for name, others in apart.items():
+        yield name, np.array([others.sum()], np.int64)
+    for name, values in numbers.items():
+        for field, places in categories.items():
+            cells = (values[places == place] for place in np.unique(places))
+            yield (
+                f"{name} by {field}",
+                np.array([np.sum(each != _commonest(each)) for each in cells], np.int64),
+            )
+    for (one, left), (other, right) in combinations(apart.items(), 2):
+        yield f"{one} by {other}", np.array([np.sum(left & right)], np.int64)
     for name, places in categories.items():
         yield name, np.bincount(places)
     for (one, left), (other, right) in combinations(categories.items(), 2):
         yield f"{one} by {other}", np.bincount(left * (int(right.max()) + 1) + right)
+
+
+def _commonest(values: NDArray[np.float64]) -> float:
+    different, counts = np.unique(values, return_counts=True)
+    return float(different[np.argmax(counts)])
 
 
 def _categories(design: Design) -> dict[str, NDArray[np.int64]]:
