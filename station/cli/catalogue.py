@@ -9,7 +9,7 @@ import typer
 from policies.console import JsonOption, echo_json, new_app, say, say_table
 from policies.errors import StorageError, UsageError
 from station.cli.program import app
-from station.cli.reaching import HomeOption, compute_api
+from station.cli.reaching import GroupHomeOption, HomeOption, compute_api, named
 
 catalogue_app = new_app("What the station holds.")
 profile_app = new_app("What the station tells about itself.")
@@ -24,18 +24,13 @@ _COUNTS = ("collection", "patients", "studies", "series", "images")
 @catalogue_app.callback()
 def catalogue(
     context: typer.Context,
-    home: Annotated[
-        Path | None,
-        typer.Option("--home", envvar="PHT_HOME", help="The station's folder.", file_okay=False),
-    ] = None,
+    home: GroupHomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What the station holds; without a subcommand, its collections in rounded counts."""
     if context.invoked_subcommand is not None:
         return
-    if home is None:
-        raise UsageError("Missing option '--home'.", hint="Name the station's folder.")
-    rows = compute_api(home).get("/v1/catalogue")
+    rows = compute_api(named(home)).get("/v1/catalogue")
     if as_json:
         echo_json(rows)
         return

@@ -15,6 +15,7 @@ from policies.errors import DataError
 from station.cli.program import app
 
 if TYPE_CHECKING:
+    from station.intake.tool.request import ToolRequest
     from station.pseudonymisation.options import DeidentificationOptions
 
 
@@ -36,45 +37,56 @@ class PixelChoice(StrEnum):
     OFF = "off"
 
 
+SourceArgument = Annotated[Path, typer.Argument(help="A folder of DICOM files, or a zip file.", exists=True)]
+TargetArgument = Annotated[Path, typer.Argument(help="A new folder for the pseudonymised images.")]
+KeyOption = Annotated[Path, typer.Option(help="The hospital's pseudonym key (0600).", dir_okay=False)]
+NewKeyOption = Annotated[bool, typer.Option("--new-key", help="Make the key file; there must be none.")]
+ProjectOption = Annotated[str, typer.Option(help="Pseudonyms of one project do not link to another's.")]
+IssuerOption = Annotated[str, typer.Option(help="Who issued patient ids that come without an issuer.")]
+OptionOption = Annotated[
+    list[OptionChoice] | None,
+    typer.Option(help="Beside the Basic Profile; may be given again. Default: modified-dates."),
+]
+NoOptionsOption = Annotated[
+    bool, typer.Option("--no-options", help="The Basic Profile alone: no date stays.")
+]
+SafePrivateOption = Annotated[
+    list[str] | None, typer.Option(help="With safe-private: also this element, creator:gggg,xxee:VR.")
+]
+PixelsOption = Annotated[
+    PixelChoice,
+    typer.Option(
+        help="require: text in films is found by both detectors and masked, and what is doubtful left out; "
+        "detect-only: by our own detector where tesseract is missing; off: nobody looks."
+    ),
+]
+KeepFacesOption = Annotated[
+    bool, typer.Option("--keep-faces", help="Also images in which a face could be made out.")
+]
+JobsOption = Annotated[int, typer.Option(help="How many processes work.", min=1, max=256)]
+MappingOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Also write old and new identifiers (id_old,id_new) to this folder; audited beside the key."
+    ),
+]
+
+
 @app.command()
 def pseudonymise(
-    source: Annotated[Path, typer.Argument(help="A folder of DICOM files, or a zip file.", exists=True)],
-    target: Annotated[Path, typer.Argument(help="A new folder for the pseudonymised images.")],
-    key: Annotated[Path, typer.Option(help="The hospital's pseudonym key (0600).", dir_okay=False)],
-    new_key: Annotated[
-        bool, typer.Option("--new-key", help="Make the key file; there must be none.")
-    ] = False,
-    project: Annotated[
-        str, typer.Option(help="Pseudonyms of one project do not link to another's.")
-    ] = "registry",
-    issuer: Annotated[str, typer.Option(help="Who issued patient ids that come without an issuer.")] = "",
-    option: Annotated[
-        list[OptionChoice] | None,
-        typer.Option(help="Beside the Basic Profile; may be given again. Default: modified-dates."),
-    ] = None,
-    no_options: Annotated[
-        bool, typer.Option("--no-options", help="The Basic Profile alone: no date stays.")
-    ] = False,
-    safe_private: Annotated[
-        list[str] | None, typer.Option(help="With safe-private: also this element, creator:gggg,xxee:VR.")
-    ] = None,
-    pixels: Annotated[
-        PixelChoice,
-        typer.Option(
-            help="require: text in films is found by both detectors and masked, and what is doubtful left out; "
-            "detect-only: by our own detector where tesseract is missing; off: nobody looks."
-        ),
-    ] = PixelChoice.REQUIRE,
-    keep_faces: Annotated[
-        bool, typer.Option("--keep-faces", help="Also images in which a face could be made out.")
-    ] = False,
-    jobs: Annotated[int, typer.Option(help="How many processes work.", min=1, max=256)] = 1,
-    mapping_to: Annotated[
-        Path | None,
-        typer.Option(
-            help="Also write old and new identifiers (id_old,id_new) to this folder; audited beside the key."
-        ),
-    ] = None,
+    source: SourceArgument,
+    target: TargetArgument,
+    key: KeyOption,
+    new_key: NewKeyOption = False,
+    project: ProjectOption = "registry",
+    issuer: IssuerOption = "",
+    option: OptionOption = None,
+    no_options: NoOptionsOption = False,
+    safe_private: SafePrivateOption = None,
+    pixels: PixelsOption = PixelChoice.REQUIRE,
+    keep_faces: KeepFacesOption = False,
+    jobs: JobsOption = 1,
+    mapping_to: MappingOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Pseudonymise a folder or a zip into a folder; run it again to go on where it stopped.
@@ -82,7 +94,6 @@ def pseudonymise(
     Ends with exit code 8 when a file has no output; the report says how many, and why.
     """
     from station.intake.tool.request import ToolRequest  # noqa: PLC0415 - starts faster without
-    from station.intake.tool.running import pseudonymise as run  # noqa: PLC0415
 
     chosen = [] if no_options else [choice.value for choice in option or [OptionChoice.MODIFIED_DATES]]
     request = ToolRequest(
@@ -98,6 +109,12 @@ def pseudonymise(
     )
     if new_key:
         _make_key(key)
+    _run(request, mapping_to, as_json=as_json)
+
+
+def _run(request: "ToolRequest", mapping_to: Path | None, *, as_json: bool) -> None:
+    from station.intake.tool.running import pseudonymise as run  # noqa: PLC0415
+
     with _progress(quiet=as_json) as tell:
         report = run(request, mapping_to, tell)
     if as_json:

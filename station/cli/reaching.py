@@ -8,13 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from policies.errors import NotFoundError, StorageError
+from policies.errors import NotFoundError, StorageError, UsageError
 from station.layout import StationPaths
 
 HomeOption = Annotated[
     Path,
     typer.Option("--home", envvar="PHT_HOME", help="The station's folder.", file_okay=False),
 ]
+
+GroupHomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", envvar="PHT_HOME", help="The station's folder.", file_okay=False),
+]
+"""Of a group that does something without a command too; its commands name the folder themselves."""
 
 LOGIN = Path("/proc/self/loginuid")
 """Where the kernel says who logged in."""
@@ -74,6 +80,17 @@ def write_new(path: Path, data: bytes) -> None:
         raise StorageError(
             f"{path.name} cannot be written ({error.strerror})", hint="Free disk space."
         ) from error
+
+
+def named(home: Path | None) -> Path:
+    """Return the station's folder.
+
+    Raises:
+        UsageError: none was named.
+    """
+    if home is None:
+        raise UsageError("Missing option '--home'.", hint="Name the station's folder, here or in PHT_HOME.")
+    return home
 
 
 def station_paths(home: Path) -> StationPaths:

@@ -1,5 +1,6 @@
 """What left this station: every release, one release whole, and the very bytes of it."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +9,7 @@ import typer
 from policies.console import JsonOption, echo_json, new_app, say, say_table
 from policies.errors import NotFoundError, StorageError, UsageError
 from station.cli.program import app
-from station.cli.reaching import HomeOption, compute_api
+from station.cli.reaching import GroupHomeOption, HomeOption, compute_api, named
 from station.cli.trains import OrderArgument, full_order
 
 releases_app = new_app("What left this station: list, show, export.")
@@ -21,18 +22,13 @@ StageArgument = Annotated[str, typer.Argument(help="train, evaluate or analyse."
 @releases_app.callback()
 def releases(
     context: typer.Context,
-    home: Annotated[
-        Path | None,
-        typer.Option("--home", envvar="PHT_HOME", help="The station's folder.", file_okay=False),
-    ] = None,
+    home: GroupHomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What left this station: list, show, export; without a command, the list."""
     if context.invoked_subcommand is not None:
         return
-    if home is None:
-        raise UsageError("which station?", hint="Name its folder with --home, or in PHT_HOME.")
-    _list(home, as_json=as_json)
+    _list(named(home), as_json=as_json)
 
 
 @releases_app.command("list")
@@ -73,17 +69,17 @@ def export(
     names = {"reply": "reply.json"} | ({"arrays": "arrays.safetensors"} if row["digest"] else {})
     if any((out / name).exists() for name in names.values()):
         raise UsageError(f"{out.name} holds a release already", hint="Name a new folder.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for part, name in names.items():
-            with (out / name).open("xb") as file:
-                api.download(f"/v1/releases/{row['order']}/{round_}/{stage}/{part}", file)
-    except BaseException as error:
-        for name in names.values():
-            (out / name).unlink(missing_ok=True)
-        if isinstance(error, OSError):
+    with ExitStack() as undo:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            for part, name in names.items():
+                path = out / name
+                with path.open("xb") as file:
+                    undo.callback(path.unlink, missing_ok=True)
+                    api.download(f"/v1/releases/{row['order']}/{round_}/{stage}/{part}", file)
+        except OSError as error:
             raise StorageError(f"{out.name} cannot be written ({error.strerror})") from error
-        raise
+        undo.pop_all()
     say(f"Wrote {', '.join(names.values())} to {out}.")
 
 

@@ -95,6 +95,27 @@ def test_everything_that_left_is_listed_shown_and_exported_as_it_left(
     assert (other / "reply.json").read_bytes() == evaluated.reply
 
 
+def test_an_export_that_fails_takes_nothing_of_others_with_it(
+    kit: StationKit, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    envelope = kit.ready()
+    kit.message(envelope, Kind.TRAIN)
+    (trained,) = kit.releases.list()
+    export = said(home, "export", trained.order_digest, "1", "train")
+    a_file = tmp_path / "a-file"
+    a_file.write_text("somebody's")
+    assert run(app, [*export, str(a_file)]) == ExitCode.STORAGE
+    assert "a-file cannot be written" in capsys.readouterr().err
+    assert a_file.read_text() == "somebody's"
+    # A link that leads nowhere is seen when the file is made, and not before.
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "arrays.safetensors").symlink_to(tmp_path / "nowhere")
+    assert run(app, [*export, str(out)]) == ExitCode.STORAGE
+    assert [path.name for path in out.iterdir()] == ["arrays.safetensors"]
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_what_is_kept_no_longer_is_refused_and_never_computed_again(
     kit: StationKit, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,5 +132,6 @@ def test_what_is_kept_no_longer_is_refused_and_never_computed_again(
     out = tmp_path / "out"
     assert run(app, said(home, "export", released.order_digest, "1", "train", str(out))) == ExitCode.REFUSED
     assert "RELEASE_PURGED" in capsys.readouterr().err
+    assert list(out.iterdir()) == []
     # The run goes on.
     assert kit.message(envelope, Kind.EVALUATE)[0].status is Status.RELEASED
