@@ -158,6 +158,12 @@ def _say_statistics(table: "TableStatistics") -> None:
         "count": ("line", "column", "patients"),
     }
     say_table(title, headers[table.measure], rows)
+    if table.quartiles:
+        say_table(
+            f"{table.table}: quartiles of {table.column} by {table.by}",
+            (str(table.by), "probability", "lies in"),
+            [(each.column, each.line, f"{each.low:g} to {each.high:g}") for each in table.quartiles],
+        )
 
 
 def _say_caution(told: "ToldResult") -> None:

@@ -1,6 +1,7 @@
 """Who the patients are, from the tables that stations counted: counts and shares, means and variances, quantiles, over all stations.
 
-    count      patients per cell, added up; where a station hides a cell, what the others tell is the least there are
+    count      patients per cell, added up; where a station hides a cell, what the others tell is the least there are; and of a number's
+               bins by a second column, in which bin the quartiles of each group lie, where no bin of that group is hidden
     sum        mean and sample variance from patients, sum and sum of squares, by exact fractions of the told decimals
     quantiles  between the lowest and the highest edge that stations tell; or, where a count of the same bins is told in full, the one
                bin that holds the quantile of all patients
@@ -9,9 +10,11 @@ Nothing here is an estimate but the interval of a mean, and no number is told th
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate
+from typing import Final
 
 from train_images.told.intervals import Z
 from train_images.told.reading import Line, Table, ToldResult, ToldTable
@@ -56,12 +59,22 @@ class Count:
     at_least: float
 
 
+@dataclass(frozen=True, slots=True)
+class GroupQuartile:
+    """Between which two edges a quartile lies among the patients of one category."""
+
+    column: str
+    line: str
+    low: float
+    high: float
+
+
 Cells = tuple[Mean, ...] | tuple[Quantile, ...] | tuple[Count, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class TableStatistics:
-    """What one table says of all stations' patients, and of each station's where single ones are told."""
+    """What one table says of all stations' patients, and of each station's where single ones are told; quartiles are of all stations'."""
 
     table: str
     measure: str
@@ -70,6 +83,10 @@ class TableStatistics:
     of: int
     pooled: Cells
     stations: Mapping[str, Cells]
+    quartiles: tuple[GroupQuartile, ...] = ()
+
+
+_QUARTILES: Final = ("0.25", "0.5", "0.75")
 
 
 def statistics_of(told: ToldResult) -> tuple[TableStatistics, ...]:
@@ -98,7 +115,23 @@ def _of_table(table: ToldTable, told: ToldResult) -> TableStatistics:
     parts = list(table.stations.values()) or ([] if table.pooled is None else [table.pooled])
     of = len(table.stations) or table.of
     pooled: Cells = _cells(table, parts, told) if parts else ()
-    return TableStatistics(table.key, table.measure, table.column, table.by, of, pooled, stations)
+    quartiles = tuple(_group_quartiles(table, parts)) if table.by is not None and told.exact else ()
+    return TableStatistics(table.key, table.measure, table.column, table.by, of, pooled, stations, quartiles)
+
+
+def _group_quartiles(table: ToldTable, parts: Sequence[Table]) -> Iterator[GroupQuartile]:
+    """Yield the quartiles of each category that is told in full; whoever lacks the number counts in none."""
+    if table.measure != "count" or not table.ends or not parts:
+        return
+    bins = len(table.ends) - 1
+    for at, column in enumerate(table.columns):
+        counts = [_added(part[place][at] for part in parts) for place in range(bins)]
+        known = [int(each) for each in counts if each is not None]
+        if len(known) < bins or not sum(known):
+            continue
+        for line in _QUARTILES:
+            place = _bin_of(line, known)
+            yield GroupQuartile(column, line, table.ends[place], table.ends[place + 1])
 
 
 def _cells(table: ToldTable, parts: Sequence[Table], told: ToldResult) -> Cells:
@@ -145,13 +178,14 @@ def _quantile(name: str, line: Sequence[Line], table: ToldTable, counts: Sequenc
     low, high = min(each or 0.0 for each in lows), max(each or 0.0 for each in highs)
     if counts is None or sum(counts) == 0:
         return Quantile(name, low, high)
-    rank = math.ceil(Fraction(name) * sum(counts))
-    reached = 0
-    for place, count in enumerate(counts):
-        reached += count
-        if reached >= rank:
-            return Quantile(name, table.ends[place], table.ends[place + 1])
-    return Quantile(name, low, high)
+    place = _bin_of(name, counts)
+    return Quantile(name, table.ends[place], table.ends[place + 1])
+
+
+def _bin_of(probability: str, counts: Sequence[int]) -> int:
+    """Return the bin that holds a quantile: the inverse of the empirical distribution function. Somebody is in one of the bins."""
+    rank = math.ceil(Fraction(probability) * sum(counts))
+    return next(place for place, reached in enumerate(accumulate(counts)) if reached >= rank)
 
 
 def _counts_of(table: ToldTable, parts: Sequence[Table], told: ToldResult) -> list[int] | None:
