@@ -12,7 +12,8 @@ from policies.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from policies.board.reviewing.review import Review, Section
+    from policies.board.reviewing.review import Review
+    from policies.board.reviewing.section import Section
 
 
 def add_commands(app: typer.Typer) -> None:

@@ -11,7 +11,7 @@ from policies.board.contents.licences import Family, family_of
 from policies.board.contents.report import is_bundle, open_bundle
 from policies.board.documents.documents_in import is_policy, read_file, read_train
 from policies.board.documents.listed import policy_of
-from policies.board.reviewing.review import Section
+from policies.board.reviewing.section import Section
 from policies.documents import load_yaml
 from policies.errors import UsageError
 from policies.manifest import TrainManifest

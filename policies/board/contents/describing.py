@@ -9,7 +9,7 @@ from policies.board.contents.licences import Family
 from policies.board.contents.packages import Origin, Package
 from policies.board.contents.report import ImageContents, ImageFile, ImageLayer
 from policies.board.contents.tar_stream import Kind
-from policies.board.reviewing.review import Section
+from policies.board.reviewing.section import Section
 
 SHOWN: Final = 12
 _MIB: Final = 1 << 20

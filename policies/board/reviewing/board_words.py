@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from policies.board.publishing.status import purposes_of
-from policies.board.reviewing.review import Review, Section
+from policies.board.reviewing.review import Review
+from policies.board.reviewing.section import Section
 from policies.board.signing.opinions_desk import opinions_in_words
 from policies.documents import load_yaml
 from policies.policy import Policy

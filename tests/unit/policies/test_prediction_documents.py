@@ -9,7 +9,8 @@ from station_documents import MANIFEST, as_yaml
 
 from policies.board.comparing.documents import changes_between
 from policies.board.documents.documents_in import Train
-from policies.board.reviewing.review import predictions_in_words, review_policy, review_train
+from policies.board.reviewing.policy_words import predictions_in_words
+from policies.board.reviewing.review import review_policy, review_train
 from policies.documents import canonical_json, digest_of, load_yaml
 from policies.manifest import TrainManifest
 from policies.policy import Policy

@@ -3,7 +3,7 @@
 import pytest
 
 from policies.board.comparing.documents import meaning_of
-from policies.board.reviewing.review import person_in_words
+from policies.board.reviewing.policy_words import person_in_words
 from policies.policy import ReleaseRules
 
 
