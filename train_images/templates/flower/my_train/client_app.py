@@ -18,7 +18,7 @@ from flwr.app import (
 )
 from flwr.clientapp import ClientApp
 
-from .images import load_split
+from .cohort import load_split
 from .model import build_model
 from .training import Recipe, auc, score, train
 

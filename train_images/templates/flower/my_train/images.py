@@ -1,14 +1,8 @@
-"""The station's cohort, read by MONAI: radiographs as 2-D images with a label each.
+"""How an image is read, by MONAI: radiographs as 2-D images.
 
-`datalist.json` is in the Decathlon form; images are NIfTI of 16 bits, 0 black to 65535
-white. Outside a container PHT_DATA says where the cohort lies.
+Images are NIfTI of 16 bits, 0 black to 65535 white.
 """
 
-import os
-from functools import lru_cache
-from pathlib import Path
-
-from monai.data import CacheDataset, load_decathlon_datalist
 from monai.transforms import (
     Compose,
     EnsureChannelFirstd,
@@ -22,7 +16,7 @@ SPATIAL_DIMS = 2
 SHAPE = (64, 64)
 """Pixels along each side that the network sees."""
 
-_READ = Compose(
+READ = Compose(
     [
         LoadImaged("image", reader="NibabelReader", image_only=True),
         EnsureChannelFirstd("image", channel_dim="no_channel"),
@@ -31,27 +25,3 @@ _READ = Compose(
         NormalizeIntensityd("image"),
     ]
 )
-
-
-class TooFewImagesError(ValueError):
-    """A split has nothing to work on; train.yaml declares the code."""
-
-    pht_error_code = "TOO_FEW_IMAGES"
-
-
-@lru_cache(maxsize=4)
-def load_split(split: str) -> CacheDataset:
-    """Read `training` or `validation` once and keep it.
-
-    Items have `image`, (1, *SHAPE), and `label`, 0 or 1.
-
-    Raises:
-        TooFewImagesError: there are fewer than two.
-    """
-    folder = Path(os.environ.get("PHT_DATA", "/train/data"))
-    cases = load_decathlon_datalist(
-        folder / "datalist.json", is_segmentation=False, data_list_key=split
-    )
-    if len(cases) < 2:
-        raise TooFewImagesError(split)
-    return CacheDataset(cases, _READ, num_workers=1, progress=False)
