@@ -10,8 +10,10 @@ from pathlib import Path
 import torch
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from torch import nn
 
 from algorithms.clientapp.cohort import cases_of, data_folder
+from algorithms.clientapp.failures import TrainError
 from algorithms.clientapp.messages import arrays_of, settings_of
 from algorithms.clientapp.weights import device, load_weights
 from algorithms.cxr_classification.data import load_split
@@ -37,7 +39,16 @@ def rows(
         patients: of each image.
         probabilities: of each image, 0 to 1. Shape (N,).
         labels: of each image, 0 or 1. Shape (N,).
+
+    Raises:
+        TrainError: NO_LABELS, of an image nobody knows whether it shows the finding; SCORE_NOT_FINITE, the network says no number of one.
     """
+    if bool(torch.isnan(labels).any()):
+        raise TrainError("NO_LABELS", "an image has no label, and would count as one without the finding")
+    if not bool(torch.isfinite(probabilities).all()):
+        raise TrainError(
+            "SCORE_NOT_FINITE", "the network says no finite number of an image: its weights are damaged"
+        )
     found: dict[str, tuple[float, int]] = {}
     for patient, probability, label in zip(patients, probabilities.tolist(), labels.tolist(), strict=True):
         highest, positive = found.get(patient, (0.0, 0))
@@ -50,12 +61,21 @@ def evaluate(message: Message, context: Context) -> Message:  # noqa: ARG001 - F
     """Score the inbound weights on testing patients."""
     settings = settings_of(message)
     data = load_split(data_folder(), SPLIT, int(settings["image_size"]))
-    model = build_model()
-    load_weights(model, arrays_of(message))
-    probabilities, labels, loss = score(model, data, device())
+    probabilities, labels, loss = score(_loaded(message), data, device())
+    stated = rows(patients_of(data_folder(), SPLIT), probabilities, labels)
     metrics = MetricRecord({"loss": loss})
     if (area := auc(probabilities, labels)) is not None:
         metrics["auc"] = area
-    stated = rows(patients_of(data_folder(), SPLIT), probabilities, labels)
     content = RecordDict({"metrics": metrics, "rows": MetricRecord(dict(stated))})
     return Message(content=content, reply_to=message)
+
+
+def _loaded(message: Message) -> nn.Module:
+    model = build_model()
+    try:
+        load_weights(model, arrays_of(message))
+    except RuntimeError as error:
+        raise TrainError(
+            "WEIGHTS_DO_NOT_FIT", f"the weights that the order names are not those of this network: {error}"
+        ) from error
+    return model

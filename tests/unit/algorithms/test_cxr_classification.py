@@ -10,7 +10,9 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
+from told_kit import shipped
 
+from algorithms.clientapp.failures import TrainError
 from algorithms.cxr_classification import client_app
 from algorithms.cxr_classification.data import load_split
 from algorithms.cxr_classification.initial_weights import initial_weights
@@ -117,6 +119,41 @@ def test_the_evaluation_train_answers_a_row_of_each_testing_patient(cohort: Path
     assert set(stated) == {"score", "label"}
     assert len(stated["score"]) == len(stated["label"]) == len({case["patient"] for case in listed})
     assert all(0 <= score <= 1 for score in stated["score"])
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "NO_LABELS",
+        "NO_CASES",
+        "LABEL_NOT_BINARY",
+        "IMAGE_UNREADABLE",
+        "WEIGHTS_DO_NOT_FIT",
+        "SCORE_NOT_FINITE",
+    ],
+)
+def test_what_the_evaluation_train_cannot_do_has_a_declared_code(code: str, cohort: Path) -> None:
+    weights = initial_weights()
+    listed = json.loads((cohort / "datalist.json").read_text())
+    match code:
+        case "NO_LABELS":
+            # One image of six: it must not count as one without the finding.
+            del listed["testing"][3]["label"]
+        case "NO_CASES":
+            listed["testing"].clear()
+        case "LABEL_NOT_BINARY":
+            listed["testing"][0]["label"] = 2
+        case "IMAGE_UNREADABLE":
+            (cohort / listed["testing"][0]["image"]).write_bytes(b"no radiograph")
+        case "WEIGHTS_DO_NOT_FIT":
+            weights.popitem()
+        case _:
+            weights["class_layers.out.bias"] = np.full(1, np.nan, np.float32)
+    (cohort / "datalist.json").write_text(json.dumps(listed))
+    with pytest.raises(TrainError) as raised:
+        evaluation_app(message("evaluate", weights), context())
+    assert raised.value.pht_error_code == code
+    assert code in shipped("cxr-evaluation").error_codes
 
 
 def test_each_case_has_its_own_loss_whatever_stands_beside_it(cohort: Path) -> None:
