@@ -21,7 +21,7 @@ while read -r patient image; do
   printf '%s %s %s %s %s\n' "$patient" "$@"
 done < images > sizes
 
-awk -v fields="$(head -n 1 "$data/clinical.csv")" '
+awk '
   # clinical.csv: case, patient, and the granted fields; what is not known is empty. No value of a station holds a comma.
   FILENAME != "sizes" {
     if (FNR > 1) { n = split($0, value, ","); of[value[2]] = ""; known = 0
