@@ -40,9 +40,12 @@ images-cuda: setup engine ## build the torch base image for NVIDIA's GPUs (2.4 G
 demo: setup engine reader images ## the main job: three hospitals train one model; results in demo-output/
 	$(STAGE) demo $(PY) -m tests.e2e.demo --output demo-output $(if $(DATA),--data $(DATA))
 
+# Stages of their own, so that the two lines of `make test` end at about the same time.
+TRAIN_TESTS := tests/integration/trains tests/integration/train_images
+
 test: setup engine engines reader tools images lint ## run every test, in two lines beside each other where there are two cores
-	@$(PY) .ci/lines.py --line 'unit=tests/unit tests/contracts' security=tests/security \
-	                    --line integration=tests/integration 'end-to-end=tests/e2e tests/faults'
+	@$(PY) .ci/lines.py 'integration=tests/integration $(TRAIN_TESTS:%=--ignore=%)' unit=tests/unit security=tests/security \
+	                    end-to-end=tests/e2e $(foreach each,$(TRAIN_TESTS),$(notdir $(each))=$(each)) contracts=tests/contracts faults=tests/faults
 	@bash .ci/stage --report
 
 fast: ## only the quick tests (needs: make setup)

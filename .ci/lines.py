@@ -1,13 +1,14 @@
 """Runs the stages of `make test` in lines beside each other, and shows what each of them says as it says it.
 
-    lines.py --line NAME=PATHS... --line NAME=PATHS...
+    lines.py NAME=PATHS NAME=PATHS...
 
-A stage is a pytest run over its paths, by way of `.ci/stage`, which notes its seconds. The stages of a line follow each
-other; the lines run at once where the machine has a core for each (or PHT_ONE_LINE=0 says so), else one after the other
-(PHT_ONE_LINE=1 does so anywhere).
-A line ends with its first failed stage. The other goes on to its end, so one run shows all that is wrong, and then the
-whole fails; what failed is said again at the end. SIGINT, SIGTERM and SIGHUP stop every line with all that it started
-in its process group, gently first, so that tests take their containers down; a second signal kills.
+A stage is a pytest run over its paths, by way of `.ci/stage`, which notes its seconds. Where the machine has two cores
+(or PHT_ONE_LINE=0 says so) there are two lines: whichever is free takes the next stage, in the order given, so that
+neither waits for the other before the last; long ones stand first. Else there is one (PHT_ONE_LINE=1 says so anywhere).
+With two lines a failed stage stops no other: one run shows all that is wrong, in no more time than one that passes, and
+then the whole fails; what failed is said again at the end. One line ends with its first failed stage. SIGINT, SIGTERM and
+SIGHUP stop every line with all that it started in its process group, gently first, so that tests take their containers
+down; a second signal kills.
 """
 
 import os
@@ -23,6 +24,7 @@ from types import FrameType
 
 TICK_S = 0.5
 HEARTBEAT_S = 60.0
+LINES = 2
 GENTLE_S = 20.0
 KEPT_LINES = 60
 """How much of a failed stage's end is shown again."""
@@ -54,9 +56,8 @@ class Stage:
 
 @dataclass
 class Line:
-    """Stages that follow each other, and the one of them that runs now."""
+    """What runs one stage at a time, and the one that it runs now."""
 
-    waiting: deque[Stage]
     width: int
     name: str = ""
     process: subprocess.Popen[bytes] | None = None
@@ -64,13 +65,9 @@ class Line:
     said: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
     begun: float = 0.0
 
-    def begin(self) -> int | None:
-        """Start the next stage in a process group of its own; what it says comes from this descriptor."""
-        self.process, self.unfinished = None, b""
-        if not self.waiting:
-            return None
-        stage = self.waiting.popleft()
-        self.name, self.begun = stage.name, time.monotonic()
+    def begin(self, stage: Stage) -> int:
+        """Start a stage in a process group of its own; what it says comes from this descriptor."""
+        self.name, self.begun, self.unfinished = stage.name, time.monotonic(), b""
         self.said.clear()
         here, there = os.pipe()
         os.set_blocking(here, False)
@@ -108,14 +105,12 @@ class Line:
 
 
 class Lines:
-    """All the lines of one run."""
+    """All the lines of one run, and the stages that none of them has taken yet."""
 
-    def __init__(self, lines: list[list[Stage]], *, at_once: bool) -> None:
-        if at_once:
-            width = max(len(stage.name) for line in lines for stage in line)
-            self._lines = [Line(deque(line), width) for line in lines]
-        else:
-            self._lines = [Line(deque(stage for line in lines for stage in line), 0)]
+    def __init__(self, stages: list[Stage], *, at_once: bool) -> None:
+        self._waiting = deque(stages)
+        width = max(len(stage.name) for stage in stages) if at_once else 0
+        self._lines = [Line(width) for _ in range(LINES if at_once else 1)]
         self._selector = selectors.DefaultSelector()
         self._failed: list[tuple[str, int, list[str]]] = []
         self._signals: list[int] = []
@@ -123,7 +118,7 @@ class Lines:
         self._last_said = time.monotonic()
 
     def run(self) -> int:
-        """Run every line to its end; the exit code of the first stage that failed, else 0."""
+        """Run the stages; the exit code of the first one that failed, else 0."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._signalled)
         for line in self._lines:
@@ -142,8 +137,9 @@ class Lines:
         return self._failed[0][1] if self._failed else 0
 
     def _begin(self, line: Line) -> None:
-        descriptor = line.begin()
-        if descriptor is not None:
+        line.process = None
+        if self._waiting:
+            descriptor = line.begin(self._waiting.popleft())
             self._selector.register(descriptor, selectors.EVENT_READ, line)
 
     def _read(self, line: Line, descriptor: int) -> bool:
@@ -169,7 +165,8 @@ class Lines:
             os.close(key.fd)
             if code:
                 self._failed.append((line.name, code if code > 0 else 128 - code, list(line.said)))
-                line.waiting.clear()
+                if len(self._lines) == 1:
+                    self._waiting.clear()
             if self._signals:
                 line.tell(signal.SIGKILL)
             self._begin(line)
@@ -185,8 +182,8 @@ class Lines:
                 "", f"stopping all lines ({signal.Signals(self._signals[0]).name}); once more kills them"
             )
             self._kill_at = now + GENTLE_S
+            self._waiting.clear()
             for line in self._lines:
-                line.waiting.clear()
                 line.tell(signal.SIGINT)
         if len(self._signals) > 1 or now > self._kill_at:
             for line in self._lines:
@@ -199,24 +196,18 @@ class Lines:
         sys.stdout.flush()
 
 
-def read_lines(arguments: list[str]) -> list[list[Stage]]:
-    """Read `--line NAME=PATHS NAME=PATHS --line ...`."""
-    lines: list[list[Stage]] = []
-    for argument in arguments:
-        if argument == "--line":
-            lines.append([])
-        else:
-            name, _, paths = argument.partition("=")
-            lines[-1].append(Stage(name, tuple(paths.split())))
-    return lines
+def read_stages(arguments: list[str]) -> list[Stage]:
+    """Read `NAME=PATHS NAME=PATHS ...`, the paths of one stage with spaces between them."""
+    parts = (argument.partition("=") for argument in arguments)
+    return [Stage(name, tuple(paths.split())) for name, _, paths in parts]
 
 
 def main() -> int:
-    """Run the lines that the command line names."""
-    lines = read_lines(sys.argv[1:])
+    """Run the stages that the command line names."""
+    stages = read_stages(sys.argv[1:])
     one_line = os.environ.get("PHT_ONE_LINE", "")
-    at_once = one_line == "0" or (not one_line and len(os.sched_getaffinity(0)) >= len(lines))
-    return Lines(lines, at_once=at_once).run()
+    at_once = one_line == "0" or (not one_line and len(os.sched_getaffinity(0)) >= LINES)
+    return Lines(stages, at_once=at_once).run()
 
 
 if __name__ == "__main__":

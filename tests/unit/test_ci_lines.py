@@ -1,4 +1,4 @@
-"""`make test` runs its stages in two lines: what fails is said, what runs is stopped, and the exit code is right."""
+"""`make test` runs its stages in two lines: neither waits for the other, what fails is said, what runs is stopped, and the exit code is right."""
 
 import os
 import shutil
@@ -14,6 +14,16 @@ CI = Path(__file__).resolve().parents[2] / ".ci"
 WAITS_S = 60
 
 PASSES = "def test_it():\n    assert True\n"
+RUNS = "import pathlib\n\ndef test_it():\n    pathlib.Path(__file__).with_suffix('.ran').write_text('')\n"
+WAITS = """
+import pathlib, time
+
+def test_it():
+    until = time.monotonic() + 30
+    while not pathlib.Path("d/test_stage_d.ran").exists():
+        assert time.monotonic() < until, "the last stage waits for the first one"
+        time.sleep(0.05)
+"""
 FAILS = "def test_it():\n    assert 1 == 2, 'the reason of the failure'\n"
 HANGS = """
 import pathlib, subprocess, sys, threading
@@ -41,7 +51,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def start(checkout: Path, stages: dict[str, str], one_line: str) -> subprocess.Popen[str]:
-    """Start two lines of two stages each (a, b | c, d), whose tests say what they are told to."""
+    """Start the stages a, b, c and d, whose tests say what they are told to."""
     for name, text in stages.items():
         (checkout / name).mkdir()
         (checkout / name / f"test_stage_{name}.py").write_text(text)
@@ -52,7 +62,7 @@ def start(checkout: Path, stages: dict[str, str], one_line: str) -> subprocess.P
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     }
     return subprocess.Popen(
-        [sys.executable, ".ci/lines.py", "--line", "a=a", "b=b", "--line", "c=c", "d=d"],
+        [sys.executable, ".ci/lines.py", "a=a", "b=b", "c=c", "d=d"],
         cwd=checkout,
         env=environment,
         stdout=subprocess.PIPE,
@@ -81,11 +91,11 @@ def lives(pid: int) -> bool:
         return False
 
 
-def test_a_failed_line_ends_there_the_other_goes_on_and_the_whole_fails(checkout: Path) -> None:
+def test_a_failed_stage_stops_no_other_and_the_whole_fails(checkout: Path) -> None:
     run = start(checkout, {"a": FAILS, "b": PASSES, "c": PASSES, "d": PASSES}, one_line="0")
     said, _ = run.communicate(timeout=WAITS_S)
     assert run.returncode == 1, said
-    assert stages_that_ran(checkout) == {"a", "c", "d"}
+    assert stages_that_ran(checkout) == {"a", "b", "c", "d"}
     assert "d | 1 passed" in said
     assert "the reason of the failure" in said.split("===== the end of a, which failed (exit 1) =====")[1]
 
@@ -95,6 +105,14 @@ def test_without_a_failure_all_stages_run_and_the_exit_code_is_0(checkout: Path)
     said, _ = run.communicate(timeout=WAITS_S)
     assert run.returncode == 0, said
     assert stages_that_ran(checkout) == {"a", "b", "c", "d"}
+
+
+@pytest.mark.parametrize("slow", ["a", "b"])
+def test_the_line_that_is_free_takes_what_waits(checkout: Path, slow: str) -> None:
+    run = start(checkout, {**dict.fromkeys("abc", PASSES), "d": RUNS, slow: WAITS}, one_line="0")
+    said, _ = run.communicate(timeout=WAITS_S)
+    assert run.returncode == 0, said
+    assert said.index("c | 1 passed") < said.index("d | 1 passed") < said.index(f"{slow} | 1 passed")
 
 
 def test_in_one_line_nothing_runs_after_the_failure(checkout: Path) -> None:
@@ -107,8 +125,8 @@ def test_in_one_line_nothing_runs_after_the_failure(checkout: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_both_lines_with_all_that_they_started(checkout: Path, number: signal.Signals) -> None:
-    run = start(checkout, {"a": HANGS, "b": PASSES, "c": HANGS, "d": PASSES}, one_line="0")
-    files = [checkout / stage / f"test_stage_{stage}.py" for stage in "ac"]
+    run = start(checkout, {"a": HANGS, "b": HANGS, "c": PASSES, "d": PASSES}, one_line="0")
+    files = [checkout / stage / f"test_stage_{stage}.py" for stage in "ab"]
     wait_for(*(file.with_suffix(".runs") for file in files))
     run.send_signal(number)
     said, _ = run.communicate(timeout=WAITS_S)
@@ -117,4 +135,4 @@ def test_a_signal_stops_both_lines_with_all_that_they_started(checkout: Path, nu
         "a test was not let take down what it had"
     )
     assert not any(lives(int(file.with_suffix(".pid").read_text())) for file in files)
-    assert not {"b", "d"} & stages_that_ran(checkout)
+    assert not {"c", "d"} & stages_that_ran(checkout)
