@@ -23,6 +23,7 @@ from algorithms.ct_segmentation.evaluation import score_cases
 from algorithms.ct_segmentation.inference import label_map, logits_of
 from algorithms.ct_segmentation.networks import MULTIPLE, network_for
 from algorithms.ct_segmentation.sampling import Sampling
+from algorithms.ct_segmentation.sides import mirrored_values
 from algorithms.ct_segmentation.training import Recipe, train
 from algorithms.volumes.caching import cached, memory_limit_bytes
 from algorithms.volumes.transforms import Reading
@@ -110,6 +111,7 @@ def _training_cases(folder: Path, spacing_mm: tuple[float, float, float], cache_
 
 
 def _sampling(settings: dict[str, float]) -> Sampling:
+    structures = structures_of(data_folder())
     across, along = settings["spacing_xy_mm"], settings["spacing_z_mm"]
     sides = [math.ceil(settings[name] / MULTIPLE) * MULTIPLE for name in ("patch_xy", "patch_z")]
     return Sampling(
@@ -120,5 +122,6 @@ def _sampling(settings: dict[str, float]) -> Sampling:
         window_hu=(settings["window_low_hu"], settings["window_high_hu"]),
         augment=bool(settings["augment"]),
         seed=int(settings["seed"]),
-        classes=len(structures_of(data_folder())) + 1,
+        classes=len(structures) + 1,
+        mirrored=mirrored_values(structures),
     )

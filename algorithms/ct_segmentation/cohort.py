@@ -34,13 +34,20 @@ def structures_of(folder: Path) -> tuple[str, ...]:
     """Return the structures that label maps mark, 1 the first: the manifest's `data.masks`, by the names of metrics.
 
     Raises:
-        TrainError: NO_MASKS, the cohort has none.
+        TrainError: NO_MASKS, the cohort has none; MASK_NAMES, two of them would have one metric.
     """
     labels = _datalist(folder).get("labels", {})
     names = [labels.get(str(value)) for value in range(1, len(labels))]
     if not names or not all(isinstance(name, str) and name for name in names):
         raise TrainError("NO_MASKS", "the cohort has no label maps: train.yaml asks for them as data.masks")
-    return tuple(re.sub(r"[^a-z0-9]", "_", str(name).lower()) for name in names)
+    found = tuple(re.sub(r"[^a-z0-9]", "_", str(name).lower()) for name in names)
+    if len(set(found)) < len(found):
+        alike = sorted({str(name) for name, key in zip(names, found, strict=True) if found.count(key) > 1})
+        raise TrainError(
+            "MASK_NAMES",
+            f"{', '.join(alike)} differ in punctuation or case alone, and so would have metrics of one name: name other data.masks in train.yaml",
+        )
+    return found
 
 
 def segmented_cases(folder: Path, split: str) -> list[Case]:

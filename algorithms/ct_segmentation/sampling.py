@@ -35,6 +35,8 @@ class Sampling:
         augment: mirror patches left to right, and vary contrast and brightness a little.
         seed: of everything drawn.
         classes: of the label maps, background counted.
+        mirrored: what each value of a label map is in the mirror, background first (`sides`); empty where all stay what they are, None
+            where nothing is mirrored.
     """
 
     spacing_mm: tuple[float, float, float]
@@ -45,6 +47,7 @@ class Sampling:
     augment: bool
     seed: int
     classes: int
+    mirrored: tuple[int, ...] | None = ()
 
     @property
     def reading(self) -> Reading:
@@ -82,9 +85,10 @@ def patches(
         count=sampling.patches_per_case,
         share_about_structures=sampling.share_about_structures,
     )
+    mirror = [] if sampling.mirrored is None else [_RandMirrord(sampling.mirrored, place)]
     vary = Compose(
         [
-            RandFlipd(KEYS, prob=0.5, spatial_axis=0),
+            *mirror,
             RandScaleIntensityd("image", factors=0.1, prob=0.3),
             RandShiftIntensityd("image", offsets=0.05, prob=0.3),
         ]
@@ -102,6 +106,21 @@ def patches(
             if sampling.augment:
                 moved = {key: torch.as_tensor(value) for key, value in vary(moved).items()}
             yield moved["image"], moved["label"]
+
+
+class _RandMirrord(RandFlipd):
+    """Mirrors left to right; values of structures that have a side change places with those of the other side."""
+
+    def __init__(self, mirrored: tuple[int, ...], place: torch.device) -> None:
+        super().__init__(KEYS, prob=0.5, spatial_axis=0)
+        sided = any(value != at for at, value in enumerate(mirrored))
+        self._values = torch.tensor(mirrored, dtype=torch.uint8, device=place) if sided else None
+
+    def __call__(self, data: Any, lazy: bool | None = None) -> Any:  # noqa: ANN401 - MONAI's signature
+        found = super().__call__(data, lazy)
+        if self._do_transform and self._values is not None:
+            found["label"] = self._values[torch.as_tensor(found["label"]).long()]
+        return found
 
 
 def require_known(labels: torch.Tensor, classes: int) -> None:

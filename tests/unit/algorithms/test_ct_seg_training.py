@@ -13,6 +13,7 @@ import pytest
 import torch
 from flower_strategies import flower_rounds, flower_strategy
 from segmentation_kit import SAMPLING, ask, forget, make_case, same, trained, write_cohort
+from told_kit import shipped
 
 from algorithms.clientapp.failures import TrainError
 from algorithms.clientapp.precision import _best
@@ -264,6 +265,7 @@ def test_what_is_drawn_from_a_case_does_not_follow_from_the_others(cohort: Path)
     [
         (lambda listed, _folder: listed["labels"].pop("1"), "NO_MASKS"),
         (lambda listed, _folder: listed["training"][0].pop("label"), "NO_MASKS"),
+        (lambda listed, _folder: listed["labels"].update({"1": "lung-left", "2": "Lung left"}), "MASK_NAMES"),
         (lambda listed, _folder: listed["training"].clear(), "NO_CASES"),
         (lambda listed, _folder: listed["training"][0].update(image="../../etc/passwd"), "CASES_UNREADABLE"),
         (lambda listed, _folder: listed["training"][0].update(image=None), "CASES_UNREADABLE"),
@@ -282,6 +284,8 @@ def test_what_is_wrong_with_a_cohort_has_a_code(spoil: Any, code: str, cohort: P
     with pytest.raises(Exception, match=r".") as caught:
         ask("train", weights(), share_about_structures=1.0)
     assert getattr(caught.value, "pht_error_code", None) == code
+    for name in ("ct-segmentation", "ct-segmentation-segresnet", "segmentation-evaluation"):
+        assert code in shipped(name).error_codes
 
 
 def _move_label(folder: Path) -> None:
