@@ -3,27 +3,23 @@
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.commands.audit import audit_app
-from orchestrator.commands.opening import HomeArgument, home_at, services
+from orchestrator.commands.opening import HomeArgument, home_at, operator, services
 from orchestrator.commands.state import backup, database_app, restore, restored, restored_line
 from orchestrator.commands.tokens import token_app
-from orchestrator.home_lock import is_held
-from orchestrator.initialise import initialise, renew_certificate
-from orchestrator.logs import start_logging
-from orchestrator.registry.access import OPERATOR_HERE
-from orchestrator.registry.runs import RunView
-from orchestrator.registry.trust import pin_root, verified_policies
-from orchestrator.services import Services
-from orchestrator.settings import Home, load_settings, parse_settings
 from policies import console
 from policies.console import JsonOption
 from policies.documents import format_moment
 from policies.errors import NotFoundError, RefusedError, StorageError, TrustError
-from policies.tls import read_certificate
+
+if TYPE_CHECKING:
+    from orchestrator.registry.runs import RunView
+    from orchestrator.services import Services
+    from orchestrator.settings import Home
 
 app = console.new_app("The consortium's side: SuperLink, registry, mirror of the board's repository, runs.")
 station_app = console.new_app("Stations, as the board's register names them.")
@@ -54,6 +50,9 @@ def init(
     as_json: JsonOption = False,
 ) -> None:
     """Make a new orchestrator: settings, certificates, database."""
+    from orchestrator.initialise import initialise  # noqa: PLC0415 - starts faster without
+    from orchestrator.settings import parse_settings  # noqa: PLC0415
+
     settings = parse_settings({"front": {"name": name, "hosts": host, "bind": bind, "port": port}})
     made = initialise(home.absolute(), settings, None if root is None else _read(root))
     if as_json:
@@ -70,8 +69,9 @@ def init(
 @app.command()
 def serve(home: HomeArgument, as_json: JsonOption = False) -> None:
     """Run it until SIGTERM or Ctrl-C: SuperLink, front, API, run worker."""
-    # Flower takes a second to import: only who serves pays.
-    from orchestrator import supervisor  # noqa: PLC0415
+    from orchestrator import supervisor  # noqa: PLC0415 - Flower takes a second to import: only who serves pays
+    from orchestrator.logs import start_logging  # noqa: PLC0415
+    from orchestrator.settings import load_settings  # noqa: PLC0415
 
     place = home_at(home)
     load_settings(place)
@@ -91,6 +91,8 @@ def pin_root_command(
     home: HomeArgument, root: Annotated[Path, typer.Argument(help="The board's root.json.")]
 ) -> None:
     """Trust the board's root; received from the board itself, not from this mirror."""
+    from orchestrator.registry.trust import pin_root  # noqa: PLC0415
+
     charter = pin_root(home_at(home), _read(root))
     console.say(f"pinned the root of {charter.board}: {charter.title} ({len(charter.members)} members)")
 
@@ -98,6 +100,8 @@ def pin_root_command(
 @app.command("renew-certificate")
 def renew(home: HomeArgument) -> None:
     """Issue a new server certificate; it counts from the next start."""
+    from orchestrator.initialise import renew_certificate  # noqa: PLC0415
+
     renew_certificate(home_at(home))
     console.say("renewed; restart `serve` to use it")
 
@@ -105,9 +109,12 @@ def renew(home: HomeArgument) -> None:
 @app.command()
 def status(home: HomeArgument, as_json: JsonOption = False) -> None:
     """Whether it runs, and what it holds."""
+    from orchestrator.home_lock import is_held  # noqa: PLC0415
+    from policies.tls import read_certificate  # noqa: PLC0415
+
     place = home_at(home)
     with closing(services(home)) as parts:
-        runs = parts.runs.all(OPERATOR_HERE)
+        runs = parts.runs.all(operator())
         stations = parts.stations.all()
         found = {
             "running": is_held(place),
@@ -197,7 +204,7 @@ def station_statements(home: HomeArgument, as_json: JsonOption = False) -> None:
 def runs_list(home: HomeArgument, as_json: JsonOption = False) -> None:
     """All runs, the newest first."""
     with closing(services(home)) as parts:
-        views = parts.runs.all(OPERATOR_HERE)
+        views = parts.runs.all(operator())
     if as_json:
         console.echo_json(views)
         return
@@ -227,7 +234,7 @@ def runs_show(
     """One run with its rounds."""
     with closing(services(home)) as parts:
         view = _find(parts, order)
-        rounds = parts.runs.rounds(OPERATOR_HERE, view.digest)
+        rounds = parts.runs.rounds(operator(), view.digest)
     if as_json:
         console.echo_json({"run": view, "rounds": rounds})
         return
@@ -244,7 +251,7 @@ def runs_stop(home: HomeArgument, order: Annotated[str, typer.Argument(help="As 
     """Ask that a run stops; its stations are told to finish."""
     with closing(services(home)) as parts:
         view = _find(parts, order)
-        parts.runs.stop(OPERATOR_HERE, view.digest)
+        parts.runs.stop(operator(), view.digest)
     console.say(f"asked {view.digest[7:19]} to stop")
 
 
@@ -253,11 +260,13 @@ def runs_resume(home: HomeArgument, order: Annotated[str, typer.Argument(help="A
     """Let a failed or stopped run go on from its last checkpoint."""
     with closing(services(home)) as parts:
         view = _find(parts, order)
-        parts.runs.resume(OPERATOR_HERE, view.digest)
+        parts.runs.resume(operator(), view.digest)
     console.say(f"queued {view.digest[7:19]} again")
 
 
-def _mirror_state(home: Home) -> str:
+def _mirror_state(home: "Home") -> str:
+    from orchestrator.registry.trust import verified_policies  # noqa: PLC0415
+
     try:
         state = verified_policies(home).state
     except TrustError as error:
@@ -274,9 +283,9 @@ def _read(path: Path) -> bytes:
         raise StorageError(f"{path.name}: cannot be read ({error.strerror})") from error
 
 
-def _find(services: Services, order: str) -> RunView:
+def _find(services: "Services", order: str) -> "RunView":
     prefix = order.removeprefix("sha256:")
-    found = [view for view in services.runs.all(OPERATOR_HERE) if view.digest[7:].startswith(prefix)]
+    found = [view for view in services.runs.all(operator()) if view.digest[7:].startswith(prefix)]
     if len(found) != 1:
         raise NotFoundError(
             f"{len(found)} runs begin with {order}", hint="Give more characters of the digest."
@@ -284,7 +293,7 @@ def _find(services: Services, order: str) -> RunView:
     return found[0]
 
 
-def _states(runs: list[RunView]) -> list[str]:
+def _states(runs: list["RunView"]) -> list[str]:
     return sorted({view.progress.state.value for view in runs})
 
 

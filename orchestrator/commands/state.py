@@ -3,36 +3,39 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from orchestrator.backup import (
-    BackupOptions,
-    BlobsIn,
-    KeysIn,
-    RestoredNote,
-    RestoreOptions,
-    read_note,
-    restore_backup,
-    take_backup,
-)
-from orchestrator.backup.documents import NOTE
-from orchestrator.backup.taking import timestamp_version
 from orchestrator.commands.opening import HomeArgument, home_at
-from orchestrator.moving import move_database
-from orchestrator.settings import Home, database_location, load_settings, parse_database
-from orchestrator.storage import open_database
-from orchestrator.storage.copying import table_digests
 from policies import console
 from policies.console import JsonOption
 from policies.documents import format_moment
 from policies.errors import NotFoundError, StorageError
 
+if TYPE_CHECKING:
+    from orchestrator.backup import RestoredNote
+    from orchestrator.settings import Home
+
 database_app = console.new_app("The orchestrator's own state: SQLite in its home, or PostgreSQL.")
+
+
+class BlobsChoice(StrEnum):
+    """`orchestrator.backup.BlobsIn`, which takes the database's libraries to import."""
+
+    INCLUDED = "included"
+    LISTED = "listed"
+
+
+class KeysChoice(StrEnum):
+    """`orchestrator.backup.KeysIn`, likewise."""
+
+    INCLUDED = "included"
+    ENCRYPTED = "encrypted"
+    LEFT_OUT = "left-out"
+
 
 PassphraseOption = Annotated[
     Path | None, typer.Option("--passphrase-file", help="File with the passphrase of the encrypted keys.")
@@ -42,6 +45,10 @@ PassphraseOption = Annotated[
 @database_app.command("show")
 def database_show(home: HomeArgument, as_json: JsonOption = False) -> None:
     """Where it is, and what each table holds: rows and a digest that does not depend on where."""
+    from orchestrator.settings import database_location, load_settings  # noqa: PLC0415 - starts faster without
+    from orchestrator.storage import open_database  # noqa: PLC0415
+    from orchestrator.storage.copying import table_digests  # noqa: PLC0415
+
     place = home_at(home)
     location = database_location(place, load_settings(place))
     with closing(open_database(location)) as database:
@@ -65,6 +72,9 @@ def database_move(
     as_json: JsonOption = False,
 ) -> None:
     """Copy everything into another, empty database, verify it, and use that from the next `serve`; the old is kept."""
+    from orchestrator.moving import move_database  # noqa: PLC0415
+    from orchestrator.settings import parse_database  # noqa: PLC0415
+
     settings = parse_database(
         {
             "url": "" if to == "sqlite" else to,
@@ -87,16 +97,18 @@ def backup(
     home: HomeArgument,
     out: Annotated[Path, typer.Argument(help="A new folder, best on another disk.", metavar="OUT")],
     blobs: Annotated[
-        BlobsIn, typer.Option(help="Weights, layers and results: included, or listed by digest only.")
-    ] = BlobsIn.INCLUDED,
+        BlobsChoice, typer.Option(help="Weights, layers and results: included, or listed by digest only.")
+    ] = BlobsChoice.INCLUDED,
     keys: Annotated[
-        KeysIn, typer.Option(help="Private keys: included, encrypted (--passphrase-file), or left out.")
-    ] = KeysIn.INCLUDED,
+        KeysChoice, typer.Option(help="Private keys: included, encrypted (--passphrase-file), or left out.")
+    ] = KeysChoice.INCLUDED,
     passphrase_file: PassphraseOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Back up a home, also while it serves."""
-    options = BackupOptions(blobs, keys, _passphrase(passphrase_file))
+    from orchestrator.backup import BackupOptions, BlobsIn, KeysIn, take_backup  # noqa: PLC0415
+
+    options = BackupOptions(BlobsIn(blobs.value), KeysIn(keys.value), _passphrase(passphrase_file))
     with _progress(shown=not as_json) as progress:
         made = take_backup(home_at(home), out.absolute(), options, progress)
     size = sum(file.size for file in made.files)
@@ -131,6 +143,8 @@ def restore(
     as_json: JsonOption = False,
 ) -> None:
     """Make a home from a backup; every byte is verified. All tokens are withdrawn unless told otherwise."""
+    from orchestrator.backup import RestoreOptions, restore_backup  # noqa: PLC0415
+
     options = RestoreOptions(keep_tokens, blobs, _passphrase(passphrase_file))
     with _progress(shown=not as_json) as progress:
         note = restore_backup(backup.absolute(), home.absolute(), options, progress)
@@ -149,6 +163,9 @@ def restored(
     as_json: JsonOption = False,
 ) -> None:
     """What is left to do after a restoration."""
+    from orchestrator.backup import read_note  # noqa: PLC0415
+    from orchestrator.backup.documents import NOTE  # noqa: PLC0415
+
     note = read_note(home)
     if note is None:
         raise NotFoundError("this home was not restored, or all of that is dealt with")
@@ -161,8 +178,10 @@ def restored(
         console.say("forgotten")
 
 
-def restored_line(home: Home) -> str:
+def restored_line(home: "Home") -> str:
     """What `status` says of a restoration; empty where there was none."""
+    from orchestrator.backup import read_note  # noqa: PLC0415
+
     note = read_note(home.path)
     if note is None:
         return ""
@@ -173,7 +192,7 @@ def restored_line(home: Home) -> str:
     )
 
 
-def _show(note: RestoredNote, home: Path) -> None:
+def _show(note: "RestoredNote", home: Path) -> None:
     made = format_moment(note.backup_made)
     console.say(f"  backup of    {made}, with {note.orders} runs; restored at {format_moment(note.restored)}")
     console.say(f"  orders       those given after {made} are unknown here: give the same signed order again")
@@ -201,8 +220,10 @@ def _show(note: RestoredNote, home: Path) -> None:
         console.say(f"  ! keys       put back {', '.join(note.missing_keys)} before `serve`")
 
 
-def _republished(note: RestoredNote, home: Path) -> bool:
-    return timestamp_version(Home(home).mirror) > note.mirror_timestamp
+def _republished(note: "RestoredNote", home: Path) -> bool:
+    from orchestrator.backup.taking import timestamp_version  # noqa: PLC0415
+
+    return timestamp_version(home_at(home).mirror) > note.mirror_timestamp
 
 
 @contextmanager
@@ -210,6 +231,8 @@ def _progress(*, shown: bool) -> Iterator[Callable[[str, int, int], None]]:
     if not shown:
         yield lambda *_: None
         return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn  # noqa: PLC0415
 
     columns = (TextColumn("{task.description:10}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

@@ -2,20 +2,35 @@
 
 from contextlib import closing
 from datetime import UTC, datetime
-from typing import Annotated
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.commands.opening import HomeArgument, services
-from orchestrator.registry.access import Role
 from policies import console
 from policies.console import JsonOption
 from policies.documents import format_moment
 from policies.errors import UsageError
 
+if TYPE_CHECKING:
+    from orchestrator.registry.access import Role
+
 token_app = console.new_app("Tokens of researchers, the board, its witness, operators and auditors.")
 
-RoleOption = Annotated[Role, typer.Option(help="researcher, board, witness, operator or auditor.")]
+
+class RoleChoice(StrEnum):
+    """`orchestrator.registry.access.Role`, which takes the database's libraries to import."""
+
+    RESEARCHER = "researcher"
+    BOARD = "board"
+    WITNESS = "witness"
+    OPERATOR = "operator"
+    AUDITOR = "auditor"
+    STATION = "station"
+
+
+RoleOption = Annotated[RoleChoice, typer.Option(help="researcher, board, witness, operator or auditor.")]
 
 
 @token_app.command("new")
@@ -27,12 +42,12 @@ def token_new(
     as_json: JsonOption = False,
 ) -> None:
     """Make a token; it is shown once."""
-    if role is Role.STATION:
+    if role is RoleChoice.STATION:
         raise UsageError("stations sign their requests", hint="They need no token: see `pht-station`.")
     if not 0 < len(name) <= 64:
         raise UsageError("a name has 1 to 64 characters")
     with closing(services(home)) as parts:
-        token = parts.access.new_token(role, name, days)
+        token = parts.access.new_token(_role(role), name, days)
     if as_json:
         console.echo_json({"role": role, "name": name, "token": token, "days": days})
     else:
@@ -77,8 +92,14 @@ def token_revoke(
 ) -> None:
     """Withdraw the tokens of a party; they open nothing from the next request on."""
     with closing(services(home)) as parts:
-        count = parts.access.revoke_tokens(role, name, token_id=token_id)
+        count = parts.access.revoke_tokens(_role(role), name, token_id=token_id)
     console.say(f"withdrew {count}")
+
+
+def _role(choice: RoleChoice) -> "Role":
+    from orchestrator.registry.access import Role  # noqa: PLC0415 - starts faster without
+
+    return Role(choice.value)
 
 
 def _moment(moment: datetime | None, otherwise: str) -> str:
