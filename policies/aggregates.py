@@ -8,7 +8,6 @@ What contradicts itself is named here when the manifest is read. Pure.
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import pairwise
 from typing import Annotated, Final, Literal
 
@@ -27,6 +26,7 @@ from policies.rows import (
     RowSchema,
     bin_names,
 )
+from policies.splits import Split
 
 MAX_CELLS: Final = 4096
 MAX_SUMMED: Final = 1e9
@@ -41,14 +41,6 @@ ALL: Final = "all"
 
 Measure = Literal["count", "sum", "quantiles"]
 Probability = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-
-
-class Split(StrEnum):
-    """The three parts of a cohort, by patient."""
-
-    TRAINING = "training"
-    VALIDATION = "validation"
-    TESTING = "testing"
 
 
 class AggregateOutput(StrictModel):

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from policies.documents import Digest, Moment, Name, Sequence, StrictModel, load_json
-from policies.manifest import HyperparameterName, MetricName
+from policies.manifest import HyperparameterName
+from policies.outputs import MetricName
 from policies.signing import unsafe_payload
 from policies.strategies import StrategyName
 

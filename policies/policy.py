@@ -17,11 +17,10 @@ from policies.manifest import (
     ErrorCode,
     HyperparameterName,
     HyperparameterSpec,
-    MetricName,
-    MetricOutput,
     Modality,
     TrainKind,
 )
+from policies.outputs import MetricName, MetricOutput
 from policies.strategies import ParameterRange, StrategyName
 
 MINIMUM_TRAINING_STATIONS = 3

@@ -21,9 +21,10 @@ from algorithms.cxr_classification.data import load_split
 from orchestrator.federation.aggregation import Inbound, Update, aggregate, make_strategy
 from orchestrator.federation.strategies import StateFiles
 from policies.documents import load_yaml
-from policies.manifest import Split, TrainManifest
+from policies.manifest import TrainManifest
 from policies.order import StrategyChoice
 from policies.policy import Policy
+from policies.splits import Split
 from policies.wire.arrays import read_layout
 from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts
 from station.egress.guard import Guard, GuardRequest

@@ -12,7 +12,7 @@ from map_runs import ORDER, analyse
 from sqlalchemy import delete
 from station_kit import PATIENTS, StationKit
 
-from policies.manifest import Split
+from policies.splits import Split
 from policies.wire.instructions import StationReply, Status
 from station.egress.differencing.tables import DifferenceRow
 

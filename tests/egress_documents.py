@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from policies.documents import canonical_json, load_json
-from policies.manifest import Split, TrainManifest
+from policies.manifest import TrainManifest
 from policies.policy import Policy
+from policies.splits import Split
 from policies.wire.arrays import read_layout
 from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts
 from station.egress.guard import Guard, GuardRequest

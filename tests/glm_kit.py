@@ -22,9 +22,10 @@ from orchestrator.federation.strategies import StateFiles
 from orchestrator.federation.strategies.state import State
 from orchestrator.federation.updates_check import check_release
 from policies.documents import load_yaml
-from policies.manifest import Split, TrainManifest
+from policies.manifest import TrainManifest
 from policies.order import StrategyChoice
 from policies.policy import ConsentMode, ConsentPurpose, Policy
+from policies.splits import Split
 from policies.strategies import parameters_of
 from policies.wire.arrays import read_layout
 from policies.wire.instructions import Blob

@@ -15,7 +15,8 @@ from sandbox_kit import build_image, store_image
 
 from policies.blobs import BlobFolder
 from policies.documents import canonical_json
-from policies.manifest import Split, TrainManifest
+from policies.manifest import TrainManifest
+from policies.splits import Split
 from station.cohorts import FrozenCohort, PatientFolders
 from station.cohorts.frozen import digest_folder
 from station.cohorts.layout import seal, write_file

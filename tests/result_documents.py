@@ -10,10 +10,12 @@ from orchestrator_site import MANIFEST, STATIONS, policy_yaml, signed_order, wei
 from orchestrator.federation.orders import AcceptedOrder
 from policies.charter import POLICY_PAYLOAD_TYPE
 from policies.documents import digest_of, load_yaml
-from policies.manifest import MetricOutput, Split, TrainManifest
+from policies.manifest import TrainManifest
 from policies.order import PAYLOAD_TYPE, RunOrder
+from policies.outputs import MetricOutput
 from policies.policy import Policy
 from policies.signing import Signer, generate_key, load_signer, sign_envelope, unsafe_payload
+from policies.splits import Split
 
 KEY = "0" * 64
 

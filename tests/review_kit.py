@@ -14,9 +14,9 @@ from egress_documents import Bench, head, moved, policy
 from safetensors.numpy import load_file
 from station_kit import PATIENTS, SandboxSimulator, StationKit, order_digest
 
-from policies.manifest import Split
 from policies.order import Stage
 from policies.refusals import Permitted
+from policies.splits import Split
 from policies.wire.instructions import Kind, StationReply
 from station.catalogue import Standing
 from station.egress.records.ledger import MessageType

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from policies.manifest import Split
+from policies.splits import Split
 from station.cohorts import FrozenCohort
 from station.cohorts.roster import Roster
 

@@ -10,8 +10,8 @@ from map_documents import map_manifest
 from roster_kit import roster
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from policies.manifest import Split
 from policies.policy import DominanceRules
+from policies.splits import Split
 from station.egress.analyses.exact import NOWHERE, Dimension, ExactTable
 from station.egress.analyses.tally import Tally
 from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts

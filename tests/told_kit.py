@@ -15,8 +15,9 @@ from orchestrator.results.facts import Facts
 from orchestrator.results.metrics import metrics_document
 from orchestrator.results.shown import shown_rounds
 from policies.documents import canonical_json, digest_of, load_yaml_file
-from policies.manifest import Split, TrainKind, TrainManifest
+from policies.manifest import TrainKind, TrainManifest
 from policies.policy import Policy, ReleaseRules
+from policies.splits import Split
 from station.egress.analyses.tally import Tally
 from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts
 from station.egress.guard import Guard, GuardRequest

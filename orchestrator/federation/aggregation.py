@@ -23,7 +23,7 @@ from orchestrator.federation.strategies.strategy import Strategy, make_strategy
 from orchestrator.federation.strategies.update import Floats, NotFiniteError, TooFewUpdatesError, Update
 from policies.errors import StorageError
 from policies.files import sync_folder
-from policies.manifest import DType
+from policies.outputs import DType
 from policies.wire.arrays import (
     FLOAT_DTYPES,
     Array,

@@ -11,7 +11,8 @@ from typing import Final
 
 from orchestrator.federation.tables_check import table_problem
 from policies.documents import canonical_json
-from policies.manifest import MetricOutput, TrainManifest
+from policies.manifest import TrainManifest
+from policies.outputs import MetricOutput
 from policies.policy import ReleaseRules
 from policies.refusals import RefusalCode
 from policies.wire.instructions import Instruction, Kind, StationReply, Status

@@ -18,8 +18,9 @@ from orchestrator.results.shown import (
     values_of,
 )
 from policies.aggregates import AggregateOutput
-from policies.manifest import MetricOutput, TrainManifest
+from policies.manifest import TrainManifest
 from policies.mirror_report import MirrorCells, MirrorPoint, MirrorReport, MirrorTable, MirrorValue
+from policies.outputs import MetricOutput
 from policies.policy import Policy
 from policies.rows import HIDDEN
 from policies.withheld import DIFFERENCE, PARTLY

@@ -13,7 +13,7 @@ from itertools import permutations
 from statistics import median
 from typing import Final
 
-from policies.manifest import MetricOutput
+from policies.outputs import MetricOutput
 from policies.withheld import MINIMUM_POOLED, TELLS_ONE, TOO_FEW
 
 MINIMUM_OTHERS: Final = 3

@@ -12,7 +12,7 @@ from typing import Any, Final
 from orchestrator.federation.orders import AcceptedOrder
 from orchestrator.federation.told_tables import code_of
 from orchestrator.results.pooling import Pooled, pool
-from policies.manifest import MetricOutput
+from policies.outputs import MetricOutput
 from policies.withheld import DIFFERENCE, MINIMUM_POOLED
 
 Entry = Mapping[str, Any]

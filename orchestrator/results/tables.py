@@ -7,8 +7,8 @@ together. What a station hid is not there, and so is not drawn.
 from collections.abc import Mapping
 from typing import Any
 
-from policies.aggregates import ends_of
-from policies.manifest import AggregateOutput, TrainManifest
+from policies.aggregates import AggregateOutput, ends_of
+from policies.manifest import TrainManifest
 from policies.rows import HIDDEN
 
 _STAGES = ("analyse", "evaluate")

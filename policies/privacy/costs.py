@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from policies.manifest import AggregateOutput, Interface, TrainKind, TrainManifest
+from policies.aggregates import AggregateOutput
+from policies.manifest import Interface, TrainKind, TrainManifest
 from policies.order import Stage
 from policies.policy import DifferentialPrivacy, Policy
 from policies.privacy.accounting import NOTHING, Spent, epsilon

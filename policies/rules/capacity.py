@@ -10,16 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from policies.aggregates import AggregateOutput
 from policies.errors import WireError
-from policies.manifest import (
-    AggregateOutput,
-    DType,
-    Interface,
-    MetricOutput,
-    TensorOutputs,
-    TrainKind,
-    TrainManifest,
-)
+from policies.manifest import Interface, TrainKind, TrainManifest
+from policies.outputs import DType, MetricOutput, TensorOutputs
 from policies.policy import Policy, ReleaseRules, TensorRules
 from policies.refusals import RefusalCode
 from policies.rows import MAX_PATIENTS, OUTCOME

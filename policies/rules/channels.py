@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Final
 
-from policies.manifest import DType, MetricOutput
+from policies.outputs import DType, MetricOutput
 
 NUMBER_BITS: Final = 64
 FINEST_STEPS: Final = 1 << 20
@@ -103,7 +103,7 @@ def whole_bits(dtype: DType, elements: int, largest: float) -> float:
 def metric_bits(metric: MetricOutput) -> float:
     """Bound what a metric can say: the multiples of its last decimal within its range, its two ends, and that it is missing.
 
-    >>> from policies.manifest import Split
+    >>> from policies.splits import Split
     >>> loss = MetricOutput(
     ...     key="loss", stage="train", minimum=0.0, maximum=0.29, decimals=2, split=Split.TRAINING
     ... )

@@ -6,7 +6,8 @@ Describes; decides nothing. Says epsilon as what it means: how much likelier any
 import math
 from typing import Final
 
-from policies.manifest import Interface, MetricOutput, TrainKind, TrainManifest
+from policies.manifest import Interface, TrainKind, TrainManifest
+from policies.outputs import MetricOutput
 from policies.policy import DifferentialPrivacy, Policy
 from policies.privacy import PolicyCost, cost_of_policy, epsilon, unbounded_outputs
 from policies.rules.privacy_rules import granted

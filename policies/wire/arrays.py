@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.errors import StorageError, WireError
-from policies.manifest import MAX_TENSORS, DType
+from policies.outputs import MAX_TENSORS, DType
 
 MAX_HEADER_BYTES: Final = 8 << 20
 MAX_DIMENSIONS: Final = 8

@@ -5,7 +5,7 @@ from typing import Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.manifest import DType
+from policies.outputs import DType
 from policies.wire.arrays import Array, raw_dtype
 
 BF16_MINUS_ZERO: Final = np.uint16(0x8000)

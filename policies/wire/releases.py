@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from policies.errors import WireError
-from policies.manifest import DType, TensorOutputs
+from policies.outputs import DType, TensorOutputs
 from policies.policy import TensorRules
 from policies.wire.arrays import FLOAT_DTYPES, TensorShape, released_dtype
 from policies.wire.arrays_writing import canonical_layout

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from policies.documents import canonical_json
 from policies.errors import StateError, StorageError
-from policies.manifest import Split
+from policies.splits import Split
 from station.cohorts.decoding import DecoderPool
 from station.cohorts.definition import rounded
 from station.cohorts.frozen import FrozenCohort, remove_tree

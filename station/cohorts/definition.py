@@ -9,10 +9,12 @@ from pydantic import Field, model_validator
 
 from policies.acquisition import AcquisitionField
 from policies.documents import Digest, Name, Sequence, StrictModel
-from policies.manifest import MetricName, Modality, Split, TrainKind, TrainManifest
+from policies.manifest import Modality, TrainKind, TrainManifest
+from policies.outputs import MetricName
 from policies.policy import ConsentMode, ConsentPurpose, Policy
 from policies.refusals import Refused
 from policies.rules.cohort_rules import RADIOGRAPHS, cohort_reasons, layout_reasons, wanted_fields
+from policies.splits import Split
 
 ROUNDING_BASE = 10
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from policies.documents import canonical_json
 from policies.errors import StorageError
-from policies.manifest import Split
 from policies.refusals import RefusalCode, Refused
+from policies.splits import Split
 from station.cohorts.cache import VolumeCache
 from station.cohorts.clinical import shown_fields
 from station.cohorts.decoding import DecoderPool

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from policies.documents import Digest, Sequence, StrictModel, canonical_json, digest_of, load_json
 from policies.errors import DocumentError, StateError, StorageError
-from policies.manifest import Split
+from policies.splits import Split
 from station.cohorts.unusable import Unusable
 
 DATA = "data"

@@ -13,7 +13,7 @@ import secrets
 from pathlib import Path
 
 from policies.errors import SettingsError, StorageError
-from policies.manifest import Split
+from policies.splits import Split
 
 KEY_BYTES = 32
 _ID_BYTES = 10

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policies.documents import canonical_json
-from policies.manifest import Split
+from policies.splits import Split
 from station.cohorts.definition import CohortDefinition, rounded
 from station.cohorts.hounsfield import MAXIMUM_HU, MINIMUM_HU, PADDING_HU
 from station.cohorts.keys import DAY_S, SHIFT_WINDOW_S

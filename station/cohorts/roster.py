@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from policies.errors import StateError
-from policies.manifest import Split
+from policies.splits import Split
 from station.cohorts.definition import CohortDefinition
 from station.cohorts.frozen import FrozenCohort
 from station.cohorts.keys import CohortKey

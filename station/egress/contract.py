@@ -9,14 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
+from policies.aggregates import AggregateOutput
 from policies.documents import canonical_json, digest_of
 from policies.errors import WireError
-from policies.manifest import AggregateOutput, MetricOutput, Split, TrainKind, TrainManifest
+from policies.manifest import TrainKind, TrainManifest
 from policies.order import Stage
+from policies.outputs import MetricOutput
 from policies.policy import DifferentialPrivacy, DominanceRules, Policy, TensorRules
 from policies.privacy import Query, queries_of_stage, unbounded_outputs
 from policies.refusals import Reason, RefusalCode
 from policies.rules.capacity import release_bits
+from policies.splits import Split
 from policies.wire.arrays import MAX_HEADER_BYTES, ArrayLayout
 from policies.wire.releases import ReleaseTensor, release_tensors, update_bytes
 

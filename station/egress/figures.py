@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from policies.manifest import MetricOutput
 from policies.order import Stage
+from policies.outputs import MetricOutput
 from policies.refusals import Reason, RefusalCode
 from station.egress.analyses.counting import count_tables
 from station.egress.analyses.exact import ExactTable

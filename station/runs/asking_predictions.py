@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from policies.errors import StateError
-from policies.manifest import Split
 from policies.refusals import Refused
+from policies.splits import Split
 from station.catalogue import Catalogue, Standing
 from station.cohorts import CaseSource
 from station.cohorts.unusable import UnusableImage

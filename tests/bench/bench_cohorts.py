@@ -33,7 +33,7 @@ from cohort_files import KEY
 from ct_files import CT_DEFINITION, phantom
 
 from policies.documents import digest_of_file
-from policies.manifest import Split
+from policies.splits import Split
 from station.cohorts import CaseSource, FrozenCohort, SourceFile, VolumeCache, freeze
 from station.cohorts.decoding import DecoderPool
 from train_images.phantoms import CtScanner

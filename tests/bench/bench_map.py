@@ -28,7 +28,8 @@ from rich.table import Table
 from policies.blobs import BlobFolder
 from policies.documents import canonical_json, load_yaml_file
 from policies.image_archive import split_image
-from policies.manifest import Split, TrainManifest
+from policies.manifest import TrainManifest
+from policies.splits import Split
 from station.cohorts import FrozenCohort, PatientFolders, nifti
 from station.cohorts.frozen import digest_folder
 from station.cohorts.layout import seal, write_file

@@ -14,7 +14,7 @@ from pydicom.dataset import FileDataset
 from pydicom.sequence import Sequence
 
 from policies.documents import digest_of
-from policies.manifest import Split
+from policies.splits import Split
 from station.cohorts import CaseSource, CohortDefinition, FrozenCohort, SourceFile, Unusable, freeze
 from station.cohorts.decoder import Decoder
 from station.cohorts.rekeying import map_uid, rekey

@@ -17,7 +17,7 @@ import pytest
 from cohort_files import DEFINITION, KEY, by_gdcm, case, compressed, encoded, picture, radiograph
 from pydicom.uid import UID, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1
 
-from policies.manifest import Split
+from policies.splits import Split
 from station.cohorts import FrozenCohort, Unusable, freeze
 from station.cohorts.decoder import Decoder
 from station.cohorts.unusable import UnusableImage

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from policies.documents import digest_of_file
-from policies.manifest import Split
+from policies.splits import Split
 from station.cohorts import CaseSource, FrozenCohort, SourceFile, Unusable, freeze
 from station.cohorts.decoder import Decoder
 from station.cohorts.decoding import DecoderPool

@@ -16,9 +16,10 @@ from roster_kit import roster
 from sandbox_kit import Station
 
 from policies.documents import canonical_json, load_json
-from policies.manifest import Split, TrainManifest
+from policies.manifest import TrainManifest
 from policies.refusals import RefusalCode
 from policies.rules.capacity import trust_in_words
+from policies.splits import Split
 from station.cohorts.roster import Roster
 from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts
 from station.egress.guard import Guard, GuardRequest

@@ -15,8 +15,9 @@ from egress_documents import COUNTS, Bench, head, policy
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from policies.manifest import MetricOutput, Split
+from policies.outputs import MetricOutput
 from policies.privacy import Query, QueryKind
+from policies.splits import Split
 from station.egress.guard import Guard
 from station.egress.privacy.drawing import ChargedNoise
 from station.egress.privacy.mechanisms import noisy_metric

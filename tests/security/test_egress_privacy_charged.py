@@ -17,9 +17,9 @@ from privacy_kit import MULTIPLIER, Books, noisy, noisy_policy
 from roster_kit import roster
 from station_kit import StationKit, TrainEndsError, honest
 
-from policies.manifest import Split
 from policies.privacy import Query, Spent, cost_of
 from policies.refusals import RefusalCode, Refused
+from policies.splits import Split
 from policies.wire.instructions import Status
 from station.egress.analyses.tally import Tally
 from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts

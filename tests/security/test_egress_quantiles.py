@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from map_documents import SHARES, map_manifest, row
 from roster_kit import roster
 
-from policies.manifest import Split
 from policies.refusals import RefusalCode
 from policies.rows import HIDDEN
+from policies.splits import Split
 from station.egress.analyses.quantiles import groups, quantile_intervals
 from station.egress.analyses.tally import Tally
 from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts

@@ -10,8 +10,8 @@ from roster_kit import roster
 from sandbox_kit import Station
 from test_sandbox_reply_too_long import RAW
 
-from policies.manifest import Split
 from policies.refusals import RefusalCode
+from policies.splits import Split
 from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts
 from station.egress.guard import Guard, GuardRequest
 from station.egress.release import Release, ReplyStamp, Withheld, released_reply

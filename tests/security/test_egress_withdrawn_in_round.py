@@ -8,7 +8,7 @@ from catalogue_log import patient
 from cohort_files import KEY
 from station_kit import PATIENTS, StationKit, honest, in_the_middle
 
-from policies.manifest import Split
+from policies.splits import Split
 from policies.wire.instructions import Kind, Status
 from station.cohorts import load
 

@@ -10,7 +10,7 @@ import pytest
 from map_documents import row
 from map_kit import PATIENTS, MapStation, read, running_map_station
 
-from policies.manifest import Split
+from policies.splits import Split
 from station.cohorts.layout import EPOCH_S
 
 pytestmark = pytest.mark.docker

@@ -7,7 +7,7 @@ from catalogue_log import patient
 from cohort_files import KEY
 from station_kit import PATIENTS, StationKit, order_digest
 
-from policies.manifest import Split
+from policies.splits import Split
 from policies.wire.instructions import Status
 
 

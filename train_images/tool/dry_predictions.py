@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from policies.manifest import Split, TrainManifest
+from policies.manifest import TrainManifest
 from policies.order import HyperparameterValue
+from policies.splits import Split
 from station.cohorts import FrozenCohort
 from station.predictions.judging import Judged, arrays_limit, judge, shape_of
 from station.sandbox.session import TrainSession

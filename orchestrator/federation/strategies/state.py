@@ -15,7 +15,7 @@ from pathlib import Path
 
 from policies.errors import StateError, StorageError, WireError
 from policies.files import sync_folder
-from policies.manifest import DType
+from policies.outputs import DType
 from policies.wire.arrays import Array, ArrayLimits, TensorEntry, TensorShape, open_tensor, read_layout
 from policies.wire.arrays_writing import ArraysWriter
 from policies.wire.instructions import Blob

@@ -5,7 +5,8 @@ Describes; decides nothing.
 
 from typing import Final
 
-from policies.manifest import MetricOutput, TrainManifest
+from policies.manifest import TrainManifest
+from policies.outputs import MetricOutput
 from policies.policy import ReleaseRules
 
 USUAL_DECIMALS: Final = 4

@@ -1,9 +1,10 @@
 """What a train asks for and what it says it returns, in plain words. Describes; decides nothing."""
 
+from policies.aggregates import AggregateOutput
 from policies.board.documents.documents_in import Train
 from policies.board.reviewing.metric_words import metric_line
 from policies.board.reviewing.section import Section, counted
-from policies.manifest import AggregateOutput, Resources, TrainManifest
+from policies.manifest import Resources, TrainManifest
 from policies.predictions import prediction_in_words
 
 _MIB = 1 << 20

@@ -9,7 +9,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.manifest import Split
+from policies.splits import Split
 
 NOWHERE: Final = -1
 """The cell of a patient who is in none, for example one without a row."""

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.aggregates import AggregateOutput
-from policies.manifest import Split, TrainManifest
+from policies.manifest import TrainManifest
 from policies.rows import ANSWERED, FAILURES, MAX_PATIENTS, OUTCOME, Cell, RowColumn, bin_names
+from policies.splits import Split
 from station.cohorts.roster import Roster
 from station.egress.analyses.exact import NOWHERE, Dimension, ExactTable
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.manifest import Split
 from policies.rows import HIDDEN
+from policies.splits import Split
 from station.egress.analyses.exact import NOWHERE, ExactTable
 from station.egress.contract import ReleaseContract
 from station.egress.differencing.comparing import Told, metric

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Final
 
 from policies.aggregates import AggregateOutput, ends_of
-from policies.manifest import Split
 from policies.order import Stage
 from policies.policy import DifferentialPrivacy
 from policies.privacy import Query
 from policies.refusals import Reason, RefusalCode, Refused
 from policies.rows import OUTCOME
+from policies.splits import Split
 from policies.wire.arrays import TensorShape
 from policies.wire.arrays_writing import WrittenArrays, canonical_layout
 from policies.wire.instructions import MAX_REPLY_BYTES

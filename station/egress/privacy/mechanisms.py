@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.aggregates import AggregateOutput
-from policies.manifest import MetricOutput
+from policies.outputs import MetricOutput
 from policies.privacy import Query, QueryKind
 from policies.rows import MAX_PATIENTS
 from station.egress.analyses.exact import ExactTable

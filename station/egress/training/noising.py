@@ -29,7 +29,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.manifest import DType
+from policies.outputs import DType
 from policies.privacy import Query, QueryKind
 from policies.privacy.grid import NoiseGrid
 from policies.privacy.sensitivities import SHARE_OF_NORM

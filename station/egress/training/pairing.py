@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.errors import WireError
-from policies.manifest import DType
+from policies.outputs import DType
 from policies.refusals import Reason, RefusalCode
 from policies.wire.arrays import (
     ArrayLayout,

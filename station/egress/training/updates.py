@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from policies.manifest import DType
+from policies.outputs import DType
 from policies.policy import TensorRules
 from policies.refusals import Reason, RefusalCode
 from policies.wire.arrays import Array, TensorShape

@@ -13,9 +13,10 @@ import pytest
 from cohort_files import DEFINITION
 from numpy.typing import NDArray
 
-from policies.manifest import Split, TrainKind
+from policies.manifest import TrainKind
 from policies.policy import ConsentMode
 from policies.refusals import RefusalCode, Refused
+from policies.splits import Split
 from station.catalogue import Catalogue
 from station.cohorts import CohortKey, FrozenCohort, freeze
 from station.handover import load_public_key

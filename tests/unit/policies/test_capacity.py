@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.documents import load_yaml
-from policies.manifest import TensorOutputs, TensorSpec, TrainManifest
+from policies.manifest import TrainManifest
+from policies.outputs import TensorOutputs, TensorSpec
 from policies.policy import Policy, TensorRules
 from policies.refusals import RefusalCode
 from policies.rules.capacity import (

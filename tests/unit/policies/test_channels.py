@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from policies.manifest import MetricOutput, Split
+from policies.outputs import MetricOutput
 from policies.rules.channels import (
     clipped_bits,
     float_values,
@@ -20,6 +20,7 @@ from policies.rules.channels import (
     table_bits,
     whole_bits,
 )
+from policies.splits import Split
 
 
 def every_float16() -> np.ndarray:

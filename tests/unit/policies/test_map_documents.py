@@ -6,12 +6,14 @@ import pytest
 from egress_documents import policy
 from map_documents import BY_SEX, ENDS, MAP_ROWS, SHARES, map_manifest, row
 
+from policies.aggregates import AggregateOutput
 from policies.board.documents.documents_in import Train
 from policies.board.reviewing.review import review_policy, review_train
 from policies.errors import DocumentError
-from policies.manifest import AggregateOutput, Split, TrainManifest
+from policies.manifest import TrainManifest
 from policies.rows import RowColumn
 from policies.rules.capacity import capacity, trust_in_words
+from policies.splits import Split
 
 NUMBER = {"name": "share", "type": "float", "minimum": 0.0, "maximum": 1.0}
 CATEGORY = {"name": "sex", "type": "category", "categories": ["F", "M"]}

@@ -7,7 +7,9 @@ from admission_facts import manifest, policy
 
 from policies.board.documents.documents_in import Train
 from policies.board.reviewing.review import Review, review_policy, review_train
-from policies.manifest import MetricOutput, Split, TrainManifest
+from policies.manifest import TrainManifest
+from policies.outputs import MetricOutput
+from policies.splits import Split
 
 DIGEST = "sha256:" + "1" * 64
 

@@ -7,7 +7,7 @@ import pytest
 from egress_documents import METRIC, manifest, policy
 
 from policies.aggregates import AggregateOutput
-from policies.manifest import Interface, Split, TrainManifest
+from policies.manifest import Interface, TrainManifest
 from policies.policy import Policy
 from policies.privacy import (
     PolicyCost,
@@ -23,6 +23,7 @@ from policies.privacy import (
     unbounded_outputs,
 )
 from policies.rows import RowSchema
+from policies.splits import Split
 from station.egress.privacy.mechanisms import COUNTS_SENSITIVITY_SQUARED, SummedGrid, metric_steps
 
 NOISE = {"noise_multiplier": 2.0, "epsilon": 500.0, "delta": 1e-6}

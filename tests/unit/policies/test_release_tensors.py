@@ -3,7 +3,7 @@
 import pytest
 
 from policies.errors import WireError
-from policies.manifest import TensorOutputs, TensorSpec
+from policies.outputs import TensorOutputs, TensorSpec
 from policies.policy import TensorRules
 from policies.wire.arrays import TensorShape
 from policies.wire.releases import ReleaseTensor, TensorRole, release_tensors

@@ -14,7 +14,7 @@ from strategy_kit import NAMES, Deltas, Model, Orchestrator, random_rounds
 from orchestrator.federation.aggregation import Inbound, NotFiniteError, Update, aggregate
 from orchestrator.federation.strategies import StateFiles
 from orchestrator.federation.strategies.selection import squared_distances
-from policies.manifest import DType
+from policies.outputs import DType
 from policies.strategies import STRATEGIES, StrategyName, fewest_updates
 from policies.wire.arrays import TensorShape, open_tensor, raw_dtype, read_layout
 from policies.wire.arrays_writing import ArraysWriter

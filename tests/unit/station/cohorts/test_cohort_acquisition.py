@@ -11,9 +11,9 @@ from ct_files import CT_DEFINITION
 from map_documents import map_manifest
 
 from policies.acquisition import AcquisitionField
-from policies.manifest import Split
 from policies.policy import ConsentMode
 from policies.refusals import Refused
+from policies.splits import Split
 from station.cohorts import CaseSource, CohortDefinition, FrozenCohort, freeze
 from station.cohorts.roster import Roster
 from station.egress.analyses.tally import Tally

@@ -15,7 +15,7 @@ from cohort_files import DEFINITION, KEY, cases, encoded, picture, radiograph, t
 from pydicom import dcmread
 
 from policies.errors import StateError, StorageError
-from policies.manifest import Split
+from policies.splits import Split
 from station.cohorts import FrozenCohort, blind, freeze
 from station.cohorts.blind import TWINS, blind_cohort, blind_patients
 from station.cohorts.frozen import remove_tree

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from policies.documents import load_yaml
-from policies.manifest import DataNeeds, Interface, Outputs, Split, TrainKind, TrainManifest
+from policies.manifest import DataNeeds, Interface, TrainKind, TrainManifest
+from policies.outputs import Outputs
 from policies.policy import Policy
 from policies.refusals import RefusalCode, Refused
+from policies.splits import Split
 from station.cohorts import CohortDefinition, define, rounded
 
 ROOT = Path(__file__).parents[4]

@@ -10,9 +10,10 @@ import pytest
 from cohort_files import DEFINITION, KEY, case, cases, encoded, picture, radiograph, tree
 
 from policies.errors import StateError, StorageError
-from policies.manifest import Modality, Split, TrainKind
+from policies.manifest import Modality, TrainKind
 from policies.profiles import load_profile
 from policies.refusals import RefusalCode, Refused
+from policies.splits import Split
 from station.cohorts import (
     CaseSource,
     CohortDefinition,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.errors import SettingsError, StorageError
-from policies.manifest import Split
+from policies.splits import Split
 from station.cohorts import CohortKey
 
 

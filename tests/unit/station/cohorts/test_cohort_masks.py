@@ -19,7 +19,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
 from policies.documents import digest_of_file
-from policies.manifest import Split
+from policies.splits import Split
 from station.cohorts import (
     CaseSource,
     CohortDefinition,

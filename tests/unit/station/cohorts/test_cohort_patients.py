@@ -9,7 +9,7 @@ from map_kit import PATIENTS, frozen
 
 from policies.documents import canonical_json
 from policies.errors import StateError
-from policies.manifest import Split
+from policies.splits import Split
 from station.cohorts import FrozenCohort, PatientFolders, wipe
 from station.cohorts.layout import EPOCH_S
 

@@ -15,8 +15,8 @@ from pydicom import dcmread
 from pydicom.uid import ImplicitVRLittleEndian
 
 from policies.documents import digest_of_file
-from policies.manifest import Split
 from policies.refusals import RefusalCode, Refused
+from policies.splits import Split
 from station.cohorts import CaseSource, CohortDefinition, FrozenCohort, SourceFile, Unusable, freeze
 from station.cohorts.decoding import DecoderPool
 from station.cohorts.hounsfield import read_header, read_slice

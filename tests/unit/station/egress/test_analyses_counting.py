@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from map_documents import ENDS, MAP_ROWS, SHARES, map_manifest, row
 from roster_kit import roster
 
-from policies.manifest import Split
 from policies.refusals import RefusalCode
 from policies.rows import HIDDEN
+from policies.splits import Split
 from station.egress.analyses.exact import NOWHERE
 from station.egress.analyses.tally import Tally
 from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts

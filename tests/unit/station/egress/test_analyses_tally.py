@@ -11,8 +11,9 @@ from map_documents import BY_SEX, ENDS, MAP_ROWS, SHARES, map_manifest, row
 from roster_kit import roster
 
 from policies.documents import canonical_json, load_json
-from policies.manifest import Split, TrainManifest
+from policies.manifest import TrainManifest
 from policies.rows import RowColumn, bin_of
+from policies.splits import Split
 from station.egress.analyses.exact import NOWHERE
 from station.egress.analyses.tally import Tally, clinical_value, stated_cells
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from map_documents import BY_SEX, ENDS, SHARES, map_manifest, row
 from roster_kit import roster
 
-from policies.manifest import Split
 from policies.refusals import RefusalCode
 from policies.rows import HIDDEN
+from policies.splits import Split
 from station.egress.analyses.tally import Tally
 from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts
 from station.egress.guard import Guard, GuardRequest

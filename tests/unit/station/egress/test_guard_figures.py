@@ -7,8 +7,8 @@ import pytest
 from egress_documents import COUNTS, METRIC, ORDER, Bench, head, manifest, policy
 from roster_kit import roster
 
-from policies.manifest import Split
 from policies.refusals import RefusalCode
+from policies.splits import Split
 from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts, rounded_examples
 from station.egress.guard import Guard, GuardRequest
 from station.egress.release import Release, ReplyStamp, Suppressed, Withheld, released_reply

@@ -9,8 +9,8 @@ from egress_documents import ORDER, head, manifest, policy
 
 from orchestrator.federation.replies import Accepted, check_reply
 from policies.board.comparing.documents import changes_between
-from policies.manifest import Split
 from policies.rules.capacity import capacity
+from policies.splits import Split
 from policies.wire.instructions import Instruction, Kind
 from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts
 from station.egress.guard import Guard, GuardRequest

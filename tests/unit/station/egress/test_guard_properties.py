@@ -15,10 +15,10 @@ from roster_kit import roster
 from safetensors.numpy import load, save
 
 from policies.documents import canonical_json
-from policies.manifest import Split
 from policies.privacy import Query
 from policies.refusals import Reason, RefusalCode, Refused
 from policies.rows import HIDDEN
+from policies.splits import Split
 from policies.wire.arrays import TensorShape, open_tensor, raw_dtype, read_layout
 from policies.wire.arrays_writing import canonical_layout
 from policies.wire.floats import as_float

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from policies.aggregates import AggregateOutput
 from policies.errors import StateError
-from policies.manifest import MetricOutput, Split
+from policies.outputs import MetricOutput
 from policies.policy import DifferentialPrivacy
 from policies.privacy import Query, QueryKind
 from policies.privacy.costs import queries_of_aggregate
 from policies.rows import MAX_PATIENTS
+from policies.splits import Split
 from station.egress.analyses.exact import NOWHERE, Dimension, ExactTable
 from station.egress.privacy.drawing import ChargedNoise, charged_noise
 from station.egress.privacy.mechanisms import (

@@ -14,7 +14,7 @@ from station_kit import MANIFEST, PATIENTS, StationKit, order_digest, settings
 
 from policies.documents import digest_of
 from policies.errors import NotFoundError, RefusedError
-from policies.manifest import Split
+from policies.splits import Split
 from policies.wire.instructions import Status
 from station.evidence.collecting import EvidenceCollector
 from station.runs.chains import Chains

@@ -20,7 +20,7 @@ from station_simulators import Answered, TrainEndsError
 
 from policies.documents import canonical_json
 from policies.errors import UnavailableError
-from policies.manifest import Split
+from policies.splits import Split
 from policies.wire.instructions import Kind, StationReply, encode
 from station.audit.log import StoredEvent
 from station.runs.train_logs import TrainLogs

@@ -14,8 +14,8 @@ from catalogue_log import NOW, patient
 from cohort_files import KEY
 from station_kit import PATIENTS, StationKit, in_the_middle, settings
 
-from policies.manifest import Split
 from policies.policy import ConsentMode
+from policies.splits import Split
 from policies.wire.instructions import Status
 from station.handover import ConsentContent
 from station.intake.consent.register_file import read_register

@@ -26,8 +26,8 @@ from station_kit import (
 from policies.charter import REGISTER_PAYLOAD_TYPE
 from policies.documents import format_moment
 from policies.errors import StorageError
-from policies.manifest import Split
 from policies.refusals import RefusalCode, Refused
+from policies.splits import Split
 from policies.wire.instructions import Kind, Status
 from station.compute import _start_watching
 

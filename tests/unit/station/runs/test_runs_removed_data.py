@@ -8,7 +8,7 @@ from catalogue_log import patient
 from cohort_files import KEY, encoded, picture, radiograph
 from station_kit import PATIENTS, StationKit, honest, in_the_middle, order_digest
 
-from policies.manifest import Split
+from policies.splits import Split
 from policies.wire.instructions import Kind, Status
 
 Change = Callable[[StationKit], None]

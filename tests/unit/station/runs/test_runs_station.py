@@ -11,8 +11,9 @@ from station_kit import StationKit
 
 from policies.documents import canonical_json, digest_of, load_json
 from policies.image_config import config_without_program
-from policies.manifest import Split, TrainManifest
+from policies.manifest import TrainManifest
 from policies.refusals import RefusalCode
+from policies.splits import Split
 from policies.wire.instructions import Kind, Status
 from station.cohorts import load
 

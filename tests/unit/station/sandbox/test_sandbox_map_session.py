@@ -10,7 +10,7 @@ from map_documents import map_manifest, row
 from map_kit import PATIENTS, frozen
 
 from policies.errors import PhtError, StateError
-from policies.manifest import Split
+from policies.splits import Split
 from station.cohorts import PatientFolders
 from station.cohorts.roster import Roster
 from station.sandbox import mapping

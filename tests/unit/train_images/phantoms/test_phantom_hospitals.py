@@ -12,8 +12,9 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless
 
-from policies.manifest import Modality, Split, TrainKind
+from policies.manifest import Modality, TrainKind
 from policies.policy import ConsentMode, ConsentPurpose
+from policies.splits import Split
 from station.catalogue.catalogue import Catalogue
 from station.cohorts import CohortDefinition, CohortKey, FrozenCohort, freeze
 from station.handover import load_public_key
