@@ -248,3 +248,14 @@ def test_a_segmentation_model_is_scored_on_testing_patients_alone(
     assert 0 <= dice <= 1
     assert np.isnan(missing)
     assert np.isnan(rows["hd95_mm_nodule"][1])
+
+
+def test_masks_that_would_share_a_metric_are_refused_before_anything_is_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHT_DATA", str(write_cohort(tmp_path, {}, ["upper-lobe", "Upper lobe"])))
+    message = segmentation_message("evaluate", {n: t.numpy() for n, t in unet(2, 3).state_dict().items()})
+    with pytest.raises(TrainError, match="Upper lobe, upper-lobe") as raised:
+        segmentation_app.app(message, segmentation_context())
+    assert raised.value.pht_error_code == "MASK_NAMES"
+    assert "MASK_NAMES" in shipped("segmentation-evaluation").error_codes
