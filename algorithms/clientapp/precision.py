@@ -2,7 +2,8 @@
 
 bfloat16 has float32's range, so its gradients need no scaling. Older GPUs have float16 alone, in which small gradients vanish: the
 loss is scaled up before `backward`, the gradients are scaled back before anything else touches them, and a step with an infinite
-gradient is left out (Micikevicius et al., "Mixed Precision Training", 2018).
+gradient is left out (Micikevicius et al., "Mixed Precision Training", 2018). To know of such a gradient, torch's scaler reads one number
+back from the GPU in each step; with bfloat16 nothing is read.
 """
 
 import torch
