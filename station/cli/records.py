@@ -20,6 +20,10 @@ class ExportForm(StrEnum):
     DICOM_XML = "dicom-xml"
 
 
+ExportOption = Annotated[
+    Path | None, typer.Option(help="An export to verify instead; needs no running station.")
+]
+
 audit_app = new_app("The hash-chained audit.")
 egress_app = new_app("The ledger of everything that left.")
 app.add_typer(audit_app, name="audit")
@@ -29,9 +33,7 @@ app.add_typer(egress_app, name="egress")
 @audit_app.command("verify")
 def audit_verify(
     home: HomeOption,
-    file: Annotated[
-        Path | None, typer.Option(help="An export to verify instead; needs no running station.")
-    ] = None,
+    file: ExportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check the audit from its first entry; says where it is broken."""
@@ -61,9 +63,7 @@ def audit_export(
 @egress_app.command("verify")
 def egress_verify(
     home: HomeOption,
-    file: Annotated[
-        Path | None, typer.Option(help="An export to verify instead; needs no running station.")
-    ] = None,
+    file: ExportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check the egress ledger from its first entry."""
@@ -79,8 +79,7 @@ def egress_export(out: Annotated[Path, typer.Argument()], home: HomeOption) -> N
 def _verify(home: Path, chain: str, file: Path | None, *, as_json: bool) -> None:
     view: dict[str, Any]
     if file is not None:
-        from station.runs.chains import verify_file  # noqa: PLC0415
-        from station.runs.desk import chain_view  # noqa: PLC0415
+        from station.runs.chains import chain_view, verify_file  # noqa: PLC0415
 
         name: Literal["audit", "egress"] = "audit" if chain == "audit" else "egress"
         view = chain_view(name, verify_file(file, StationPaths(home.resolve()).card, name)).model_dump()

@@ -19,6 +19,7 @@ from station.audit.heads import sign_head
 from station.audit.log import AUDIT_CHAIN
 from station.egress.records.ledger import LEDGER_CHAIN
 from station.storage.database import Database
+from station.web.views import ChainView
 
 ChainName = Literal["audit", "egress"]
 
@@ -65,6 +66,15 @@ def verify_file(path: Path, card: Path, name: ChainName) -> Permitted[ChainHead]
             f"{card.name}: names no identity key", hint="Give the station's card.json."
         ) from error
     return verify_export(path, key, None, name)
+
+
+def chain_view(chain: ChainName, result: Permitted[ChainHead] | ChainBreak) -> ChainView:
+    """Return a chain verdict as the operator sees it."""
+    if isinstance(result, Permitted):
+        return ChainView(chain=chain, intact=True, entries=result.value.seq, head=result.value.digest)
+    return ChainView(
+        chain=chain, intact=False, entries=0, head="", broken_at=result.seq, problem=result.problem
+    )
 
 
 def load_identity(path: Path) -> Ed25519PrivateKey:

@@ -10,25 +10,19 @@ from typing import Literal
 
 from policies.documents import digest_of_file
 from policies.errors import NotFoundError, PhtError, RefusedError, StateError, UnavailableError, UsageError
-from policies.manifest import TrainManifest
 from policies.order import unverified_order
-from policies.policy import Policy
-from policies.profiles.anonymity import Anonymity
-from policies.refusals import Permitted, Reason, RefusalCode, Refused
-from policies.rules.gpu_rules import GpuWish, gpu_wish
+from policies.refusals import Permitted, RefusalCode, Refused
 from policies.trust.policy_set import PolicySet
 from policies.wire.instructions import decode_reply
-from station.admission.gatekeeper import Gatekeeper, VerifiedOrder
+from station.admission.gatekeeper import Gatekeeper
 from station.agent.loop import Agent
-from station.audit.chain import ChainBreak, ChainHead
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
-from station.catalogue.anonymity import in_words
 from station.catalogue.catalogue import Catalogue
 from station.egress.records.releases import ReleaseStore, StoredRelease
 from station.evidence.collecting import EvidenceCollector
-from station.runs.chains import Chains
-from station.runs.preparation import Preparation
+from station.runs.chains import Chains, chain_view
+from station.runs.explaining import Explaining
 from station.runs.repository import Run, RunRepository
 from station.runs.states import HOLDS_RESOURCES, Decision, RunState
 from station.runs.usage import UsageRecords
@@ -107,57 +101,15 @@ class StationDesk:
 
     def explain(self, order: str) -> list[RuleView]:
         """Every rule with its verdict now."""
-        run = self._run(order)
-        verified = self.gatekeeper.verify(run.envelope, fresh=False)
-        if isinstance(verified, Refused):
-            return [_rule("policy repository and signatures", verified.reasons)]
-        rules = [_rule("policy repository and signatures", ())]
-        manifest = self._manifest(verified.value)
-        if isinstance(manifest, Refused):
-            return [*rules, _rule("train", manifest.reasons)]
-        table = self._table(run, verified.value, manifest.value)
-        # Those with every consent and an image, of the splits that this train is given; some may still lack a label.
-        patients = None if isinstance(table, Refused) else table.patients
-        verdicts = self.gatekeeper.explain(run, verified.value, manifest.value, patients)
-        rules += [_rule(verdict.rule, verdict.reasons) for verdict in verdicts]
-        return [
-            *rules,
-            self._anonymity_rule(table),
-            self._resources_rule(run, verified.value, manifest.value),
-            _error_codes(verified.value.in_force.policy, manifest.value),
-        ]
+        return self._explaining.rules_of(self._run(order))
 
     def anonymity(self, order: str) -> AnonymityView:
         """The k-anonymity of the clinical table that an order's train would see now."""
-        run = self._run(order)
-        verified = self.gatekeeper.verify(run.envelope, fresh=False)
-        manifest = self._manifest(verified.value) if isinstance(verified, Permitted) else verified
-        if isinstance(verified, Refused) or isinstance(manifest, Refused):
-            raise _would_get_none(verified if isinstance(verified, Refused) else manifest)
-        table = self._table(run, verified.value, manifest.value)
-        if isinstance(table, Refused):
-            raise _would_get_none(table)
-        return AnonymityView(
-            k=table.k,
-            wanted=table.wanted,
-            patients=table.patients,
-            classes=table.classes,
-            patients_below=table.patients_below,
-            enforced=self.settings.hospital.minimum_k is not None,
-        )
+        return self._explaining.anonymity_of(self._run(order))
 
-    def _table(self, run: Run, verified: VerifiedOrder, manifest: TrainManifest) -> Anonymity | Refused:
-        used = self.gatekeeper.would_use(run, verified, manifest)
-        return used if isinstance(used, Refused) else self.warm.anonymity(*used.value)
-
-    def _anonymity_rule(self, table: Anonymity | Refused) -> RuleView:
-        if isinstance(table, Refused):
-            # Another rule says why there is no cohort; this one has nothing to look at.
-            return _rule("anonymity", (), "no cohort to look at")
-        minimum = self.settings.hospital.minimum_k
-        if minimum is not None and table.k < minimum:
-            return _rule("anonymity", (Reason(RefusalCode.DATA_ANONYMITY, in_words(table)),))
-        return _rule("anonymity", (), in_words(table))
+    @property
+    def _explaining(self) -> Explaining:
+        return Explaining(self.settings, self.gatekeeper, self.warm, self.launcher)
 
     def releases(self) -> list[ReleaseView]:
         """Everything that left."""
@@ -289,36 +241,6 @@ class StationDesk:
             return error.message
         return "taken up"
 
-    def _resources_rule(self, run: Run, verified: VerifiedOrder, manifest: TrainManifest) -> RuleView:
-        """Say whether a container could be started for this order just now."""
-        held, places = len(self.warm.orders() - {run.order_digest}), self.settings.ceilings.runs_at_once
-        reasons = []
-        if held >= places:
-            reasons.append(Reason(RefusalCode.RESOURCES_BUSY, f"{held} of {places} places are taken"))
-        try:
-            unfit = self.launcher.engine_info().unfit
-        except (RefusedError, UnavailableError) as error:
-            reasons.append(Reason(RefusalCode.ENGINE_UNAVAILABLE, error.message))
-        else:
-            if unfit:
-                reasons.append(Reason(RefusalCode.ENGINE_UNFIT, f"cannot enforce: {', '.join(unfit)}"))
-            reasons += self._gpu_reasons(run, gpu_wish(verified.order, manifest, verified.in_force.policy))
-        return _rule("resources", tuple(reasons), f"{held} of {places} places are taken")
-
-    def _gpu_reasons(self, run: Run, wish: GpuWish | None) -> list[Reason]:
-        """Say whether a GPU could be leased just now; whether the station has one at all is the hospital's rule."""
-        if wish is None or not wish.required:
-            return []
-        mine, now = Preparation.run_id(run), {"free", "scrubbing", "unclean"}
-        try:
-            devices = self.launcher.gpus().devices
-        except (RefusedError, UnavailableError) as error:
-            return [Reason(RefusalCode.ENGINE_UNAVAILABLE, error.message)]
-        large = [each for each in devices if each.memory_mib >= wish.memory_mib]
-        if any(each.state in now or each.run_id == mine for each in large):
-            return []
-        return [Reason(RefusalCode.RESOURCES_BUSY, "no GPU that is large enough is free")]
-
     def _engine(self) -> str:
         try:
             info = self.launcher.engine_info()
@@ -346,12 +268,6 @@ class StationDesk:
             raise NotFoundError("no such order at this station", hint="`pht-station runs` lists them.")
         return run
 
-    def _manifest(self, verified: VerifiedOrder) -> Permitted[TrainManifest] | Refused:
-        try:
-            return self.gatekeeper.manifest(verified)
-        except PhtError as error:
-            return Refused.because(RefusalCode.IMAGE_UNAVAILABLE, error.message)
-
     def _view(self, run: Run) -> RunView:
         order = unverified_order(run.envelope)
         policies = self._policies()
@@ -377,36 +293,3 @@ class StationDesk:
             correlation_id=run.correlation_id,
             seen=run.first_seen,
         )
-
-
-def _would_get_none(refused: Refused | Permitted[TrainManifest]) -> RefusedError:
-    code = refused.code if isinstance(refused, Refused) else RefusalCode.DATA_NOT_READY
-    return RefusedError(
-        code.value, "this order would get no cohort now", hint="`pht-station explain` says why."
-    )
-
-
-def _error_codes(policy: Policy, manifest: TrainManifest) -> RuleView:
-    """Say which of the train's own error codes would leave; it refuses nothing."""
-    granted = [code for code in manifest.error_codes if code in policy.release.error_codes]
-    kept = [code for code in manifest.error_codes if code not in granted]
-    note = f"leave: {', '.join(granted) or 'none'}"
-    return _rule("error codes", (), f"{note}; stay here: {', '.join(kept)}" if kept else note)
-
-
-def _rule(name: str, reasons: tuple[Reason, ...], note: str = "") -> RuleView:
-    return RuleView(
-        rule=name,
-        verdict="no" if reasons else "yes",
-        reasons=[ReasonView(code=reason.code.value, detail=reason.detail) for reason in reasons],
-        note=note,
-    )
-
-
-def chain_view(chain: Literal["audit", "egress"], result: Permitted[ChainHead] | ChainBreak) -> ChainView:
-    """Return a chain verdict as the operator sees it."""
-    if isinstance(result, Permitted):
-        return ChainView(chain=chain, intact=True, entries=result.value.seq, head=result.value.digest)
-    return ChainView(
-        chain=chain, intact=False, entries=0, head="", broken_at=result.seq, problem=result.problem
-    )
