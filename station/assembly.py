@@ -1,5 +1,6 @@
 """Compute's parts, put together: which part is made of which. Wiring and nothing else: every rule lives in its part."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -54,8 +55,11 @@ from station.runs.canary import Canary
 from station.runs.chains import Chains, load_identity
 from station.runs.charging import Charging, privacy_ledger
 from station.runs.clock import RunClock
+from station.runs.containers import RunContainers
+from station.runs.counters import Counters
 from station.runs.desk import StationDesk
 from station.runs.differing import Differing
+from station.runs.failing import Failing
 from station.runs.mirror import MirrorReports
 from station.runs.moments import Moments
 from station.runs.needed_images import NeededImages
@@ -73,30 +77,6 @@ from station.sandbox.session import TrainSandbox
 from station.sandbox.spec import Launcher
 from station.settings import StationSettings
 from station.storage.database import Database
-
-
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """The counters that admission asks for, from the two places that keep them."""
-
-    runs: RunRepository
-    releases: ReleaseStore
-
-    def runs_used(self, policy_id: str, *, besides: str | None = None) -> int:
-        """Orders that are or were a run of the policy, but `besides`."""
-        return self.runs.runs_used(policy_id, besides=besides)
-
-    def releases_used(self, policy_id: str) -> int:
-        """Releases made under the policy, ever."""
-        return self.releases.releases_used(policy_id)
-
-    def releases_of(self, order_digest: str) -> int:
-        """Releases made under the order."""
-        return len(self.releases.list(order_digest))
-
-    def answers_of(self, order_digest: str) -> int:
-        """Messages of the order that are not asked of its train again: recorded, waiting for a person, or withheld by one."""
-        return self.releases.answers_of(order_digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +136,7 @@ class _Lines:
     images: LayerStore
     policies: PolicyClient
     registry: RegistryClient
+    new_registry: Callable[[], RegistryClient]
     fleet: FleetConnection
 
 
@@ -217,7 +198,7 @@ def assemble(
         reviewing=reviewing,
         registry=lines.registry,
         repeats=books.outbox.repeats,
-        mirror_reports=_mirror_reports(home, books),
+        mirror_reports=MirrorReports(settings.name, lines.new_registry, books.calls.announce),
     )
 
 
@@ -243,25 +224,14 @@ def _lines(home: _Home, books: _Books) -> _Lines:
     ca = _authority(paths, home.settings)
     key = load_private_key(paths.node_key)
     blobs = BlobClient(url, ca, key, proxy)
+    new_registry = partial(RegistryClient, url, ca, signer=key, proxy=proxy)
     return _Lines(
         blobs=blobs,
         images=_images(home, books, OrchestratorBundles(url, ca, key, blobs, paths.work, proxy)),
         policies=PolicyClient(paths.trust, orchestrator.mirror_url, ca=ca, proxy=proxy),
-        registry=RegistryClient(url, ca, signer=key, proxy=proxy),
+        registry=new_registry(),
+        new_registry=new_registry,
         fleet=FleetConnection(url, ca, paths.node_key, proxy),
-    )
-
-
-def _mirror_reports(home: _Home, books: _Books) -> MirrorReports:
-    url, ca, key = (
-        home.settings.orchestrator.url,
-        _authority(home.paths, home.settings),
-        load_private_key(home.paths.node_key),
-    )
-    return MirrorReports(
-        home.settings.name,
-        lambda: RegistryClient(url, ca, signer=key, proxy=home.proxy),
-        books.calls.announce,
     )
 
 
@@ -331,9 +301,10 @@ def _trains(
         keep_for=timedelta(days=settings.retention.cache_days), clock=system_clock,
     )  # fmt: skip
     clock, moments = RunClock(home.database), Moments()
+    cohort_key = CohortKey.load(paths.cohort_key)
+    containers = RunContainers(settings, paths, TrainSandbox(launcher), audit, clock, system_clock, moments)
     preparation = Preparation(
-        settings, paths, gatekeeper, books.catalogue, lines.images, lines.blobs, launcher, TrainSandbox(launcher),
-        CohortKey.load(paths.cohort_key), audit, clock, volumes, moments=moments,
+        settings, paths, gatekeeper, books.catalogue, lines.images, lines.blobs, launcher, containers, cohort_key, audit, volumes,
     )  # fmt: skip
     releasing = Releasing(
         gatekeeper,
@@ -344,20 +315,21 @@ def _trains(
         reviewing,
         Charging(books.privacy),
     )
+    failing = Failing(books.runs, audit, books.outbox, settings.hospital.failed_messages)
     rounds = TrainRounds(
-        settings, gatekeeper, books.runs, books.releases, books.ledger, audit, lines.blobs, books.outbox, clock,
-        releasing, Canary(preparation), moments=moments,
+        settings, gatekeeper, books.runs, books.releases, audit, lines.blobs, books.outbox, failing, clock,
+        releasing, Canary(containers, cohort_key), moments=moments,
     )  # fmt: skip
     book = PredictionBook(home.database, audit)
     folder = _prediction_folder(home)
-    predicting = Predicting(preparation, books.catalogue, book, folder)
+    predicting = Predicting(containers, gatekeeper, books.catalogue, cohort_key, book, folder)
     predictions = None if folder is None else PredictionKeeper(
         book, folder, books.catalogue, modes=settings.consent_modes,
         keep_for=timedelta(days=settings.predictions.keep_days), clock=system_clock,
     )  # fmt: skip
     warm = WarmRuns(gatekeeper, books.runs, preparation, audit, predicting)
     service = RunService(
-        gatekeeper, books.runs, warm, rounds, books.outbox, audit, settings.ceilings.runs_at_once
+        gatekeeper, books.runs, warm, rounds, failing, books.outbox, audit, settings.ceilings.runs_at_once
     )
     pace = Pace(idle_s=settings.polling.idle_s, slow_s=max(settings.polling.active_s, 0.1))
     connection = AnnouncedConnection(lines.fleet, books.calls)

@@ -52,7 +52,6 @@ from policies.signing import add_signature, sign_envelope
 from policies.wire.instructions import Kind, StationReply, Status
 from station.admission.gatekeeper import Gatekeeper
 from station.admission.gpus import LeasableGpus
-from station.assembly import Counters
 from station.audit import AuditLog
 from station.egress.differencing.differences import Differences
 from station.egress.records.ledger import EgressLedger
@@ -65,7 +64,10 @@ from station.runs import Decision, RunRepository
 from station.runs.canary import Canary
 from station.runs.charging import Charging, privacy_ledger
 from station.runs.clock import RunClock
+from station.runs.containers import RunContainers
+from station.runs.counters import Counters
 from station.runs.differing import Differing
+from station.runs.failing import Failing
 from station.runs.moments import Moments
 from station.runs.outbox import Outbox
 from station.runs.predicting import Predicting
@@ -171,9 +173,11 @@ class StationKit:
         )  # fmt: skip
         # One clock for all of it, which the test moves.
         run_clock = RunClock(self.database, self.clock, lambda: self.clock().timestamp(), lambda: self.boot)
+        self.containers = RunContainers(
+            self.settings, paths, sandbox, self.audit, run_clock, self.clock, self.moments
+        )
         self.preparation = Preparation(
-            self.settings, paths, self.gatekeeper, self.catalogue, shelf, shelf, launcher, sandbox, KEY, self.audit,
-            run_clock, moments=self.moments,
+            self.settings, paths, self.gatekeeper, self.catalogue, shelf, shelf, launcher, self.containers, KEY, self.audit,
         )  # fmt: skip
         differing = Differing(Differences(self.database, self.clock))
         self.reviewing = Reviewing(
@@ -192,17 +196,20 @@ class StationKit:
             self.reviewing,
             Charging(self.privacy),
         )
+        failing = Failing(self.runs, self.audit, outbox, self.settings.hospital.failed_messages)
         self.rounds = TrainRounds(
-            self.settings, self.gatekeeper, self.runs, self.releases, self.ledger, self.audit, shelf, outbox, run_clock,
-            self.releasing, Canary(self.preparation), moments=self.moments,
+            self.settings, self.gatekeeper, self.runs, self.releases, self.audit, shelf, outbox, failing, run_clock,
+            self.releasing, Canary(self.containers, KEY), moments=self.moments,
         )  # fmt: skip
         chosen = self.settings.predictions.folder
         self.book = PredictionBook(self.database, self.audit)
         self.predictions = None if chosen is None else PredictionFolder(Path(chosen))
-        self.predicting = Predicting(self.preparation, self.catalogue, self.book, self.predictions)
+        self.predicting = Predicting(
+            self.containers, self.gatekeeper, self.catalogue, KEY, self.book, self.predictions
+        )
         self.warm = WarmRuns(self.gatekeeper, self.runs, self.preparation, self.audit, self.predicting)
         self.service = RunService(
-            self.gatekeeper, self.runs, self.warm, self.rounds, outbox, self.audit,
+            self.gatekeeper, self.runs, self.warm, self.rounds, failing, outbox, self.audit,
             self.settings.ceilings.runs_at_once,
         )  # fmt: skip
 

@@ -3,10 +3,8 @@
 from typing import Protocol
 
 from policies.wire.instructions import Instruction, StationReply
-from station.admission.gatekeeper import Admitted
 from station.runs.prepared import Prepared
 from station.runs.repository import Run
-from station.sandbox.spec import TrainFailure
 
 
 class Rounds(Protocol):
@@ -19,14 +17,6 @@ class Rounds(Protocol):
 
     def recorded(self, instruction: Instruction) -> tuple[StationReply, bytes | None] | None:
         """Return the recorded release of this (order, round, kind), pushed again where that was lost."""
-
-    def failed(
-        self, instruction: Instruction, run: Run, failure: TrainFailure, admitted: Admitted
-    ) -> StationReply:
-        """Count a failed message and return the status that may leave."""
-
-    def count_failure(self, run: Run, failure: TrainFailure) -> None:
-        """Count a container that did not start."""
 
     def under_review(self, instruction: Instruction, run: Run) -> tuple[StationReply, bytes | None] | None:
         """Return what is answered while and after a person looks at what the train returned, or None."""

@@ -14,17 +14,19 @@ from typing import Final
 from policies.errors import StateError
 from policies.refusals import Refused
 from policies.splits import Split
+from station.admission.gatekeeper import Gatekeeper
 from station.catalogue import Catalogue, Standing
-from station.cohorts import CaseSource
+from station.cohorts import CaseSource, CohortKey
 from station.cohorts.unusable import UnusableImage
 from station.predictions.judging import arrays_limit, judge, shape_of
 from station.predictions.maker import ObjectMaker
 from station.runs.making_predictions import JudgedCase, PredictionMaking
+from station.runs.moments import Moments
 from station.runs.prediction_job import PredictionJob
-from station.runs.preparation import Preparation
 from station.runs.prepared import RunSession
 from station.sandbox.mapping import MapReply
 from station.sandbox.spec import MIB, ReplyLimits, TrainFailure, TrainRequest
+from station.settings import StationSettings
 
 _HEAD_BYTES: Final = 1 << 16
 
@@ -46,8 +48,11 @@ class Window:
 class PredictionAsking:
     """Asks the train of one job after another."""
 
-    preparation: Preparation
+    settings: StationSettings
+    gatekeeper: Gatekeeper
     catalogue: Catalogue
+    cohort_key: CohortKey
+    moments: Moments
 
     def ask(self, job: PredictionJob, window: Window) -> None:
         """Ask about every case that there is time and room for; `job.made` says what came of it.
@@ -62,9 +67,8 @@ class PredictionAsking:
             # Weights of a later message have taken their place: nobody was told of an evaluation of those.
             return
         sources = self._sources(job)
-        moments = self.preparation.moments
-        with closing(ObjectMaker(lambda: window.made_by - moments.now())) as maker:
-            making = PredictionMaking(self.preparation, job, maker)
+        with closing(ObjectMaker(lambda: window.made_by - self.moments.now())) as maker:
+            making = PredictionMaking(self.settings, self.cohort_key, self.gatekeeper.now, job, maker)
             for case, image in _listed(job.prepared.cohort.path):
                 source = sources.get(case)
                 if source is None:
@@ -82,7 +86,7 @@ class PredictionAsking:
         session = job.prepared.session
         if job.prepared.ended_by is not None or session is None or not session.alive:
             return None
-        return None if self.preparation.moments.now() >= window.asked_until else session
+        return None if self.moments.now() >= window.asked_until else session
 
     def _one(
         self,
@@ -95,7 +99,7 @@ class PredictionAsking:
         job, made = making.job, making.job.made
         manifest, order = job.prepared.admitted.manifest, job.prepared.admitted.order
         predictions, shape = manifest.outputs.predictions, shape_of(image)
-        ceilings = self.preparation.settings.ceilings
+        ceilings = self.settings.ceilings
         limits = ReplyLimits(
             job.prepared.work / "predicted.safetensors",
             arrays_limit(predictions, shape),
@@ -104,7 +108,7 @@ class PredictionAsking:
         )
         timeout_s = min(
             float(min(manifest.resources.message_timeout_s, ceilings.message_timeout_s)),
-            window.asked_until - self.preparation.moments.now(),
+            window.asked_until - self.moments.now(),
         )
         made.cases += 1
         reply = session.exchange(
@@ -129,18 +133,18 @@ class PredictionAsking:
 
     def _sources(self, job: PredictionJob) -> Mapping[str, CaseSource]:
         """Return the images of the cohort's cases by the train's names: of those who consent now, and as they were frozen."""
-        preparation, admitted = self.preparation, job.prepared.admitted
+        gatekeeper, admitted = self.gatekeeper, job.prepared.admitted
         found = self.catalogue.cases(
             admitted.definition,
-            preparation.gatekeeper.offered(admitted),
-            preparation.settings.consent_limit,
-            preparation.gatekeeper.now(),
+            gatekeeper.offered(admitted),
+            self.settings.consent_limit,
+            gatekeeper.now(),
         )
         if isinstance(found, Refused):
             return {}
         scope = admitted.definition.scope
         return {
-            preparation.cohort_key.case_id(scope, case.case): case
+            self.cohort_key.case_id(scope, case.case): case
             for case in found
             if Standing.of((case,)).files <= job.prepared.used.files
         }

@@ -22,6 +22,7 @@ from policies.refusals import Reason, RefusalCode
 from policies.wire.deltas import apply_delta
 from policies.wire.instructions import Instruction
 from station.audit.events import AuditEvent, AuditRecord
+from station.cohorts import CohortKey
 from station.cohorts.blind import BlindCohort, blind_cohort, blind_patients
 from station.egress.canary.decision import (
     MINIMUM_PATIENTS,
@@ -31,10 +32,12 @@ from station.egress.canary.decision import (
     score_update,
 )
 from station.egress.release import Release
+from station.runs.audited import entry_of
+from station.runs.containers import RunContainers
 from station.runs.mapping import at_once
-from station.runs.preparation import Preparation
+from station.runs.places import run_id
 from station.runs.prepared import Prepared
-from station.runs.repository import STATION_ACTOR, Run
+from station.runs.repository import Run
 from station.runs.train_logs import SCORING
 from station.runs.usage import note_use
 from station.sandbox.scoring import ScoreRequest, Scores, ScoringContainer
@@ -52,7 +55,7 @@ class Trained:
     Attributes:
         inbound: the weights that it started from.
         release: what would leave.
-        since: when the message was taken up, in the seconds of the preparation's moments.
+        since: when the message was taken up, in the seconds of the containers' moments.
     """
 
     instruction: Instruction
@@ -67,7 +70,8 @@ class Trained:
 class Canary:
     """Scores updates."""
 
-    preparation: Preparation
+    containers: RunContainers
+    cohort_key: CohortKey
 
     def look(self, trained: Trained) -> Reason | None:
         """Return why an update must stay, or None.
@@ -95,7 +99,7 @@ class Canary:
             return self._decided(trained, Unscored.TOO_FEW, limit, "")
         # 3
         after = prepared.work / "scored.safetensors"
-        seed = self.preparation.cohort_key.sample_seed(release.order_digest, release.round)
+        seed = self.cohort_key.sample_seed(release.order_digest, release.round)
         try:
             apply_delta(trained.inbound, release.arrays.path, after)
             with blind_cohort(prepared.cohort, seed) as blind:
@@ -125,7 +129,7 @@ class Canary:
         admitted = trained.prepared.admitted
         limit_s = min(
             admitted.manifest.resources.message_timeout_s,
-            self.preparation.settings.ceilings.message_timeout_s,
+            self.containers.settings.ceilings.message_timeout_s,
             trained.instruction.deadline_s,
         )
         return ScoreRequest(
@@ -144,16 +148,16 @@ class Canary:
         It does where both fit into what policy and hospital grant one train, and it holds no GPU; its time counts for both then.
         Else it ends first, and the next message starts it again.
         """
-        prepared, preparation = trained.prepared, self.preparation
+        prepared, containers = trained.prepared, self.containers
         granted = prepared.admitted.verified.in_force.policy.resources
         session = prepared.session
         alive = session is not None and session.alive
-        together = at_once(prepared.admitted.manifest.resources, granted, preparation.settings.ceilings)
+        together = at_once(prepared.admitted.manifest.resources, granted, containers.settings.ceilings)
         if alive and together >= 2 and not prepared.has_gpu:
             yield True
             return
-        preparation.end_container(trained.run, prepared)
-        with preparation.clock.counting(trained.run.order_digest):
+        containers.end(trained.run, prepared)
+        with containers.clock.counting(trained.run.order_digest):
             yield False
 
     def _ask(
@@ -161,14 +165,14 @@ class Canary:
     ) -> Scores | TrainFailure:
         prepared = trained.prepared
         spec = self._spec(trained, blind, asked.timeout_s, beside=beside)
-        container = ScoringContainer(self.preparation.sandbox, spec)
+        container = ScoringContainer(self.containers.sandbox, spec)
         prepared.scoring = container
         try:
             if prepared.ended_by is not None:
                 return TrainFailure(ExitClass.CRASH, detail="the station ended it")
             self._note_start(trained)
             # When it is done is the choice of who wrote it, and its end goes on record before the answer leaves.
-            with self.preparation.moments.holding(
+            with self.containers.moments.holding(
                 trained.since,
                 prepared.admitted.verified.in_force.policy.release.timing_quantum_s,
                 lambda: prepared.ended_by is not None,
@@ -178,17 +182,17 @@ class Canary:
         finally:
             prepared.scoring = None
         if container.log:
-            self.preparation.logs.keep(self.preparation.run_id(trained.run) + SCORING, container.log)
+            self.containers.logs.keep(run_id(trained.run) + SCORING, container.log)
         return answer
 
     def _spec(self, trained: Trained, blind: BlindCohort, timeout_s: float, *, beside: bool) -> ContainerSpec:
-        run, prepared, preparation = trained.run, trained.prepared, self.preparation
+        run, prepared, containers = trained.run, trained.prepared, self.containers
         interface: Literal["flower", "command", "map"] | None = prepared.admitted.manifest.program
         if interface is None:
             raise StateError("a train without a program has no container")
         hours = prepared.admitted.verified.in_force.policy.resources.run_hours
-        left_s = min(preparation.clock.left_s(run.order_digest, hours), 2 * timeout_s + _START_S)
-        spec = preparation.spec(run, prepared, interface, left_s)
+        left_s = min(containers.clock.left_s(run.order_digest, hours), 2 * timeout_s + _START_S)
+        spec = containers.spec(run, prepared, interface, left_s)
         run_id = f"{spec.run_id}-score-{secrets.token_hex(4)}"
         return spec.model_copy(
             update={
@@ -222,15 +226,15 @@ class Canary:
 
     def _note_start(self, trained: Trained) -> None:
         prepared, run = trained.prepared, trained.run
-        policy, now = prepared.admitted.verified.in_force.policy, self.preparation.gatekeeper.now()
+        policy, now = prepared.admitted.verified.in_force.policy, self.containers.now()
 
         def use(session: Session) -> None:
             note_use(session, run.order_digest, policy, prepared.cohort, now)
 
-        self.preparation.audit.append(self._record(trained, AuditEvent.CONTAINER_STARTED, {}), use)
+        self.containers.audit.append(self._record(trained, AuditEvent.CONTAINER_STARTED, {}), use)
 
     def _note(self, trained: Trained, event: AuditEvent, numbers: dict[str, int], words: str = "") -> None:
-        self.preparation.audit.append(self._record(trained, event, numbers, words))
+        self.containers.audit.append(self._record(trained, event, numbers, words))
 
     @staticmethod
     def _record(
@@ -242,15 +246,7 @@ class Canary:
             if event is AuditEvent.MEMBERSHIP_SCORED
             else trained.prepared.admitted.order.image_config_digest
         )
-        return AuditRecord(
-            event=event,
-            actor=STATION_ACTOR,
-            on_behalf_of=run.requester,
-            purpose=run.purpose,
-            object=about,
-            numbers={"round": trained.release.round, **numbers},
-            detail=f"order {run.order_digest} policy {run.policy_id} v{run.policy_version} {words}".rstrip(),
-        )
+        return entry_of(run, event, about, {"round": trained.release.round, **numbers}, words=words)
 
 
 def _remove(path: Path) -> None:

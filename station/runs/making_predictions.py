@@ -1,23 +1,24 @@
 """From what a train answered about one case to DICOM objects that nobody sees yet: all of an answer, or nothing of it."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 from policies.documents import digest_of
 from policies.errors import PhtError
 from policies.predictions import Prediction
 from policies.wire.arrays import open_tensor
 from station.catalogue import Standing
-from station.cohorts import CaseSource
+from station.cohorts import CaseSource, CohortKey
 from station.predictions.book import NewPrediction
 from station.predictions.folder import PredictionFolder, file_name
 from station.predictions.judging import Judged
 from station.predictions.maker import ObjectMaker, images_of
 from station.predictions.model import Images, Origin, Wanted
 from station.runs.prediction_job import PredictionJob
-from station.runs.preparation import Preparation
 from station.sandbox.spec import MIB
+from station.settings import StationSettings
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,9 @@ class JudgedCase:
 class PredictionMaking:
     """Makes the objects of one job."""
 
-    preparation: Preparation
+    settings: StationSettings
+    cohort_key: CohortKey
+    now: Callable[[], datetime]
     job: PredictionJob
     maker: ObjectMaker
 
@@ -97,7 +100,7 @@ class PredictionMaking:
 
     def _has_room(self, size_bytes: int, made: list[NewPrediction]) -> bool:
         """Whether the disk and the hospital's limit leave room for one more, beside the case's own so far."""
-        keep_free = self.preparation.settings.ceilings.keep_free_mib * MIB
+        keep_free = self.settings.ceilings.keep_free_mib * MIB
         if self.job.folder.free_bytes() < size_bytes + keep_free:
             return False
         there = self.job.made.size_bytes + sum(each.size_bytes for each in made)
@@ -126,7 +129,7 @@ class PredictionMaking:
         order_digest, round_ = self.job.run.order_digest, self.job.evaluated.round
         admitted = self.job.prepared.admitted
         of = (str(round_), source.case, prediction.name)
-        key = self.preparation.cohort_key
+        key = self.cohort_key
         organisation = "".join(
             character
             for character in admitted.manifest.contact.organisation
@@ -135,8 +138,8 @@ class PredictionMaking:
         return Origin(
             series_uid=key.prediction_uid(order_digest, "series", *of),
             instance_uid=key.prediction_uid(order_digest, "instance", *of),
-            moment=f"{self.preparation.gatekeeper.now():%Y%m%d%H%M%S}",
-            station=self.preparation.settings.name,
+            moment=f"{self.now():%Y%m%d%H%M%S}",
+            station=self.settings.name,
             train=admitted.manifest.name,
             version=admitted.manifest.version,
             organisation=organisation[:64].strip(),

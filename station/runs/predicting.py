@@ -18,14 +18,16 @@ from collections.abc import Callable
 from typing import Final
 
 from policies.errors import PhtError
+from station.admission.gatekeeper import Gatekeeper
 from station.catalogue import Catalogue
+from station.cohorts import CohortKey
 from station.predictions.book import PredictionBook
 from station.predictions.folder import PredictionFolder
 from station.runs.asking_predictions import PredictionAsking, Window
+from station.runs.containers import RunContainers
 from station.runs.keeping_predictions import PredictionKeeping
 from station.runs.making_predictions import drop
 from station.runs.prediction_job import PredictionJob
-from station.runs.preparation import Preparation
 from station.runs.prepared import Prepared
 from station.runs.repository import Run
 from station.sandbox.spec import MIB
@@ -43,24 +45,28 @@ class Predicting:
     """Has warm trains asked whose runs are over.
 
     Args:
-        preparation: makes and unmakes what a run needs.
+        containers: how long they may run, and the moments at which what they do may tell anything.
+        gatekeeper: what permits.
         catalogue: what there is, and who consents.
+        cohort_key: names cases and objects.
         book: what is on record.
         folder: the hospital's; None asks nobody for anything.
     """
 
     def __init__(
         self,
-        preparation: Preparation,
+        containers: RunContainers,
+        gatekeeper: Gatekeeper,
         catalogue: Catalogue,
+        cohort_key: CohortKey,
         book: PredictionBook,
         folder: PredictionFolder | None,
     ) -> None:
-        self._preparation = preparation
+        self._settings, self._clock, self._moments = containers.settings, containers.clock, containers.moments
         self._book = book
         self._folder = folder
-        self._asking = PredictionAsking(preparation, catalogue)
-        self._keeping = PredictionKeeping(preparation.gatekeeper, catalogue, book)
+        self._asking = PredictionAsking(self._settings, gatekeeper, catalogue, cohort_key, self._moments)
+        self._keeping = PredictionKeeping(gatekeeper, catalogue, book)
         self._threads: set[threading.Thread] = set()
 
     def job_of(self, run: Run, prepared: Prepared) -> PredictionJob | None:
@@ -73,7 +79,7 @@ class Predicting:
             return None
         if self._book.written(prepared.admitted.verified.digest, evaluated.round):
             return None
-        most_bytes = self._preparation.settings.predictions.max_mib * MIB
+        most_bytes = self._settings.predictions.max_mib * MIB
         return PredictionJob(run, prepared, evaluated, self._folder, most_bytes)
 
     def begin(self, job: PredictionJob, ended: Callable[[], None]) -> None:
@@ -121,18 +127,17 @@ class Predicting:
             UnavailableError: the station stops; what was made goes with it.
             StorageError, StateError: the folder, the disk, or the audit.
         """
-        moments = self._preparation.moments
-        since = moments.now()
+        since = self._moments.now()
         policy = job.prepared.admitted.verified.in_force.policy
-        left_s = self._preparation.clock.left_s(job.run.order_digest, policy.resources.run_hours)
-        window_s = min(60.0 * self._preparation.settings.predictions.minutes, left_s)
+        left_s = self._clock.left_s(job.run.order_digest, policy.resources.run_hours)
+        window_s = min(60.0 * self._settings.predictions.minutes, left_s)
         # 1
         self._keeping.note_use(job)
         # 2, 3
         held = window_s if policy.release.timing_quantum_s > 0 else 0.0
         last_s = min(_LAST_S, window_s / 4)
         until = since + window_s - last_s
-        with moments.holding(since, held, lambda: job.prepared.ended_by is not None):
+        with self._moments.holding(since, held, lambda: job.prepared.ended_by is not None):
             self._ask_within(job, Window(until, until + _MAKING * last_s))
 
     def _ask_within(self, job: PredictionJob, window: Window) -> None:

@@ -1,35 +1,21 @@
-"""From a permitted order to a warm container: image, cohort, initial weights, contract, session.
+"""From a permitted order to what its container is given: image, cohort, initial weights, contract; and the way back.
 
-Each step is audited before the next begins. Preparing again after a crash gives the same cohort (a freeze is a function of
+Its container is started last, by `station.runs.containers`. Each step is audited before the next begins. Preparing again after a crash gives the same cohort (a freeze is a function of
 its inputs) in a new container. Nothing here talks to a train beyond its hello.
 """
 
-import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass
 
-from sqlalchemy.orm import Session
-
-from policies.errors import (
-    NotFoundError,
-    RefusedError,
-    StorageError,
-    TrustError,
-    UnavailableError,
-    WireError,
-)
-from policies.manifest import Interface
+from policies.errors import NotFoundError, TrustError, WireError
 from policies.profiles.anonymity import Anonymity
 from policies.refusals import Permitted, RefusalCode, Refused
 from policies.wire.arrays import read_layout
 from policies.wire.instructions import Blob
 from station.admission.gatekeeper import Admitted, Gatekeeper
-from station.admission.gpus import gpu_need
 from station.agent.blobs import BlobClient
-from station.audit.events import AuditEvent, AuditRecord
+from station.audit.events import AuditEvent
 from station.audit.log import AuditLog
 from station.catalogue import Catalogue, Standing
 from station.catalogue.anonymity import cohort_anonymity, in_words
@@ -41,19 +27,13 @@ from station.egress.contract import CohortCounts, ReleaseContract
 from station.evidence.kept import keep_terms
 from station.images.store import LayerStore
 from station.layout import StationPaths
-from station.runs.clock import RunClock
-from station.runs.mapping import map_session
-from station.runs.moments import Moments
-from station.runs.prepared import Prepared, RunSession
-from station.runs.repository import STATION_ACTOR, Run, count_as_started
-from station.runs.train_logs import TrainLogs
-from station.runs.usage import note_use
-from station.sandbox.session import Sandbox
-from station.sandbox.spec import MIB, ContainerSpec, Launcher, TrainStartError
-from station.sandbox.without_program import StationSession
+from station.runs.audited import entry_of
+from station.runs.containers import RunContainers
+from station.runs.places import fresh_folder, run_id
+from station.runs.prepared import Prepared
+from station.runs.repository import Run
+from station.sandbox.spec import Launcher
 from station.settings import StationSettings
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +47,10 @@ class Preparation:
     bundles: LayerStore
     blobs: BlobClient
     launcher: Launcher
-    sandbox: Sandbox
+    containers: RunContainers
     cohort_key: CohortKey
     audit: AuditLog
-    clock: RunClock
     volumes: VolumeCache | None = None
-    moments: Moments = field(default_factory=Moments)
 
     def prepare(
         self, run: Run, admitted: Admitted, begun: Callable[[Prepared], None] = lambda _: None
@@ -111,7 +89,13 @@ class Preparation:
         frozen = self._freeze(run, admitted)
         if isinstance(frozen, Refused):
             return frozen
-        return self._equip_or_wipe(run, admitted, *frozen.value, begun)
+        result: Permitted[Prepared] | Refused | None = None
+        try:
+            result = self._equip(run, admitted, frozen.value, begun)
+        finally:
+            if not isinstance(result, Permitted):
+                self._discard(run, frozen.value[0])
+        return result
 
     def _bring_image(self, run: Run, admitted: Admitted) -> Refused | None:
         order = admitted.order
@@ -123,158 +107,18 @@ class Preparation:
             )
         except NotFoundError as error:
             return Refused.because(RefusalCode.IMAGE_UNAVAILABLE, error.message)
-        self._note(run, AuditEvent.IMAGE_FETCHED, order.image_config_digest, {"bytes_moved": moved})
+        self.audit.append(
+            entry_of(run, AuditEvent.IMAGE_FETCHED, order.image_config_digest, {"bytes_moved": moved})
+        )
         self.launcher.load_image(order.image_config_digest)
         return None
-
-    def start(self, run: Run, prepared: Prepared) -> RunSession:
-        """Start the run's container (again), audited first; a map train's are started patient by patient.
-
-        Where something ends the run meanwhile (`ended_by`), its container is ended too, and what is returned takes no message.
-
-        Raises:
-            TrainStartError: it did not get as far as its hello.
-            RefusedError, UnavailableError: from the launcher.
-        """
-        order, manifest = prepared.admitted.order, prepared.admitted.manifest
-        if (interface := manifest.program) is None:
-            return self._start_counting(run, prepared)
-        control = self.paths.control / self.run_id(run)
-        _fresh_folder(control, 0o711)
-        policy, now = prepared.admitted.verified.in_force.policy, self.gatekeeper.now()
-        left_s = self.clock.left_s(run.order_digest, policy.resources.run_hours)
-
-        def count(session: Session) -> None:
-            note_use(session, run.order_digest, policy, prepared.cohort, now)
-            # With the audit's entry, before there is a container: a station that is killed now has counted the run.
-            count_as_started(session, run.order_digest)
-            if manifest.interface is not Interface.MAP:
-                # A map train's containers run while it is asked: then its time is counted.
-                self.clock.start_in(session, run.order_digest)
-
-        self.audit.append(
-            self._record(run, AuditEvent.CONTAINER_STARTED, order.image_config_digest, {}),
-            count,
-        )
-        spec = self.spec(run, prepared, interface, left_s)
-        if manifest.interface is Interface.MAP:
-            prepared.session = map_session(
-                self.sandbox,
-                spec,
-                prepared.admitted,
-                (prepared.cohort, prepared.roster),
-                self.settings,
-            )
-            return prepared.session
-        # When it says hello is the train's own to choose, and its cohort is there by then.
-        quantum = policy.release.timing_quantum_s
-        try:
-            with self.moments.holding(self.moments.now(), quantum, lambda: prepared.ended_by is not None):
-                prepared.session = self.sandbox.start(spec)
-            prepared.has_gpu = prepared.session.has_gpu
-            prepared.last_message = self.gatekeeper.now()
-            if prepared.ended_by is not None:
-                # Whoever ended it may have found no container yet.
-                self.end_container(run, prepared, prepared.ended_by)
-        except TrainStartError as error:
-            if error.log:
-                self.logs.keep(self.run_id(run), error.log)
-            raise
-        except BaseException:
-            # It may live: the station stops in the wait.
-            self.end_container(run, prepared)
-            raise
-        finally:
-            if prepared.session is None or not prepared.session.alive:
-                self.clock.stop(run.order_digest)
-        return prepared.session
-
-    def spec(
-        self, run: Run, prepared: Prepared, interface: Literal["flower", "command", "map"], left_s: float
-    ) -> ContainerSpec:
-        """Return what the run's container is started with."""
-        resources, ceilings = prepared.admitted.manifest.resources, self.settings.ceilings
-        return ContainerSpec(
-            run_id=self.run_id(run),
-            image_config_digest=prepared.admitted.order.image_config_digest,
-            cohort_dir=str(prepared.cohort.path),
-            control_dir=str(self.paths.control / self.run_id(run)),
-            interface=interface,
-            memory_bytes=resources.memory_mib * MIB,
-            cpus=min(resources.cpus, ceilings.cpus),
-            pids=min(resources.pids, ceilings.pids),
-            scratch_bytes=min(resources.scratch_mib, ceilings.scratch_mib) * MIB,
-            wall_clock_s=max(1, int(left_s)),
-            gpu=gpu_need(prepared.admitted),
-        )
-
-    def _start_counting(self, run: Run, prepared: Prepared) -> StationSession:
-        """Begin to count for a train without a program; audited like a container's start, and counted as one."""
-        policy, now = prepared.admitted.verified.in_force.policy, self.gatekeeper.now()
-
-        def count(session: Session) -> None:
-            note_use(session, run.order_digest, policy, prepared.cohort, now)
-            count_as_started(session, run.order_digest)
-
-        self.audit.append(self._record(run, AuditEvent.COUNTING_STARTED, prepared.cohort.digest, {}), count)
-        session = StationSession(self.run_id(run), prepared.admitted.manifest, prepared.roster)
-        prepared.session, prepared.last_message = session, now
-        return session
-
-    def is_out_of_time(self, run: Run, admitted: Admitted) -> bool:
-        """Whether the order's containers have run, all together, as long as its policy grants."""
-        return self.clock.is_spent(run.order_digest, admitted.verified.in_force.policy.resources.run_hours)
 
     def dispose(self, run: Run, prepared: Prepared) -> None:
         """Stop the container and wipe cohort, control socket and work files."""
         try:
-            self.end_container(run, prepared)
+            self.containers.end(run, prepared)
         finally:
             self._discard(run, prepared.cohort)
-
-    def end_container(self, run: Run, prepared: Prepared, why: RefusalCode | None = None) -> None:
-        """Audit a container's end, keep the end of its log, and kill it; killed also where the audit fails."""
-        if prepared.scoring is not None:
-            prepared.scoring.end()
-        with prepared.ending:
-            session = prepared.session
-            if session is None or session is prepared.killed:
-                return
-            if isinstance(session, StationSession):
-                session.stop()
-                prepared.killed = session
-                return
-            try:
-                image = prepared.admitted.order.image_config_digest
-                self._note(run, AuditEvent.CONTAINER_ENDED, image, {}, why)
-                self._keep_log(run, session)
-            finally:
-                _kill(session)
-                prepared.killed = session
-                self.clock.stop(run.order_digest)
-
-    def end_idle(self, run: Run, prepared: Prepared) -> None:
-        """End a container that holds a GPU and is asked nothing: audited as what it is, and no failure of the train's."""
-        self._note(run, AuditEvent.GPU_GIVEN_BACK, prepared.admitted.order.image_config_digest, {})
-        self.end_container(run, prepared)
-
-    @property
-    def logs(self) -> TrainLogs:
-        """What trains wrote, for the operator."""
-        return TrainLogs(self.paths.train_logs)
-
-    def _keep_log(self, run: Run, session: RunSession) -> None:
-        """Keep the end of what the train wrote, for the operator; asked before its container goes."""
-        try:
-            text = session.logs()
-        except (UnavailableError, RefusedError):
-            return
-        self.logs.keep(self.run_id(run), text)
-
-    @staticmethod
-    def run_id(run: Run) -> str:
-        """Return the name of the run's container."""
-        return f"run-{run.order_digest.removeprefix('sha256:')[:24]}"
 
     def _freeze(self, run: Run, admitted: Admitted) -> Permitted[tuple[FrozenCohort, Standing]] | Refused:
         self.catalogue.sync()
@@ -291,7 +135,7 @@ class Preparation:
             wipe(cohort)
             return refused
         counts = {f"{split}_patients": len(patients) for split, patients in cohort.patients_by_split.items()}
-        self._note(run, AuditEvent.COHORT_FROZEN, cohort.digest, counts)
+        self.audit.append(entry_of(run, AuditEvent.COHORT_FROZEN, cohort.digest, counts))
         return Permitted((cohort, Standing.of(cases, cohort.patients)))
 
     def _too_few_alike(
@@ -309,41 +153,25 @@ class Preparation:
         """Return the k-anonymity of the table that a train would see."""
         return cohort_anonymity(definition, cases, self.cohort_key, wanted=self.settings.hospital.minimum_k)
 
-    def _equip_or_wipe(
-        self,
-        run: Run,
-        admitted: Admitted,
-        cohort: FrozenCohort,
-        used: Standing,
-        begun: Callable[[Prepared], None],
-    ) -> Permitted[Prepared] | Refused:
-        result: Permitted[Prepared] | Refused | None = None
-        try:
-            result = self._equip(run, admitted, cohort, used, begun)
-        finally:
-            if not isinstance(result, Permitted):
-                self._discard(run, cohort)
-        return result
-
     def _discard(self, run: Run, cohort: FrozenCohort) -> None:
         try:
-            self._note(run, AuditEvent.COHORT_WIPED, cohort.digest, {})
+            self.audit.append(entry_of(run, AuditEvent.COHORT_WIPED, cohort.digest, {}))
         finally:
             # Data that nobody may use any more does not wait for an audit that cannot be written.
             wipe(cohort)
             for folder in (self.paths.control, self.paths.work):
-                shutil.rmtree(folder / self.run_id(run), ignore_errors=True)
+                shutil.rmtree(folder / run_id(run), ignore_errors=True)
 
     def _equip(
         self,
         run: Run,
         admitted: Admitted,
-        cohort: FrozenCohort,
-        used: Standing,
+        frozen: tuple[FrozenCohort, Standing],
         begun: Callable[[Prepared], None],
     ) -> Permitted[Prepared] | Refused:
-        work = self.paths.work / self.run_id(run)
-        _fresh_folder(work, 0o700)
+        cohort, used = frozen
+        work = self.paths.work / run_id(run)
+        fresh_folder(work, 0o700)
         initial, layout = None, None
         if (weights := admitted.order.initial_weights) is not None:
             initial = work / "initial.safetensors"
@@ -367,28 +195,8 @@ class Preparation:
         roster = Roster.of(cohort, admitted.definition, self.cohort_key)
         prepared = Prepared(admitted, cohort, roster, used, counts, work, initial, layout, contract, None)
         begun(prepared)
-        self.start(run, prepared)
+        self.containers.start(run, prepared)
         return Permitted(prepared)
-
-    def _note(
-        self, run: Run, event: AuditEvent, about: str, numbers: dict[str, int], why: RefusalCode | None = None
-    ) -> None:
-        self.audit.append(self._record(run, event, about, numbers, why))
-
-    @staticmethod
-    def _record(
-        run: Run, event: AuditEvent, about: str, numbers: dict[str, int], why: RefusalCode | None = None
-    ) -> AuditRecord:
-        return AuditRecord(
-            event=event,
-            actor=STATION_ACTOR,
-            on_behalf_of=run.requester,
-            purpose=run.purpose,
-            object=about,
-            codes=() if why is None else (why.value,),
-            numbers=numbers,
-            detail=f"order {run.order_digest} policy {run.policy_id} v{run.policy_version}",
-        )
 
 
 def too_few_to_score(admitted: Admitted, cohort: FrozenCohort) -> Refused | None:
@@ -402,22 +210,3 @@ def too_few_to_score(admitted: Admitted, cohort: FrozenCohort) -> Refused | None
         RefusalCode.DATA_TOO_FEW_PATIENTS,
         f"{found} patients are held back or trained on, and scoring an update needs {MINIMUM_PATIENTS} of each",
     )
-
-
-def _kill(session: RunSession) -> None:
-    try:
-        session.stop()
-    except UnavailableError:
-        # The launcher removes every container of ours when it is back.
-        log.warning("container.stop_failed")
-
-
-def _fresh_folder(path: Path, mode: int) -> None:
-    try:
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(parents=True)
-        path.chmod(mode)
-    except OSError as error:
-        raise StorageError(
-            f"a run's folder cannot be made ({error.strerror})", hint="Free disk space."
-        ) from error

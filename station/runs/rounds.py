@@ -2,46 +2,41 @@
 
     inbound weights -> warm container -> guard -> record (one transaction) -> push -> reply
 
-Invariants: weights are used only with the digest the instruction names and the layout of the order's initial weights;
-a release leaves only after it is recorded; a recorded one is sent again as it is, never made again.
+Invariants: a release leaves only after it is recorded; a recorded one is sent again as it is, never made again.
 """
 
-import contextlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from policies.documents import digest_of
-from policies.errors import NotFoundError, StateError, StorageError, WireError
+from policies.errors import StorageError
 from policies.order import Stage
 from policies.refusals import RefusalCode, Refused
-from policies.wire.arrays import read_layout
 from policies.wire.instructions import (
     MAX_INLINE_ARRAYS_BYTES,
-    Blob,
     Instruction,
     StationReply,
     Status,
     decode_reply,
 )
-from station.admission.gatekeeper import Admitted, Gatekeeper
+from station.admission.gatekeeper import Gatekeeper
 from station.agent.blobs import BlobClient
 from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
 from station.egress.analyses.tally import stated_cells
 from station.egress.guard import GuardRequest, keep_here
-from station.egress.records.ledger import EgressLedger
 from station.egress.records.releases import ReleaseStore, StoredRelease
 from station.egress.release import Release, Withheld
 from station.egress.review.reviews import Review
 from station.runs.canary import Canary, Trained
 from station.runs.clock import RunClock
+from station.runs.failing import Failing
+from station.runs.inbound import InboundWeights
 from station.runs.moments import Moments
 from station.runs.outbox import Outbox
 from station.runs.prepared import Evaluated, Prepared
 from station.runs.releasing import Answered, Releasing
 from station.runs.repository import STATION_ACTOR, Run, RunRepository
-from station.runs.states import RunEvent
 from station.runs.usage import note_use
 from station.sandbox.mapping import MapReply, MapSession
 from station.sandbox.spec import (
@@ -56,18 +51,9 @@ from station.sandbox.spec import (
 from station.settings import StationSettings
 
 Answer = tuple[StationReply, bytes | None]
+Outcome = TrainFailure | tuple[Answered, Release | Withheld]
 
 _STAGES: dict[str, Stage] = {"train": "train", "evaluate": "evaluate", "analyse": "analyse"}
-_FAILURES = {
-    ExitClass.CRASH: RefusalCode.TRAIN_CRASHED,
-    ExitClass.TIMEOUT: RefusalCode.TRAIN_TIMEOUT,
-    ExitClass.OUT_OF_MEMORY: RefusalCode.TRAIN_OUT_OF_MEMORY,
-    ExitClass.PROTOCOL: RefusalCode.TRAIN_PROTOCOL,
-    # There was room for all that it may answer when it was asked; what it then did with the room is its own.
-    ExitClass.NO_ROOM: RefusalCode.STATION_STORAGE,
-    ExitClass.PATIENTS_FAILED: RefusalCode.TRAIN_PATIENTS_FAILED,
-    ExitClass.TAKEN_AWAY: RefusalCode.ENGINE_UNAVAILABLE,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +64,10 @@ class TrainRounds:
     gatekeeper: Gatekeeper
     runs: RunRepository
     releases: ReleaseStore
-    ledger: EgressLedger
     audit: AuditLog
     blobs: BlobClient
     outbox: Outbox
+    failing: Failing
     clock: RunClock
     releasing: Releasing
     canary: Canary
@@ -150,7 +136,7 @@ class TrainRounds:
             StorageError: the disk.
         """
         since = self.moments.now()
-        inbound = self._inbound(instruction, arrays, prepared)
+        inbound = InboundWeights(self.blobs).take(instruction, arrays, prepared)
         if isinstance(inbound, Refused):
             return self.outbox.status(instruction, Status.REFUSED, inbound.code, run), None
         self._note(run, prepared, AuditEvent.DATA_USED, instruction)
@@ -161,7 +147,7 @@ class TrainRounds:
         with self.moments.holding(since, quantum, lambda: prepared.ended_by is not None) as held:
             with self.moments.holding(since, first, lambda: prepared.ended_by is not None) as computed:
                 reply = self._ask(instruction, run, prepared, inbound)
-            outcome: TrainFailure | tuple[Answered, Release | Withheld]
+            outcome: Outcome
             if isinstance(reply, TrainFailure):
                 outcome = reply
             elif computed.over:
@@ -171,20 +157,13 @@ class TrainRounds:
         if held.over and prepared.ended_by is not None:
             # As where it was still computing: whether it was done by then is not told.
             return self.outbox.status(instruction, Status.FAILED, prepared.ended_by, run), None
+        if _is_no_answer(outcome) and (ended := self._ended(instruction, run, prepared)) is not None:
+            return ended, None
         if isinstance(outcome, TrainFailure):
-            if prepared.ended_by is not None:
-                return self.outbox.status(instruction, Status.FAILED, prepared.ended_by, run), None
-            if self.clock.is_spent(run.order_digest, _run_hours(prepared)):
-                return self._end_of_time(instruction, run), None
-            return self.failed(instruction, run, outcome, prepared.admitted), None
+            return self.failing.failed(instruction, run, outcome, prepared.admitted), None
         answered, release = outcome
-        if isinstance(release, Withheld) and release.code is RefusalCode.RELEASE_UNSCORED:
-            if prepared.ended_by is not None:
-                return self.outbox.status(instruction, Status.FAILED, prepared.ended_by, run), None
-            if self.clock.is_spent(run.order_digest, _run_hours(prepared)):
-                return self._end_of_time(instruction, run), None
         if isinstance(release, Withheld):
-            return self._withhold(instruction, run, release, prepared.admitted), None
+            return self.failing.withheld(instruction, run, release, prepared.admitted), None
         told = replace(answered.reply, seconds=held.seconds(answered.reply.seconds))
         recorded = self.releasing.record(replace(answered, reply=told), release)
         if isinstance(recorded, Review):
@@ -194,6 +173,14 @@ class TrainRounds:
         if _STAGES[instruction.kind.value] != "train":
             prepared.evaluated = Evaluated(instruction.round, inbound)
         return self._send(recorded)
+
+    def _ended(self, instruction: Instruction, run: Run, prepared: Prepared) -> StationReply | None:
+        """Return what is told where the station itself ended the container, or its time is over; None for the train's own doing."""
+        if prepared.ended_by is not None:
+            return self.outbox.status(instruction, Status.FAILED, prepared.ended_by, run)
+        if self.clock.is_spent(run.order_digest, _run_hours(prepared)):
+            return self.failing.out_of_time(instruction, run)
+        return None
 
     def _judged(
         self, answered: Answered, inbound: Path | None, since: float
@@ -211,76 +198,6 @@ class TrainRounds:
         """Let what was trained leave only where it tells its own patients no better than the policy permits."""
         reason = self.canary.look(trained)
         return trained.release if reason is None else keep_here(trained.release, reason)
-
-    def failed(
-        self, instruction: Instruction, run: Run, failure: TrainFailure, admitted: Admitted
-    ) -> StationReply:
-        """Count a failed message; the last one that the hospital allows ends the run here.
-
-        A container that went with the launcher or the engine is no failure of the train's, and is told as what it is.
-        """
-        if failure.exit_class is ExitClass.TAKEN_AWAY:
-            return self.outbox.status(instruction, Status.FAILED, RefusalCode.ENGINE_UNAVAILABLE, run)
-        release = admitted.verified.in_force.policy.release
-        code: str = _FAILURES.get(failure.exit_class, RefusalCode.TRAIN_CRASHED).value
-        detail = failure.detail
-        if (
-            failure.exit_class is ExitClass.DECLARED_ERROR
-            and failure.error_code in admitted.manifest.error_codes
-        ):
-            # One of at most 32 codes that the signed manifest lists. Its name leaves where the policy says so.
-            code = RefusalCode.TRAIN_DECLARED_ERROR.value
-            if failure.error_code in release.error_codes:
-                code = failure.error_code
-            else:
-                detail = f"it answered {failure.error_code}, which the policy does not release"
-        self._count(run, code, detail)
-        if release.differential_privacy is not None:
-            # How it failed is the train's to choose, and no noise blurs it: outside it failed, and no more.
-            code = RefusalCode.TRAIN_FAILED.value
-        return self.outbox.status(instruction, Status.FAILED, code, run)
-
-    def _end_of_time(self, instruction: Instruction, run: Run) -> StationReply:
-        """End a run whose containers have used up what its policy grants; where it has ended already, that stands."""
-        with contextlib.suppress(StateError):
-            self.runs.transition(run.order_digest, RunEvent.FAIL, code=RefusalCode.RUN_TIME_SPENT)
-        return self.outbox.status(instruction, Status.FAILED, RefusalCode.RUN_TIME_SPENT, run)
-
-    def count_failure(self, run: Run, failure: TrainFailure) -> None:
-        """Count a container that did not start, like a failed message: it cost the hospital as much."""
-        if failure.exit_class is ExitClass.TAKEN_AWAY:
-            return
-        self._count(run, _FAILURES.get(failure.exit_class, RefusalCode.TRAIN_CRASHED).value, failure.detail)
-
-    def _inbound(
-        self, instruction: Instruction, arrays: bytes | None, prepared: Prepared
-    ) -> Path | Refused | None:
-        weights = instruction.weights
-        if weights is None:
-            return None
-        order = prepared.admitted.order
-        if order.initial_weights is not None and weights.digest == order.initial_weights.digest:
-            return prepared.initial
-        if prepared.initial is not None and weights.size > 2 * prepared.initial.stat().st_size:
-            return Refused.because(RefusalCode.ORDER_WEIGHTS, "larger than the initial weights can explain")
-        path = _place(prepared.work / "inbound", f"{weights.digest.removeprefix('sha256:')}.safetensors")
-        try:
-            if arrays is not None:
-                if digest_of(arrays) != weights.digest:
-                    return Refused.because(
-                        RefusalCode.ORDER_WEIGHTS, "inline arrays are not what their digest says"
-                    )
-                _write(path, arrays)
-            else:
-                self.blobs.fetch(Blob(digest=weights.digest, size=weights.size), path)
-            layout = read_layout(path)
-        except NotFoundError as error:
-            return Refused.because(RefusalCode.ORDER_WEIGHTS, error.message)
-        except WireError:
-            return Refused.because(RefusalCode.ORDER_WEIGHTS, "not weights, or not what their digest says")
-        if prepared.layout is None or layout.tensors != prepared.layout.tensors:
-            return Refused.because(RefusalCode.ORDER_WEIGHTS, "another layout than the initial weights")
-        return path
 
     def _ask(
         self, instruction: Instruction, run: Run, prepared: Prepared, inbound: Path | None
@@ -311,32 +228,6 @@ class TrainRounds:
         with self.clock.counting(run.order_digest):
             return session.exchange(request, limits, timeout_s=limit)
 
-    def _withhold(
-        self, instruction: Instruction, run: Run, withheld: Withheld, admitted: Admitted
-    ) -> StationReply:
-        detail = "; ".join(f"{reason.code} {reason.detail}".strip() for reason in withheld.reasons)
-        self.audit.append(
-            AuditRecord(
-                event=AuditEvent.RELEASE_WITHHELD,
-                actor=STATION_ACTOR,
-                outcome="refused",
-                on_behalf_of=run.requester,
-                purpose=run.purpose,
-                object=run.order_digest,
-                codes=tuple(dict.fromkeys(reason.code.value for reason in withheld.reasons)),
-                numbers={"round": instruction.round},
-                detail=detail[:2000],
-            )
-        )
-        if withheld.code is RefusalCode.BUDGET_PRIVACY:
-            # The patients' budget is used up, which is no failure of the train's and not of its choosing.
-            return self.outbox.status(instruction, Status.WITHHELD, withheld.code, run)
-        # Counted as a failure: which rule withholds is a signal that a train could send on purpose.
-        self._count(run, withheld.code.value, "withheld")
-        if admitted.verified.in_force.policy.release.differential_privacy is not None:
-            return self.outbox.status(instruction, Status.FAILED, RefusalCode.TRAIN_FAILED, run)
-        return self.outbox.status(instruction, Status.WITHHELD, withheld.code, run)
-
     def _send(self, stored: StoredRelease) -> Answer:
         reply = decode_reply(stored.reply)
         if stored.arrays is None or reply.release is None:
@@ -345,13 +236,6 @@ class TrainRounds:
             return reply, _read(stored.arrays)
         self.blobs.push(reply.release, stored.arrays, stored.order_digest)
         return reply, None
-
-    def _count(self, run: Run, code: str, detail: str) -> None:
-        failures = self.runs.record_failure(run.order_digest, code, detail=detail)
-        if failures >= self.settings.hospital.failed_messages:
-            # Where the operator stopped or held it meanwhile, that stands.
-            with contextlib.suppress(StateError):
-                self.runs.transition(run.order_digest, RunEvent.FAIL, code=RefusalCode.TRAIN_FAILED_TOO_OFTEN)
 
     def _note(self, run: Run, prepared: Prepared, event: AuditEvent, instruction: Instruction) -> None:
         policy, now = prepared.admitted.verified.in_force.policy, self.gatekeeper.now()
@@ -369,30 +253,16 @@ class TrainRounds:
         )
 
 
+def _is_no_answer(outcome: Outcome) -> bool:
+    """Whether a container did not answer: the train's own, or the one that was to score its update."""
+    if isinstance(outcome, TrainFailure):
+        return True
+    release = outcome[1]
+    return isinstance(release, Withheld) and release.code is RefusalCode.RELEASE_UNSCORED
+
+
 def _run_hours(prepared: Prepared) -> float:
     return prepared.admitted.verified.in_force.policy.resources.run_hours
-
-
-def _place(folder: Path, name: str) -> Path:
-    """Return where weights go: under their own name, so that half of others' cannot become their beginning.
-
-    They stay for the next message, which may ask for the same; others' are removed.
-    """
-    try:
-        folder.mkdir(exist_ok=True, mode=0o700)
-        for entry in folder.iterdir():
-            if not entry.name.startswith(name):
-                entry.unlink()
-    except OSError as error:
-        raise StorageError(f"weights cannot be stored ({error.strerror})", hint="Free disk space.") from error
-    return folder / name
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise StorageError(f"weights cannot be stored ({error.strerror})", hint="Free disk space.") from error
 
 
 def _read(path: Path) -> bytes:

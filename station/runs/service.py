@@ -31,13 +31,14 @@ from station.admission.gatekeeper import Admitted, Gatekeeper, VerifiedOrder
 from station.audit.events import AuditEvent, AuditRecord, requester_actor
 from station.audit.log import AuditLog
 from station.runs.answering import Rounds
+from station.runs.background import BackgroundPreparations
+from station.runs.failing import Failing
 from station.runs.outbox import Outbox
-from station.runs.prepared import Prepared
 from station.runs.repository import STATION_ACTOR, NewOrder, Run, RunRepository
 from station.runs.states import RunEvent, RunState
 from station.runs.verdicts import SPENT, code_of, outside_the_order, why_spent
 from station.runs.warm import WarmRuns, describe
-from station.sandbox.spec import ExitClass, TrainStartError
+from station.sandbox.spec import TrainStartError
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class RunService:
         runs: RunRepository,
         warm: WarmRuns,
         rounds: Rounds,
+        failing: Failing,
         outbox: Outbox,
         audit: AuditLog,
         runs_at_once: int,
@@ -59,15 +61,14 @@ class RunService:
         self._runs = runs
         self._warm = warm
         self._rounds = rounds
+        self._failing = failing
         self._outbox = outbox
         self._audit = audit
         self._runs_at_once = runs_at_once
-        self._workers: dict[str, threading.Thread] = {}
+        self._preparing = BackgroundPreparations(runs, warm, failing)
         self._admitting = threading.Lock()
         # Orders whose next message prepares them again, which takes a place too.
         self._resuming: set[str] = set()
-        # What a preparation in the background was refused for, until the next prepare has told it.
-        self._untold: dict[str, Refused] = {}
 
     # -- the agent's side ------------------------------------------------------------------------------------
 
@@ -136,10 +137,10 @@ class RunService:
             # Its preparation or a message holds the lock; an answer does not wait for it.
             return self._outbox.status(instruction, Status.PENDING, None, known)
         try:
-            if digest in self._workers:
+            if self._preparing.has(digest):
                 # Its preparation is about to begin.
                 return self._outbox.status(instruction, Status.PENDING, None, known)
-            if (untold := self._untold.pop(digest, None)) is not None:
+            if (untold := self._preparing.take_untold(digest)) is not None:
                 # Told once; who asks again has the order looked at again.
                 return self._refuse(instruction, untold, audited=True)
             return self._consider(instruction, envelope)
@@ -176,7 +177,7 @@ class RunService:
             if self._is_full(run.order_digest):
                 return self._refuse(instruction, Refused.because(RefusalCode.RESOURCES_BUSY))
             run = self._admit(run)
-            self._work_on(run, decision.value)
+            self._preparing.begin(run, decision.value)
         return self._outbox.status(instruction, Status.PENDING, None, run)
 
     def _see(self, verified: VerifiedOrder, envelope: bytes) -> Run:
@@ -229,52 +230,8 @@ class RunService:
 
     def _is_full(self, besides: str) -> bool:
         # What is held now, not what is on record: an order that nobody carries on must not keep others out.
-        held = self._warm.orders() | frozenset(self._workers) | frozenset(self._resuming)
+        held = self._warm.orders() | self._preparing.orders() | frozenset(self._resuming)
         return len(held - {besides}) >= self._runs_at_once
-
-    def _work_on(self, run: Run, admitted: Admitted) -> None:
-        thread = threading.Thread(
-            target=self._prepare_in_background, args=(run, admitted), name=f"prepare-{run.order_digest[7:15]}"
-        )
-        thread.daemon = True
-        self._workers[run.order_digest] = thread
-        thread.start()
-
-    def _prepare_in_background(self, run: Run, admitted: Admitted) -> None:
-        with self._warm.lock(run.order_digest):
-            try:
-                outcome = self._make_ready(run, admitted)
-            except NetworkError as error:
-                # It stays in preparation: the next prepare tries again.
-                log.warning("preparation.network", extra={"reason": error.message})
-            except PhtError as error:
-                log.error("preparation.fault", extra={"reason": type(error).__name__})  # noqa: TRY400
-            except Exception:  # the outermost boundary of this thread: the orchestrator must hear of it
-                log.exception("preparation.bug")
-                self._untold[run.order_digest] = Refused.because(RefusalCode.STATION_FAULT)
-            else:
-                current = self._runs.get(run.order_digest)
-                if isinstance(outcome, Refused) and current and current.state is RunState.REFUSED:
-                    self._untold[run.order_digest] = outcome
-            finally:
-                del self._workers[run.order_digest]
-
-    def _make_ready(self, run: Run, admitted: Admitted) -> Permitted[Prepared] | Refused:
-        """Prepare; a fault that asking again at once would not mend is a refusal."""
-        try:
-            return self._warm.make_ready(run, admitted)
-        except NetworkError:
-            raise
-        except TrainStartError as error:
-            self._rounds.count_failure(run, error.failure)
-            taken = error.failure.exit_class is ExitClass.TAKEN_AWAY
-            code = RefusalCode.ENGINE_UNAVAILABLE if taken else RefusalCode.TRAIN_CRASHED
-            refused = Refused.because(code, error.message)
-        except PhtError as error:
-            log.error("preparation.failed", extra={"reason": type(error).__name__})  # noqa: TRY400
-            refused = Refused.because(code_of(error), error.message)
-        self._warm.refuse(run.order_digest, refused)
-        return refused
 
     # -- messages --------------------------------------------------------------------------------------------
 
@@ -336,7 +293,7 @@ class RunService:
         try:
             prepared = self._warm.warm(run, admitted)
         except TrainStartError as error:
-            failed = self._rounds.failed(instruction, run, error.failure, admitted)
+            failed = self._failing.failed(instruction, run, error.failure, admitted)
             self._let_go_if_spent(run.order_digest)
             return failed, None
         if isinstance(prepared, Refused):

@@ -21,6 +21,7 @@ from station.audit.events import AuditEvent, AuditRecord
 from station.audit.log import AuditLog
 from station.catalogue import Standing
 from station.cohorts import CaseSource, CohortDefinition
+from station.runs.places import run_id
 from station.runs.predicting import Predicting
 from station.runs.preparation import Preparation
 from station.runs.prepared import Prepared
@@ -57,6 +58,7 @@ class WarmRuns:
         self._gatekeeper = gatekeeper
         self._runs = runs
         self._preparation = preparation
+        self._containers = preparation.containers
         self._audit = audit
         self._prepared: dict[str, Prepared] = {}
         self._predicting = predicting
@@ -94,7 +96,7 @@ class WarmRuns:
         current = self._runs.get(run.order_digest)
         if current is None or current.state is not RunState.PREPARING:
             return Refused.because(RefusalCode.RUN_STOPPED)
-        if self._preparation.is_out_of_time(current, admitted):
+        if self._containers.is_out_of_time(current, admitted):
             return self._end_of_time(current)
 
         def begun(prepared: Prepared) -> None:
@@ -141,11 +143,11 @@ class WarmRuns:
         if prepared.ended_by is not None or not now_consenting.covers(prepared.used):
             self.let_go(run.order_digest, RunEvent.RECOVER)
             return self.make_ready(run, admitted)
-        if self._preparation.is_out_of_time(run, admitted):
+        if self._containers.is_out_of_time(run, admitted):
             return self._end_of_time(run)
         if prepared.session is None or not prepared.session.alive:
-            self._preparation.end_container(run, prepared)
-            self._preparation.start(run, prepared)
+            self._containers.end(run, prepared)
+            self._containers.start(run, prepared)
             if why := _why_ended(prepared):
                 return self._ended(run.order_digest, why)
         return Permitted(prepared)
@@ -159,7 +161,7 @@ class WarmRuns:
         """Kill a container that takes no further message now, not when the next one comes."""
         prepared = self._prepared.get(run.order_digest)
         if prepared is not None and prepared.session is not None and not prepared.session.alive:
-            self._preparation.end_container(run, prepared)
+            self._containers.end(run, prepared)
 
     def _ended(self, order_digest: str, why: RefusalCode) -> Refused:
         self.let_go(order_digest, RunEvent.RECOVER)
@@ -233,7 +235,7 @@ class WarmRuns:
                 run = self._runs.get(order_digest)
                 same = self._prepared.get(order_digest) is prepared
                 if run is not None and same and self._is_idle(prepared, idle):
-                    self._preparation.end_idle(run, prepared)
+                    self._containers.end_idle(run, prepared)
                     ended.append(order_digest)
             finally:
                 lock.release()
@@ -294,7 +296,7 @@ class WarmRuns:
 
     def recover(self) -> None:
         """After a start: whatever an earlier life held is gone, and its orders go back to preparation."""
-        self._preparation.clock.recover()
+        self._containers.clock.recover()
         for run in self._runs.list(HOLDS_RESOURCES):
             self._runs.transition(run.order_digest, RunEvent.RECOVER, detail="the station started again")
 
@@ -316,7 +318,7 @@ class WarmRuns:
     def logs(self, order_digest: str) -> str:
         """Return what the train wrote, for the operator alone."""
         prepared, run = self._prepared.get(order_digest), self._runs.get(order_digest)
-        name, logs = ("" if run is None else self._preparation.run_id(run)), self._preparation.logs
+        name, logs = ("" if run is None else run_id(run)), self._containers.logs
         scoring = logs.read(name + SCORING) if name else ""
         if scoring:
             scoring = f"\n-- the last container that failed to score an update --\n{scoring}"
@@ -332,7 +334,7 @@ class WarmRuns:
         prepared.ended_by = prepared.ended_by or why
         run = self._runs.get(prepared.admitted.verified.digest)
         if run is not None:
-            self._preparation.end_container(run, prepared, why)
+            self._containers.end(run, prepared, why)
 
     def end_if_revoked(self, order_digest: str, refused: Refused) -> None:
         """After a policy that is not (or not verifiably) in force: nothing stays warm, and a withdrawn one ends its run."""

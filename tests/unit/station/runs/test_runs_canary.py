@@ -23,6 +23,7 @@ from policies.errors import UnavailableError
 from policies.splits import Split
 from policies.wire.instructions import Kind, StationReply, encode
 from station.audit.log import StoredEvent
+from station.runs.places import run_id
 from station.runs.train_logs import TrainLogs
 from station.sandbox.spec import ExitClass, TrainFailure, TrainRequest
 from station.settings import CeilingSettings, HospitalSettings
@@ -83,9 +84,7 @@ def test_an_update_that_tells_its_members_stays(make: Make) -> None:
     assert (reply.status.value, reply.code) == ("withheld", "RELEASE_MEMBERSHIP")
     assert scored(kit)[-1].record.numbers["gain_auc_permille"] == 1000
     assert kit.releases.list() == []
-    assert not (
-        kit.preparation.paths.work / kit.preparation.run_id(kit.runs.list()[0]) / "release.safetensors"
-    ).exists()
+    assert not (kit.paths.work / run_id(kit.runs.list()[0]) / "release.safetensors").exists()
     # It counts as a failed message, and the next one may do better.
     assert asked(kit, Remembers(), envelope).status.value == "released"
 
@@ -293,7 +292,7 @@ def test_run_hours_pass_while_it_scores_also_where_the_other_has_ended(make: Mak
             kit.clock.forward(minutes=5)
         return train(request, cohort)
 
-    clock, digest = kit.preparation.clock, envelope_digest(envelope)
+    clock, digest = kit.containers.clock, envelope_digest(envelope)
     left = clock.left_s(digest, 2.0)
     kit.policy_is_fresh()
     asked(kit, slow, envelope)

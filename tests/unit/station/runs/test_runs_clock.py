@@ -57,7 +57,7 @@ def test_a_station_that_starts_again_remembers_what_ran(kit: StationKit) -> None
 def test_a_host_that_went_down_counts_until_the_station_was_last_seen(kit: StationKit) -> None:
     envelope = kit.ready()
     kit.clock.forward(minutes=10)
-    kit.preparation.clock.beat()
+    kit.containers.clock.beat()
     kit.clock.forward(minutes=60)
     kit.policy_is_fresh()
     kit.boot = "another-boot"
@@ -116,7 +116,7 @@ def test_what_was_used_only_grows(kit: StationKit) -> None:
 def start_and_fail(kit: StationKit, order: str) -> None:
     """A start whose audit event finds a full disk, within the same transaction."""
     with kit.database.write() as session:
-        kit.preparation.clock.start_in(session, order)
+        kit.containers.clock.start_in(session, order)
         session.flush()
         broken_disk()
 
@@ -124,7 +124,7 @@ def start_and_fail(kit: StationKit, order: str) -> None:
 def test_a_start_that_is_rolled_back_books_nothing(kit: StationKit) -> None:
     envelope = kit.ready()
     kit.decide(envelope, "hold")
-    clock, order = kit.preparation.clock, order_digest(envelope)
+    clock, order = kit.containers.clock, order_digest(envelope)
     with pytest.raises(StorageError):
         start_and_fail(kit, order)
     kit.clock.forward(minutes=30)
@@ -135,7 +135,7 @@ def test_a_start_that_is_rolled_back_books_nothing(kit: StationKit) -> None:
 
 
 def test_a_start_that_is_rolled_back_ends_no_count_under_way(kit: StationKit) -> None:
-    clock, order = kit.preparation.clock, order_digest(kit.ready())
+    clock, order = kit.containers.clock, order_digest(kit.ready())
     kit.clock.forward(minutes=10)
     with pytest.raises(StorageError):
         start_and_fail(kit, order)

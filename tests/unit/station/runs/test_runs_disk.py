@@ -10,7 +10,8 @@ from station_kit import StationKit
 from station_simulators import Answered, SessionSimulator, TrainEndsError
 
 from policies.wire.instructions import Kind
-from station.runs import preparation
+from station.runs import containers
+from station.runs.places import run_id
 from station.runs.train_logs import TrainLogs
 from station.sandbox.spec import MIB, ExitClass, ReplyLimits, TrainFailure, TrainReply, TrainRequest
 from station.settings import CeilingSettings
@@ -71,15 +72,13 @@ def test_rounds_leave_nothing_behind_but_what_the_next_may_ask_for(tmp_path: Pat
     assert list(kit.paths.work.iterdir()) == []
     # One file per order, the end of what its last container printed.
     assert len(list(kit.paths.train_logs.iterdir())) == len(logs) + 1
-    assert (
-        kit.paths.train_logs / f"{kit.preparation.run_id(kit.runs.list()[0])}.log"
-    ).stat().st_size <= 64 * 1024
+    assert (kit.paths.train_logs / f"{run_id(kit.runs.list()[0])}.log").stat().st_size <= 64 * 1024
 
 
 def test_logs_of_the_newest_orders_are_kept_and_each_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preparation, "TrainLogs", partial(TrainLogs, kept=2))
+    monkeypatch.setattr(containers, "TrainLogs", partial(TrainLogs, kept=2))
     kit = StationKit.make(tmp_path)
     for number in range(3):
         old = kit.paths.train_logs / f"run-{number}.log"

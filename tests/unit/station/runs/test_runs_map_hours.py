@@ -13,7 +13,7 @@ from map_documents import row
 from map_runs import ORDER, analyse, map_kit
 from station_kit import StationKit, order_digest
 
-import station.runs.preparation
+import station.runs.containers
 import station.sandbox.mapping
 from policies.errors import StateError, UnavailableError
 from policies.refusals import RefusalCode
@@ -49,7 +49,7 @@ def answers(once: Callable[[], object] = lambda: None) -> Any:
 
 
 def left(kit: StationKit, envelope: bytes) -> float:
-    return kit.preparation.clock.left_s(order_digest(envelope), HOURS)
+    return kit.containers.clock.left_s(order_digest(envelope), HOURS)
 
 
 def forward(kit: StationKit, **delta: float) -> None:
@@ -74,7 +74,7 @@ def test_a_message_counts_once_whatever_runs_side_by_side(kit: StationKit) -> No
 
 def test_the_next_message_gets_what_the_ones_before_left(kit: StationKit) -> None:
     envelope = kit.ready(**ORDER)
-    clock, order = kit.preparation.clock, order_digest(envelope)
+    clock, order = kit.containers.clock, order_digest(envelope)
     with clock.counting(order):
         # Less than a patient's own time and the start of a container, of two hours.
         forward(kit, minutes=118, seconds=20)
@@ -119,7 +119,7 @@ def test_a_map_train_that_cannot_be_prepared_leaves_no_count_running(
         raise StateError("the cohort's documents cannot be read")
 
     with monkeypatch.context() as patched:
-        patched.setattr(station.runs.preparation, "map_session", unreadable)
+        patched.setattr(station.runs.containers, "map_session", unreadable)
         assert kit.prepare(envelope).status is not Status.ACCEPTED
     forward(kit, hours=HOURS)
     assert left(kit, envelope) == HOURS * 3600

@@ -309,7 +309,7 @@ def test_what_ends_a_run_ends_its_container_in_the_hello_s_wait(
     assert len(held.sandbox.running) == 1
     ends(held, envelope)
     assert held.sandbox.running == []
-    held.until(lambda: not held.service._workers)
+    held.until(lambda: not held.service._preparing.orders())
     assert held.events().count("container-ended") == 1
     assert list(held.paths.cohorts.iterdir()) == []
     assert held.warm.orders() == frozenset()

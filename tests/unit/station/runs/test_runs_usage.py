@@ -66,7 +66,7 @@ def test_a_cohort_frozen_again_is_another_use(kit: StationKit) -> None:
 
 def test_without_the_record_no_container_starts(kit: StationKit, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("station.runs.preparation.note_use", broken_disk)
+        patched.setattr("station.runs.containers.note_use", broken_disk)
         kit.prepare(kit.order())
     assert kit.sandbox.started == []
     assert exported(kit).uses == ()
