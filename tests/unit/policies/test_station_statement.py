@@ -82,6 +82,8 @@ def test_the_same_again_and_a_later_one_may_follow() -> None:
         ({**LATER, "orders": (OrderUse(order=digest(1), releases=3, finished=False),)}, ROLLBACK),
         ({**LATER, "trust": TrustVersions(root=1, timestamp=8, targets=4, register_version=2)}, ROLLBACK),
         ({**LATER, "trust": TrustVersions(root=1, timestamp=9, targets=4, register_version=1)}, ROLLBACK),
+        ({**LATER, "trust": TrustVersions(root=0, timestamp=9, targets=4, register_version=2)}, ROLLBACK),
+        ({**LATER, "trust": TrustVersions(root=1, timestamp=9, targets=3, register_version=2)}, ROLLBACK),
         ({**LATER, "consent_sequence": 2}, ROLLBACK),
     ],
 )
