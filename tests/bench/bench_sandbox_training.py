@@ -1,6 +1,6 @@
 """What the sandbox costs a training: throughput of the CT segmentation train inside it, against the same code outside, as a ratio.
 
-    python -m tests.bench.bench_sandbox_training [--blocks 12] [--minutes 30] [--device auto|cpu|cuda] [--unlimited] [--output FILE]
+    python -m tests.bench.bench_sandbox_training [--blocks 12] [--minutes 30] [--set NAME=VALUE] [--output FILE]
 
 Inside: the image in a station's own sandbox, with all its restrictions. Outside: the same image by plain `docker run`, without a filter of
 system calls and with a writable root; as many processors, as much memory and as many threads (`--unlimited`: without those limits). Where this
@@ -19,6 +19,7 @@ import argparse
 import json
 import math
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -32,12 +33,12 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from segmentation_kit import CONFIG
 from trains_kit import remove_images
 
 from tests.bench.paired_ratio import Block, Ratio, Verdict, ratio_over
-from tests.bench.training_arms import CASES, TAG, Round, Side, gpu_here, packed, sides
+from tests.bench.training_arms import CASES, TAG, Round, Side, Terms, gpu_here, packed, sides
 from train_images.tool.folders import PackedTrain
+from train_images.tool.hyperparameters import choose
 
 LIMIT: Final = 0.97
 """Throughput inside within 3 % of that outside."""
@@ -54,10 +55,13 @@ FIGURES: Final[dict[str, Callable[[Round], float]]] = {
 }
 
 
-def settings_of(train: PackedTrain, patches: int) -> dict[str, Any]:
-    """Return the manifest's own hyperparameters, and how many patches a case gives."""
-    shipped = {name: each.default for name, each in train.manifest.hyperparameters.items()}
-    return shipped | {"patches_per_case": patches, "seed": int(CONFIG["seed"])}
+def settings_of(train: PackedTrain, patches: int, changes: Sequence[str]) -> dict[str, Any]:
+    """Return the manifest's own hyperparameters, how many patches a case gives, and what `--set` changes.
+
+    Raises:
+        PhtError: there is no such hyperparameter, or it takes no such value.
+    """
+    return dict(choose(train.manifest, [f"patches_per_case={patches}", *changes]))
 
 
 def check_same_work(rounds: Sequence[Round]) -> None:
@@ -157,12 +161,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=math.inf, help="after which no block begins")
     parser.add_argument("--width", type=int, default=16, help="channels of the UNet's first level")
     parser.add_argument("--patches", type=int, help="per case and round; without it 1, on a GPU 64")
+    parser.add_argument("--cpus", type=float, help="and as many threads; without it what train.yaml asks for")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a hyperparameter, else as shipped"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
         "--unlimited", action="store_true", help="outside without limits on processors and memory"
     )
     parser.add_argument("--output", type=Path, help="a JSON file")
     choices = parser.parse_args(arguments)
+    # Containers and images go also where somebody ends it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console(highlight=False)
     gpu, why = gpu_here()
     if choices.device == "cuda" and not gpu:
@@ -173,8 +183,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="pht-bench-training-") as scratch:
             train = packed(Path(scratch), "cuda" if gpu else "cpu")
-            settings = settings_of(train, per_case)
-            with sides(train, settings, choices.width, gpu=gpu, limits=not choices.unlimited) as both:
+            settings = settings_of(train, per_case, choices.set)
+            terms = Terms(settings, choices.width, gpu, choices.cpus, limits=not choices.unlimited)
+            with sides(train, terms) as both:
                 found = measure(both, choices.blocks, choices.minutes, console.print)
     finally:
         remove_images([TAG])

@@ -51,6 +51,7 @@ SHAPE: Final = (192, 192, 60)
 SPACING_MM: Final = (1.6, 1.6, 2.5)
 CASES: Final = 4
 ROUND_TIMEOUT_S: Final = 1800.0
+_WALL_CLOCK_S: Final = 6 * 3600
 
 _HOOK: Final = "nvidia-container-runtime-hook"
 _USER: Final = 1000
@@ -219,31 +220,42 @@ def start_weights(path: Path, width: int) -> None:
     save_file({name: tensor.numpy().copy() for name, tensor in unet(2, width).state_dict().items()}, path)
 
 
-@contextmanager
-def sides(
-    train: PackedTrain, settings: dict[str, Any], width: int, *, gpu: bool, limits: bool
-) -> Iterator[dict[str, Side]]:
-    """Yield both, started and idle.
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What both sides get.
 
-    Args:
-        train: packed.
+    Attributes:
         settings: hyperparameters.
         width: channels of the network's first level.
         gpu: with a device, the same for both.
+        cpus: processors, and as many threads; None for what the manifest asks for.
         limits: the container outside gets the limits on processors and memory too.
     """
-    terms = GpuTerms(devices=(EVERY,)) if gpu else None
-    with sandbox_home(train, gpu=terms) as home:
+
+    settings: dict[str, Any]
+    width: int
+    gpu: bool
+    cpus: float | None
+    limits: bool
+
+
+@contextmanager
+def sides(train: PackedTrain, terms: Terms) -> Iterator[dict[str, Side]]:
+    """Yield both, started and idle."""
+    devices = GpuTerms(devices=(EVERY,)) if terms.gpu else None
+    with sandbox_home(train, gpu=devices) as home:
         cohort = home.cohorts / "cohort"
         lay_cohort(cohort)
         weights = home.work / "start.safetensors"
-        start_weights(weights, width)
-        request = TrainRequest("train", 1, settings, weights)
-        need = GpuNeed() if gpu else None
-        spec = spec_of(train, home, "bench-inside", wall_clock_s=6 * 3600, gpu=need)
+        start_weights(weights, terms.width)
+        request = TrainRequest("train", 1, terms.settings, weights)
+        changes: dict[str, Any] = {"wall_clock_s": _WALL_CLOCK_S}
+        if terms.cpus is not None:
+            changes["cpus"] = terms.cpus
+        spec = spec_of(train, home, "bench-inside", gpu=GpuNeed() if terms.gpu else None, **changes)
         with _session(home.launcher, spec) as inside:
-            plain = PlainLauncher(home.launcher, TAG, _leased(home, spec), limits=limits)
-            beside = spec_of(train, home, "bench-outside", wall_clock_s=6 * 3600)
+            plain = PlainLauncher(home.launcher, TAG, _leased(home, spec), limits=terms.limits)
+            beside = spec_of(train, home, "bench-outside", **changes)
             # Ends first: a device is given back when nobody is on it.
             with _session(plain, beside) as outside:
                 yield {
