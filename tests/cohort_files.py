@@ -1,5 +1,8 @@
 """Radiographs and definitions that the cohort tests share: real DICOM bytes, made here."""
 
+import atexit
+import functools
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,7 +27,7 @@ from pydicom.uid import (
 from policies.documents import digest_of
 from policies.manifest import Modality, TrainKind
 from policies.policy import ConsentMode, ConsentPurpose
-from station.cohorts import CaseSource, CohortDefinition, CohortKey, SourceFile
+from station.cohorts import CaseSource, CohortDefinition, CohortKey, DecoderPool, SourceFile
 
 KEY = CohortKey(bytes(range(32)))
 DEFINITION = CohortDefinition(
@@ -147,6 +150,19 @@ def case(
 def cases(folder: Path, count: int = 24) -> list[CaseSource]:
     """That many images of as many patients."""
     return [case(folder, number) for number in range(count)]
+
+
+def warm_decoder() -> DecoderPool:
+    """One decoder process for all cohorts that this process freezes: a new one takes longer to start than a test has work for it."""
+    return _warm_decoder(os.getpid())
+
+
+@functools.cache
+def _warm_decoder(_process: int) -> DecoderPool:
+    # A fork has none of the threads that a pool had before it.
+    pool = DecoderPool(1)
+    atexit.register(pool.__exit__, None, None, None)
+    return pool
 
 
 def tree(folder: Path) -> Mapping[str, bytes]:

@@ -1,7 +1,7 @@
 """A whole station in one process, for the tests of runs: everything real but the network, the engine and the container.
 
-Real are the board's repository and signatures, the handover log, the catalogue, frozen cohorts, the guard, the database with its
-chains. What is simulated is in `station_simulators`, what tests say to the station in `station_documents`.
+Real are the board's repository and signatures, the handover log, the catalogue, frozen cohorts (read by one decoder that stays), the
+guard, the database with its chains. What is simulated is in `station_simulators`, what tests say to the station in `station_documents`.
 """
 
 import threading
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from board_kit import NOW, BoardKit
 from catalogue_log import Intake
-from cohort_files import KEY, encoded, picture, radiograph
+from cohort_files import KEY, encoded, picture, radiograph, warm_decoder
 from egress_documents import weights
 from safetensors.numpy import save
 from station_documents import (
@@ -178,6 +178,7 @@ class StationKit:
         )
         self.preparation = Preparation(
             self.settings, paths, self.gatekeeper, self.catalogue, shelf, shelf, launcher, self.containers, KEY, self.audit,
+            decoders=warm_decoder(),
         )  # fmt: skip
         differing = Differing(Differences(self.database, self.clock))
         self.reviewing = Reviewing(

@@ -19,7 +19,16 @@ from station.audit.events import AuditEvent
 from station.audit.log import AuditLog
 from station.catalogue import Catalogue, Standing
 from station.catalogue.anonymity import cohort_anonymity, in_words
-from station.cohorts import CaseSource, CohortDefinition, CohortKey, FrozenCohort, VolumeCache, freeze, wipe
+from station.cohorts import (
+    CaseSource,
+    CohortDefinition,
+    CohortKey,
+    DecoderPool,
+    FrozenCohort,
+    VolumeCache,
+    freeze,
+    wipe,
+)
 from station.cohorts.blind import blind_patients
 from station.cohorts.roster import Roster
 from station.egress.canary.decision import MINIMUM_PATIENTS
@@ -38,7 +47,12 @@ from station.settings import StationSettings
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """Makes and unmakes what a run needs."""
+    """Makes and unmakes what a run needs.
+
+    Attributes:
+        volumes: kept from cohort to cohort; None makes each anew.
+        decoders: processes that read images; None starts some for each cohort and ends them with it, as a station does.
+    """
 
     settings: StationSettings
     paths: StationPaths
@@ -51,6 +65,7 @@ class Preparation:
     cohort_key: CohortKey
     audit: AuditLog
     volumes: VolumeCache | None = None
+    decoders: DecoderPool | None = None
 
     def prepare(
         self, run: Run, admitted: Admitted, begun: Callable[[Prepared], None] = lambda _: None
@@ -128,7 +143,14 @@ class Preparation:
         )
         if isinstance(cases, Refused):
             return cases
-        cohort = freeze(admitted.definition, cases, self.paths.cohorts, self.cohort_key, cache=self.volumes)
+        cohort = freeze(
+            admitted.definition,
+            cases,
+            self.paths.cohorts,
+            self.cohort_key,
+            pool=self.decoders,
+            cache=self.volumes,
+        )
         if isinstance(cohort, Refused):
             return cohort
         if refused := self._too_few_alike(admitted, cases, cohort):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cohort_files import DEFINITION, KEY, cases, encoded, picture, radiograph, tree
+from cohort_files import DEFINITION, KEY, cases, encoded, picture, radiograph, tree, warm_decoder
 from pydicom import dcmread
 
 from policies.errors import StateError, StorageError
@@ -46,7 +46,7 @@ def cohort(tmp_path: Path) -> FrozenCohort:
     (tmp_path / "dicom").mkdir()
     sources = cases(tmp_path / "dicom", 60)
     sources = [replace(one, patient=f"P{at % 40}") for at, one in enumerate(sources)]
-    made = freeze(DEFINITION, sources, tmp_path / "cohorts", KEY)
+    made = freeze(DEFINITION, sources, tmp_path / "cohorts", KEY, pool=warm_decoder())
     assert isinstance(made, FrozenCohort)
     return made
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cohort_files import DEFINITION, KEY, case, cases, encoded, picture, radiograph, tree
+from cohort_files import DEFINITION, KEY, case, cases, encoded, picture, radiograph, tree, warm_decoder
 
 from policies.errors import StateError, StorageError
 from policies.manifest import Modality, TrainKind
@@ -35,7 +35,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def frozen(definition: CohortDefinition, sources: list[CaseSource], out: Path) -> FrozenCohort:
-    result = freeze(definition, sources, out, KEY)
+    result = freeze(definition, sources, out, KEY, pool=warm_decoder())
     assert isinstance(result, FrozenCohort)
     return result
 

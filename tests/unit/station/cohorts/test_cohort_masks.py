@@ -10,7 +10,7 @@ import highdicom
 import nibabel
 import numpy as np
 import pytest
-from cohort_files import KEY
+from cohort_files import KEY, warm_decoder
 from ct_files import CT_DEFINITION, PEOPLE, ct_case, phantom
 from highdicom.seg import Segmentation, SegmentDescription
 from numpy.typing import NDArray
@@ -202,7 +202,7 @@ def with_masks(folder: Path, *masks: tuple[NDArray[np.bool_], str], number: int 
 
 
 def frozen(definition: CohortDefinition, sources: list[CaseSource], out: Path) -> FrozenCohort:
-    result = freeze(definition, sources, out, KEY)
+    result = freeze(definition, sources, out, KEY, pool=warm_decoder())
     assert isinstance(result, FrozenCohort)
     return result
 
