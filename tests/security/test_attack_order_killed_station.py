@@ -48,7 +48,7 @@ def before_the_count(kit: StationKit, envelope: bytes) -> None:
 
 def counted(kit: StationKit, envelope: bytes) -> None:
     """The transaction is over, and nothing has come of it yet."""
-    kit.service._work_on = die  # type: ignore[method-assign]
+    kit.service._preparing.begin = die  # type: ignore[method-assign]
     kit.prepare(envelope)
 
 
