@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from policies.bundle import BundleIndex
 from policies.console import run
 from policies.documents import canonical_json
 from policies.errors import ExitCode
+from policies.image_config import MAX_CONFIG_BYTES
 from policies.manifest import ImageVariant
 from train_images.cli import app
 from train_images.tool.folders import PackedTrain, read_bundle
@@ -87,6 +89,33 @@ def make_bundle(
     )
     text = with_image(manifest.encode(), ImageVariant(variant="cpu", config_digest=config.digest))
     index = BundleIndex(config=config, layers=tuple(found), manifest=store.put_bytes(text))
+    (folder / "bundle.json").write_bytes(index.encode())
+    (folder / "train.yaml").write_bytes(text)
+    return read_bundle(folder)
+
+
+def with_layer(
+    train: PackedTrain, folder: Path, files: Mapping[str, bytes], manifest: bytes | None = None
+) -> PackedTrain:
+    """A packed train with one layer more, as of a Dockerfile that goes on from it and copies these files; nothing is built or saved.
+
+    Args:
+        train: what it stands on; its layers are linked, not copied.
+        folder: of the new bundle.
+        files: by their paths in the image, without the first slash.
+        manifest: its author's text where it is another one.
+    """
+    store = BlobFolder(folder / "blobs")
+    top = store.put_bytes(layer(files))
+    for digest in {each.digest for each in train.index.layers}:
+        os.link(train.store.path(digest), store.path(digest))
+    document = json.loads(train.store.read_bytes(train.index.config.digest, max_bytes=MAX_CONFIG_BYTES))
+    document["rootfs"]["diff_ids"].append(top.digest)
+    document["history"].append({"created_by": "COPY"})
+    config = store.put_bytes(canonical_json(document))
+    image = ImageVariant(variant="cpu", config_digest=config.digest)
+    text = with_image(manifest or (train.path / "train.yaml").read_bytes(), image)
+    index = BundleIndex(config=config, layers=(*train.index.layers, top), manifest=store.put_bytes(text))
     (folder / "bundle.json").write_bytes(index.encode())
     (folder / "train.yaml").write_bytes(text)
     return read_bundle(folder)

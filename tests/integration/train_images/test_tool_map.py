@@ -21,7 +21,7 @@ def test_the_example_is_built_packed_and_passes_its_dry_run(
     try:
         tool("build", EXAMPLE, "--tag", TAG)
         tool("pack", EXAMPLE, tmp_path / "bundle", "--tag", TAG)
-        report = tool.json("check", tmp_path / "bundle", "--patients", 32)
+        report = tool.json("check", tmp_path / "bundle", "--patients", 22)
     finally:
         subprocess.run(["docker", "rmi", "-f", TAG], check=False, capture_output=True, timeout=60)
     assert report["outcome"] == "released"

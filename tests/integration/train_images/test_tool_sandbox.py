@@ -5,13 +5,13 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
-from tool_kit import Tool, make_policy, write_weights
+from tool_kit import Tool, make_policy, with_layer, write_weights
 from trains_kit import remove_images
 
 from policies.board.contents.packages import Origin
@@ -24,45 +24,48 @@ from train_images.tool.folders import PackedTrain, read_bundle
 pytestmark = pytest.mark.docker
 
 TINY = Path(__file__).resolve().parents[2] / "e2e" / "trains" / "tiny"
+CODE = "opt/train/lib/python3.11/site-packages/tiny_train.py"
 PREFIX = f"pht-test-{os.getpid()}-tool"
 
 
 class Workbench:
-    """The tiny train, and variants of it; each is built once."""
+    """The tiny train, built and packed once, and variants of it, each a layer more."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.tags: list[str] = []
 
-    def packed(
-        self, tool: Tool, name: str, *, code: str = "", description: dict[str, str] | None = None
-    ) -> PackedTrain:
-        """Build and pack the tiny train, with code added to its own, or with another description of itself."""
-        source, out, tag = self.folder / name, self.folder / f"{name}-bundle", f"{PREFIX}-{name}:1"
-        if not source.exists():
-            self.source(name, code=code, description=description)
+    def packed(self, tool: Tool) -> PackedTrain:
+        """The tiny train."""
+        out, tag = self.folder / "bundle", f"{PREFIX}-tiny:1"
+        if not out.exists():
+            source = self.source("tiny")
             tool("build", source, "--tag", tag)
             tool("pack", source, out, "--tag", tag)
         return read_bundle(out)
 
-    def source(
+    def variant(
         self,
+        tool: Tool,
         name: str,
         *,
         code: str = "",
-        description: dict[str, str] | None = None,
-        dockerfile: str = "",
-    ) -> Path:
-        """A copy of the tiny train's folder, with something added."""
+        description: Mapping[str, str] | None = None,
+        manifest: bytes | None = None,
+    ) -> PackedTrain:
+        """The tiny train with code added to its own, another description of itself, or another manifest."""
+        files = {CODE: (TINY / "tiny_train.py").read_bytes() + f"\n{code}".encode()}
+        if description is not None:
+            files["opt/pht/train.json"] = json.dumps({"interface": "flower", **description}).encode()
+        return with_layer(self.packed(tool), self.folder / f"{name}-bundle", files, manifest)
+
+    def source(self, name: str, *, dockerfile: str = "") -> Path:
+        """A copy of the tiny train's folder, with something added to its Dockerfile."""
         source = self.folder / name
         shutil.copytree(TINY, source)
         self.tags.append(f"{PREFIX}-{name}:1")
-        if description is not None:
-            (source / "other.json").write_text(json.dumps({"interface": "flower"} | description))
-            dockerfile += "COPY other.json /opt/pht/train.json\n"
-        for file, added in (("tiny_train.py", code), ("Dockerfile", dockerfile)):
-            with (source / file).open("a") as opened:
-                opened.write(f"\n{added}")
+        with (source / "Dockerfile").open("a") as opened:
+            opened.write(f"\n{dockerfile}")
         return source
 
 
@@ -87,7 +90,7 @@ def checked(tool: Tool, train: PackedTrain, *extra: object) -> Any:
 
 
 def test_a_train_is_built_packed_and_passes_its_dry_run(workbench: Workbench, tool: Tool) -> None:
-    train = workbench.packed(tool, "tiny")
+    train = workbench.packed(tool)
     report = tool.json("check", train.path, "--rounds", 2, "--set", "local_epochs=3")
     assert report["outcome"] == "released"
     assert [(each["round"], each["stage"]) for each in report["messages"]] == [
@@ -101,19 +104,19 @@ def test_a_train_is_built_packed_and_passes_its_dry_run(workbench: Workbench, to
 
 
 def test_the_board_reads_what_is_in_a_real_image(workbench: Workbench, tool: Tool) -> None:
-    found = read_contents(open_bundle(workbench.packed(tool, "tiny").path))
+    found = read_contents(open_bundle(workbench.packed(tool).path))
     packages = {(each.ecosystem, each.name) for each in found.packages}
     assert {("python", "flwr"), ("python", "numpy"), ("debian", "bash"), ("debian", "libc6")} <= packages
     assert not found.oddities
     own = {Path(each.path).name: each for each in found.files if each.origin is Origin.OWN}
-    assert own["tiny_train.py"].digest == digest_of((TINY / "tiny_train.py").read_bytes() + b"\n")
+    assert own["tiny_train.py"].digest == digest_of((TINY / "tiny_train.py").read_bytes())
     installed = sum(each.origin is Origin.PYTHON for each in found.files)
     altered = [each.path for each in found.files if each.origin is Origin.ALTERED]
     assert (installed > 1000, altered) == (True, [])
 
 
 def test_a_dry_run_again_is_the_same_dry_run(workbench: Workbench, tool: Tool) -> None:
-    train = workbench.packed(tool, "tiny")
+    train = workbench.packed(tool)
     first, second = (tool.json("check", train.path)["messages"] for _ in range(2))
     assert [each["metrics"] for each in first] == [each["metrics"] for each in second]
 
@@ -121,7 +124,7 @@ def test_a_dry_run_again_is_the_same_dry_run(workbench: Workbench, tool: Tool) -
 def test_a_dry_run_leaves_no_container_and_no_file(
     workbench: Workbench, tool: Tool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = workbench.packed(tool, "tiny")
+    train = workbench.packed(tool)
     # A folder of its own, by whose mounts its containers are told from another run's; a socket's path there is short enough.
     with tempfile.TemporaryDirectory() as folder:
         monkeypatch.setattr(tempfile, "tempdir", folder)
@@ -136,7 +139,7 @@ def test_a_dry_run_leaves_no_container_and_no_file(
 
 
 def test_what_was_packed_is_what_the_board_drafts_from(workbench: Workbench, tool: Tool) -> None:
-    train = workbench.packed(tool, "tiny")
+    train = workbench.packed(tool)
     seen = read_train(train.path)
     assert seen.digest == train.index.manifest.digest
     assert set(seen.image_digests) == {train.index.config.digest}
@@ -146,7 +149,7 @@ def test_what_was_packed_is_what_the_board_drafts_from(workbench: Workbench, too
 def test_packing_again_keeps_no_blob_of_the_bundle_before(
     workbench: Workbench, tool: Tool, tmp_path: Path
 ) -> None:
-    workbench.packed(tool, "tiny")
+    workbench.packed(tool)
     source, tag = workbench.folder / "tiny", f"{PREFIX}-tiny:1"
     tool("pack", source, tmp_path / "out", "--tag", tag)
     shutil.copytree(source, tmp_path / "again")
@@ -186,7 +189,7 @@ WEIGHTS = "tiny_train:initial_weights"
 
 
 def test_an_extra_tensor_is_withheld(workbench: Workbench, tool: Tool) -> None:
-    train = workbench.packed(tool, "smuggler", code=SMUGGLER)
+    train = workbench.variant(tool, "smuggler", code=SMUGGLER)
     report = checked(tool, train)
     assert report["outcome"] == "withheld"
     assert report["messages"][0]["reasons"][0] == {"code": "RELEASE_TENSOR_EXTRA", "detail": "extra"}
@@ -196,7 +199,7 @@ def test_an_extra_tensor_is_withheld(workbench: Workbench, tool: Tool) -> None:
 
 
 def test_a_crash_shows_what_the_train_printed(workbench: Workbench, tool: Tool) -> None:
-    train = workbench.packed(tool, "crasher", code=CRASHER)
+    train = workbench.variant(tool, "crasher", code=CRASHER)
     report = checked(tool, train)
     assert [each["outcome"] for each in report["messages"]] == ["released", "failed"]
     tool("check", train.path, code=ExitCode.REFUSED)
@@ -206,14 +209,14 @@ def test_a_crash_shows_what_the_train_printed(workbench: Workbench, tool: Tool) 
 
 def test_a_train_that_does_not_start_says_why(workbench: Workbench, tool: Tool) -> None:
     description = {"clientapp": "tiny_train:application", "initial_weights": WEIGHTS}
-    train = workbench.packed(tool, "nameless", description=description)
+    train = workbench.variant(tool, "nameless", description=description)
     report = checked(tool, train)
     assert report["messages"][0]["reasons"][0]["code"] == "TRAIN_CRASHED"
     assert "application" in report["log"]
 
 
 def test_a_given_policy_narrows(workbench: Workbench, tool: Tool, tmp_path: Path) -> None:
-    train = workbench.packed(tool, "tiny")
+    train = workbench.packed(tool)
     policy = make_policy(
         train, tmp_path / "p.yaml", "ab" * 32, release__metrics=[], data__minimum_patients=10
     )
@@ -245,14 +248,9 @@ def score(message: Message, context: Context) -> Message:
 def test_a_researcher_sees_how_well_an_update_tells_its_members(
     workbench: Workbench, tool: Tool, tmp_path: Path
 ) -> None:
-    source, out, tag = workbench.source("scored", code=SCORES), tmp_path / "bundle", f"{PREFIX}-scored:1"
-    manifest = (source / "train.yaml").read_text()
-    (source / "train.yaml").write_text(
-        manifest.replace("  metrics:", "  membership_scores: true\n  metrics:")
-    )
-    tool("build", source, "--tag", tag)
-    tool("pack", source, out, "--tag", tag)
-    train = read_bundle(out)
+    manifest = (TINY / "train.yaml").read_bytes()
+    scored = manifest.replace(b"  metrics:", b"  membership_scores: true\n  metrics:")
+    train = workbench.variant(tool, "scored", code=SCORES, manifest=scored)
 
     def limited(limit: float) -> Path:
         return make_policy(
@@ -265,7 +263,7 @@ def test_a_researcher_sees_how_well_an_update_tells_its_members(
 
     # Thirty patients, sixty-four numbers each, and no end of steps: it knows them by heart.
     by_heart = ("--set", "local_epochs=3000", "--set", "learning_rate=10")
-    tool("check", out, "--policy", limited(1.0), *by_heart)
+    tool("check", train.path, "--policy", limited(1.0), *by_heart)
     assert (
         "Membership, round 1: the update tells its own patients from as many others with an area of"
         in tool.out
@@ -280,7 +278,7 @@ def test_a_researcher_sees_how_well_an_update_tells_its_members(
 
 
 def test_an_image_makes_its_own_initial_weights(workbench: Workbench, tool: Tool, tmp_path: Path) -> None:
-    train = workbench.packed(tool, "tiny")
+    train = workbench.packed(tool)
     made = tool.json("init-weights", train.path, tmp_path / "w.safetensors")
     assert (made["tensors"], made["numbers"]) == (2, 65)
     assert set(load_file(tmp_path / "w.safetensors")) == {"weight", "bias"}
@@ -289,7 +287,7 @@ def test_an_image_makes_its_own_initial_weights(workbench: Workbench, tool: Tool
 def test_an_image_without_a_program_for_weights_takes_given_ones(
     workbench: Workbench, tool: Tool, tmp_path: Path
 ) -> None:
-    train = workbench.packed(tool, "plain", description={"clientapp": "tiny_train:app"})
+    train = workbench.variant(tool, "plain", description={"clientapp": "tiny_train:app"})
     assert "initial_weights" in tool.error(ExitCode.USAGE, "init-weights", train.path, tmp_path / "w")
     assert "--weights" in tool.error(ExitCode.USAGE, "check", train.path)
     other = write_weights(tmp_path / "other.safetensors")
@@ -298,7 +296,7 @@ def test_an_image_without_a_program_for_weights_takes_given_ones(
 
 def test_a_program_for_weights_that_fails_is_heard(workbench: Workbench, tool: Tool, tmp_path: Path) -> None:
     description = {"clientapp": "tiny_train:app", "initial_weights": "tiny_train:nothing"}
-    train = workbench.packed(tool, "wrong", description=description)
+    train = workbench.variant(tool, "wrong", description=description)
     out = tmp_path / "w.safetensors"
     assert "nothing" in tool.error(ExitCode.FAILURE, "init-weights", train.path, out)
     assert list(tmp_path.iterdir()) == []
@@ -307,7 +305,7 @@ def test_a_program_for_weights_that_fails_is_heard(workbench: Workbench, tool: T
 def test_a_program_for_weights_has_no_network_and_writes_nowhere(
     workbench: Workbench, tool: Tool, tmp_path: Path
 ) -> None:
-    train = workbench.packed(tool, "probe", code=PROBE)
+    train = workbench.variant(tool, "probe", code=PROBE)
     said = tool.error(ExitCode.FAILURE, "init-weights", train.path, tmp_path / "w")
     assert "['lo'] 65534" in said
     assert "Read-only file system" in said

@@ -41,7 +41,7 @@ def test_a_new_flower_train_trains_and_is_scored(yard: Yard, tool: Tool, tmp_pat
 @pytest.mark.docker
 def test_a_new_map_train_is_asked_patient_by_patient(yard: Yard, tool: Tool, tmp_path: Path) -> None:
     train = written(yard, tool, tmp_path / "new-map", "--kind", "map", "--modality", "CT")
-    report = tool.json("check", train.path, "--patients", 30)
+    report = tool.json("check", train.path, "--patients", 22)
     assert report["outcome"] == "released"
     (message,) = report["messages"]
     told = {*message["tables"], *(each["key"] for each in message["suppressed"])}

@@ -8,7 +8,7 @@ pytestmark = pytest.mark.docker
 
 
 def test_lungs_are_measured_in_the_sandbox_and_only_tables_leave(tool: Tool, yard: Yard) -> None:
-    report = tool.json("check", yard.packed(tool, "ct-lung-involvement").path, "--patients", 32)
+    report = tool.json("check", yard.packed(tool, "ct-lung-involvement").path, "--patients", 22)
     assert report["outcome"] == "released"
     (message,) = report["messages"]
     assert message["metrics"] == {}

@@ -1,14 +1,13 @@
 """External validation in the real sandbox and through the real guard: what a station lets leave of a model that is brought."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
-from tool_kit import Tool
+from tool_kit import Tool, with_layer
 from trains_kit import TRAINS, Yard
 
 from algorithms.ct_segmentation.networks import unet
@@ -21,6 +20,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:monai.metrics.utils get_mask_edges"),
 ]
 
+SMALL = ("--pixels", 64, "--set", "image_size=64")
+
 
 def test_the_model_that_is_brought_is_scored_and_the_station_counts(
     yard: Yard, tool: Tool, tmp_path: Path
@@ -32,7 +33,7 @@ def test_the_model_that_is_brought_is_scored_and_the_station_counts(
     weights["class_layers.out.weight"] = np.zeros_like(weights["class_layers.out.weight"])
     weights["class_layers.out.bias"] = np.full_like(weights["class_layers.out.bias"], 3.0)
     save_file(weights, model)
-    report = tool.json("check", train.path, "--patients", 100, "--set", "image_size=64", "--weights", model)
+    report = tool.json("check", train.path, "--patients", 100, *SMALL, "--weights", model)
     assert report["outcome"] == "released"
     (message,) = report["messages"]
     score = 1 / (1 + np.exp(-3.0))
@@ -90,20 +91,24 @@ def test_a_segmentation_is_held_to_what_was_drawn(yard: Yard, tool: Tool, tmp_pa
 
 
 def test_another_network_is_a_copy_with_two_lines_changed(yard: Yard, tool: Tool, tmp_path: Path) -> None:
-    source = tmp_path / "densenet169-evaluation"
-    shutil.copytree(TRAINS / "model-evaluation", source)
-    other = '"name": "monai.networks.nets.DenseNet169"'
-    text = (source / "train.json").read_text()
-    (source / "train.json").write_text(text.replace('"name": "monai.networks.nets.DenseNet121"', other))
-    assert json.loads((source / "train.json").read_text())["network"]["name"].endswith("169")
-    manifest = (source / "train.yaml").read_text()
-    manifest = manifest.replace("DenseNet121", "DenseNet169").replace(
-        "name: model-evaluation", "name: densenet169-evaluation"
+    source = TRAINS / "model-evaluation"
+    other = b'"name": "monai.networks.nets.DenseNet169"'
+    described = (
+        (source / "train.json").read_bytes().replace(b'"name": "monai.networks.nets.DenseNet121"', other)
     )
-    (source / "train.yaml").write_text(manifest)
-    train = yard.packed(tool, "densenet169-evaluation", source)
+    assert json.loads(described)["network"]["name"].endswith("169")
+    manifest = (source / "train.yaml").read_bytes()
+    manifest = manifest.replace(b"DenseNet121", b"DenseNet169").replace(
+        b"name: model-evaluation", b"name: densenet169-evaluation"
+    )
+    train = with_layer(
+        yard.packed(tool, "model-evaluation"),
+        tmp_path / "bundle",
+        {"opt/pht/train.json": described},
+        manifest,
+    )
     model = tmp_path / "of-another.safetensors"
     save_file({name: np.ascontiguousarray(value) for name, value in initial_weights().items()}, model)
     # The weights of the network that it is no longer: said by the code that the manifest declares.
-    tool("check", train.path, "--patients", 48, "--set", "image_size=64", "--weights", model, "--log", code=4)
+    tool("check", train.path, "--patients", 48, *SMALL, "--weights", model, "--log", code=4)
     assert "WEIGHTS_DO_NOT_FIT" in tool.out + tool.err

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.docker
 def test_every_patient_has_a_row_with_or_without_a_lesion_and_only_tables_leave(
     tool: Tool, yard: Yard
 ) -> None:
-    report = tool.json("check", yard.packed(tool, "radiomics").path, "--patients", 32)
+    report = tool.json("check", yard.packed(tool, "radiomics").path, "--patients", 22)
     assert report["outcome"] == "released"
     (message,) = report["messages"]
     assert message["metrics"] == {}
