@@ -268,7 +268,11 @@ class StationKit:
             if reply.status is not Status.PENDING or reply.code is not None:
                 return reply
             assert time.monotonic() < deadline, "still pending"
-            threading.Event().wait(0.01)
+            # Asked again when it is done and not before: every answer is an entry of the ledger.
+            if (worker := self.service._preparing._workers.get(order_digest(envelope))) is not None:
+                worker.join(300)
+            else:
+                threading.Event().wait(0.01)
 
     def ready(self, **changes: object) -> bytes:
         """An order that is prepared; returns its envelope."""
