@@ -137,12 +137,15 @@ def scan(chest: Chest, scanner: Scanner = Scanner(), seed: int = 0) -> Volume:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What is known of a chest: millilitres, shares of its lungs, and of each third of their height from the feet up."""
+    """What is known of a chest: millilitres, shares of its lungs, and of each third of their height from the feet up.
+
+    Of a third: ground glass, and consolidation.
+    """
 
     volume_ml: float
     ground_glass: float
     consolidation: float
-    thirds: tuple[float, float, float]
+    thirds: tuple[tuple[float, float], ...]
 
 
 def truth(chest: Chest) -> Truth:
@@ -155,13 +158,13 @@ def truth(chest: Chest) -> Truth:
     height = np.broadcast_to(at[2], lung.shape)
     low, high = height[lung].min(), height[lung].max()
     third = np.clip(np.floor((height - low) / (high - low) * 3), 0, 2)
-    sick = lung & (values > -700)
-    thirds = [float(sick[third == each].sum() / lung[third == each].sum()) for each in range(3)]
+    glass, solid = lung & (values > -700) & (values < -250), lung & (values >= -250)
+    of_lung = [third[lung] == each for each in range(3)]
     return Truth(
         volume_ml=float(lung.sum()) * 8 / 1000,
-        ground_glass=float((sick & (values < -250)).sum() / lung.sum()),
-        consolidation=float((lung & (values >= -250)).sum() / lung.sum()),
-        thirds=(thirds[0], thirds[1], thirds[2]),
+        ground_glass=float(glass[lung].mean()),
+        consolidation=float(solid[lung].mean()),
+        thirds=tuple((float(glass[lung][each].mean()), float(solid[lung][each].mean())) for each in of_lung),
     )
 
 

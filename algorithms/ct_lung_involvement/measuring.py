@@ -38,31 +38,42 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Involvement:
-    """One scan's lungs; shares are of the lung counted, between 0 and 1.
+class Bands:
+    """Shares of the lung counted, or of a third of it, between 0 and 1.
 
     Attributes:
-        volume_ml: of both lungs, with their vessels and rim.
         dark: below -950 HU.
         aerated, ground_glass, consolidation: with `dark`, the whole.
-        apical, middle, basal: ground glass and consolidation in each third of the lungs' height; None of lungs that are cut off.
-        cut_off: the scan does not show all of the lungs.
     """
 
-    volume_ml: float
     dark: float
     aerated: float
     ground_glass: float
     consolidation: float
-    apical: float | None
-    middle: float | None
-    basal: float | None
-    cut_off: bool
 
     @property
     def involved(self) -> float:
         """Ground glass and consolidation together."""
         return self.ground_glass + self.consolidation
+
+
+@dataclass(frozen=True, slots=True)
+class Involvement:
+    """One scan's lungs.
+
+    Attributes:
+        volume_ml: of both lungs, with their vessels and rim.
+        lungs: both together.
+        apical, middle, basal: each third of the lungs' height; None of lungs that are cut off.
+        cut_off: the scan does not show all of the lungs.
+    """
+
+    volume_ml: float
+    lungs: Bands
+    apical: Bands | None
+    middle: Bands | None
+    basal: Bands | None
+    cut_off: bool
 
 
 def measure(scan: Volume, settings: Settings) -> Involvement:
@@ -78,16 +89,15 @@ def measure(scan: Volume, settings: Settings) -> Involvement:
     if not counts.any():
         raise NoLungsError
     edges = np.array([DARK_BELOW_HU, settings.ground_glass_from_hu, settings.consolidation_from_hu])
-    bands = np.add.reduceat(counts, [0, *(edges - _LOWEST_HU)], axis=1)
-    dark, aerated, ground_glass, consolidation = (float(each) for each in bands.sum(axis=0) / bands.sum())
+    counted = np.add.reduceat(counts, [0, *(edges - _LOWEST_HU)], axis=1)
     cut_off = _cut_off(lungs.whole)
-    thirds = {third: None if cut_off else _involved(bands[third]) for third in (_BASAL, _MIDDLE, _APICAL)}
+    thirds = {
+        third: None if cut_off or not counted[third].any() else _shares(counted[third])
+        for third in (_BASAL, _MIDDLE, _APICAL)
+    }
     return Involvement(
         volume_ml=float(np.count_nonzero(lungs.whole)) * grid.block_ml,
-        dark=dark,
-        aerated=aerated,
-        ground_glass=ground_glass,
-        consolidation=consolidation,
+        lungs=_shares(counted.sum(axis=0)),
         apical=thirds[_APICAL],
         middle=thirds[_MIDDLE],
         basal=thirds[_BASAL],
@@ -113,9 +123,9 @@ def _histograms(volume: Volume, grid: Grid, regions: NDArray[np.uint8]) -> NDArr
     return counts.reshape(_APICAL + 1, _BINS)
 
 
-def _involved(band: NDArray[np.int64]) -> float | None:
-    total = int(band.sum())
-    return float(band[2:].sum()) / total if total else None
+def _shares(counted: NDArray[np.int64]) -> Bands:
+    """Return the shares of voxels that were counted by band, of which there are some."""
+    return Bands(*(float(each) for each in counted / counted.sum()))
 
 
 def _cut_off(whole: NDArray[np.bool_]) -> bool:

@@ -3,7 +3,7 @@
 from typing import Final
 
 from algorithms.ct_lung_involvement.lungs import NoLungsError
-from algorithms.ct_lung_involvement.measuring import DARK_BELOW_HU, Involvement, Settings, measure
+from algorithms.ct_lung_involvement.measuring import DARK_BELOW_HU, Bands, Involvement, Settings, measure
 from algorithms.one_patient import NoRowError, Patient
 from algorithms.one_patient.program import Row
 
@@ -30,17 +30,17 @@ def row_of(patient: Patient) -> Row:
             continue
     if not found:
         raise NoRowError(NO_LUNGS)
-    worst = max(found, key=lambda each: (not each.cut_off, each.involved))
+    worst = max(found, key=lambda each: (not each.cut_off, each.lungs.involved))
     return {
         "lung_volume_ml": round(worst.volume_ml, 1),
-        "dark_share": round(worst.dark, _DECIMALS),
-        "aerated_share": round(worst.aerated, _DECIMALS),
-        "ground_glass_share": round(worst.ground_glass, _DECIMALS),
-        "consolidation_share": round(worst.consolidation, _DECIMALS),
-        "involved_share": round(worst.involved, _DECIMALS),
-        "involved_apical": _rounded(worst.apical),
-        "involved_middle": _rounded(worst.middle),
-        "involved_basal": _rounded(worst.basal),
+        "dark_share": round(worst.lungs.dark, _DECIMALS),
+        "aerated_share": round(worst.lungs.aerated, _DECIMALS),
+        "ground_glass_share": round(worst.lungs.ground_glass, _DECIMALS),
+        "consolidation_share": round(worst.lungs.consolidation, _DECIMALS),
+        "involved_share": round(worst.lungs.involved, _DECIMALS),
+        **_of_third("apical", worst.apical),
+        **_of_third("middle", worst.middle),
+        **_of_third("basal", worst.basal),
         "coverage": "cut-off" if worst.cut_off else "whole",
     }
 
@@ -63,5 +63,8 @@ def settings_of(patient: Patient) -> Settings:
     return settings
 
 
-def _rounded(share: float | None) -> float | None:
-    return None if share is None else round(share, _DECIMALS)
+def _of_third(third: str, bands: Bands | None) -> Row:
+    return {
+        f"{band}_{third}": None if bands is None else round(getattr(bands, band), _DECIMALS)
+        for band in ("ground_glass", "consolidation", "involved")
+    }

@@ -44,7 +44,11 @@ def patients(seed: int, count: int) -> tuple[Rows, Rows]:
     names = ("dark", "aerated", "ground_glass", "consolidation")
     stated: Rows = {f"{name}_share": [0.25] * count for name in names}
     stated |= {"involved_share": [float(each) for each in share], "lung_volume_ml": [4000.0] * count}
-    stated |= {f"involved_{third}": [0.1] * count for third in ("apical", "middle", "basal")}
+    stated |= {
+        f"{band}_{third}": [0.1] * count
+        for band in ("ground_glass", "consolidation", "involved")
+        for third in ("apical", "middle", "basal")
+    }
     return known, stated | {"coverage": ["whole"] * count}
 
 
