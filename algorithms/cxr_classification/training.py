@@ -65,7 +65,7 @@ def train(model: nn.Module, data: TensorDataset, recipe: Recipe, place: torch.de
     images, labels = (each.to(place) for each in data.tensors)
     weights = positive_weights(labels, recipe.positive_weight)
     generator = torch.Generator().manual_seed(recipe.seed)
-    change = augmentation(recipe.seed, images.shape[-1], place) if recipe.augment else None
+    change = augmentation(recipe.seed, images.shape[-1]) if recipe.augment else None
     model.to(place).train(not recipe.frozen_statistics)
     optimiser = optimiser_for(model, recipe.learning_rate, WEIGHT_DECAY, plain_sgd=recipe.plain_sgd)
     proximal = ProximalTerm(model.parameters(), recipe.proximal_mu)

@@ -76,7 +76,7 @@ def test_augmentation_follows_from_its_seed_and_keeps_the_size() -> None:
     image = torch.randn(1, 40, 40, generator=torch.Generator().manual_seed(1))
     one, same, other = (
         [torch.as_tensor(change(image)) for _ in range(8)]
-        for change in (augmentation(3, 40, CPU), augmentation(3, 40, CPU), augmentation(4, 40, CPU))
+        for change in (augmentation(3, 40), augmentation(3, 40), augmentation(4, 40))
     )
     assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
     assert any(not torch.equal(a, b) for a, b in zip(one, other, strict=True))

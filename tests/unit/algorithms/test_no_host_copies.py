@@ -16,6 +16,7 @@ import torch
 from cxr_kit import ask as ask_cxr
 from cxr_kit import lay_cohort, mounted
 from monai.networks.nets import DenseNet
+from monai.transforms import RandAffine
 from segmentation_kit import ask as ask_ct
 from segmentation_kit import forget, make_case, write_cohort
 from torch import nn
@@ -28,6 +29,7 @@ from algorithms.ct_segmentation import sampling
 from algorithms.ct_segmentation import training as ct
 from algorithms.ct_segmentation.networks import segresnet, unet
 from algorithms.ct_segmentation.sampling import Sampling
+from algorithms.cxr_classification import augmentation
 from algorithms.cxr_classification import training as cxr
 from algorithms.cxr_classification.initial_weights import initial_weights
 
@@ -144,9 +146,13 @@ def convolved() -> Iterator[list[tuple[nn.Module, torch.Tensor]]]:
         if isinstance(module, nn.Conv2d | nn.Conv3d) and module.training:
             seen.append((module, answer.detach()))
 
+    # With one thread torch convolves small volumes by another kernel, which keeps to no layout.
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
     hook = nn.modules.module.register_module_forward_hook(note)
     yield seen
     hook.remove()
+    torch.set_num_threads(before)
 
 
 def laid_out(seen: Sequence[tuple[nn.Module, torch.Tensor]], layout: torch.memory_format) -> bool:
@@ -183,3 +189,32 @@ def test_a_segmentation_is_trained_channels_last(
     forget()
     assert len(convolved) > 10
     assert laid_out(convolved, torch.channels_last_3d)
+
+
+def test_augmentation_takes_over_a_few_numbers_of_each_image(read: list[torch.Tensor]) -> None:
+    images, labels = torch.randn(8, 1, 32, 32), torch.ones(8, 1)
+    model = DenseNet(2, 1, 1, init_features=8, growth_rate=4, block_config=(1, 1)).to(GPU)
+    with Crossings() as over:
+        cxr.train(model, TensorDataset(images, labels), recipe(local_epochs=1), GPU)
+    assert over.sizes[:2] == [images.numel(), labels.numel()]
+    assert 0 < len(over.sizes[2:]) <= 8
+    assert max(over.sizes[2:]) <= 9
+    assert len(read) == 1
+
+
+def test_images_are_turned_and_moved_as_monai_does_it() -> None:
+    image = torch.randn(1, 40, 40, generator=torch.Generator().manual_seed(2))
+    given: dict[str, Any] = {
+        "prob": 0.8,
+        "rotate_range": 0.1,
+        "translate_range": 40 / 32,
+        "scale_range": 0.1,
+        "padding_mode": "border",
+        "cache_grid": False,
+    }
+    ours, theirs = augmentation._Moved(**given), RandAffine(**given)
+    ours.set_random_state(seed=3)
+    theirs.set_random_state(seed=3)
+    pairs = [(torch.as_tensor(ours(image)), torch.as_tensor(theirs(image))) for _ in range(12)]
+    assert sum(not torch.equal(one, image) for one, _ in pairs) >= 6
+    assert all(torch.allclose(one, other, atol=2e-4) for one, other in pairs)
