@@ -1,10 +1,9 @@
-"""The chest X-ray train at hospitals on disk: cohorts as stations lay them, its ClientApp, the guard, the orchestrator's own mean."""
+"""The chest X-ray train at hospitals on disk: cohorts as stations lay them, its ClientApp, and a round of it."""
 
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +13,20 @@ import pytest
 from flower_strategies import in_a_run
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from round_kit import Round, Weights
 
 from algorithms.cxr_classification import client_app
 from algorithms.cxr_classification.data import load_split
-from orchestrator.federation.aggregation import Inbound, Update, aggregate, make_strategy
-from orchestrator.federation.strategies import StateFiles
 from policies.documents import load_yaml
 from policies.manifest import TrainManifest
-from policies.order import StrategyChoice
 from policies.policy import Policy
-from policies.splits import Split
-from policies.wire.arrays import read_layout
-from station.egress.contract import CohortCounts, ReleaseContract, SplitCounts
-from station.egress.guard import Guard, GuardRequest
-from station.egress.privacy.blurring import everybody_pays
-from station.egress.release import Release
 
 ROOT = Path(__file__).resolve().parents[1]
-ORDER = "sha256:" + "5" * 64
 SIDE = 32
 """Pixels: the smallest picture that the network's five halvings leave anything of."""
 SETTINGS: Mapping[str, float] = {
     "learning_rate": 3e-4, "local_epochs": 1, "batch_size": 8, "image_size": SIDE, "seed": 7, "server-round": 1,
 }  # fmt: skip
-
-Weights = dict[str, NDArray[Any]]
 
 
 def lay_cohort(folder: Path, sizes: Mapping[str, int], seed: int = 5) -> Path:
@@ -120,53 +107,12 @@ def shipped() -> tuple[TrainManifest, Policy]:
     )
 
 
-def policy_with(policy: Policy, tensors: Mapping[str, Any] | None = None, **release: Any) -> Policy:
-    """The policy with other rules on what leaves."""
-    document = policy.model_dump(mode="json")
-    document["release"]["tensors"] |= tensors or {}
-    document["release"] |= release
-    return Policy.model_validate_json(json.dumps(document))
+def answer(cohort: Path, weights: Weights, settings: Mapping[str, float]) -> RecordDict:
+    """What the train answers at a hospital, to a message to train."""
+    with mounted(cohort):
+        return ask("train", weights, **settings)
 
 
-@dataclass
-class Round:
-    """One federated training round through every part that touches numbers: train, guard, the orchestrator's FedAvg."""
-
-    folder: Path
-    hospitals: Mapping[str, Path]
-    policy: Policy
-
-    def run(self, start: Weights, **settings: float) -> Weights:
-        """The common weights afterwards."""
-        self.folder.mkdir()
-        inbound = self.folder / "inbound"
-        save_file(start, inbound)
-        manifest, _ = shipped()
-        updates = []
-        for name, cohort in self.hospitals.items():
-            release = self._guarded(name, cohort, inbound, manifest, settings)
-            assert isinstance(release, Release), release
-            assert release.arrays is not None
-            updates.append(Update(name, release.arrays.path, release.num_examples))
-        outputs = manifest.outputs.tensors
-        assert outputs is not None
-        buffers = frozenset(name for name in start if outputs.role_of(name) == "buffer")
-        strategy = make_strategy(StrategyChoice(name="FedAvg"))
-        found = aggregate(
-            strategy, 1, Inbound(inbound, buffers, {}), updates, StateFiles(self.folder / "moments")
-        )
-        return dict(load_file(self.folder / found.weights.digest.removeprefix("sha256:")))
-
-    def _guarded(
-        self, name: str, cohort: Path, inbound: Path, manifest: TrainManifest, settings: Mapping[str, float]
-    ) -> Any:
-        listed = json.loads((cohort / "datalist.json").read_text())
-        counts = CohortCounts({split: SplitCounts(len(listed[split]), len(listed[split])) for split in Split})
-        with mounted(cohort):
-            content = ask("train", load_file(inbound), **settings)
-        reply = self.folder / f"reply-{name}"
-        save_file({key: each.numpy() for key, each in content["arrays"].items()}, reply)
-        head = {"type": "reply", "id": 1, "metrics": dict(content["metrics"]), "rows": {}, "error": None}
-        contract = ReleaseContract.build(manifest, self.policy, read_layout(inbound))
-        request = GuardRequest(ORDER, 1, "train", inbound, self.folder / f"release-{name}")
-        return Guard(contract, counts, charge=everybody_pays).check(request, head, reply)
+def round_of(folder: Path, hospitals: Mapping[str, Path], policy: Policy) -> Round:
+    """A round of this train under a policy."""
+    return Round(folder, hospitals, shipped()[0], policy, answer)

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
 from algorithms.ct_segmentation import client_app
+from algorithms.ct_segmentation.networks import segresnet, unet
 from algorithms.ct_segmentation.sampling import Sampling
 from station.cohorts import nifti
 
@@ -134,3 +136,10 @@ def trained(arrays: Mapping[str, NDArray[Any]], **changes: float) -> dict[str, N
 def same(one: Mapping[str, NDArray[Any]], other: Mapping[str, NDArray[Any]]) -> bool:
     """Whether two models are the same byte for byte."""
     return one.keys() == other.keys() and all(one[name].tobytes() == other[name].tobytes() for name in one)
+
+
+def weights(kind: str = "unet") -> dict[str, NDArray[Any]]:
+    """Small untrained networks."""
+    torch.manual_seed(3)
+    made = unet(2, 2) if kind == "unet" else segresnet(2, 8)
+    return {name: tensor.numpy().copy() for name, tensor in made.state_dict().items()}

@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flower_strategies import flower_rounds, flower_strategy
-from segmentation_kit import SAMPLING, ask, forget, make_case, same, trained, write_cohort
+from segmentation_kit import SAMPLING, ask, forget, make_case, same, trained, weights, write_cohort
 from told_kit import shipped
 
 from algorithms.clientapp.failures import TrainError
 from algorithms.clientapp.precision import _best
 from algorithms.ct_segmentation import client_app, training
 from algorithms.ct_segmentation.agreement import summary
-from algorithms.ct_segmentation.networks import segresnet, unet
+from algorithms.ct_segmentation.networks import unet
 from algorithms.ct_segmentation.sampling import patches
 from algorithms.ct_segmentation.training import Recipe, train
 
@@ -29,15 +28,6 @@ pytestmark = [
     # MONAI 1.6.1 calls its own function with an argument that it has deprecated itself.
     pytest.mark.filterwarnings("ignore:monai.metrics.utils get_mask_edges"),
 ]
-
-STATIONS = {"a": ("a1", "a2"), "b": ("b1",), "c": ("c1", "c2", "c3")}
-
-
-def weights(kind: str = "unet") -> dict[str, Any]:
-    """Small untrained networks."""
-    torch.manual_seed(3)
-    made = unet(2, 2) if kind == "unet" else segresnet(2, 8)
-    return {name: tensor.numpy().copy() for name, tensor in made.state_dict().items()}
 
 
 @pytest.fixture
@@ -95,39 +85,6 @@ def test_volumes_held_in_memory_give_the_very_weights_that_the_map_gives(cohort:
     mapped = trained(weights(), cache_share=0.0)
     assert client_app._training_cases.cache_info().currsize == 1
     assert same(mapped, trained(weights(), cache_share=0.5))
-
-
-@pytest.mark.parametrize(("kind", "plain_sgd"), [("unet", True), ("segresnet", True)])
-def test_one_full_step_over_three_hospitals_is_the_step_of_all_their_data(
-    kind: str, plain_sgd: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Exact float32 changes, weighted by cases, aggregated by Flower's own FedAvg: no clipping, no rounding, no noise."""
-    torch.set_num_threads(1)
-    start, full = weights(kind), {"plain_sgd": plain_sgd, "batch_size": 64, "learning_rate": 0.1}
-    deltas = {}
-    everybody = []
-    for station, names in STATIONS.items():
-        folder = tmp_path / station
-        folder.mkdir()
-        write_cohort(folder, {"training": [make_case(folder, name) for name in names]})
-        monkeypatch.setenv("PHT_DATA", str(folder))
-        after = trained(start, **full)
-        deltas[station] = (len(names), {name: after[name] - start[name] for name in start})
-        everybody += names
-    (federated,) = flower_rounds(flower_strategy("FedAvg", {}), start, [deltas])
-    pooled = tmp_path / "pooled"
-    pooled.mkdir()
-    write_cohort(pooled, {"training": [make_case(pooled, name) for name in everybody]})
-    monkeypatch.setenv("PHT_DATA", str(pooled))
-    central = trained(start, **full)
-    furthest = max(float(np.abs(federated[name] - central[name]).max()) for name in start)
-    moved = max(float(np.abs(central[name] - start[name]).max()) for name in start)
-    assert furthest < 1e-5
-    # It is a step, a hundred times as long as what they may differ by; and not what one hospital alone would do.
-    assert moved > 1e-3
-    alone = start["model.2.1.conv.unit0.conv.weight" if kind == "unet" else "conv_final.2.conv.weight"]
-    last = next(name for name in start if start[name] is alone)
-    assert np.abs(deltas["b"][1][last] + start[last] - central[last]).max() > 1e-4
 
 
 def test_the_loss_of_a_batch_is_the_mean_of_its_patches() -> None:

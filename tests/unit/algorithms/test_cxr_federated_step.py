@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cxr_kit import Round, Weights, lay_cohort, mounted, policy_with, shipped, trained
+from cxr_kit import lay_cohort, mounted, round_of, shipped, trained
+from round_kit import Weights, policy_with
 
 from algorithms.cxr_classification.initial_weights import initial_weights
 
@@ -81,7 +82,7 @@ def test_the_federated_step_is_the_pooled_one(
     _, policy = shipped()
     assert policy.release.tensors is not None
     assert (policy.release.tensors.precision, policy.release.tensors.clipping_norm) == ("float32", None)
-    federated = Round(tmp_path / "round", hospitals, policy).run(start, **STEP)
+    federated = round_of(tmp_path / "round", hospitals, policy).run(start, **STEP)
     assert furthest(federated, central) <= 1e-5
     # The step is one, and no hospital's own is like it.
     assert furthest(central, start) > 1e-3
@@ -99,7 +100,7 @@ def test_hospitals_that_weigh_by_their_own_prevalence_take_another_step(
     with mounted(joined(unlike, tmp_path / "pooled")):
         pooled = {given: trained(start, **STEP | {"positive_weight": given}) for given in (0.0, 1.5)}
     own, common = (
-        Round(tmp_path / f"round-{given}", unlike, policy).run(start, **STEP | {"positive_weight": given})
+        round_of(tmp_path / f"round-{given}", unlike, policy).run(start, **STEP | {"positive_weight": given})
         for given in (0.0, 1.5)
     )
     assert furthest(common, pooled[1.5]) <= 1e-5
@@ -121,7 +122,7 @@ def test_what_rounding_costs(
 ) -> None:
     # Release rule: deltas in bfloat16, 8 bits of precision. A hospital's step is off by 2^-9 of itself at most.
     _, policy = shipped()
-    rounded = Round(tmp_path / "round", hospitals, policy_with(policy, {"precision": "bfloat16"})).run(
+    rounded = round_of(tmp_path / "round", hospitals, policy_with(policy, {"precision": "bfloat16"})).run(
         start, **STEP
     )
     step = max(furthest(own, start) for own in alone)
@@ -139,7 +140,7 @@ def test_what_rounding_the_count_of_images_costs(
     }
     with mounted(joined(two, tmp_path / "pooled")):
         pooled = trained(start, **STEP)
-    federated = Round(tmp_path / "round", two, policy).run(start, **STEP)
+    federated = round_of(tmp_path / "round", two, policy).run(start, **STEP)
     steps = []
     for cohort in two.values():
         with mounted(cohort):
@@ -166,7 +167,7 @@ def test_what_noise_costs(
         metrics=[],
         differential_privacy={"noise_multiplier": multiplier, "epsilon": 1e9, "delta": 1e-5},
     )
-    federated = Round(tmp_path / "round", hospitals, noisy).run(start, **STEP)
+    federated = round_of(tmp_path / "round", hospitals, noisy).run(start, **STEP)
     moved = [name for name in start if name.endswith(("weight", "bias"))]
     off = np.concatenate([(federated[name].astype(np.float64) - central[name]).ravel() for name in moved])
     shares = np.array([20, 30, 40]) / 90

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from cxr_kit import ROOT, Weights, ask, lay_cohort, mounted, trained
+from cxr_kit import ROOT, ask, lay_cohort, mounted, trained
+from round_kit import Weights
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
