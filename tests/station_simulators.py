@@ -111,13 +111,14 @@ class SessionSimulator:
 
         threading.Thread(target=work, daemon=True).start()
         deadline = time.monotonic() + timeout_s
-        while not done.wait(0.005):
-            if self.killed.is_set():
-                self._alive = False
-                return TrainFailure(ExitClass.CRASH, detail="it ended with exit code 137")
+        while not done.wait(0.005) and not self.killed.is_set():
             if time.monotonic() > deadline:
                 self._alive = False
                 return TrainFailure(ExitClass.TIMEOUT, detail="it did not answer in time")
+        if self.killed.is_set():
+            # What it was about to say went with it.
+            self._alive = False
+            return TrainFailure(ExitClass.CRASH, detail="it ended with exit code 137")
         if not outcome:
             self._alive = False
             return TrainFailure(ExitClass.CRASH, detail="its code failed")
