@@ -17,18 +17,8 @@ from station.egress.release import Withheld
 from station.runs.outbox import Outbox
 from station.runs.repository import STATION_ACTOR, Run, RunRepository
 from station.runs.states import RunEvent
+from station.sandbox.failure_codes import code_of
 from station.sandbox.spec import ExitClass, TrainFailure
-
-_FAILURES = {
-    ExitClass.CRASH: RefusalCode.TRAIN_CRASHED,
-    ExitClass.TIMEOUT: RefusalCode.TRAIN_TIMEOUT,
-    ExitClass.OUT_OF_MEMORY: RefusalCode.TRAIN_OUT_OF_MEMORY,
-    ExitClass.PROTOCOL: RefusalCode.TRAIN_PROTOCOL,
-    # There was room for all that it may answer when it was asked; what it then did with the room is its own.
-    ExitClass.NO_ROOM: RefusalCode.STATION_STORAGE,
-    ExitClass.PATIENTS_FAILED: RefusalCode.TRAIN_PATIENTS_FAILED,
-    ExitClass.TAKEN_AWAY: RefusalCode.ENGINE_UNAVAILABLE,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +44,7 @@ class Failing:
         if failure.exit_class is ExitClass.TAKEN_AWAY:
             return self.outbox.status(instruction, Status.FAILED, RefusalCode.ENGINE_UNAVAILABLE, run)
         release = admitted.verified.in_force.policy.release
-        code: str = _FAILURES.get(failure.exit_class, RefusalCode.TRAIN_CRASHED).value
+        code: str = code_of(failure).value
         detail = failure.detail
         if (
             failure.exit_class is ExitClass.DECLARED_ERROR
@@ -76,7 +66,7 @@ class Failing:
         """Count a container that did not start, like a failed message: it cost the hospital as much."""
         if failure.exit_class is ExitClass.TAKEN_AWAY:
             return
-        self._count(run, _FAILURES.get(failure.exit_class, RefusalCode.TRAIN_CRASHED).value, failure.detail)
+        self._count(run, code_of(failure).value, failure.detail)
 
     def withheld(
         self, instruction: Instruction, run: Run, withheld: Withheld, admitted: Admitted

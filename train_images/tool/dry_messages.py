@@ -20,6 +20,7 @@ from station.egress.contract import CohortCounts, ReleaseContract
 from station.egress.guard import Guard, GuardRequest
 from station.egress.privacy.blurring import everybody_pays
 from station.egress.release import Release, Suppressed, Withheld
+from station.sandbox.failure_codes import code_of
 from station.sandbox.mapping import MapReply, MapSession, MapTerms
 from station.sandbox.session import TrainSandbox, TrainSession
 from station.sandbox.spec import (
@@ -45,16 +46,6 @@ from train_images.tool.stages import stages_of
 _ORDER: Final = digest_of(b"a dry run has no order")
 _LOG_BYTES: Final = 64 * 1024
 _WALL_CLOCK_S: Final = 24 * 3600
-_FAILURES: Final = {
-    ExitClass.CRASH: RefusalCode.TRAIN_CRASHED,
-    ExitClass.TIMEOUT: RefusalCode.TRAIN_TIMEOUT,
-    ExitClass.OUT_OF_MEMORY: RefusalCode.TRAIN_OUT_OF_MEMORY,
-    ExitClass.PROTOCOL: RefusalCode.TRAIN_PROTOCOL,
-    ExitClass.NO_ROOM: RefusalCode.STATION_STORAGE,
-    ExitClass.PATIENTS_FAILED: RefusalCode.TRAIN_PATIENTS_FAILED,
-    ExitClass.TAKEN_AWAY: RefusalCode.ENGINE_UNAVAILABLE,
-    ExitClass.DECLARED_ERROR: RefusalCode.TRAIN_DECLARED_ERROR,
-}
 
 Outcome = Literal["released", "withheld", "failed"]
 Progress = Callable[[str], None]
@@ -322,12 +313,12 @@ def _ask(
 
 
 def _failed(number: int, stage: Stage, failure: TrainFailure, manifest: TrainManifest) -> DryMessage:
-    code = _FAILURES[failure.exit_class]
+    code = code_of(failure)
     detail = failure.detail
     if failure.exit_class is ExitClass.DECLARED_ERROR:
         if failure.error_code in manifest.error_codes:
+            code = RefusalCode.TRAIN_DECLARED_ERROR
             detail = f"the train answered {failure.error_code}"
         else:
-            code = RefusalCode.TRAIN_CRASHED
             detail = f"the train answered {failure.error_code}, which train.yaml does not declare"
     return DryMessage(number, stage, "failed", (Reason(code, detail),))
