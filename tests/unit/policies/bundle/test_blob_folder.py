@@ -5,20 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blobs_kit import blobs
 
 from policies.blobs import Blob, BlobFolder
 from policies.documents import digest_of
 from policies.errors import DocumentError, NotFoundError, PhtError, StorageError, TrustError
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> BlobFolder:
-    return BlobFolder(tmp_path / "store")
-
-
-def blobs(store: BlobFolder) -> set[str]:
-    folder = store.root / "sha256"
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
 def test_a_blob_has_the_digest_of_its_name(store: BlobFolder) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blobs_kit import blobs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -60,16 +61,6 @@ def docker_save(**changed: Any) -> bytes:
             "repositories": b"{}",
         }
     )
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> BlobFolder:
-    return BlobFolder(tmp_path / "store")
-
-
-def blobs(store: BlobFolder) -> set[str]:
-    folder = store.root / "sha256"
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
 def test_an_archive_becomes_config_layers_and_manifest(store: BlobFolder) -> None:
