@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 CI = Path(__file__).resolve().parents[2] / ".ci"
-WAITS_S = 60
+WAITS_S = 240
 
 PASSES = "def test_it():\n    assert True\n"
 RUNS = "import pathlib\n\ndef test_it():\n    pathlib.Path(__file__).with_suffix('.ran').write_text('')\n"
@@ -19,7 +19,7 @@ WAITS = """
 import pathlib, time
 
 def test_it():
-    until = time.monotonic() + 30
+    until = time.monotonic() + 200
     while not pathlib.Path("d/test_stage_d.ran").exists():
         assert time.monotonic() < until, "the last stage waits for the first one"
         time.sleep(0.05)
@@ -111,8 +111,10 @@ def test_without_a_failure_all_stages_run_and_the_exit_code_is_0(checkout: Path)
 def test_the_line_that_is_free_takes_what_waits(checkout: Path, slow: str) -> None:
     run = start(checkout, {**dict.fromkeys("abc", PASSES), "d": RUNS, slow: WAITS}, one_line="0")
     said, _ = run.communicate(timeout=WAITS_S)
+    # That the slow one passed says that it still ran when the last one did; whose last line comes first is chance.
     assert run.returncode == 0, said
-    assert said.index("c | 1 passed") < said.index("d | 1 passed") < said.index(f"{slow} | 1 passed")
+    assert said.index("c | 1 passed") < said.index("d | 1 passed")
+    assert f"{slow} | 1 passed" in said
 
 
 def test_in_one_line_nothing_runs_after_the_failure(checkout: Path) -> None:
