@@ -109,10 +109,12 @@ def test_a_written_command_train_answers_what_it_declares(tmp_path: Path, tool: 
     folder = tmp_path / "shell"
     tool("new", folder, "--kind", "command")
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder],
-        cwd=folder, capture_output=True, text=True, check=False, timeout=120,
+        [
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", tmp_path / "basetemp", folder,
+        ],
+        cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert "2 passed" in ran.stdout, ran.stdout
+    assert "2 passed" in ran.stdout, ran.stdout + ran.stderr
     assert declared_metrics(folder, "analyse") == ({"images_per_patient"}, set())
 
 
