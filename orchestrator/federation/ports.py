@@ -14,15 +14,20 @@ _LOWEST: Final = 10_000
 _RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _FEWEST: Final = 1000
 _TRIES: Final = 100
+_told: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
+    """Return a loopback port that nobody listens on now, and that this process was not told before.
+
+    Who asks for several has them all before it listens on the first.
+    """
     below = _first_given()
     if below - _LOWEST >= _FEWEST:
         for _ in range(_TRIES):
             port = _LOWEST + secrets.randbelow(below - _LOWEST)
-            if _is_free(port):
+            if port not in _told and _is_free(port):
+                _told.add(port)
                 return port
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))

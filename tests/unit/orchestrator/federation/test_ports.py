@@ -36,6 +36,13 @@ def test_one_that_is_taken_is_not_chosen(given: int, monkeypatch: pytest.MonkeyP
     assert len(asked) > 1
 
 
+def test_none_is_told_twice(given: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = ports.free_port()
+    drawn = iter([first - 10_000, first - 10_000, (first - 10_000 + 1) % 22_000])
+    monkeypatch.setattr(ports.secrets, "randbelow", lambda _below: next(drawn, 11_111))
+    assert ports.free_port() != first
+
+
 @pytest.mark.parametrize("said", ["", "no numbers", "1024 65535"])
 def test_where_the_kernel_gives_away_all_of_them_it_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
