@@ -4,7 +4,7 @@ import io
 import zipfile
 from pathlib import Path
 
-from pseudonym_files import file_bytes, identified
+from pseudonym_files import file_bytes, fixed_key, identified
 
 from station.handover import (
     Content,
@@ -16,9 +16,18 @@ from station.handover import (
     read_handover,
     read_instance,
 )
+from station.intake.installation import init_intake
 from station.intake.paths import IntakePaths
 
 CANARIES = ("Testpatient", "3748755", "Amstelrijk", "A20086678", "19751122")
+
+
+def fixed_intake(home: Path) -> IntakePaths:
+    """An intake whose key is the same in every run: a random key's UIDs hold any short number now and then."""
+    paths = IntakePaths(home)
+    paths.keys.mkdir(parents=True)
+    fixed_key(paths.keys, paths.pseudonym_key.name)
+    return init_intake(home)
 
 
 def uid(number: int) -> str:

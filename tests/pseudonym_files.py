@@ -27,7 +27,7 @@ def make_key(folder: Path, name: str = "pseudonym.key") -> PseudonymKey:
     return PseudonymKey.generate(folder / name, now=NOW)
 
 
-def fixed_key(folder: Path) -> PseudonymKey:
+def fixed_key(folder: Path, name: str = "fixed.key") -> PseudonymKey:
     """A key that is the same in every run, for tests that search outputs for short values."""
     secret = bytes(range(32))
     document = {
@@ -37,14 +37,14 @@ def fixed_key(folder: Path) -> PseudonymKey:
         "secret": base64.b64encode(secret).decode(),
         "key_id": hashlib.sha256(b"pht-pseudonym-key-id" + secret).hexdigest()[:16],
     }
-    path = folder / "fixed.key"
+    path = folder / name
     path.touch(0o600)
     path.write_text(json.dumps(document))
     return PseudonymKey.load(path)
 
 
 def pseudonymiser(folder: Path, project: str = "registry") -> Pseudonymiser:
-    return Pseudonymiser(make_key(folder), project)
+    return Pseudonymiser(fixed_key(folder), project)
 
 
 def identified(**elements: Any) -> Dataset:

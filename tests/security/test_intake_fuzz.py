@@ -11,7 +11,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from intake_kit import CANARIES, folder_of, image, live_instances, uid
+from intake_kit import CANARIES, fixed_intake, folder_of, image, live_instances, uid
 from pseudonym_files import file_bytes, identified, item, sequence
 from pydicom import dcmread
 from pydicom.datadict import tag_for_keyword
@@ -19,13 +19,12 @@ from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from station.handover import read_instance
-from station.intake.installation import init_intake
 from station.intake.intake import Intake
 from station.intake.outcomes import IntakeReason
 from station.intake.paths import IntakePaths
 from station.intake.settings import IntakeSettings
 from station.pseudonymisation.faults import PseudonymisationFault
-from station.pseudonymisation.pixels.settings import PixelSettings
+from station.deidentification import PixelSettings
 
 CASES = int(os.environ.get("PHT_FUZZ_CASES", "300"))
 REASONS = {*PseudonymisationFault, *IntakeReason}
@@ -37,7 +36,7 @@ WORDS = (*CANARIES, "1.2.826.0.1.3680043.8.498", "estpatient")
 
 @pytest.fixture
 def paths(tmp_path: Path) -> IntakePaths:
-    return init_intake(tmp_path / "home")
+    return fixed_intake(tmp_path / "home")
 
 
 def take(paths: IntakePaths, tmp_path: Path, files: list[bytes]) -> tuple[int, Counter[str]]:

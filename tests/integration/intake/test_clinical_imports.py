@@ -15,6 +15,7 @@ import httpx
 import pytest
 import uvicorn
 from clinical_kit import castor, openclinica
+from intake_kit import fixed_intake
 from pseudonym_files import file_bytes, identified
 from pydicom import dcmread
 from sqlalchemy import select, text
@@ -30,7 +31,7 @@ from station.handover import (
 )
 from station.intake.api import create_api
 from station.intake.clinical.mapping import shipped_mapping
-from station.intake.installation import MIGRATIONS, init_intake
+from station.intake.installation import MIGRATIONS
 from station.intake.intake import Intake
 from station.intake.paths import IntakePaths
 from station.intake.schema import IntakeAuditRow, PatientRow
@@ -137,7 +138,7 @@ class Site:
 
 @pytest.fixture
 def paths(tmp_path: Path) -> IntakePaths:
-    return init_intake(tmp_path / "home")
+    return fixed_intake(tmp_path / "home")
 
 
 @pytest.fixture

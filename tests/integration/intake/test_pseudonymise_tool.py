@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pseudonym_files import file_bytes, identified, make_key
+from pseudonym_files import file_bytes, fixed_key, identified
 from pydicom import dcmread
 
 from policies.console import run
@@ -26,7 +26,8 @@ from station.intake.tool.journal import open_journal
 from station.intake.tool.request import ToolRequest
 from station.intake.tool.running import pseudonymise
 from station.intake.tool.source_files import SourceFile
-from station.pseudonymisation.options import DeidentificationOptions, Option
+from station.pseudonymisation.options import DeidentificationOptionsNone
+from station.deidentification import Option
 
 UID = "1.2.826.0.1.3680043.8.498.113"
 
@@ -53,7 +54,7 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
     (tmp_path / "keys").mkdir()
-    make_key(tmp_path / "keys")
+    fixed_key(tmp_path / "keys", "pseudonym.key")
     return tmp_path / "keys" / "pseudonym.key"
 
 
