@@ -13,6 +13,7 @@ import SimpleITK
 from catalogue_log import COLLECTION
 from cohort_files import KEY
 from ct_files import CT_DEFINITION, PEOPLE, SCANNERS, phantom
+from intake_kit import fixed_intake
 from numpy.typing import NDArray
 
 from policies.policy import ConsentMode
@@ -22,7 +23,6 @@ from station.cohorts import FrozenCohort, SourceFile, VolumeCache, freeze
 from station.cohorts.decoding import DecoderPool
 from station.cohorts.volumes import Volume, write_volume
 from station.handover import load_public_key
-from station.intake.installation import init_intake
 from station.intake.intake import Intake
 from station.storage import open_database
 
@@ -128,7 +128,7 @@ def test_from_the_scanner_through_intake_and_catalogue_to_a_frozen_volume(tmp_pa
     written = [phantom(incoming / str(number), number) for number in range(len(people))]
     consent = ["patient_id,decision,purpose,date"]
     consent += [f"{person.patient_id},consent,research-participants,2026-01-01" for person in people]
-    paths = init_intake(home)
+    paths = fixed_intake(home)
     with Intake(paths) as intake, closing(open_database(home / "station.db")) as database:
         intake.import_folder(incoming, COLLECTION)
         intake.import_consent("\n".join(consent).encode() + b"\n")

@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from cohort_files import DEFINITION
+from intake_kit import fixed_intake
 from numpy.typing import NDArray
 
 from policies.manifest import TrainKind
@@ -20,10 +21,9 @@ from policies.splits import Split
 from station.catalogue import Catalogue
 from station.cohorts import CohortKey, FrozenCohort, freeze
 from station.handover import load_public_key
-from station.intake.installation import init_intake
 from station.intake.intake import Intake
 from station.intake.settings import IntakeSettings
-from station.pseudonymisation.pixels.settings import PixelSettings
+from station.deidentification import PixelSettings
 from station.storage import open_database
 
 HOSPITALS = ("hospital-a", "hospital-b", "hospital-c")
@@ -43,7 +43,7 @@ def hospital(request: pytest.FixtureRequest, shared_data: Path) -> Path:
 @pytest.fixture(scope="module")
 def home(hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp(hospital.name)
-    with Intake(init_intake(home), AS_THEY_ARE) as intake:
+    with Intake(fixed_intake(home), AS_THEY_ARE) as intake:
         intake.import_folder(hospital / "dicom", COLLECTION)
         intake.import_clinical(hospital / "ecrf.csv", COLLECTION)
         intake.import_consent(hospital / "consent.csv")
@@ -167,7 +167,7 @@ def test_nothing_identified_reaches_the_cohort(hospital: Path, catalogue: Catalo
 
 @pytest.mark.shared_data
 def test_a_withdrawal_takes_the_patient_out_and_moves_nobody_else(hospital: Path, tmp_path: Path) -> None:
-    paths = init_intake(tmp_path)
+    paths = fixed_intake(tmp_path)
     with Intake(paths, AS_THEY_ARE) as intake, closing(open_database(tmp_path / "station.db")) as database:
         intake.import_folder(hospital / "dicom", COLLECTION)
         intake.import_clinical(hospital / "ecrf.csv", COLLECTION)
