@@ -79,14 +79,14 @@ def test_an_export_is_tried_imported_and_its_history_shown(typed: Type, tmp_path
     mapping, export = tmp_path / "castor.yaml", tmp_path / "export.csv"
     mapping.write_bytes(shipped_mapping("castor-ncif-covid-1"))
     row = {"pat_number": CT_PATIENT.patient_id, "study_accession": CT_STUDY.accession}
-    export.write_bytes(castor({**row, "adm_sat": "991"}))
+    export.write_bytes(castor({**row, "adm_sat": "99173.25"}))
     words = ("clinical", "import", export, "--collection", "ct", "--mapping", mapping)
     code, said = typed(*words, "--dry-run")
     assert (code, "column adm_sat: is not in the field's range" in said) == (ExitCode.DATA, True)
     code, said = typed(*words)
     assert code == ExitCode.DATA
     assert "line 2, column adm_sat" in said
-    assert "991" not in said
+    assert "99173.25" not in said
     export.write_bytes(castor(row))
     code, said = typed(*words, "--dry-run", "--json")
     assert (code, json.loads(said)["refused"]) == (ExitCode.OK, 0)

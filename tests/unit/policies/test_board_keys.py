@@ -56,7 +56,7 @@ class DeviceSigner(SecureSystemsSigner):
         cls, priv_key_uri: str, public_key: Key, secrets_handler: Callable[[str], str] | None = None
     ) -> "DeviceSigner":
         if secrets_handler is None or secrets_handler("PIN") != "1234":
-            raise PermissionError("the PIN 4321 is wrong")
+            raise PermissionError("the PIN that was given is wrong")
         return cls(priv_key_uri.partition(":")[2], public_key)
 
     @property
@@ -213,9 +213,9 @@ def test_another_key_behind_the_uri_signs_nothing(drafted: Desk, device: Device,
 
 def test_a_signers_own_text_is_not_shown(drafted: Desk, device: Device) -> None:
     board = drafted
-    uri = ("-k", f"device:{device.path}", "--public", device.public_hex, "--passphrase", "4321")
+    uri = ("-k", f"device:{device.path}", "--public", device.public_hex, "--passphrase", "PIN that was given")
     board("sign", board / "policy.yaml", *uri, "--yes", code=ExitCode.TRUST)
-    assert "4321" not in board.err
+    assert "PIN that was given" not in board.err
     assert "PermissionError" in board.err
 
 
