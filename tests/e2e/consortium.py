@@ -1,5 +1,7 @@
 """A whole consortium on one machine, made by the four programs: a board of three, an orchestrator, three hospitals."""
 
+import base64
+import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -49,6 +51,7 @@ class Consortium:
 
     Attributes:
         servers: what has to be stopped at the end.
+        fixed_keys: whether a station's keys follow from its name, so that the same patients are tested on every time.
     """
 
     root: Path
@@ -56,6 +59,7 @@ class Consortium:
     hospitals: list[Hospital] = field(default_factory=list)
     port: int = field(default_factory=free_port)
     marking: str = "public"
+    fixed_keys: bool = False
 
     @property
     def url(self) -> str:
@@ -211,6 +215,8 @@ class Consortium:
             "pht-station", "init", home, "--name", name, "--orchestrator", self.url, "--ca", self.ca, "--root",
             self.tuf_root, "--collection", COLLECTION, "--marking", self.marking, "--approval", approval,
         )  # fmt: skip
+        if self.fixed_keys:
+            _fix_keys(home, name)
         hospital = Hospital(name, home, source)
         self.hospitals.append(hospital)
         return hospital
@@ -255,3 +261,15 @@ class Consortium:
         report = hospital.ask("ingest", hospital.source / "dicom", "--collection", COLLECTION)
         hospital.call("clinical", "import", hospital.source / "ecrf.csv", "--collection", COLLECTION)
         return dict(report)
+
+
+def _fix_keys(home: Path, name: str) -> None:
+    """Write over the two keys that decide who is in which split; of some 57 patients random ones test on too few at times."""
+    secret = hashlib.sha256(f"pseudonym {name}".encode()).digest()
+    path = home / "intake" / "keys" / "pseudonym.key"
+    document = json.loads(path.read_bytes())
+    document["secret"] = base64.b64encode(secret).decode()
+    document["key_id"] = hashlib.sha256(b"pht-pseudonym-key-id" + secret).hexdigest()[:16]
+    # In place: the files keep their owners and modes.
+    path.write_text(json.dumps(document))
+    (home / "compute" / "keys" / "cohort.key").write_bytes(hashlib.sha256(f"cohort {name}".encode()).digest())

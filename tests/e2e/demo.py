@@ -343,7 +343,8 @@ def main() -> int:
     output = choices.output.resolve()
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
-    consortium = Consortium(scratch / "consortium")
+    # As a test it has the same patients in the same splits every time; shown on somebody's own images it is what hospitals get.
+    consortium = Consortium(scratch / "consortium", fixed_keys=choices.phantoms)
     consortium.root.mkdir()
     demo = Demo(consortium, Researcher(consortium), output, choices.rounds, console)
     try:
