@@ -25,7 +25,7 @@ from types import FrameType
 TICK_S = 0.5
 HEARTBEAT_S = 60.0
 LINES = 2
-GENTLE_S = 60.0
+GENTLE_S = 120.0
 KEPT_LINES = 60
 """How much of a failed stage's end is shown again."""
 

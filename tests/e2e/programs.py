@@ -13,7 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 BIN = Path(sys.prefix).resolve() / "bin"
+GENTLE_S = 110.0
+"""For so long a program that started others may take them down; whoever stops all tests waits two minutes."""
 
 
 class ProgramError(AssertionError):
@@ -43,6 +46,35 @@ def run(program: str, *arguments: object, expect: int = 0, timeout_s: float = 60
     if done.returncode != expect:
         raise ProgramError(command, done.returncode, done.stdout, done.stderr)
     return done.stdout if expect == 0 else done.stderr
+
+
+def run_to_its_end(
+    arguments: Sequence[str], timeout_s: float, *, stderr: int
+) -> "subprocess.CompletedProcess[str]":
+    """Run one of our own modules, which starts servers: where it is not waited for any more it stops them before it is killed.
+
+    (`subprocess.run` kills after a quarter of a second, and what had sessions of their own would go on for ever.)
+
+    Args:
+        arguments: of the interpreter.
+        timeout_s: it may take.
+        stderr: `subprocess.PIPE`, or `subprocess.STDOUT` where it belongs to the rest.
+    """
+    command = [sys.executable, *arguments]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment(), stdout=subprocess.PIPE, stderr=stderr, text=True
+    ) as process:
+        try:
+            stdout, said = process.communicate(timeout=timeout_s)
+        except BaseException as error:
+            # A keyboard's signal reaches the whole group; told twice, it would leave its taking down undone.
+            if not isinstance(error, KeyboardInterrupt):
+                process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=GENTLE_S)
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, stdout, said)
 
 
 def run_json(program: str, *arguments: object, timeout_s: float = 600) -> Any:

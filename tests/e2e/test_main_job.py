@@ -14,25 +14,21 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.e2e.identities import Phantoms
-from tests.e2e.programs import environment, run, run_json
+from tests.e2e.programs import run, run_json, run_to_its_end
 
 ROUNDS = 2
 HOSPITALS = {"hospital-a", "hospital-b", "hospital-c"}
 
-pytestmark = [pytest.mark.e2e, pytest.mark.docker, pytest.mark.superlink, pytest.mark.timeout(2500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.docker, pytest.mark.superlink, pytest.mark.timeout(5500)]
 
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("demo") / "demo-output"
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.e2e.demo", "--output", str(out), "--phantoms", "--rounds", str(ROUNDS)],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        cwd=Path(__file__).resolve().parents[2],
-        check=False,
-        timeout=2400,
+    done = run_to_its_end(
+        ["-m", "tests.e2e.demo", "--output", str(out), "--phantoms", "--rounds", str(ROUNDS)],
+        5400,
+        stderr=subprocess.PIPE,
     )
     sys.stdout.write(done.stdout)
     if done.returncode:

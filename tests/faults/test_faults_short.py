@@ -6,13 +6,12 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.e2e.programs import environment
+from tests.e2e.programs import run_to_its_end
 from tests.faults.invariants import Books, counted_once, differences, recomputed
 from tests.faults.run import Report
 from tests.faults.schedule import draw, told
@@ -88,20 +87,12 @@ def test_a_schedule_that_was_not_carried_out_is_seen() -> None:
 @pytest.mark.e2e
 @pytest.mark.docker
 @pytest.mark.superlink
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(5500)
 def test_runs_go_on_by_themselves_and_nothing_is_lost_or_doubled() -> None:
     if os.geteuid() != 0:
         pytest.skip("the fault test makes namespaces and mounts: run it as root")
-    command = [sys.executable, "-m", "tests.faults.run", "--form", "short"]
-    done = subprocess.run(
-        [*command, "--seed", str(SEED), "--faults", str(FAULTS)],
-        cwd=Path(__file__).resolve().parents[2],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment(),
-        check=False,
-    )
+    command = ["-m", "tests.faults.run", "--form", "short", "--seed", str(SEED), "--faults", str(FAULTS)]
+    done = run_to_its_end(command, 5400, stderr=subprocess.STDOUT)
     sys.stdout.write(done.stdout)
     assert done.returncode == 0, done.stdout[-6000:]
     assert done.stdout.rstrip().endswith("nothing lost, nothing doubled")
