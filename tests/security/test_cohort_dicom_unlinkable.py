@@ -201,7 +201,7 @@ def test_uids_are_mapped_alike_within_a_train_and_the_standards_own_stay() -> No
 
 def test_damaged_files_cost_their_case_and_say_nothing_else(sources: list[CaseSource]) -> None:
     data = sources[0].files[0].path.read_bytes()
-    decoder = Decoder(timeout_s=30)
+    decoder = Decoder(timeout_s=300)
     try:
         for damaged in (b"", b"%PDF" * 99, data[:200], data[:140] + b"\xff" * 60 + data[200:]):
             with pytest.raises(UnusableImage) as caught:

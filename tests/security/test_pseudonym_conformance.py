@@ -15,7 +15,7 @@ from train_images.phantoms import generate_hospitals, write_ct_series
 from train_images.phantoms.people import make_people
 
 DCIODVFY = "/usr/bin/dciodvfy"
-_TIMEOUT_S = 60
+_TIMEOUT_S = 300
 
 
 def errors(path: Path) -> Counter[str]:

@@ -147,9 +147,9 @@ def test_who_is_at_the_other_end_is_the_kernels_word(home: Path) -> None:
     seen = []
     with unix.listen(home / "run" / "some.sock", mode=0o666, backlog=1) as listener:
         child = in_child(
-            lambda: unix.connect(home / "run" / "some.sock", timeout_s=10).recv(1), STRANGER, SHARED_GROUP
+            lambda: unix.connect(home / "run" / "some.sock", timeout_s=120).recv(1), STRANGER, SHARED_GROUP
         )
-        listener.settimeout(20)
+        listener.settimeout(120)
         with listener.accept()[0] as connection:
             seen.append(unix.peer_uid(connection))
     code_of(child)

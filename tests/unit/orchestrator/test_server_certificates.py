@@ -32,8 +32,8 @@ def _handshake(folder: Path, hosts: list[str], authority: CertificateAuthority, 
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     server.load_cert_chain(folder / "server.pem", folder / "server.key")
     ours, theirs = socket.socketpair()
-    ours.settimeout(10)
-    theirs.settimeout(10)
+    ours.settimeout(120)
+    theirs.settimeout(120)
 
     def answer() -> None:
         try:

@@ -256,7 +256,7 @@ def test_a_person_types_yes(drafted: Desk, answer: str, signed: bool) -> None:
             stderr=subprocess.STDOUT,
         )
         os.write(ours, f"{answer}\n".encode())
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=300)
     finally:
         os.close(ours)
         os.close(theirs)
@@ -279,7 +279,7 @@ def test_the_witness_daemon_stops_when_asked(drafted: Desk) -> None:
             time.sleep(0.02)
     finally:
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 0
     assert b"witness_vouched snapshot=1" in err
 

@@ -42,7 +42,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def read_bytes(
-    data: bytes, folder: Path, limits: FrameLimits = LIMITS, *, patience_s: float = 5.0
+    data: bytes, folder: Path, limits: FrameLimits = LIMITS, *, patience_s: float = 120.0
 ) -> ReceivedMessage:
     """Read a message from a sender who sends `data` and goes away."""
     here, there = socket.socketpair()

@@ -79,8 +79,8 @@ class ThreadLauncher:
         self.out_of_memory = False
 
     def _live(self, path: Path) -> None:
-        with unix.connect(path, timeout_s=5) as sock:
-            sock.settimeout(20)
+        with unix.connect(path, timeout_s=120) as sock:
+            sock.settimeout(120)
             try:
                 assert self.script is not None
                 self.script(sock)
@@ -471,7 +471,7 @@ def test_socket_paths_may_be_long(tmp_path: Path) -> None:
     path = folder / "train.sock"
     with (
         unix.listen(path, mode=0o600, backlog=1) as listener,
-        unix.connect(path, timeout_s=5),
+        unix.connect(path, timeout_s=120),
         listener.accept()[0] as connection,
     ):
         assert unix.peer_uid(connection) == os.getuid()

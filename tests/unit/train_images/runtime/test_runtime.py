@@ -141,7 +141,7 @@ def running(folder: Path, description: Mapping[str, Any]) -> Iterator[Station]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
     }
     with unix.listen(folder / "train.sock", mode=0o600, backlog=1) as listener:
-        listener.settimeout(30)
+        listener.settimeout(300)
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "pht_runtime"], env=environment, stdout=log, stderr=log
