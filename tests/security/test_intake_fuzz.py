@@ -24,7 +24,7 @@ from station.intake.outcomes import IntakeReason
 from station.intake.paths import IntakePaths
 from station.intake.settings import IntakeSettings
 from station.pseudonymisation.faults import PseudonymisationFault
-from station.deidentification import PixelSettings
+from station.pseudonymisation.pixels.settings import PixelSettings
 
 CASES = int(os.environ.get("PHT_FUZZ_CASES", "300"))
 REASONS = {*PseudonymisationFault, *IntakeReason}

@@ -23,7 +23,7 @@ from station.cohorts import CohortKey, FrozenCohort, freeze
 from station.handover import load_public_key
 from station.intake.intake import Intake
 from station.intake.settings import IntakeSettings
-from station.deidentification import PixelSettings
+from station.pseudonymisation.pixels.settings import PixelSettings
 from station.storage import open_database
 
 HOSPITALS = ("hospital-a", "hospital-b", "hospital-c")

@@ -28,7 +28,7 @@ from station.intake.installation import init_intake
 from station.intake.intake import Intake
 from station.intake.paths import IntakePaths
 from station.intake.settings import IntakeSettings
-from station.deidentification import PixelSettings
+from station.pseudonymisation.pixels.settings import PixelSettings
 from station.storage.database import open_database
 
 CONSENT = b"patient_id,decision,purpose,date\n"

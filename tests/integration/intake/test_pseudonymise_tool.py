@@ -26,8 +26,7 @@ from station.intake.tool.journal import open_journal
 from station.intake.tool.request import ToolRequest
 from station.intake.tool.running import pseudonymise
 from station.intake.tool.source_files import SourceFile
-from station.pseudonymisation.options import DeidentificationOptionsNone
-from station.deidentification import Option
+from station.pseudonymisation.options import DeidentificationOptions, Option
 
 UID = "1.2.826.0.1.3680043.8.498.113"
 
